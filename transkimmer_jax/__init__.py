@@ -1,0 +1,5 @@
+"""Transkimmer in JAX: a BERT-style encoder that learns which tokens it need not compute."""
+
+from transkimmer_jax.models.heads import SequenceClassifierOutput, TranskimmerForSequenceClassification
+
+__all__ = ["SequenceClassifierOutput", "TranskimmerForSequenceClassification"]

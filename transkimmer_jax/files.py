@@ -1,0 +1,84 @@
+"""Results appear whole or not at all: written beside their place, then renamed into it."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from transkimmer_jax.errors import TrainingError
+
+
+def write_json(path: str | os.PathLike, values: Any) -> None:
+    """Write `values` as indented JSON, atomically. Raises `TrainingError` where the disk is full or not writable."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file atomically. Raises `TrainingError` where the disk is full or not writable."""
+    path = pathlib.Path(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep colleagues from reading a result
+            os.replace(temporary, path)
+        except BaseException:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def replaced_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    path = pathlib.Path(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `path` into one-line `TrainingError`s."""
+    try:
+        yield
+    except Exception as error:
+        reason = _write_failure(error)
+        if reason is None:
+            raise
+        raise TrainingError(f"cannot write {path}: {reason}") from error
+
+
+def _write_failure(error: BaseException) -> str | None:
+    """Why a write failed, where `error` says so by number or, as libraries in other languages do, by words."""
+    reasons = {
+        errno.ENOSPC: "no space left on the disk; free some or choose another --workdir",
+        errno.EDQUOT: "the disk quota is used up; free some or choose another --workdir",
+        errno.EACCES: "permission denied",
+        errno.EPERM: "permission denied",
+        errno.EROFS: "the file system is read-only",
+    }
+    if isinstance(error, OSError) and error.errno in reasons:
+        return reasons[error.errno]
+    words = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in words or "RESOURCE_EXHAUSTED" in words and "disk" in words.lower():
+            return reasons[number]
+    return None

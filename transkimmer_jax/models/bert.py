@@ -1,0 +1,28 @@
+"""BERT's embeddings (Devlin et al., 2019). Its layers are `encoder.EncoderLayer` as they stand."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.layers import LayerNorm, dropout
+
+
+class BertEmbeddings(nnx.Module):
+    """Sum of word, position and token-type embeddings, then LayerNorm and dropout."""
+
+    def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
+        def table(rows):
+            return nnx.Embed(rows, arch.hidden_size, embedding_init=nnx.initializers.normal(arch.initializer_range), dtype=dtype, rngs=rngs)
+
+        self.word = table(arch.vocab_size)
+        self.position = table(arch.max_position_embeddings)
+        self.token_type = table(arch.type_vocab_size)
+        self.norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
+        self.dropout_rate = arch.hidden_dropout
+
+    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, key: jax.Array | None) -> jax.Array:
+        """input_ids, token_type_ids [B, S] -> [B, S, H]."""
+        positions = self.position(jnp.arange(input_ids.shape[1]))
+        embedded = self.word(input_ids) + self.token_type(token_type_ids) + positions[None]
+        return dropout(self.norm(embedded), self.dropout_rate, key)

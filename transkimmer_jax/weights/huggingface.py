@@ -1,0 +1,164 @@
+"""Models in and out of Hugging Face checkpoint folders."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from transkimmer_jax import files
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models import architecture
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.weights import names
+from transkimmer_jax.weights.files import read_config, read_tensors, resolve
+
+logger = logging.getLogger("transkimmer_jax")
+
+
+def load(
+    checkpoint: str | pathlib.Path,
+    *,
+    dense: bool = False,
+    skim_overrides: dict[str, Any] | None = None,
+    seed: int = 0,
+    **overrides: Any,
+) -> TranskimmerForSequenceClassification:
+    """A model with the weights of a checkpoint.
+
+    A pooler, classifier or skim predictor that the file lacks is made fresh from `seed` and named in the log.
+
+    Args:
+      checkpoint: a folder, a hub id, or 'packaged:<asset>'.
+      dense: leave skimming out, whatever the checkpoint holds.
+      skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
+      **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone.
+
+    Raises:
+      CheckpointError: one error that lists everything missing, unexpected or of the wrong shape.
+    """
+    folder = resolve(str(checkpoint))
+    arch = architecture.from_hugging_face(read_config(folder), str(folder))
+    tensors = _normalized(read_tensors(folder), folder)
+    arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
+    arch = dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides or {}))
+    return _build(arch, tensors, folder, seed)
+
+
+def save(
+    model: TranskimmerForSequenceClassification,
+    folder: str | pathlib.Path,
+    *,
+    tokenizer=None,
+    label_names: tuple[str, ...] | None = None,
+    extra_config: dict[str, Any] | None = None,
+) -> None:
+    """Write config.json (with its `skim` section), model.safetensors and the tokenizer's files; whole or not at all.
+
+    label_names: None for regression. extra_config: further entries of config.json.
+    Raises `TrainingError` where the disk is full.
+    """
+    state = nnx.state(model, nnx.Param)
+    parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(state)}
+    tensors = {
+        names.checkpoint_name(name): tensor
+        for row in names.bert_table(model.arch)
+        for name, tensor in row.to_checkpoint(parameters[row.path]).items()
+    }
+    pad_token_id = 0 if tokenizer is None or tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    config = architecture.to_hugging_face(model.arch, label_names, pad_token_id) | (extra_config or {})
+    with files.replaced_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+
+
+def _normalized(tensors: dict[str, np.ndarray], folder: pathlib.Path) -> dict[str, np.ndarray]:
+    normalized: dict[str, np.ndarray] = {}
+    ignored = []
+    for name, tensor in tensors.items():
+        short = names.normalize(name)
+        if short.startswith(names.IGNORED):
+            ignored.append(name)
+        elif short in normalized:
+            raise CheckpointError(f"{folder}: {short} is there twice, with and without the 'bert.' prefix or under its old name")
+        else:
+            normalized[short] = tensor
+    if ignored:
+        logger.info("%s: left out %s", folder, ", ".join(sorted(ignored)))
+    return normalized
+
+
+def _skim_architecture(arch: Architecture, tensors: dict[str, np.ndarray], overrides: dict[str, Any]) -> SkimArchitecture:
+    skim = arch.skim or SkimArchitecture()
+    first = tensors.get("encoder.skim_predictors.0.predictor.1.weight")
+    if arch.skim is None and first is not None and first.ndim == 2 and first.shape[0] != arch.hidden_size:
+        # The original's config.json has no skim section; the file itself tells the predictors' width.
+        skim = dataclasses.replace(skim, predictor_size=int(first.shape[0]))
+    skim = dataclasses.replace(skim, **overrides)
+    if skim.attention_masking not in ("renormalized", "post_softmax"):
+        raise CheckpointError(f"attention_masking must be 'renormalized' or 'post_softmax', not {skim.attention_masking!r}")
+    return skim
+
+
+def _build(arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.Path, seed: int) -> TranskimmerForSequenceClassification:
+    """Fill a model from tensors in the table's names, after checking all of them."""
+    model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(seed))
+    graph, state = nnx.split(model)
+    parameters = {_path(path): leaf for path, leaf in _leaves(state)}
+    unexpected = set(tensors)
+    problems, loaded, fresh = [], {}, set()
+    for row in names.bert_table(arch):
+        wanted = row.checkpoint_shape(parameters[row.path].shape)
+        absent = [name for name in row.names if name not in tensors]
+        unexpected -= set(row.names)
+        part = next((part for part in names.FRESH_PARTS if row.label.startswith(part)), None)
+        if absent and part is not None and _part_is_absent(row, arch, tensors):
+            fresh.add("/".join(map(str, _module(row))))
+        elif absent:
+            problems += [f"missing {name}" for name in absent]
+        else:
+            wrong = [name for name in row.names if tensors[name].shape != wanted]
+            problems += [f"{name} has shape {tensors[name].shape}, expected {wanted}" for name in wrong]
+            if not wrong:
+                loaded[row.path] = row.from_checkpoint([tensors[name] for name in row.names])
+    if arch.skim is None:
+        dropped = {name for name in unexpected if name.startswith("encoder.skim_predictors.")}
+        if dropped:
+            logger.info("%s: left out the skim predictors, the model is dense", folder)
+        unexpected -= dropped
+    problems += [f"unexpected {name}" for name in sorted(unexpected)]
+    if problems:
+        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
+    if fresh:
+        logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
+    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(_path(path), leaf)), state)
+    return nnx.merge(graph, filled)
+
+
+def _part_is_absent(row: names.Row, arch: Architecture, tensors: dict[str, np.ndarray]) -> bool:
+    """Whether the whole module of `row` (a head, one predictor) is absent; half of one is damage, not a fresh start."""
+    module = _module(row)
+    return not any(name in tensors for other in names.bert_table(arch) if other.path[: len(module)] == module for name in other.names)
+
+
+def _module(row: names.Row) -> tuple[str | int, ...]:
+    """The path of the head or predictor that `row` is a parameter of."""
+    return row.path[:3] if row.path[1] == "predictors" else row.path[:1]
+
+
+def _leaves(state):
+    return jax.tree_util.tree_leaves_with_path(state)
+
+
+def _path(path) -> tuple[str | int, ...]:
+    """A pytree path of an nnx state as plain keys; its last entry, the Param's value, is dropped."""
+    return tuple(entry.key for entry in path if hasattr(entry, "key"))
