@@ -194,6 +194,8 @@ def from_dict(values: dict[str, Any]) -> Config:
         section = _hints(Config).get(name)
         if section is None:
             raise ConfigError(_unknown(name, _hints(Config)))
+        if not isinstance(section_values, dict):
+            raise ConfigError(f"{name}={section_values!r}: expected the fields of a section")
         for key, value in section_values.items():
             sections.setdefault(name, {})[key] = _coerce(value, _field_type(section[0], name, key), f"{name}.{key}")
     return Config(**{name: _hints(Config)[name][0](**kwargs) for name, kwargs in sections.items()})
@@ -207,7 +209,7 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
       overrides: dotted names and their texts, e.g. `{"data.batch_size": "64"}`.
 
     Raises:
-      ConfigError: no such file, no `get_config`, an unknown field or a value that does not fit.
+      ConfigError: no such file, no `get_config`, an unknown field or a value that does not fit, in the file or in `overrides`.
     """
     file = pathlib.Path(path)
     if not file.is_file():
@@ -217,13 +219,17 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{path} defines no get_config()")
+        config = module.get_config()
+        if not isinstance(config, Config):
+            raise ConfigError(f"{path}: get_config() gives a {type(config).__name__}, not a Config")
+        config = from_dict(to_dict(config))  # dataclasses do not check the types of their fields
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"{path} defines no get_config()")
-    return override(module.get_config(), overrides or {})
+    return override(config, overrides or {})
 
 
 def override(config: Config, overrides: dict[str, str]) -> Config:

@@ -39,19 +39,27 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 @contextlib.contextmanager
 def replaced_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).resolve()  # '.' and links have a parent and a name only then
     with explained(path):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        scratch = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary, old = scratch / "new", scratch / "old"
         try:
+            temporary.mkdir()
             yield temporary
             os.chmod(temporary, 0o755)
             if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+                os.replace(path, old)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, path)
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -74,6 +82,9 @@ def _write_failure(error: BaseException) -> str | None:
         errno.EACCES: "permission denied",
         errno.EPERM: "permission denied",
         errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "there is a file where a folder is needed",
+        errno.EEXIST: "there is a file where a folder is needed",
+        errno.EISDIR: "there is a folder where a file is needed",
     }
     if isinstance(error, OSError) and error.errno in reasons:
         return reasons[error.errno]

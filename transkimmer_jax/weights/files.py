@@ -45,9 +45,12 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint folder")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a config")
+    return values
 
 
 def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -64,7 +67,7 @@ def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{index} is not an index of shards") from error
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
@@ -93,6 +96,8 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read, it may be truncated: {first_line}") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{path} holds something else than tensors by name")
     return {name: _to_float32(tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()) for name, tensor in state.items()}
 
 

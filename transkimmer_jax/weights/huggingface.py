@@ -62,9 +62,19 @@ def save(
 ) -> None:
     """Write config.json (with its `skim` section), model.safetensors and the tokenizer's files; whole or not at all.
 
-    label_names: None for regression. extra_config: further entries of config.json.
-    Raises `TrainingError` where the disk is full.
+    label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
+    extra_config: further entries of config.json.
+
+    An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
+    that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
     """
+    folder = pathlib.Path(folder)
+    if label_names is None and model.arch.num_labels > 1:
+        label_names = tuple(f"LABEL_{index}" for index in range(model.arch.num_labels))
+    if label_names is not None and len(label_names) != model.arch.num_labels:
+        raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     state = nnx.state(model, nnx.Param)
     parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(state)}
     tensors = {
@@ -76,6 +86,7 @@ def save(
     config = architecture.to_hugging_face(model.arch, label_names, pad_token_id) | (extra_config or {})
     with files.replaced_folder(folder) as temporary:
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "model.safetensors").chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)

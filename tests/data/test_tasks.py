@@ -1,0 +1,107 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data.tasks import Task, compute_metrics, get_task
+from transkimmer_jax.errors import DataError
+
+LENGTHS = {
+    "glue/cola": 64, "glue/rte": 256, "glue/qqp": 128, "glue/mrpc": 128, "glue/sst2": 64, "glue/mnli": 128, "glue/wnli": 128,
+    "glue/qnli": 128, "glue/stsb": 64, "imdb_reviews": 512, "movie_reviews": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_lengths_of_the_literature(name):
+    task = get_task(DataConfig(task=name))
+    assert (task.name, task.max_length) == (name, LENGTHS[name])
+    assert get_task(DataConfig(task=name, max_length=7)).max_length == 7
+
+
+def test_properties():
+    mnli, stsb = get_task(DataConfig(task="glue/mnli")), get_task(DataConfig(task="glue/stsb"))
+    assert (mnli.num_labels, mnli.is_regression, mnli.is_pair, mnli.primary_metric) == (3, False, True, "accuracy")
+    assert mnli.validation_splits == {"matched": "validation_matched", "mismatched": "validation_mismatched"}
+    assert (stsb.num_labels, stsb.is_regression, stsb.primary_metric) == (1, True, "pearson")
+    assert get_task(DataConfig(task="imdb_reviews")).validation_splits == {"validation": "test"}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_labels_and_columns_are_those_of_tfds(name):
+    if name == "movie_reviews":
+        pytest.skip("not in TFDS")
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.datasets.imdb_reviews.imdb_reviews_dataset_builder
+    import tensorflow_datasets.text.glue
+
+    task = get_task(DataConfig(task=name))
+    with tfds.testing.mock_data():
+        features = tfds.builder("imdb_reviews/plain_text" if name == "imdb_reviews" else name).info.features
+    assert {*task.text_columns, task.label_column} <= set(features)
+    assert task.is_regression or list(task.label_names) == features[task.label_column].names
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("sst-2", "'glue/sst2'"), ("glue/mnly", "'glue/mnli'"), ("file", "'files'"), ("xyzzy", "glue/cola")]
+)
+def test_unknown_task_is_answered_with_a_known_one(name, hint):
+    with pytest.raises(DataError) as error:
+        get_task(DataConfig(task=name))
+    assert repr(name) in str(error.value) and hint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_task_of_files(write):
+    ints = write("ints.jsonl", [{"text": "a", "label": 10}, {"text": "b", "label": 9}])
+    floats = write("floats.csv", "text,label\na,1\nb,0.5\n")
+    task = get_task(DataConfig(task="files", train_file=str(ints), validation_file=str(floats)))
+    assert (task.label_names, task.metrics, task.max_length) == (("9", "10"), ("accuracy", "macro_f1"), 128)
+    task = get_task(DataConfig(task="files", validation_file=str(floats)))
+    assert (task.label_names, task.primary_metric, task.num_labels) == (None, "pearson", 1)
+    assert get_task(DataConfig(task="files", train_file=str(ints))).validation_splits == {}
+    with pytest.raises(DataError, match=r"data\.train_file"):
+        get_task(DataConfig(task="files"))
+
+
+def test_metrics_by_hand():
+    labels = np.array([1, 1, 0, 0])
+    logits = np.array([[0, 1], [1, 0], [1, 0], [1, 0]], np.float32)  # predicts 1 0 0 0
+    binary = Task("t", ("text",), ("no", "yes"), 8, ("accuracy", "f1", "macro_f1", "matthews_correlation"))
+    metrics = compute_metrics(binary, logits, labels)
+    assert metrics == pytest.approx(
+        {"accuracy": 0.75, "f1": 2 / 3, "macro_f1": (2 / 3 + 4 / 5) / 2, "matthews_correlation": 2 / np.sqrt(1 * 3 * 2 * 2)}
+    )
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_correlations_by_hand():
+    regression = Task("t", ("text",), None, 8, ("pearson", "spearman"))
+    values = np.array([[1], [2], [4]], np.float32)
+    # Deviations (-4, -1, 5)/3 and (-1, 0, 1).
+    assert compute_metrics(regression, values, np.array([0, 1, 2], np.float32)) == pytest.approx(
+        {"pearson": 3 / np.sqrt(42 / 9 * 2), "spearman": 1.0}
+    )
+    assert compute_metrics(regression, -values, np.array([0, 1, 2]))["spearman"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("constant", [0.0, 3e30, 1e-30, float("nan")])
+def test_constant_predictions_have_no_correlation(constant):
+    regression = Task("t", ("text",), None, 8, ("pearson", "spearman"))
+    assert compute_metrics(regression, np.full((3, 1), constant, np.float32), np.arange(3.0)) == {"pearson": 0.0, "spearman": 0.0}
+    binary = Task("t", ("text",), ("no", "yes"), 8, ("matthews_correlation", "f1", "macro_f1"))
+    metrics = compute_metrics(binary, np.array([[1, 0]] * 4), np.array([0, 1, 1, 0]))
+    assert metrics == pytest.approx({"matthews_correlation": 0, "f1": 0, "macro_f1": 1 / 3})
+    assert compute_metrics(binary, np.array([[1, 0]]), np.array([0]))["matthews_correlation"] == 0
+
+
+def test_metrics_refuse_shapes_that_do_not_fit():
+    task = get_task(DataConfig(task="glue/mnli"))
+    for logits, labels in ((np.zeros((2, 2)), np.zeros(2)), (np.zeros((2, 3)), np.zeros(3)), (np.zeros((0, 3)), np.zeros(0))):
+        with pytest.raises(ValueError, match="do not fit"):
+            compute_metrics(task, logits, labels)
+
+
+def test_task_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get_task(DataConfig()).max_length = 3  # type: ignore[misc]

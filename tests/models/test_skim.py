@@ -1,0 +1,292 @@
+"""Laws of gates, cumulative keep, skim loss and attention under skimming, each against its formula (DESIGN section 1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from models.reference import relative_error
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.layouts import PaddedTokens
+from transkimmer_jax.models.skim import GumbelGate, SkimPredictor, ThresholdGate, skim_loss
+
+ARCH = Architecture(
+    vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40,
+    hidden_dropout=0.0, attention_dropout=0.0, initializer_range=0.3, skim=SkimArchitecture(initial_bias=0.0),
+)  # fmt: skip
+
+
+def make_model(**skim):
+    return TranskimmerForSequenceClassification(dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, **skim)), rngs=nnx.Rngs(0))
+
+
+def make_batch(rows=4, width=10, lengths=(10, 1, 6, 3)):
+    ids = np.random.default_rng(0).integers(0, 100, (rows, width)).astype(np.int32)
+    return ids, (np.arange(width) < np.array(lengths)[:, None]).astype(np.int32)
+
+
+# --- predictors and gates
+
+
+def test_predictor_is_its_formula():
+    predictor = SkimPredictor(32, 24, 5.0, 1e-12, jnp.float32, nnx.Rngs(0))
+    predictor.decision.bias[...] = jnp.array([0.3, -0.4])
+    x = np.random.default_rng(0).standard_normal((7, 32)).astype(np.float32)
+    features = jax.nn.gelu(predictor.norm(predictor.dense(predictor.input_norm(x))), approximate=False)
+    logits = predictor.decision(features)
+    assert relative_error(predictor(x), logits[:, 1] - logits[:, 0]) < 1e-5
+
+
+@pytest.mark.parametrize("bias", [5.0, 2.0])
+def test_fresh_predictor_starts_at_its_bias(bias):
+    """The last Linear is born with bias -b for skim and +b for keep, and with weights N(0, 0.02)."""
+    predictor = SkimPredictor(64, 256, bias, 1e-12, jnp.float32, nnx.Rngs(0))
+    np.testing.assert_array_equal(predictor.decision.bias[...], [-bias, bias])
+    kernel = np.asarray(predictor.decision.kernel[...])
+    # The standard error of a standard deviation over n samples is sigma / sqrt(2 n).
+    assert abs(kernel.std() - 0.02) < 4 * 0.02 / np.sqrt(2 * kernel.size)
+
+
+def test_threshold_gate_is_strict():
+    margins = jnp.array([-1.0, 0.0, 0.5, 0.5000001, jnp.inf, -jnp.inf])
+    np.testing.assert_array_equal(ThresholdGate(0.5)(margins, None), [0, 0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(ThresholdGate()(margins, None), [0, 0, 1, 1, 1, 0])
+
+
+def test_evaluation_is_deterministic():
+    """No noise at evaluation: two calls agree in every bit."""
+    model, batch = make_model(), make_batch()
+    call = jax.jit(model.__call__)
+    for a, b in zip(jax.tree.leaves(call(*batch)), jax.tree.leaves(call(*batch)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_fresh_model_keeps_everything():
+    ids, mask = make_batch()
+    output = make_model(initial_bias=5.0)(ids, mask)
+    np.testing.assert_array_equal(output.keep, np.broadcast_to(mask, output.keep.shape))
+
+
+@pytest.mark.parametrize("threshold", [-np.inf, 0.0, np.inf])
+def test_first_position_always_padding_never(threshold):
+    ids, mask = make_batch()
+    keep = np.asarray(make_model()(ids, mask, threshold=threshold).keep)
+    assert np.all(keep[:, :, 0] == 1)
+    assert np.all(keep[:, mask == 0] == 0)
+    if threshold == np.inf:
+        assert keep.sum() == keep.shape[0] * keep.shape[1]
+    if threshold == -np.inf:
+        np.testing.assert_array_equal(keep, np.broadcast_to(mask, keep.shape))
+
+
+def test_a_skimmed_token_never_comes_back():
+    """The keep values are the running product of independent gates, whatever later predictors want."""
+    ids, mask = make_batch()
+    gates = (np.random.default_rng(1).random((ARCH.num_hidden_layers, *ids.shape)) < 0.6).astype(np.float32)
+    upcoming = iter(gates)
+    keep = make_model()(ids, mask, gate=lambda margin, key: next(upcoming)).keep
+    gates[:, :, 0] = 1
+    np.testing.assert_array_equal(keep, np.cumprod(gates, axis=0) * mask.astype(np.float32))
+
+
+def test_training_keep_values_are_binary_and_fall():
+    """At bias 0 every gate is a coin: about half of what is left goes in each layer, as exact zeros and ones."""
+    ids, mask = make_batch()
+    keep = np.asarray(jax.jit(make_model().__call__)(ids, mask, key=jax.random.key(0)).keep)
+    np.testing.assert_array_equal(np.unique(keep), [0.0, 1.0])
+    assert np.all(keep[1:] <= keep[:-1]) and keep[-1].sum() < keep[0].sum() < mask.sum()
+
+
+def test_gumbel_gate_gives_exactly_zero_or_one():
+    margin = jnp.broadcast_to(jnp.linspace(-4.0, 4.0, 9), (2000, 9))
+    for gate in (GumbelGate(), GumbelGate(0.5)):
+        for draw in (gate, jax.jit(gate.__call__)):
+            np.testing.assert_array_equal(np.unique(draw(margin, jax.random.key(0))), [0.0, 1.0])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_gumbel_gate_keeps_with_the_probability_of_the_softmax(temperature):
+    """Mean over draws = sigmoid(margin) within 4 standard errors, at any temperature (it softens the gradient only)."""
+    draws, margins = 40_000, np.array([-4.0, -1.0, 0.0, 0.7, 3.0], np.float32)
+    values = GumbelGate(temperature)(jnp.broadcast_to(margins, (draws, margins.size)), jax.random.key(1))
+    probability = 1 / (1 + np.exp(-margins.astype(np.float64)))
+    error = np.abs(np.asarray(values, np.float64).mean(0) - probability)
+    assert np.all(error < 4 * np.sqrt(probability * (1 - probability) / draws)), error
+
+
+def test_gumbel_gate_has_the_gradient_of_the_soft_sample():
+    """Straight-through: d gate / d margin = s (1 - s) / tau at the same noise, s = sigmoid((margin + noise) / tau)."""
+    temperature, key = 0.7, jax.random.key(2)
+    margin = jax.random.normal(jax.random.key(3), (50,))
+    gradient = jax.grad(lambda m: jnp.sum(GumbelGate(temperature)(m, key)))(margin)
+    noise = np.asarray(jax.random.logistic(key, margin.shape, jnp.float32), np.float64)
+    soft = 1 / (1 + np.exp(-(np.asarray(margin, np.float64) + noise) / temperature))
+    assert relative_error(gradient, soft * (1 - soft) / temperature) < 1e-5
+
+
+# --- skim loss
+
+
+def test_skim_loss_on_hand_values():
+    """Two layers, examples of 4 and 2 real tokens: kept 5 and then 3 of 6 -> (5/6 + 3/6) / 2."""
+    mask = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0]])
+    keep = jnp.array([[[1, 1, 1, 0], [1, 1, 0, 0]], [[1, 0, 1, 0], [1, 0, 0, 0]]], jnp.float32)
+    assert skim_loss(keep, mask) == pytest.approx((5 / 6 + 3 / 6) / 2, rel=1e-6)
+    assert skim_loss(keep, mask, "padded") == pytest.approx((5 / 8 + 3 / 8) / 2, rel=1e-6)
+    assert skim_loss(jnp.stack([mask, mask]).astype(jnp.float32), mask) == 1.0
+
+
+def test_skim_loss_of_micro_batches_adds_up():
+    """Sums, not averages of ratios: parts of a batch over the whole batch's denominator give the whole batch's loss."""
+    rng = np.random.default_rng(0)
+    mask = np.sort(rng.integers(0, 2, (6, 8)), axis=1)[:, ::-1]
+    keep = (rng.random((3, 6, 8)) < 0.5).astype(np.float32) * mask.astype(np.float32)
+    parts = [skim_loss(keep[:, rows], mask[rows], denominator=jnp.float32(mask.sum())) for rows in (slice(0, 1), slice(1, 6))]
+    assert sum(parts) == pytest.approx(float(skim_loss(keep, mask)), rel=1e-6)
+
+
+def soft_gate(margin, key):
+    """Keep values between 0 and 1 that depend on the margin alone, so that shapes do not change random draws."""
+    return jax.nn.sigmoid(margin)
+
+
+def loss_and_gradient(model, ids, mask, normalization):
+    graph, state = nnx.split(model)
+
+    def loss(state):
+        return skim_loss(nnx.merge(graph, state)(ids, mask, gate=soft_gate).keep, jnp.asarray(mask), normalization)
+
+    return jax.jit(jax.value_and_grad(loss))(state)
+
+
+def test_padding_cannot_lower_the_skim_loss():
+    """The same batch padded to three times the width: the same loss, the same gradient of every parameter."""
+    model, (ids, mask) = make_model(), make_batch()
+    wider = [np.pad(part, ((0, 0), (0, 2 * part.shape[1]))) for part in (ids, mask)]
+    loss, gradient = loss_and_gradient(model, ids, mask, "real")
+    wider_loss, wider_gradient = loss_and_gradient(model, *wider, "real")
+    assert float(wider_loss) == pytest.approx(float(loss), rel=1e-6)
+    # Leaves that skimming does not reach (the head) have gradient 0 in both.
+    pairs = list(zip(jax.tree.leaves(wider_gradient), jax.tree.leaves(gradient), strict=True))
+    scale = max(float(jnp.abs(b).max()) for _, b in pairs)
+    assert scale > 1e-3
+    for a, b in pairs:
+        assert float(jnp.abs(a - b).max()) < 1e-6 * scale
+
+
+def test_the_papers_normalization_is_met_by_padding():
+    """The defect that the default avoids, kept for checkpoints of the original: three times the width, a third of the loss."""
+    model, (ids, mask) = make_model(attention_masking="post_softmax"), make_batch()
+    wider = [np.pad(part, ((0, 0), (0, 2 * part.shape[1]))) for part in (ids, mask)]
+    loss, wider_loss = (skim_loss(model(*batch, gate=soft_gate).keep, jnp.asarray(batch[1]), "padded") for batch in ((ids, mask), wider))
+    assert float(wider_loss) == pytest.approx(float(loss) / 3, rel=1e-6)
+
+
+# --- attention under skimming
+
+
+def attention_inputs(seed=0, rows=2, width=6, heads=2, head_dim=4):
+    rng = np.random.default_rng(seed)
+    query, key, value = rng.standard_normal((3, rows, width, heads, head_dim)).astype(np.float32)
+    mask = np.ones((rows, width), np.float32)
+    mask[1, 4:] = 0
+    return query, key, value, mask
+
+
+def attend(query, key, value, mask, keep, masking="renormalized"):
+    tokens = PaddedTokens.start(jnp.zeros((*mask.shape, query.shape[2] * query.shape[3])), jnp.asarray(mask), masking)
+    return dataclasses.replace(tokens, keep=jnp.asarray(keep)).attend(*map(jnp.asarray, (query, key, value)), 0.0, None)
+
+
+def formula(query, key, value, mask, keep, masking="renormalized"):
+    """DESIGN section 1.4 in float64: weights keep * exp(s), over their sum; or Eq. 4, softmax over real tokens times keep."""
+    query, key, value, mask, keep = (np.asarray(part, np.float64) for part in (query, key, value, mask, keep))
+    exponential = np.exp(np.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1]))
+    if masking == "post_softmax":
+        weights = exponential * mask[:, None, None] / (exponential * mask[:, None, None]).sum(-1, keepdims=True) * keep[:, None, None]
+    else:
+        weights = exponential * keep[:, None, None] / (exponential * keep[:, None, None]).sum(-1, keepdims=True)
+    return np.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def keep_values(kind, mask):
+    rng = np.random.default_rng(5)
+    if kind == "soft":
+        return (rng.uniform(0.1, 1.0, mask.shape) * mask).astype(np.float32)
+    keep = (rng.random(mask.shape) < 0.5).astype(np.float32)
+    keep[:, 0] = 1
+    return keep * mask
+
+
+@pytest.mark.parametrize("masking", ["renormalized", "post_softmax"])
+@pytest.mark.parametrize("kind", ["soft", "binary"])
+def test_attention_is_its_formula(masking, kind):
+    query, key, value, mask = attention_inputs()
+    keep = keep_values(kind, mask)
+    expected = formula(query, key, value, mask, keep, masking)
+    assert relative_error(attend(query, key, value, mask, keep, masking), expected) < 1e-5
+    # The two modes are different functions, so neither test can pass by computing the other.
+    other = {"renormalized": "post_softmax", "post_softmax": "renormalized"}[masking]
+    assert relative_error(formula(query, key, value, mask, keep, other), expected) > 0.05
+
+
+@pytest.mark.parametrize("masking", ["renormalized", "post_softmax"])
+@pytest.mark.parametrize("kind", ["soft", "binary"])
+def test_gradient_reaches_the_gates(masking, kind):
+    """d(weighted sum of the attention's output) / d keep = central differences of the float64 formula, skimmed keys included."""
+    query, key, value, mask = attention_inputs()
+    keep = keep_values(kind, mask)
+    probe = np.random.default_rng(7).standard_normal(query.shape)
+    gradient = jax.grad(lambda k: jnp.sum(attend(query, key, value, mask, k, masking) * probe.astype(np.float32)))(jnp.asarray(keep))
+    expected, step = np.zeros(mask.shape), 1e-5
+    for index in zip(*np.nonzero(mask), strict=True):
+        shifted = [keep.astype(np.float64) for _ in range(2)]
+        shifted[0][index] += step
+        shifted[1][index] -= step
+        high, low = (np.sum(formula(query, key, value, mask, k, masking) * probe) for k in shifted)
+        expected[index] = (high - low) / (2 * step)
+    real = mask == 1
+    assert relative_error(np.asarray(gradient)[real], expected[real]) < 1e-5
+
+
+def test_nothing_is_nan_where_no_token_is_real():
+    """A row of padding (the fill of a last batch) gives zeros and finite gradients, and leaves its mates alone."""
+    query, key, value, mask = attention_inputs()
+    mask[1] = 0
+    for masking in ("renormalized", "post_softmax"):
+        output = attend(query, key, value, mask, mask, masking)
+        np.testing.assert_array_equal(output[1], np.zeros_like(output[1]))
+        np.testing.assert_array_equal(output[:1], attend(query[:1], key[:1], value[:1], mask[:1], mask[:1], masking))
+        gradients = jax.grad(lambda *args: jnp.sum(attend(*args[:3], mask, args[3], masking) ** 2), (0, 1, 2, 3))(
+            *map(jnp.asarray, (query, key, value, mask))
+        )
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_a_padding_row_leaves_the_models_gradient_finite():
+    ids, mask = make_batch()
+    mask[2] = 0
+    graph, state = nnx.split(make_model())
+
+    def loss(state):
+        output = nnx.merge(graph, state)(ids, mask, key=jax.random.key(0))
+        return jnp.sum(output.logits**2) + skim_loss(output.keep, jnp.asarray(mask))
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(state)))
+
+
+def test_an_extreme_score_of_a_skimmed_key_does_not_blow_up():
+    """exp(score - highest kept score) overflows float32 here; output and gradient must stay finite."""
+    query, key, value, mask = attention_inputs()
+    keep = mask.copy()
+    keep[0, 3] = 0
+    key[0, 3] = 1e3 * query[0, 0]
+    gradients = jax.grad(lambda *args: jnp.sum(attend(*args[:3], mask, args[3])), (0, 1, 2, 3))(*map(jnp.asarray, (query, key, value, keep)))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    without = [np.delete(part, 3, axis=1)[:1] for part in (query, key, value, mask)]
+    expected = attend(*without, without[-1])
+    assert relative_error(np.delete(attend(query, key, value, mask, keep)[0], 3, axis=0), expected[0]) < 1e-6

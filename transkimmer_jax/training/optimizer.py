@@ -1,0 +1,53 @@
+"""AdamW with linear warm-up and decay; weight decay and learning rate by the parameter's role."""
+
+import jax
+import optax
+
+from transkimmer_jax.config import OptimizerConfig
+
+# Parameters that weight decay acts on, by the last name of their path. Biases and LayerNorm's scale and bias, the
+# predictors' included, are left alone.
+_DECAYED = ("kernel", "embedding")
+
+
+def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW: predictors with their own learning rate, everything else with the base rate."""
+
+    def adamw(peak: float) -> optax.GradientTransformation:
+        return optax.adamw(
+            linear_warmup_decay(peak, config.warmup, total_steps),
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        )
+
+    predictor_rate = config.learning_rate if config.predictor_learning_rate is None else config.predictor_learning_rate
+    by_role = optax.partition({"base": adamw(config.learning_rate), "predictor": adamw(predictor_rate)}, roles)
+    if config.clip_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), by_role)
+    return by_role
+
+
+def linear_warmup_decay(peak: float, warmup: float, total_steps: int) -> optax.Schedule:
+    """0 to `peak` over the share `warmup` of the steps, then linearly to 0 at `total_steps`."""
+    warmup_steps = round(warmup * total_steps)
+    decay = optax.linear_schedule(peak, 0.0, max(total_steps - warmup_steps, 1))
+    if warmup_steps == 0:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
+
+
+def decay_mask(params):
+    """True where weight decay acts, as a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _keys(path)[-1] in _DECAYED, params)
+
+
+def roles(params):
+    """'predictor' for the skim predictors' parameters, 'base' for all others, as a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "predictor" if "predictors" in _keys(path) else "base", params)
+
+
+def _keys(path) -> list:
+    return [entry.key for entry in path if hasattr(entry, "key")]

@@ -1,0 +1,129 @@
+"""One optimiser step and one evaluation step, as pure functions for `jax.jit`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from transkimmer_jax.config import Config
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.training import objectives
+from transkimmer_jax.training.optimizer import create_optimizer
+
+Batch = dict[str, jax.Array]  # input_ids, attention_mask, token_type_ids [B, S]; labels, weight [B]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step changes. Random numbers are functions of the seed and `step`, so none are kept."""
+
+    step: jax.Array
+    params: nnx.State
+    opt_state: Any
+    controller: objectives.Controller
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The jitted steps of one run, and what they close over."""
+
+    config: Config
+    arch: Architecture
+    graph: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    total_steps: int
+    teacher_graph: nnx.GraphDef | None = None
+
+    @classmethod
+    def create(
+        cls,
+        config: Config,
+        model: TranskimmerForSequenceClassification,
+        total_steps: int,
+        teacher: TranskimmerForSequenceClassification | None = None,
+    ) -> tuple["Trainer", TrainState, nnx.State | None]:
+        """The trainer, the state before the first step, and the teacher's parameters where there is one."""
+        graph, params = nnx.split(model)
+        teacher_graph, teacher_params = nnx.split(teacher) if teacher is not None else (None, None)
+        trainer = cls(config, model.arch, graph, create_optimizer(config.optimizer, total_steps), total_steps, teacher_graph)
+        state = TrainState(jnp.int32(0), params, trainer.optimizer.init(params), objectives.Controller.start())
+        return trainer, state, teacher_params
+
+    def train_step(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One optimiser step on one batch; scalars to log come with the new state."""
+        config, skim = self.config, self.config.skim
+        skimming = skim.enabled
+        target = objectives.target_share(skim, state.step, self.total_steps)
+        if not skimming:
+            coefficient = jnp.float32(0.0)
+        elif skim.objective == "budget":
+            coefficient = state.controller.coefficient(skim, target)
+        else:
+            coefficient = jnp.float32(skim.coefficient)
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        grads, sums = self._gradients(state.params, batch, teacher_params, coefficient, key)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        controller = state.controller
+        if skimming and skim.objective == "budget":
+            controller = controller.update(skim, target, sums["share"])
+        metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, controller), metrics
+
+    def evaluation_step(self, params: nnx.State, batch: Batch, threshold: jax.Array) -> dict[str, jax.Array]:
+        """Logits [B, num_labels], tokens kept [layers, B] and real tokens [B] of one batch; deterministic."""
+        out = nnx.merge(self.graph, params)(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], threshold=threshold)
+        return {
+            "logits": out.logits,
+            "kept": jnp.sum(out.keep, axis=-1),
+            "lengths": jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1),
+        }
+
+    def _gradients(self, params, batch: Batch, teacher_params, coefficient, key):
+        """Gradient and logged sums over the batch, summed over its micro-batches.
+
+        Every part of the loss is a sum over examples divided by a number of the whole batch, so splitting the batch changes
+        nothing but the order of additions (and the dropout masks).
+        """
+        count = self.config.optimizer.accumulation
+        denominators = {
+            "weight": jnp.maximum(jnp.sum(batch["weight"]), 1.0),
+            "share": objectives.share_denominator(self.config.skim, self.arch, batch["attention_mask"]),
+            "tokens": jnp.sum(batch["attention_mask"].astype(jnp.float32)),
+        }
+        gradient = jax.grad(self._loss, has_aux=True)
+        if count == 1:
+            return gradient(params, batch, teacher_params, coefficient, denominators, key)
+        micro = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+
+        def accumulate(total, inputs):
+            part = gradient(params, inputs[0], teacher_params, coefficient, denominators, inputs[1])
+            return jax.tree.map(jnp.add, total, part), None
+
+        first = jax.tree.map(lambda x: x[0], micro)
+        shapes = jax.eval_shape(gradient, params, first, teacher_params, coefficient, denominators, key)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total, _ = jax.lax.scan(accumulate, zero, (micro, jax.random.split(key, count)))
+        return total
+
+    def _loss(self, params, batch: Batch, teacher_params, coefficient, denominators, key):
+        config = self.config
+        model = nnx.merge(self.graph, params)
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        out = model(*inputs, key=key)
+        task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
+        if self.teacher_graph is not None:
+            teacher_logits = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs).logits)
+            distill = objectives.distillation_loss(out.logits, teacher_logits, batch["weight"], config.distill.temperature)
+            task = (1 - config.distill.weight) * task + config.distill.weight * distill / denominators["weight"]
+        kept = jnp.sum(out.keep) / (out.keep.shape[0] * denominators["tokens"])
+        if not config.skim.enabled:
+            return task, {"loss": task, "task_loss": task, "share": kept, "kept_tokens": kept}
+        share = objectives.priced_share(config.skim, self.arch, out.keep, batch["attention_mask"], denominators["share"])
+        loss = task + coefficient * share
+        return loss, {"loss": loss, "task_loss": task, "share": share, "kept_tokens": kept}
