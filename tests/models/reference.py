@@ -57,7 +57,10 @@ def transkimmer(
 
     length, layers = len(input_ids), config["num_hidden_layers"]
     types = np.zeros(length, int) if token_type_ids is None else token_type_ids
-    x = norm("bert.embeddings.LayerNorm", embedding("word", input_ids) + embedding("position", np.arange(length)) + embedding("token_type", types))
+    x = norm(
+        "bert.embeddings.LayerNorm",
+        embedding("word", input_ids) + embedding("position", np.arange(length)) + embedding("token_type", types),
+    )
     alive = np.arange(length)
     final, keep, margins = x.copy(), np.zeros((layers, length), bool), np.full((layers, length), np.nan)
     for layer in range(layers):

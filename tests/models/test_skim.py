@@ -285,7 +285,9 @@ def test_an_extreme_score_of_a_skimmed_key_does_not_blow_up():
     keep = mask.copy()
     keep[0, 3] = 0
     key[0, 3] = 1e3 * query[0, 0]
-    gradients = jax.grad(lambda *args: jnp.sum(attend(*args[:3], mask, args[3])), (0, 1, 2, 3))(*map(jnp.asarray, (query, key, value, keep)))
+    gradients = jax.grad(lambda *args: jnp.sum(attend(*args[:3], mask, args[3])), (0, 1, 2, 3))(
+        *map(jnp.asarray, (query, key, value, keep))
+    )
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     without = [np.delete(part, 3, axis=1)[:1] for part in (query, key, value, mask)]
     expected = attend(*without, without[-1])

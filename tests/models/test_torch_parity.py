@@ -64,7 +64,13 @@ def test_random_weights(tiny, dense, lengths):
 def test_one_label_is_regression(tmp_path):
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, num_labels=1, initializer_range=0.3
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        num_labels=1,
+        initializer_range=0.3,
     )
     theirs = transformers.BertForSequenceClassification(config)
     theirs.save_pretrained(tmp_path)

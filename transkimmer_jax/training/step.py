@@ -75,15 +75,6 @@ class Trainer:
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.global_norm(grads)}
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
-    def evaluation_step(self, params: nnx.State, batch: Batch, threshold: jax.Array) -> dict[str, jax.Array]:
-        """Logits [B, num_labels], tokens kept [layers, B] and real tokens [B] of one batch; deterministic."""
-        out = nnx.merge(self.graph, params)(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], threshold=threshold)
-        return {
-            "logits": out.logits,
-            "kept": jnp.sum(out.keep, axis=-1),
-            "lengths": jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1),
-        }
-
     def _gradients(self, params, batch: Batch, teacher_params, coefficient, key):
         """Gradient and logged sums over the batch, summed over its micro-batches.
 

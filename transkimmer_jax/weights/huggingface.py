@@ -26,7 +26,7 @@ logger = logging.getLogger("transkimmer_jax")
 def load(
     checkpoint: str | pathlib.Path,
     *,
-    dense: bool = False,
+    dense: bool | None = False,
     skim_overrides: dict[str, Any] | None = None,
     seed: int = 0,
     **overrides: Any,
@@ -37,7 +37,7 @@ def load(
 
     Args:
       checkpoint: a folder, a hub id, or 'packaged:<asset>'.
-      dense: leave skimming out, whatever the checkpoint holds.
+      dense: True leaves skimming out, whatever the checkpoint holds; None does where it holds no predictors.
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
       **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone.
 
@@ -48,6 +48,8 @@ def load(
     arch = architecture.from_hugging_face(read_config(folder), str(folder))
     tensors = _normalized(read_tensors(folder), folder)
     arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
+    if dense is None:
+        dense = arch.skim is None and not any(name.startswith("encoder.skim_predictors.") for name in tensors)
     arch = dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides or {}))
     return _build(arch, tensors, folder, seed)
 
@@ -73,7 +75,8 @@ def save(
         label_names = tuple(f"LABEL_{index}" for index in range(model.arch.num_labels))
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    is_checkpoint = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     state = nnx.state(model, nnx.Param)
     parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(state)}

@@ -1,0 +1,401 @@
+"""Laws of loading: every layout of a Hugging Face folder gives exactly the file's values; what does not fit is one
+one-line `CheckpointError` that names everything that is wrong."""
+
+import json
+import logging
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models.architecture import SkimArchitecture
+
+load = TranskimmerForSequenceClassification.from_pretrained
+
+
+def leaf(model, path):
+    """The parameter at a dotted path, as NumPy."""
+    value = model
+    for part in path.split("."):
+        value = value[int(part)] if part.isdigit() else getattr(value, part)
+    return np.asarray(value[...])
+
+
+def assert_holds(model, tensors):
+    """Spot checks in every kind of parameter, written out here so that a wrong name table cannot agree with itself."""
+    layer = "bert.encoder.layer.1"
+    qkv = [tensors[f"{layer}.attention.self.{part}.weight"].T for part in ("query", "key", "value")]
+    expected = {
+        "embeddings.word.embedding": tensors["bert.embeddings.word_embeddings.weight"],
+        "embeddings.position.embedding": tensors["bert.embeddings.position_embeddings.weight"],
+        "embeddings.token_type.embedding": tensors["bert.embeddings.token_type_embeddings.weight"],
+        "embeddings.norm.scale": tensors["bert.embeddings.LayerNorm.weight"],
+        "embeddings.norm.bias": tensors["bert.embeddings.LayerNorm.bias"],
+        "encoder.layers.1.attention.qkv.kernel": np.concatenate(qkv, axis=1),
+        "encoder.layers.1.attention_norm.scale": tensors[f"{layer}.attention.output.LayerNorm.weight"],
+        "encoder.layers.1.output_norm.bias": tensors[f"{layer}.output.LayerNorm.bias"],
+        "encoder.layers.1.up.kernel": tensors[f"{layer}.intermediate.dense.weight"].T,
+        "encoder.layers.1.down.bias": tensors[f"{layer}.output.dense.bias"],
+        "pooler.kernel": tensors["bert.pooler.dense.weight"].T,
+        "classifier.bias": tensors["classifier.bias"],
+    }
+    for path, values in expected.items():
+        np.testing.assert_array_equal(leaf(model, path), values, err_msg=path)
+
+
+def assert_holds_predictors(model, tensors):
+    for layer in range(CONFIG["num_hidden_layers"]):
+        theirs, ours = f"bert.encoder.skim_predictors.{layer}.predictor", f"encoder.predictors.{layer}"
+        for number, part in (("0", "input_norm"), ("2", "norm")):
+            np.testing.assert_array_equal(leaf(model, f"{ours}.{part}.scale"), tensors[f"{theirs}.{number}.weight"])
+            np.testing.assert_array_equal(leaf(model, f"{ours}.{part}.bias"), tensors[f"{theirs}.{number}.bias"])
+        for number, part in (("1", "dense"), ("4", "decision")):
+            np.testing.assert_array_equal(leaf(model, f"{ours}.{part}.kernel"), tensors[f"{theirs}.{number}.weight"].T)
+            np.testing.assert_array_equal(leaf(model, f"{ours}.{part}.bias"), tensors[f"{theirs}.{number}.bias"])
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return random_tensors()
+
+
+# --- layouts of a folder
+
+
+def test_safetensors(tmp_path, tensors):
+    model = load(write_checkpoint(tmp_path, tensors))
+    assert_holds(model, tensors)
+    assert model.arch.num_labels == 3 and model.arch.skim == SkimArchitecture()
+
+
+def write_shards(folder, tensors, shards=3):
+    """`shards` files, and the index that transformers writes beside them."""
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    weight_map = {name: f"model-{index % shards + 1:05}-of-{shards:05}.safetensors" for index, name in enumerate(tensors)}
+    for shard in set(weight_map.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if weight_map[name] == shard}, folder / shard)
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return sorted(set(weight_map.values()))
+
+
+def test_shards(tmp_path, tensors):
+    write_shards(tmp_path, tensors)
+    assert_holds(load(tmp_path), tensors)
+
+
+def write_torch(folder, tensors):
+    torch = pytest.importorskip("torch")
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
+    return folder / "pytorch_model.bin"
+
+
+def test_pytorch_bin(tmp_path, tensors):
+    write_torch(tmp_path, tensors)
+    assert_holds(load(tmp_path), tensors)
+
+
+def test_without_prefix(tmp_path, tensors):
+    write_checkpoint(tmp_path, {name.removeprefix("bert."): tensor for name, tensor in tensors.items()})
+    assert_holds(load(tmp_path), tensors)
+
+
+def test_old_layer_norm_names(tmp_path, tensors):
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for name, t in tensors.items()
+    }
+    assert sum(name.endswith((".gamma", ".beta")) for name in old) == 2 * 7
+    assert_holds(load(write_checkpoint(tmp_path, old)), tensors)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16], ids=str)
+def test_other_float_types_become_float32(tmp_path, tensors, dtype):
+    stored = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+    model = load(write_checkpoint(tmp_path, stored))
+    assert_holds(model, {name: tensor.astype(np.float32) for name, tensor in stored.items()})
+    assert leaf(model, "encoder.layers.0.up.kernel").dtype == np.float32
+
+
+def test_bfloat16_pytorch_bin(tmp_path, tensors):
+    torch = pytest.importorskip("torch")
+    path = write_torch(tmp_path, tensors)
+    torch.save({name: torch.from_numpy(tensor).bfloat16() for name, tensor in tensors.items()}, path)
+    assert_holds(load(tmp_path), {name: tensor.astype(ml_dtypes.bfloat16).astype(np.float32) for name, tensor in tensors.items()})
+
+
+def test_heads_of_other_tasks_are_left_out(tmp_path, tensors):
+    foreign = {
+        "cls.predictions.bias": np.zeros(100, np.float32),
+        "cls.predictions.transform.LayerNorm.gamma": np.zeros(32, np.float32),
+        "cls.seq_relationship.weight": np.zeros((2, 32), np.float32),
+        "bert.embeddings.position_ids": np.arange(40)[None],
+    }
+    assert_holds(load(write_checkpoint(tmp_path, tensors | foreign)), tensors)
+
+
+def test_real_masked_lm_checkpoint(bert_tiny, caplog):
+    """Old names and a masked-LM head; no classifier, so that one is fresh."""
+    with caplog.at_level(logging.INFO, "transkimmer_jax"):
+        model = load(bert_tiny)
+    stored = load_file(bert_tiny / "model.safetensors")
+    assert any(name.startswith("cls.") for name in stored)
+    np.testing.assert_array_equal(leaf(model, "embeddings.word.embedding"), stored["bert.embeddings.word_embeddings.weight"])
+    assert "left out cls." in caplog.text and re.search(r"freshly initialised \(seed 0\): classifier", caplog.text)
+
+
+# --- skim predictors
+
+
+@pytest.mark.parametrize("width", [24, 32])
+def test_original_transkimmer_format(tmp_path, width):
+    """No skim section in config.json: the predictors' width comes from the file, the values are the file's."""
+    tensors = random_tensors(predictor_size=width)
+    model = load(write_checkpoint(tmp_path, tensors))
+    assert_holds(model, tensors)
+    assert_holds_predictors(model, tensors)
+
+
+def test_post_softmax_is_asked_for(tmp_path):
+    folder = write_checkpoint(tmp_path, random_tensors(predictor_size=24))
+    assert load(folder).arch.skim == SkimArchitecture(predictor_size=24)
+    assert load(folder, attention_masking="post_softmax").arch.skim == SkimArchitecture(predictor_size=24, attention_masking="post_softmax")
+
+
+def test_skim_section_of_the_config(tmp_path):
+    section = {"predictor_size": 24, "initial_bias": 2.0, "temperature": 0.5, "threshold": 0.25, "attention_masking": "post_softmax"}
+    write_checkpoint(tmp_path, random_tensors(predictor_size=24), CONFIG | {"skim": section})
+    assert load(tmp_path).arch.skim == SkimArchitecture(**section)
+    assert load(tmp_path, skim_overrides={"threshold": 1.0}).arch.skim == SkimArchitecture(**section | {"threshold": 1.0})
+
+
+def test_dense_leaves_predictors_out(tmp_path, caplog):
+    tensors = random_tensors(predictor_size=24)
+    with caplog.at_level(logging.INFO, "transkimmer_jax"):
+        model = load(write_checkpoint(tmp_path, tensors), dense=True)
+    assert model.arch.skim is None and "left out the skim predictors" in caplog.text
+    assert_holds(model, tensors)
+
+
+def test_what_is_fresh_is_named(tmp_path, tensors, caplog):
+    """Head and predictors may be missing: they are made from the seed, and the log names each."""
+    backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bert.pooler", "classifier"))}
+    folder = write_checkpoint(tmp_path, backbone)
+    with caplog.at_level(logging.INFO, "transkimmer_jax"):
+        first, again, other = load(folder), load(folder), load(folder, seed=7)
+    parts = "classifier, encoder/predictors/0, encoder/predictors/1, encoder/predictors/2, pooler"
+    assert f"freshly initialised (seed 0): {parts}" in caplog.text and f"freshly initialised (seed 7): {parts}" in caplog.text
+    for path in ("pooler.kernel", "classifier.kernel", "encoder.predictors.1.dense.kernel"):
+        np.testing.assert_array_equal(leaf(first, path), leaf(again, path))
+        assert np.all(leaf(first, path).std() > 0) and np.any(leaf(first, path) != leaf(other, path))
+    np.testing.assert_array_equal(leaf(first, "encoder.predictors.2.decision.bias"), [-5, 5])
+    np.testing.assert_array_equal(leaf(first, "encoder.layers.2.up.bias"), tensors["bert.encoder.layer.2.intermediate.dense.bias"])
+
+
+def test_complete_checkpoint_names_nothing_fresh(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "transkimmer_jax"):
+        load(write_checkpoint(tmp_path, random_tensors(predictor_size=32)))
+    assert "fresh" not in caplog.text
+
+
+def test_overrides(tmp_path, tensors):
+    """Fields of the architecture by name; None leaves the checkpoint's."""
+    backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+    folder = write_checkpoint(tmp_path, backbone, CONFIG | {"hidden_dropout_prob": 0.3})
+    arch = load(folder, num_labels=5, hidden_dropout=None, attention_dropout=0.2, remat=True, skim_overrides={"predictor_size": 16}).arch
+    assert (arch.num_labels, arch.hidden_dropout, arch.attention_dropout, arch.remat) == (5, 0.3, 0.2, True)
+    assert arch.skim == SkimArchitecture(predictor_size=16)
+
+
+# --- errors
+
+
+def refusal(checkpoint, **options):
+    """The message of the `CheckpointError` that loading raises: one line, with the checkpoint's name in it."""
+    with pytest.raises(CheckpointError) as caught:
+        load(checkpoint, **options)
+    message = str(caught.value)
+    assert "\n" not in message and str(checkpoint) in message
+    return message
+
+
+def without(tensors, *names):
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def test_all_problems_at_once(tmp_path, tensors):
+    broken = without(tensors, "bert.encoder.layer.0.attention.self.key.bias", "bert.embeddings.LayerNorm.weight")
+    broken["bert.encoder.layer.2.output.dense.weight"] = np.zeros((32, 63), np.float32)
+    broken["bert.encoder.layer.1.attention.self.value.weight"] = np.zeros((31, 32), np.float32)
+    broken["bert.encoder.layer.7.output.dense.bias"] = np.zeros(32, np.float32)
+    broken["something.else"] = np.zeros(1, np.float32)
+    message = refusal(write_checkpoint(tmp_path, broken))
+    problems = message.split(": ", 1)[1].split("; ")
+    assert sorted(problems) == sorted([
+        "missing encoder.layer.0.attention.self.key.bias",
+        "missing embeddings.LayerNorm.weight",
+        "encoder.layer.2.output.dense.weight has shape (32, 63), expected (32, 64)",
+        "encoder.layer.1.attention.self.value.weight has shape (31, 32), expected (32, 32)",
+        "unexpected encoder.layer.7.output.dense.bias",
+        "unexpected something.else",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classifier.bias",
+        "bert.pooler.dense.weight",
+        "bert.encoder.skim_predictors.1.predictor.4.bias",
+        "bert.encoder.skim_predictors.0.predictor.0.weight",
+    ],
+)
+def test_half_a_part_is_damage(tmp_path, name):
+    message = refusal(write_checkpoint(tmp_path, without(random_tensors(predictor_size=24), name)))
+    assert message.endswith(f": missing {name.removeprefix('bert.')}")
+
+
+def test_config_of_another_size(tmp_path, tensors):
+    message = refusal(write_checkpoint(tmp_path, tensors, CONFIG | {"hidden_size": 64}))
+    assert "embeddings.word_embeddings.weight has shape (100, 32), expected (100, 64)" in message
+    assert "encoder.layer.2.attention.self.query.weight has shape (32, 32), expected (64, 64)" in message
+    assert "classifier.weight has shape (3, 32), expected (3, 64)" in message
+
+
+@pytest.mark.parametrize(("layers", "problem"), [(2, "unexpected encoder.layer.2."), (4, "missing encoder.layer.3.")])
+def test_config_of_another_depth(tmp_path, tensors, layers, problem):
+    assert refusal(write_checkpoint(tmp_path, tensors, CONFIG | {"num_hidden_layers": layers})).count(problem) == 16
+
+
+def test_other_number_of_labels(tmp_path, tensors):
+    message = refusal(write_checkpoint(tmp_path, tensors), num_labels=2)
+    assert "classifier.weight has shape (3, 32), expected (2, 32)" in message and "classifier.bias has shape (3,), expected (2,)" in message
+
+
+def test_predictors_of_another_width_than_the_config_says(tmp_path):
+    write_checkpoint(tmp_path, random_tensors(predictor_size=24), CONFIG | {"skim": {"predictor_size": 16}})
+    assert "encoder.skim_predictors.0.predictor.1.weight has shape (24, 32), expected (16, 32)" in refusal(tmp_path)
+
+
+def test_no_config(tmp_path, tensors):
+    (write_checkpoint(tmp_path, tensors) / "config.json").unlink()
+    assert "no config.json" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"hidden_size": 32', "not json", "\xff\xfe"])
+def test_config_that_is_not_json(tmp_path, tensors, text):
+    (write_checkpoint(tmp_path, tensors) / "config.json").write_text(text, encoding="latin-1")
+    assert "is not valid JSON" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"bert"'])
+def test_config_that_is_no_object(tmp_path, tensors, text):
+    (write_checkpoint(tmp_path, tensors) / "config.json").write_text(text, encoding="utf-8")
+    assert "not the fields of a config" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "roberta"}, "model_type 'roberta' is not supported"),
+        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key' is not supported"),
+        ({"is_decoder": True}, "is_decoder=True is not supported"),
+        ({"num_attention_heads": 5}, "hidden_size 32 is not a multiple of num_attention_heads 5"),
+        ({"skim": {"treshold": 1.0}}, "unknown fields in the skim section of config.json: treshold"),
+    ],
+)
+def test_configs_of_other_models(tmp_path, tensors, change, message):
+    assert message in refusal(write_checkpoint(tmp_path, tensors, CONFIG | change))
+
+
+def test_config_that_lacks_fields(tmp_path, tensors):
+    config = {name: value for name, value in CONFIG.items() if name not in ("hidden_size", "vocab_size")}
+    assert "config.json lacks vocab_size, hidden_size" in refusal(write_checkpoint(tmp_path, tensors, config))
+
+
+def test_unknown_attention_masking(tmp_path, tensors):
+    with pytest.raises(CheckpointError, match="attention_masking must be 'renormalized' or 'post_softmax', not 'paper'"):
+        load(write_checkpoint(tmp_path, tensors), attention_masking="paper")
+
+
+def test_no_weights(tmp_path, tensors):
+    (write_checkpoint(tmp_path, tensors) / "model.safetensors").unlink()
+    assert "no weights" in refusal(tmp_path)
+
+
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", GIT_LFS_POINTER], ids=["cut", "empty", "git-lfs pointer"])
+def test_damaged_safetensors(tmp_path, tensors, content):
+    path = write_checkpoint(tmp_path, tensors) / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert "model.safetensors cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", GIT_LFS_POINTER], ids=["cut", "empty", "git-lfs pointer"])
+def test_damaged_pytorch_bin(tmp_path, tensors, content):
+    path = write_torch(tmp_path, tensors)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert "pytorch_model.bin cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {"state_dict": {}}], ids=str)
+def test_pytorch_bin_of_something_else(tmp_path, tensors, content):
+    torch = pytest.importorskip("torch")
+    torch.save(content, write_torch(tmp_path, tensors))
+    assert "something else than tensors" in refusal(tmp_path)
+
+
+def test_missing_shards(tmp_path, tensors):
+    shards = write_shards(tmp_path, tensors)
+    for shard in shards[1:]:
+        (tmp_path / shard).unlink()
+    message = refusal(tmp_path)
+    assert message.endswith(f"names shards that are not there: {shards[1]}, {shards[2]}")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": ["b"]}}'])
+def test_index_that_is_none(tmp_path, tensors, text):
+    write_shards(tmp_path, tensors)
+    (tmp_path / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    assert "is not an index of shards" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [("bert.pooler.dense.bias", "pooler.dense.bias"), ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma")],
+)
+def test_one_parameter_under_two_names(tmp_path, tensors, name, twin):
+    message = refusal(write_checkpoint(tmp_path, tensors | {twin: tensors[name] + 1}))
+    assert f"{name.removeprefix('bert.')} is there twice" in message
+
+
+def test_folder_that_does_not_exist(tmp_path):
+    assert "no checkpoint folder" in refusal(tmp_path / "nowhere")
+
+
+def test_file_instead_of_folder(tmp_path):
+    (tmp_path / "model.bin").touch()
+    assert "no checkpoint folder" in refusal(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize("name", ["nobody/never-uploaded-this", "never-uploaded-this", "not a valid id!"])
+def test_hub_id_offline(name):
+    """tests/conftest.py switches the hub off, so nothing is asked of a server."""
+    assert "neither a folder nor a model that can be fetched" in refusal(name)
+
+
+def test_state_is_parameters_of_float32(tmp_path, tensors):
+    model = load(write_checkpoint(tmp_path, tensors))
+    flat = nnx.to_flat_state(nnx.state(model))
+    assert {str(variable.get_value().dtype) for _, variable in flat} == {"float32"}

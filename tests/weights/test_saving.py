@@ -1,0 +1,187 @@
+"""Laws of saving: what is loaded again is identical in every bit, transformers can read a dense model, and a save that
+fails leaves neither a half-written folder nor a damaged old one."""
+
+import dataclasses
+import errno
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.errors import CheckpointError, TrainingError
+from transkimmer_jax.models.architecture import SkimArchitecture
+from transkimmer_jax.weights import huggingface
+
+load = TranskimmerForSequenceClassification.from_pretrained
+
+LABELS = ("no", "yes", "maybe")
+SKIM = {"predictor_size": 24, "initial_bias": 2.0, "temperature": 0.5, "threshold": 0.25, "attention_masking": "post_softmax"}
+
+
+def make_model(folder, *, skim=SKIM):
+    """A model whose every parameter and every constant differs from the defaults."""
+    config = CONFIG | {"layer_norm_eps": 1e-6, "initializer_range": 0.05, "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+    tensors = random_tensors(predictor_size=None if skim is None else 24)
+    write_checkpoint(folder, tensors, config | ({} if skim is None else {"skim": skim}))
+    return load(folder, dense=skim is None)
+
+
+def make_batch():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 100, (3, 8)).astype(np.int32)
+    return ids, (np.arange(8) < np.array([[8], [5], [2]])).astype(np.int32)
+
+
+def assert_identical(a, b):
+    leaves, others = jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)
+    assert [path for path, _ in leaves] == [path for path, _ in others]
+    for (path, leaf), (_, other) in zip(leaves, others, strict=True):
+        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("skim", [SKIM, None], ids=["skimming", "dense"])
+def test_round_trip(tmp_path, skim):
+    """Parameters, architecture with its skim section, and outputs."""
+    model = make_model(tmp_path / "first", skim=skim)
+    model.save_pretrained(tmp_path / "second", label_names=LABELS)
+    again = load(tmp_path / "second", dense=skim is None)
+    assert again.arch == model.arch and again.arch.skim == (None if skim is None else SkimArchitecture(**skim))
+    assert (again.arch.layer_norm_eps, again.arch.hidden_dropout, again.arch.attention_dropout) == (1e-6, 0.2, 0.3)
+    assert_identical(nnx.state(again), nnx.state(model))
+    call = jax.jit(lambda model_state, graph=nnx.graphdef(model): nnx.merge(graph, model_state)(*make_batch()))
+    assert_identical(call(nnx.state(again)), call(nnx.state(model)))
+
+
+def test_every_parameter_is_saved_under_its_own_name(tmp_path):
+    """The folder loaded from and the folder written hold the same tensors."""
+    from safetensors.numpy import load_file
+
+    make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=LABELS)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(second[name], first[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "given", "stored", "problem"),
+    [
+        (3, LABELS, LABELS, "single_label_classification"),
+        (3, None, ("LABEL_0", "LABEL_1", "LABEL_2"), "single_label_classification"),
+        (1, None, ("LABEL_0",), "regression"),
+    ],
+)
+def test_labels(tmp_path, num_labels, given, stored, problem):
+    """What is saved can be loaded, also where no label names are given."""
+    folder = write_checkpoint(tmp_path / "first", {n: t for n, t in random_tensors().items() if not n.startswith("classifier")})
+    load(folder, num_labels=num_labels).save_pretrained(tmp_path / "second", label_names=given)
+    config = json.loads((tmp_path / "second" / "config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {str(index): name for index, name in enumerate(stored)}
+    assert config["label2id"] == {name: index for index, name in enumerate(stored)}
+    assert config["problem_type"] == problem
+    assert load(tmp_path / "second").arch.num_labels == num_labels
+
+
+def test_wrong_number_of_label_names(tmp_path):
+    with pytest.raises(CheckpointError, match="^2 label names for a model with 3 labels$"):
+        make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=("no", "yes"))
+    assert not (tmp_path / "second").exists()
+
+
+def test_extra_config(tmp_path):
+    make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=LABELS, extra_config={"max_length": 64})
+    assert json.loads((tmp_path / "second" / "config.json").read_text(encoding="utf-8"))["max_length"] == 64
+    assert load(tmp_path / "second").arch.num_labels == 3
+
+
+def test_transformers_reads_a_dense_model(tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = make_model(tmp_path / "first", skim=None)
+    model.save_pretrained(tmp_path / "second", label_names=LABELS)
+    theirs, report = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "second", output_loading_info=True)
+    assert {name: list(keys) for name, keys in report.items() if keys} == {}
+    assert theirs.config.id2label == dict(enumerate(LABELS)) and theirs.config.layer_norm_eps == 1e-6
+    ids, mask = make_batch()
+    with torch.no_grad():
+        expected = theirs.eval()(torch.from_numpy(ids).long(), torch.from_numpy(mask).long()).logits.numpy()
+    actual = np.asarray(jax.jit(model.__call__)(ids, mask).logits)
+    assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_tokenizer_is_saved(minilm, tmp_path):
+    """The folder stands alone: its tokenizer gives the same ids, and the config has the tokenizer's padding id."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=LABELS, tokenizer=tokenizer)
+    reloaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "second")
+    text = "Transkimmer learns which tokens it need not compute."
+    assert reloaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    config = json.loads((tmp_path / "second" / "config.json").read_text(encoding="utf-8"))
+    assert config["pad_token_id"] == tokenizer.pad_token_id
+
+
+def test_colleagues_can_read_it(tmp_path):
+    previous = os.umask(0o022)
+    try:
+        make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=LABELS)
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "second").stat().st_mode & 0o777 == 0o755
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "second").iterdir()} == {
+        "config.json": 0o644,
+        "model.safetensors": 0o644,
+    }
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Python's own writers give a number; safetensors is Rust and gives words.
+FULL = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("I/O error: No space left on device (os error 28)")]
+
+
+@pytest.mark.parametrize("failure", FULL, ids=["number", "words"])
+@pytest.mark.parametrize("exists", [False, True], ids=["new folder", "old checkpoint"])
+def test_full_disk(tmp_path, monkeypatch, failure, exists):
+    model, target = make_model(tmp_path / "first"), tmp_path / "results" / "best"
+    if exists:
+        model.save_pretrained(target, label_names=LABELS)
+    before = contents(tmp_path)
+
+    def write_half(tensors, path, metadata):
+        path.write_bytes(b"half a file")
+        raise failure
+
+    monkeypatch.setattr(huggingface, "save_file", write_half)
+    with pytest.raises(TrainingError) as caught:
+        model.save_pretrained(target, label_names=("a", "b", "c"))
+    assert str(caught.value) == f"cannot write {target}: no space left on the disk; free some or choose another --workdir"
+    assert contents(tmp_path) == before and target.exists() == exists
+    assert [path.name for path in target.parent.iterdir()] == (["best"] if exists else [])
+
+
+def test_replaces_an_older_checkpoint_whole(tmp_path):
+    model, target = make_model(tmp_path / "first"), tmp_path / "second"
+    model.save_pretrained(target, label_names=LABELS)
+    (target / "left_over.txt").touch()
+    dense = TranskimmerForSequenceClassification(dataclasses.replace(model.arch, skim=None), rngs=nnx.Rngs(3))
+    dense.save_pretrained(target, label_names=LABELS)
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+    assert_identical(nnx.state(load(target, dense=True)), nnx.state(dense))
+
+
+def test_never_replaces_a_folder_of_other_things(tmp_path):
+    """A mistyped folder must not cost anybody their files; a run's workdir has a config.json too."""
+    model, target = make_model(tmp_path / "first"), tmp_path / "thesis"
+    target.mkdir()
+    (target / "chapter1.tex").write_text("years of work", encoding="utf-8")
+    (target / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds files and is no checkpoint to replace"):
+        model.save_pretrained(target, label_names=LABELS)
+    assert contents(target) == {"chapter1.tex": b"years of work", "config.json": b"{}"}

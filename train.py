@@ -1,0 +1,49 @@
+"""Train a Transkimmer: python train.py --config configs/glue_sst2.py [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from transkimmer_jax import console
+from transkimmer_jax.config import describe, load_config
+from transkimmer_jax.errors import ConfigError
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Fields, with their defaults; each config file sets some of them:\n\n" + describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a file of configs/")
+    parser.add_argument("--workdir", help="where everything is kept; the same folder resumes (default: runs/<name of the config>)")
+    known, rest = parser.parse_known_args(arguments)
+    config = load_config(known.config, parse_overrides(rest))
+    workdir = pathlib.Path(known.workdir or f"runs/{pathlib.Path(known.config).stem}")
+
+    from transkimmer_jax.training.loop import train_and_evaluate
+
+    result = train_and_evaluate(config, workdir)
+    print(json.dumps(result, indent=2))
+    print(f"model: {workdir / 'model'}")
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, str]:
+    """`--config.a.b=c` and `--config.a.b c` as {'a.b': 'c'}. Raises `ConfigError` for anything else."""
+    overrides, rest = {}, list(arguments)
+    while rest:
+        name, given, value = rest.pop(0).partition("=")
+        if not name.startswith("--config."):
+            raise ConfigError(f"unknown argument {name!r}; fields are set by --config.SECTION.FIELD=VALUE, see --help")
+        if not given:
+            if not rest:
+                raise ConfigError(f"{name} lacks a value: {name}=VALUE")
+            value = rest.pop(0)
+        overrides[name.removeprefix("--config.")] = value
+    return overrides
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(main, sys.argv[1:]))

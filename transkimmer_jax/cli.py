@@ -1,0 +1,92 @@
+"""python -m transkimmer_jax COMMAND: what is done with a trained model."""
+
+import argparse
+import dataclasses
+import json
+
+from transkimmer_jax import files
+from transkimmer_jax.config import DataConfig
+
+
+def main(arguments: list[str]) -> None:
+    """Parse `arguments` and run the command they name."""
+    parser = argparse.ArgumentParser(prog="python -m transkimmer_jax", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_evaluate(commands)
+    parsed = parser.parse_args(arguments)
+    parsed.command(parsed)
+
+
+def _add_evaluate(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate", help="metric, tokens kept and FLOPs of a model folder", description="Evaluate a model folder on a task or a file."
+    )
+    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews")
+    data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
+    parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
+    parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")
+    parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
+    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
+    parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
+    parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size)
+    parser.add_argument("--examples", type=int, help="evaluate only this many examples, drawn by seed 0")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    # Imported here, so that --help answers at once.
+    import jax
+    from flax import nnx
+
+    from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.tasks import get_task
+    from transkimmer_jax.errors import CheckpointError, DataError
+    from transkimmer_jax.training import evaluation
+    from transkimmer_jax.training.loop import describe_evaluation
+    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.weights.files import read_config, resolve
+
+    folder = resolve(args.model)
+    saved = read_config(folder)
+    trained_on = saved.get("task", {})
+    if args.batch_size < 1:
+        raise DataError(f"--batch-size must be at least 1, not {args.batch_size}")
+    data = DataConfig(
+        task="files" if args.data else args.task,
+        data_dir=args.data_dir,
+        validation_file=args.data,
+        text_columns=tuple(args.text_columns or (trained_on.get("text_columns", ("text",)) if args.data else ("text",))),
+        label_column=args.label_column or (trained_on.get("label_column", "label") if args.data else "label"),
+        max_length=args.max_length or (trained_on.get("max_length") if args.data or args.task == trained_on.get("name") else None),
+    )
+    model = huggingface.load(folder, dense=None)
+    task = get_task(data)
+    if args.data:
+        # The file's labels are those the model knows, whichever of them happen to occur in it.
+        regression = saved.get("problem_type") == "regression"
+        names = None if regression else tuple(saved["id2label"][str(index)] for index in range(model.arch.num_labels))
+        metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1")
+        task = dataclasses.replace(task, label_names=names, metrics=metrics)
+    if task.num_labels != model.arch.num_labels:
+        raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
+    tokenizer = pipeline.load_tokenizer(folder)
+    threshold = args.threshold if args.threshold is not None else (model.arch.skim.threshold if model.arch.skim else 0.0)
+    graph, params = nnx.split(model)
+    step = evaluation.evaluation_step(graph)
+    evaluations = {}
+    for name, split in task.validation_splits.items():
+        examples = sources.read_file(args.data, task.text_columns, task.label_column, task.label_names) if args.data else sources.load_split(task, split, data)
+        examples = sources.subsample(examples, args.examples, seed=0)
+        batches = pipeline.evaluation_batches(
+            pipeline.tokenize(examples, tokenizer, task.max_length), args.batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id
+        )
+        evaluations[name] = evaluation.evaluate(step, params, batches, examples.labels, task, model.arch, threshold, f"evaluating {name}")
+    result = describe_evaluation(task, evaluations) | {
+        "task": task.name, "model": args.model, "threshold": threshold, "device": jax.devices()[0].device_kind,
+    }  # fmt: skip
+    if args.json:
+        files.write_json(args.json, result)
+    print(json.dumps(result, indent=2))

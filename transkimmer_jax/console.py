@@ -1,0 +1,28 @@
+"""How the commands talk: progress and notes on standard error, a user's mistake as one line."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from transkimmer_jax.errors import TranskimmerError
+
+
+def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run a command; its exit status. A `TranskimmerError` is printed as one line and gives 2, an interrupt 130."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("transkimmer_jax").setLevel(logging.INFO)
+    # Their notes on start-up are about things no user of this program can act on.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        command(arguments)
+    except TranskimmerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,111 @@
+"""Masked evaluation over whole splits: sums over all examples, never averages of batches' averages."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.data.pipeline import EvaluationBatches
+from transkimmer_jax.data.tasks import Task, compute_metrics
+from transkimmer_jax.models.architecture import Architecture
+
+# (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
+EvaluationStep = Callable[[Any, dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
+
+
+def evaluation_step(graph: nnx.GraphDef) -> EvaluationStep:
+    """The jitted step of the models with this graph: deterministic gates, the threshold a run-time value."""
+
+    def step(params, batch, threshold):
+        out = nnx.merge(graph, params)(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], threshold=threshold)
+        lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
+        return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
+
+    return jax.jit(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitEvaluation:
+    """What a model did on one split.
+
+    metrics: the task's metrics. kept_per_layer: share of the real tokens that each layer computed. kept_tokens: its mean.
+    flops_vs_padded, flops_vs_unpadded: how many times fewer FLOPs than the dense model on every example padded to the
+    task's length, or not padded at all; predictors counted (DESIGN section 2).
+    flops_share: 1 / flops_vs_unpadded.
+    """
+
+    metrics: dict[str, float]
+    examples: int
+    kept_tokens: float
+    kept_per_layer: list[float]
+    flops_vs_padded: float
+    flops_vs_unpadded: float
+
+    @property
+    def flops_share(self) -> float:
+        return 1.0 / self.flops_vs_unpadded
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Every example of a split in its own order: logits [N, num_labels], kept [layers, N], lengths [N]."""
+
+    logits: np.ndarray
+    kept: np.ndarray
+    lengths: np.ndarray
+
+
+def predict(step: EvaluationStep, params: Any, batches: EvaluationBatches, total: int, threshold: float, progress: str | None = None) -> Predictions:
+    """Run `step` over `batches` and put the answers into the order of the split; padding rows are dropped.
+
+    progress: the progress bar's label; None for no bar.
+    """
+    rows: dict[str, np.ndarray] = {}
+    for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False, unit="batch"):
+        index = batch["index"]
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        out = jax.device_get(step(params, inputs, jnp.float32(threshold)))
+        real = index >= 0
+        out["kept"] = out["kept"].T
+        for name, values in out.items():
+            if name not in rows:
+                rows[name] = np.zeros((total, *values.shape[1:]), values.dtype)
+            rows[name][index[real]] = values[real]
+    return Predictions(rows["logits"], rows["kept"].T, rows["lengths"])
+
+
+def evaluate(
+    step: EvaluationStep,
+    params: Any,
+    batches: EvaluationBatches,
+    labels: np.ndarray,
+    task: Task,
+    arch: Architecture,
+    threshold: float,
+    progress: str | None = None,
+) -> SplitEvaluation:
+    """Metrics, tokens kept and FLOPs of a model on one split; `labels` [N] in the order of the split."""
+    return summarize(predict(step, params, batches, len(labels), threshold, progress), labels, task, arch)
+
+
+def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Architecture) -> SplitEvaluation:
+    """The sums over a split that its predictions make."""
+    kept = predictions.kept.astype(np.float64)
+    lengths = predictions.lengths.astype(np.float64)
+    per_layer = kept.sum(axis=1) / lengths.sum()
+    used = flops.skimmed(arch, kept, lengths).sum()
+    padded = flops.dense(arch, np.full_like(lengths, task.max_length)).sum()
+    return SplitEvaluation(
+        metrics=compute_metrics(task, predictions.logits, labels),
+        examples=len(labels),
+        kept_tokens=float(per_layer.mean()),
+        kept_per_layer=[float(share) for share in per_layer],
+        flops_vs_padded=float(padded / used),
+        flops_vs_unpadded=float(flops.dense(arch, lengths).sum() / used),
+    )

@@ -1,0 +1,297 @@
+"""The training loop: `train_and_evaluate(config, workdir)`.
+
+The order of a (re)start: the workdir's config is compared, the data is planned from the seed, the model is built, and
+the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a resumed
+run and an uninterrupted one do the same arithmetic.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from transkimmer_jax import config as configs
+from transkimmer_jax import files
+from transkimmer_jax.config import Config
+from transkimmer_jax.data import pipeline, sources
+from transkimmer_jax.data.pipeline import EvaluationBatches
+from transkimmer_jax.data.tasks import Task, get_task
+from transkimmer_jax.errors import CheckpointError, TrainingError
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.training import evaluation
+from transkimmer_jax.training.checkpoints import Checkpoints
+from transkimmer_jax.training.evaluation import SplitEvaluation
+from transkimmer_jax.training.records import Records
+from transkimmer_jax.training.step import Trainer
+from transkimmer_jax.weights import huggingface
+from transkimmer_jax.weights.files import resolve
+
+logger = logging.getLogger("transkimmer_jax")
+
+# A checkpoint counts as within the budget up to this much above it, relative: the resolution of a validation set.
+_BUDGET_TOLERANCE = 1.05
+
+
+def train_and_evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Train as `config` says, keep everything below `workdir`, and return the content of `result.json`.
+
+    The same workdir resumes where its newest checkpoint left off; a finished one returns its result.
+
+    Raises:
+      TranskimmerError: a config, checkpoint, data set or workdir that cannot be used; gradients that are not finite; a
+        full disk. The message is one line.
+    """
+    workdir = pathlib.Path(workdir)
+    with files.explained(workdir):
+        _claim(config, workdir)
+        finished = workdir / "result.json"
+        if finished.exists():
+            logger.info("%s holds a finished run", workdir)
+            return json.loads(finished.read_text(encoding="utf-8"))
+        return _Run(config, workdir).train()
+
+
+def _claim(config: Config, workdir: pathlib.Path) -> None:
+    """Write the config into a fresh workdir; refuse one that another config has written."""
+    path = workdir / "config.json"
+    values = configs.to_dict(config)
+    if not path.exists():
+        files.write_json(path, values)
+        return
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(f"{path} is not valid JSON: {error}") from error
+    changed = configs.difference(written, values)
+    if changed:
+        raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A validation split, ready to be evaluated."""
+
+    batches: EvaluationBatches
+    labels: np.ndarray
+
+
+class _Run:
+    """What one run holds while it trains."""
+
+    def __init__(self, config: Config, workdir: pathlib.Path):
+        self.config, self.workdir = config, workdir
+        data, train = config.data, config.train
+        self.task = get_task(data)
+        # Data first: what is wrong with the user's files shows before anything slow.
+        training = sources.subsample(sources.load_split(self.task, self.task.train_split, data), data.train_examples, train.seed)
+        held_out = {
+            name: sources.subsample(sources.load_split(self.task, split, data), data.eval_examples, train.seed)
+            for name, split in self.task.validation_splits.items()
+        }
+        if not held_out:
+            raise TrainingError("nothing to evaluate on: give data.validation_file")
+        folder = resolve(config.model.pretrained)
+        self.model = load_model(config, self.task)
+        limit = self.model.arch.max_position_embeddings
+        if self.task.max_length > limit:
+            raise CheckpointError(f"data.max_length={self.task.max_length} is more than the {limit} positions of {config.model.pretrained}")
+        self.tokenizer = pipeline.load_tokenizer(folder)
+        pad_id = self.tokenizer.pad_token_id
+        tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
+        self.splits = {
+            name: _Split(
+                pipeline.evaluation_batches(
+                    pipeline.tokenize(examples, self.tokenizer, self.task.max_length),
+                    data.eval_batch_size,
+                    data.length_buckets,
+                    self.task.max_length,
+                    pad_id,
+                ),
+                examples.labels,
+            )
+            for name, examples in held_out.items()
+        }
+        plan = pipeline.BatchPlan(
+            tokenized.lengths, data.batch_size, data.length_buckets, self.task.max_length, data.grouping_window, train.seed
+        )
+        self.total_steps = train.steps or max(1, round(train.epochs * plan.steps_per_epoch))
+        self.eval_every = train.eval_every or plan.steps_per_epoch
+        self.data = pipeline.training_iterator(tokenized, plan, self.total_steps, pad_id)
+        teacher = None
+        if config.distill.teacher is not None:
+            teacher = huggingface.load(config.distill.teacher, dense=True, num_labels=self.task.num_labels, compute_dtype=config.model.compute_dtype)
+            if teacher.arch.vocab_size != self.model.arch.vocab_size:
+                raise CheckpointError(f"distill.teacher={config.distill.teacher} has another vocabulary than {config.model.pretrained}")
+        self.trainer, self.state, self.teacher_params = Trainer.create(config, self.model, self.total_steps, teacher)
+        self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0)
+        self.evaluation_step = evaluation.evaluation_step(self.trainer.graph)
+        logger.info(
+            "%s: %d training examples, %d steps of %d, on %s",
+            self.task.name, len(tokenized), self.total_steps, data.batch_size, jax.devices()[0].device_kind,
+        )  # fmt: skip
+
+    def train(self) -> dict[str, Any]:
+        """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
+        config, state = self.config, self.state
+        # The run owns the state from here on: each step consumes it.
+        self.state = None
+        evaluations: dict[str, SplitEvaluation] = {}
+        with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints:
+            step, seconds_before = 0, 0.0
+            if checkpoints.latest_step is not None:
+                state, seconds_before = checkpoints.restore(state, self.data)
+                step = int(state.step)
+                logger.info("resuming at step %d of %d", step, self.total_steps)
+            started = time.monotonic()
+            with Records(self.workdir, step) as records, tqdm(total=self.total_steps, initial=step, desc="training", unit="step") as bar:
+                window: list[dict[str, jax.Array]] = []
+                due: tuple[int, list[dict[str, jax.Array]]] | None = None
+                shown: dict[str, str] = {}
+                while step < self.total_steps:
+                    state, metrics = self.train_step(state, next(self.data), self.teacher_params)
+                    step += 1
+                    window.append(metrics)
+                    # A window is read one step after its last, when the next step is under way already.
+                    if due is not None:
+                        shown |= self._log(records, *due)
+                        due = None
+                    evaluates = step % self.eval_every == 0 or step == self.total_steps
+                    saves = evaluates or (config.train.save_every is not None and step % config.train.save_every == 0)
+                    if step % config.train.log_every == 0 or saves:
+                        due, window = (step, window), []
+                    if saves:
+                        # What is saved has been seen to be finite, and a resumed run's windows start where this one's do.
+                        assert due is not None
+                        shown |= self._log(records, *due)
+                        due = None
+                        rank = None
+                        if evaluates:
+                            evaluations = self._evaluate(state.params)
+                            records.write(step, _scalars(evaluations))
+                            rank = self._rank(step, evaluations)
+                            first = next(iter(evaluations.values()))
+                            shown[self.task.primary_metric] = f"{first.metrics[self.task.primary_metric]:.4f}"
+                        checkpoints.save(step, state, self.data, seconds_before + time.monotonic() - started, rank)
+                    bar.set_postfix(shown, refresh=False)
+                    bar.update()
+            seconds = seconds_before + time.monotonic() - started
+            best, best_step = checkpoints.restore_best(state)
+        if best_step != step or not evaluations:
+            evaluations = self._evaluate(best.params)
+        return self._finish(best.params, best_step, evaluations, seconds)
+
+    def _log(self, records: Records, step: int, window: list[dict[str, jax.Array]]) -> dict[str, str]:
+        """Write a window's means; what the progress bar shows of them. Raises `TrainingError` where they are not finite."""
+        values = jax.device_get(window)
+        means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
+        if not (np.isfinite(means["loss"]) and np.isfinite(means["grad_norm"])):
+            raise TrainingError(
+                f"the loss or its gradient is not finite at or before step {step} (loss {means['loss']}, gradient norm "
+                f"{means['grad_norm']}): lower optimizer.learning_rate or optimizer.predictor_learning_rate"
+            )
+        records.write(step, means)
+        return {"loss": f"{means['task_loss']:.3f}", "kept": f"{means['kept_tokens']:.0%}"}
+
+    def _evaluate(self, params: nnx.State) -> dict[str, SplitEvaluation]:
+        return {
+            name: evaluation.evaluate(
+                self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, self.config.skim.threshold, f"evaluating {name}"
+            )
+            for name, split in self.splits.items()
+        }  # fmt: skip
+
+    def _rank(self, step: int, evaluations: dict[str, SplitEvaluation]) -> float:
+        """The primary metric; below every metric, and the lower the costlier, for a checkpoint over its budget."""
+        first = next(iter(evaluations.values()))
+        skim = self.config.skim
+        if skim.enabled and skim.objective == "budget":
+            share = first.flops_share if skim.target_kind == "flops" else first.kept_tokens
+            if share > skim.target * _BUDGET_TOLERANCE:
+                return -1000.0 * share
+        return first.metrics[self.task.primary_metric]
+
+    def _finish(self, params: nnx.State, best_step: int, evaluations: dict[str, SplitEvaluation], seconds: float) -> dict[str, Any]:
+        """Write the model folder and the result of the best checkpoint."""
+        model = nnx.merge(self.trainer.graph, params)
+        data = self.config.data
+        huggingface.save(
+            model,
+            self.workdir / "model",
+            tokenizer=self.tokenizer,
+            label_names=self.task.label_names,
+            extra_config={
+                "task": {
+                    "name": self.task.name, "max_length": self.task.max_length,
+                    "text_columns": list(self.task.text_columns), "label_column": self.task.label_column,
+                }
+            },
+        )  # fmt: skip
+        first = next(iter(evaluations.values()))
+        result = {
+            **describe_evaluation(self.task, evaluations),
+            "task": self.task.name,
+            "steps": self.total_steps,
+            "best_step": best_step,
+            "seconds": round(seconds, 1),
+            "seed": self.config.train.seed,
+            "device": jax.devices()[0].device_kind,
+            "train_examples": data.train_examples,
+            "pretrained": self.config.model.pretrained,
+        }
+        files.write_json(self.workdir / "result.json", result)
+        logger.info("%s %.4f, %.1f %% of the tokens kept", self.task.primary_metric, result["value"], 100 * first.kept_tokens)
+        return result
+
+
+def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassification:
+    """The model that a config starts from. Raises `CheckpointError`."""
+    model, skim = config.model, config.skim
+    return huggingface.load(
+        model.pretrained,
+        dense=not skim.enabled,
+        skim_overrides={
+            **({} if skim.predictor_size is None else {"predictor_size": skim.predictor_size}),
+            "initial_bias": skim.initial_bias,
+            "temperature": skim.temperature,
+            "threshold": skim.threshold,
+            "attention_masking": model.attention_masking,
+        },
+        seed=config.train.seed,
+        num_labels=task.num_labels,
+        compute_dtype=model.compute_dtype,
+        remat=model.remat,
+        hidden_dropout=model.hidden_dropout,
+        attention_dropout=model.attention_dropout,
+    )
+
+
+def describe_evaluation(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
+    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
+    first = next(iter(evaluations.values()))
+    return {
+        "metric": task.primary_metric,
+        "value": first.metrics[task.primary_metric],
+        "metrics": {name: split.metrics for name, split in evaluations.items()},
+        "examples": {name: split.examples for name, split in evaluations.items()},
+        "kept_tokens": first.kept_tokens,
+        "kept_per_layer": first.kept_per_layer,
+        "flops_vs_padded": first.flops_vs_padded,
+        "flops_vs_unpadded": first.flops_vs_unpadded,
+    }
+
+
+def _scalars(evaluations: dict[str, SplitEvaluation]) -> dict[str, float]:
+    """Evaluations as flat names for the records."""
+    scalars = {}
+    for name, split in evaluations.items():
+        scalars |= {f"{name}/{metric}": value for metric, value in split.metrics.items()}
+        scalars |= {f"{name}/kept_tokens": split.kept_tokens, f"{name}/flops_vs_unpadded": split.flops_vs_unpadded}
+        scalars |= {f"{name}/kept_layer_{layer}": share for layer, share in enumerate(split.kept_per_layer)}
+    return scalars
