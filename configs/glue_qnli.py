@@ -1,0 +1,16 @@
+"""GLUE: question answering as entailment (QNLI), with the paper's batch: bert-base-uncased, 64 examples a step, 3 epochs, lr 2e-5.
+
+    python train.py --config configs/glue_qnli.py
+
+The paper's own objective, a constant skim coefficient and predictors that start at +-5 (Guan et al., 2022, section 5):
+
+    python train.py --config configs/glue_qnli.py --config.skim.objective=coefficient --config.skim.coefficient=0.5 \
+        --config.skim.initial_bias=5 --config.optimizer.predictor_learning_rate=none
+"""
+
+from configs import base
+from transkimmer_jax.config import Config
+
+
+def get_config() -> Config:
+    return base.glue("qnli", learning_rate=2e-5, batch_size=64, epochs=3.0)

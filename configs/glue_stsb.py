@@ -1,0 +1,15 @@
+"""GLUE: sentence similarity (STS-B, regression).
+
+    python train.py --config configs/glue_stsb.py
+
+Another encoder, another budget:
+
+    python train.py --config configs/glue_stsb.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+"""
+
+from configs import base
+from transkimmer_jax.config import Config
+
+
+def get_config() -> Config:
+    return base.glue("stsb", learning_rate=2e-5, batch_size=16, epochs=5.0)
