@@ -1,6 +1,6 @@
 """Sentiment of movie-review sentences, from pretrained weights and data that pip can fetch.
 
-    python train.py --config configs/quickstart.py
+python train.py --config configs/quickstart.py
 """
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig

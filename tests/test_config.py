@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transkimmer_jax import config as config_module
 from transkimmer_jax.config import (
-    Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, describe, difference, from_dict, load_config, override, to_dict,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SkimConfig,
+    TrainConfig,
+    describe,
+    difference,
+    from_dict,
+    load_config,
+    override,
+    to_dict,
 )  # fmt: skip
 from transkimmer_jax.errors import ConfigError
 
@@ -102,7 +112,9 @@ def test_overrides_of_every_type(name, text, value):
     before = override(Config(), {"distill.teacher": "x", "skim.predictor_size": "8", "model.hidden_dropout": "0.5"})
     changed = override(before, {name: text})
     actual = getattr(getattr(changed, section), key)
-    assert actual == value and type(actual) is type(value) and actual != getattr(getattr(before, section), key)
+    assert actual == value
+    assert type(actual) is type(value)
+    assert actual != getattr(getattr(before, section), key)
     restored = dataclasses.replace(changed, **{section: getattr(before, section)})
     assert restored == before, "other sections changed"
     others = {f.name for f in dataclasses.fields(getattr(before, section))} - {key}
@@ -118,8 +130,13 @@ def test_overrides_are_judged_together():
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("data.batchsize", "data.batch_size"), ("skim.treshold", "skim.threshold"), ("optimiser.learning_rate", "optimizer.learning_rate"), ("train.eval_evry", "train.eval_every")],
-)  # fmt: skip
+    [
+        ("data.batchsize", "data.batch_size"),
+        ("skim.treshold", "skim.threshold"),
+        ("optimiser.learning_rate", "optimizer.learning_rate"),
+        ("train.eval_evry", "train.eval_every"),
+    ],
+)
 def test_mistyped_names(name, meant):
     assert refusal(override, Config(), {name: "1"}) == f"unknown config field {name!r}; did you mean {meant!r}?"
 
@@ -145,7 +162,8 @@ def test_names_that_are_no_fields(name):
 )
 def test_mistyped_values(name, text, expected):
     message = refusal(override, Config(), {name: text})
-    assert message.startswith(f"{name}=") and f"expected {expected}" in message
+    assert message.startswith(f"{name}=")
+    assert f"expected {expected}" in message
 
 
 @pytest.mark.parametrize(
@@ -153,10 +171,12 @@ def test_mistyped_values(name, text, expected):
     [
         {"skim.target": "0"}, {"skim.target": "1.1"}, {"skim.target": "nan"}, {"skim.temperature": "0"}, {"skim.predictor_size": "0"},
         {"skim.coefficient": "-1"}, {"skim.warmup": "0.6"}, {"skim.warmup": "-0.1"}, {"skim.loss_normalization": "padded"},
-        {"skim.loss_normalization": "padded", "model.attention_masking": "post_softmax"}, {"distill.weight": "1.5"}, {"distill.temperature": "0"},
+        {"skim.loss_normalization": "padded", "model.attention_masking": "post_softmax"},
+        {"distill.weight": "1.5"}, {"distill.temperature": "0"},
         {"model.hidden_dropout": "1"}, {"model.attention_dropout": "-0.1"}, {"data.batch_size": "0"}, {"data.eval_batch_size": "0"},
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
-        {"data.train_examples": "0"}, {"data.eval_examples": "0"}, {"train.steps": "0"}, {"train.eval_every": "0"}, {"train.save_every": "0"},
+        {"data.train_examples": "0"}, {"data.eval_examples": "0"},
+        {"train.steps": "0"}, {"train.eval_every": "0"}, {"train.save_every": "0"},
         {"data.max_length": "2"}, {"data.text_columns": "a,b,c"}, {"data.text_columns": ""}, {"data.length_buckets": "32,16"},
         {"data.length_buckets": "16,16"}, {"data.length_buckets": ""}, {"data.batch_size": "33", "optimizer.accumulation": "2"},
         {"optimizer.learning_rate": "0"}, {"optimizer.learning_rate": "nan"}, {"optimizer.warmup": "1.5"}, {"train.epochs": "0"},
@@ -217,7 +237,8 @@ def test_round_trip_through_json(config):
     again = from_dict(json.loads(json.dumps(to_dict(config))))
     assert again == config == from_dict(to_dict(config))
     assert difference(to_dict(config), to_dict(again)) == []
-    assert type(again.data.length_buckets) is tuple and type(again.skim.threshold) is float
+    assert type(again.data.length_buckets) is tuple
+    assert type(again.skim.threshold) is float
 
 
 def test_dictionary_of_an_older_run():
@@ -270,18 +291,22 @@ def test_describe_mentions_every_field():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         position = lines.index(f"  --config.{section}.{key}={text}")
         assert len(lines[position + 1].strip()) > 10, f"{section}.{key} has no sentence"
-    assert "  --config.train.seed=1234" in lines and "  --config.data.text_columns=question,answer" in lines
+    assert "  --config.train.seed=1234" in lines
+    assert "  --config.data.text_columns=question,answer" in lines
     assert describe() == describe(Config())
 
 
 def test_what_describe_prints_can_be_given_back():
     """The value in the help text is a text that the command line takes, for every field."""
-    texts = {f"{section}.{key}": config_module._text(getattr(getattr(Config(), section), key)) for section, key in FIELDS}
-    assert override(Config(), texts) == Config()
+    lines = [line.strip() for line in describe().splitlines() if line.startswith("  --config.")]
+    texts = dict(line.removeprefix("--config.").split("=", 1) for line in lines)
+    assert len(texts) == len(FIELDS)
+    assert override(override(Config(), {"train.seed": "1", "data.text_columns": "a,b"}), texts) == Config()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.floats(allow_nan=False), st.integers())
 def test_numbers_survive_the_command_line(number, seed):
     changed = override(Config(), {"skim.threshold": repr(number), "train.seed": str(seed)})
-    assert changed.skim.threshold == number and changed.train.seed == seed
+    assert changed.skim.threshold == number
+    assert changed.train.seed == seed

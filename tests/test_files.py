@@ -61,7 +61,8 @@ def test_write_text_that_fails_leaves_nothing(tmp_path, monkeypatch, failure, re
         files.write_text(path, "new")
     assert str(caught.value) == f"cannot write {path}: {reason}"
     assert caught.value.__cause__ is failure
-    assert [entry.name for entry in tmp_path.iterdir()] == ["result.txt"] and path.read_text(encoding="utf-8") == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.txt"]
+    assert path.read_text(encoding="utf-8") == "old"
 
 
 @pytest.mark.parametrize("failure", [KeyError("a bug"), OSError(errno.EIO, "disk on fire"), KeyboardInterrupt()])
@@ -79,7 +80,8 @@ def test_replaced_folder(tmp_path):
     with files.replaced_folder(target) as folder:
         (folder / "a.txt").write_text("a", encoding="utf-8")
         assert not target.exists(), "it may appear only when it is whole"
-    assert [path.name for path in target.iterdir()] == ["a.txt"] and target.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in target.iterdir()] == ["a.txt"]
+    assert target.stat().st_mode & 0o777 == 0o755
     with files.replaced_folder(target) as folder:
         (folder / "b.txt").write_text("b", encoding="utf-8")
         assert (target / "a.txt").exists(), "the old one stays until then"
@@ -128,7 +130,8 @@ def test_replaced_folder_follows_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "big_disk")
     with files.replaced_folder(tmp_path / "link") as folder:
         (folder / "a.txt").touch()
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "big_disk" / "a.txt").exists()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "big_disk" / "a.txt").exists()
 
 
 def test_files_and_folders_in_the_way(tmp_path):

@@ -78,10 +78,18 @@ def _evaluate(args: argparse.Namespace) -> None:
     step = evaluation.evaluation_step(graph)
     evaluations = {}
     for name, split in task.validation_splits.items():
-        examples = sources.read_file(args.data, task.text_columns, task.label_column, task.label_names) if args.data else sources.load_split(task, split, data)
+        examples = (
+            sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
+            if args.data
+            else sources.load_split(task, split, data)
+        )
         examples = sources.subsample(examples, args.examples, seed=0)
         batches = pipeline.evaluation_batches(
-            pipeline.tokenize(examples, tokenizer, task.max_length), args.batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id
+            pipeline.tokenize(examples, tokenizer, task.max_length),
+            args.batch_size,
+            data.length_buckets,
+            task.max_length,
+            tokenizer.pad_token_id,
         )
         evaluations[name] = evaluation.evaluate(step, params, batches, examples.labels, task, model.arch, threshold, f"evaluating {name}")
     result = describe_evaluation(task, evaluations) | {

@@ -24,7 +24,9 @@ class ModelConfig:
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
     ] = "renormalized"
-    compute_dtype: Annotated[Literal["float32", "bfloat16"], "dtype of activations and matrix products; parameters stay float32"] = "float32"
+    compute_dtype: Annotated[Literal["float32", "bfloat16"], "dtype of activations and matrix products; parameters stay float32"] = (
+        "float32"
+    )
     remat: Annotated[bool, "recompute each layer in the backward pass: less memory, about a third more compute"] = False
     hidden_dropout: Annotated[float | None, "dropout after embeddings and dense layers; None takes the checkpoint's"] = None
     attention_dropout: Annotated[float | None, "dropout on attention weights; None takes the checkpoint's"] = None
@@ -40,15 +42,18 @@ class SkimConfig:
     temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
     threshold: Annotated[float, "in evaluation a token is kept where margin > threshold"] = 0.0
     objective: Annotated[
-        Literal["coefficient", "budget"], "'coefficient': constant weight on the skim loss; 'budget': a controller finds the weight that meets `target`"
+        Literal["coefficient", "budget"],
+        "'coefficient': constant weight on the skim loss; 'budget': a controller finds the weight that meets `target`",
     ] = "budget"
     coefficient: Annotated[float, "weight of the skim loss where the objective is 'coefficient'"] = 0.5
     loss_normalization: Annotated[
-        Literal["real", "padded"], "skim loss per real token, or per padded position as in the paper (only with attention_masking='post_softmax')"
+        Literal["real", "padded"],
+        "skim loss per real token, or per padded position as in the paper (only with attention_masking='post_softmax')",
     ] = "real"
     target: Annotated[float, "budget: share of `target_kind` to reach, between 0 and 1"] = 0.4
     target_kind: Annotated[
-        Literal["flops", "tokens"], "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers"
+        Literal["flops", "tokens"],
+        "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers",
     ] = "flops"
     warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
     anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
@@ -60,7 +65,9 @@ class SkimConfig:
 class DistillConfig:
     """Optional distillation from a dense teacher."""
 
-    teacher: Annotated[str | None, "folder of a dense fine-tuned checkpoint with the student's tokenizer and labels; None: no distillation"] = None
+    teacher: Annotated[
+        str | None, "folder of a dense fine-tuned checkpoint with the student's tokenizer and labels; None: no distillation"
+    ] = None
     weight: Annotated[float, "share of the task loss that comes from the teacher's logits, between 0 and 1"] = 0.5
     temperature: Annotated[float, "softmax temperature of teacher and student"] = 2.0
 
@@ -75,7 +82,9 @@ class DataConfig:
     validation_file: Annotated[str | None, "task 'files': JSONL or CSV to evaluate on"] = None
     text_columns: Annotated[tuple[str, ...], "task 'files': one column, or two for pairs"] = ("text",)
     label_column: Annotated[str, "task 'files': the column of int, string or float labels"] = "label"
-    max_length: Annotated[int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"] = None
+    max_length: Annotated[
+        int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"
+    ] = None
     length_buckets: Annotated[tuple[int, ...], "a batch is padded to the smallest of these that holds it; max_length is always one"] = (
         16, 32, 48, 64, 96, 128, 192, 256, 384, 512,
     )  # fmt: skip
@@ -189,7 +198,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of `to_dict`. Raises `ConfigError` for unknown names and unfit values."""
-    sections = {}
+    sections: dict[str, dict[str, Any]] = {}
     for name, section_values in values.items():
         section = _hints(Config).get(name)
         if section is None:

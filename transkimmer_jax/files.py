@@ -90,6 +90,6 @@ def _write_failure(error: BaseException) -> str | None:
         return reasons[error.errno]
     words = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT):
-        if os.strerror(number) in words or "RESOURCE_EXHAUSTED" in words and "disk" in words.lower():
+        if os.strerror(number) in words or ("RESOURCE_EXHAUSTED" in words and "disk" in words.lower()):
             return reasons[number]
     return None

@@ -180,7 +180,7 @@ def test_every_tfds_task_loads(name, tmp_path, monkeypatch):
             assert len(examples) == 5 and all(type(text) is str for text in examples.texts)
             assert (examples.pairs is not None) == task.is_pair
             assert examples.labels.shape == (5,) and examples.labels.dtype == (np.float32 if task.is_regression else np.int32)
-            assert task.is_regression or (0 <= examples.labels.min() and examples.labels.max() < task.num_labels)
+            assert task.is_regression or (examples.labels.min() >= 0 and examples.labels.max() < task.num_labels)
 
 
 def test_hidden_labels_are_an_error(monkeypatch):
@@ -220,6 +220,6 @@ def test_real_validation_split(name):
     assert len(examples) == {"glue/sst2": 872, "glue/mrpc": 408, "glue/qnli": 5463, "imdb_reviews": 25000}.get(name, len(examples))
     assert all(examples.texts)
     if task.is_regression:
-        assert 0 <= examples.labels.min() and examples.labels.max() <= 5
+        assert examples.labels.min() >= 0 and examples.labels.max() <= 5
     else:
         assert set(examples.labels.tolist()) == set(range(task.num_labels))

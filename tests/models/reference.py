@@ -94,5 +94,6 @@ def _gelu(x: np.ndarray) -> np.ndarray:
 def relative_error(actual, expected) -> float:
     """Largest absolute difference over the largest absolute value expected."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape and np.isfinite(expected).all()
+    assert actual.shape == expected.shape
+    assert np.isfinite(expected).all()
     return float(np.abs(actual - expected).max() / np.abs(expected).max())

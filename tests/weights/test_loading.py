@@ -71,7 +71,8 @@ def tensors():
 def test_safetensors(tmp_path, tensors):
     model = load(write_checkpoint(tmp_path, tensors))
     assert_holds(model, tensors)
-    assert model.arch.num_labels == 3 and model.arch.skim == SkimArchitecture()
+    assert model.arch.num_labels == 3
+    assert model.arch.skim == SkimArchitecture()
 
 
 def write_shards(folder, tensors, shards=3):
@@ -147,7 +148,8 @@ def test_real_masked_lm_checkpoint(bert_tiny, caplog):
     stored = load_file(bert_tiny / "model.safetensors")
     assert any(name.startswith("cls.") for name in stored)
     np.testing.assert_array_equal(leaf(model, "embeddings.word.embedding"), stored["bert.embeddings.word_embeddings.weight"])
-    assert "left out cls." in caplog.text and re.search(r"freshly initialised \(seed 0\): classifier", caplog.text)
+    assert "left out cls." in caplog.text
+    assert re.search(r"freshly initialised \(seed 0\): classifier", caplog.text)
 
 
 # --- skim predictors
@@ -179,7 +181,8 @@ def test_dense_leaves_predictors_out(tmp_path, caplog):
     tensors = random_tensors(predictor_size=24)
     with caplog.at_level(logging.INFO, "transkimmer_jax"):
         model = load(write_checkpoint(tmp_path, tensors), dense=True)
-    assert model.arch.skim is None and "left out the skim predictors" in caplog.text
+    assert model.arch.skim is None
+    assert "left out the skim predictors" in caplog.text
     assert_holds(model, tensors)
 
 
@@ -190,10 +193,12 @@ def test_what_is_fresh_is_named(tmp_path, tensors, caplog):
     with caplog.at_level(logging.INFO, "transkimmer_jax"):
         first, again, other = load(folder), load(folder), load(folder, seed=7)
     parts = "classifier, encoder/predictors/0, encoder/predictors/1, encoder/predictors/2, pooler"
-    assert f"freshly initialised (seed 0): {parts}" in caplog.text and f"freshly initialised (seed 7): {parts}" in caplog.text
+    assert f"freshly initialised (seed 0): {parts}" in caplog.text
+    assert f"freshly initialised (seed 7): {parts}" in caplog.text
     for path in ("pooler.kernel", "classifier.kernel", "encoder.predictors.1.dense.kernel"):
         np.testing.assert_array_equal(leaf(first, path), leaf(again, path))
-        assert np.all(leaf(first, path).std() > 0) and np.any(leaf(first, path) != leaf(other, path))
+        assert np.all(leaf(first, path).std() > 0)
+        assert np.any(leaf(first, path) != leaf(other, path))
     np.testing.assert_array_equal(leaf(first, "encoder.predictors.2.decision.bias"), [-5, 5])
     np.testing.assert_array_equal(leaf(first, "encoder.layers.2.up.bias"), tensors["bert.encoder.layer.2.intermediate.dense.bias"])
 
@@ -221,7 +226,8 @@ def refusal(checkpoint, **options):
     with pytest.raises(CheckpointError) as caught:
         load(checkpoint, **options)
     message = str(caught.value)
-    assert "\n" not in message and str(checkpoint) in message
+    assert "\n" not in message
+    assert str(checkpoint) in message
     return message
 
 
@@ -275,7 +281,8 @@ def test_config_of_another_depth(tmp_path, tensors, layers, problem):
 
 def test_other_number_of_labels(tmp_path, tensors):
     message = refusal(write_checkpoint(tmp_path, tensors), num_labels=2)
-    assert "classifier.weight has shape (3, 32), expected (2, 32)" in message and "classifier.bias has shape (3,), expected (2,)" in message
+    assert "classifier.weight has shape (3, 32), expected (2, 32)" in message
+    assert "classifier.bias has shape (3,), expected (2,)" in message
 
 
 def test_predictors_of_another_width_than_the_config_says(tmp_path):

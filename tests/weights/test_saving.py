@@ -50,10 +50,12 @@ def test_round_trip(tmp_path, skim):
     model = make_model(tmp_path / "first", skim=skim)
     model.save_pretrained(tmp_path / "second", label_names=LABELS)
     again = load(tmp_path / "second", dense=skim is None)
-    assert again.arch == model.arch and again.arch.skim == (None if skim is None else SkimArchitecture(**skim))
+    assert again.arch == model.arch
+    assert again.arch.skim == (None if skim is None else SkimArchitecture(**skim))
     assert (again.arch.layer_norm_eps, again.arch.hidden_dropout, again.arch.attention_dropout) == (1e-6, 0.2, 0.3)
     assert_identical(nnx.state(again), nnx.state(model))
-    call = jax.jit(lambda model_state, graph=nnx.graphdef(model): nnx.merge(graph, model_state)(*make_batch()))
+    graph = nnx.graphdef(model)
+    call = jax.jit(lambda state: nnx.merge(graph, state)(*make_batch()))
     assert_identical(call(nnx.state(again)), call(nnx.state(model)))
 
 
@@ -88,7 +90,7 @@ def test_labels(tmp_path, num_labels, given, stored, problem):
 
 
 def test_wrong_number_of_label_names(tmp_path):
-    with pytest.raises(CheckpointError, match="^2 label names for a model with 3 labels$"):
+    with pytest.raises(CheckpointError, match=r"^2 label names for a model with 3 labels$"):
         make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=("no", "yes"))
     assert not (tmp_path / "second").exists()
 
@@ -105,7 +107,8 @@ def test_transformers_reads_a_dense_model(tmp_path):
     model.save_pretrained(tmp_path / "second", label_names=LABELS)
     theirs, report = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "second", output_loading_info=True)
     assert {name: list(keys) for name, keys in report.items() if keys} == {}
-    assert theirs.config.id2label == dict(enumerate(LABELS)) and theirs.config.layer_norm_eps == 1e-6
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+    assert theirs.config.layer_norm_eps == 1e-6
     ids, mask = make_batch()
     with torch.no_grad():
         expected = theirs.eval()(torch.from_numpy(ids).long(), torch.from_numpy(mask).long()).logits.numpy()
@@ -162,7 +165,8 @@ def test_full_disk(tmp_path, monkeypatch, failure, exists):
     with pytest.raises(TrainingError) as caught:
         model.save_pretrained(target, label_names=("a", "b", "c"))
     assert str(caught.value) == f"cannot write {target}: no space left on the disk; free some or choose another --workdir"
-    assert contents(tmp_path) == before and target.exists() == exists
+    assert contents(tmp_path) == before
+    assert target.exists() == exists
     assert [path.name for path in target.parent.iterdir()] == (["best"] if exists else [])
 
 
@@ -182,6 +186,6 @@ def test_never_replaces_a_folder_of_other_things(tmp_path):
     target.mkdir()
     (target / "chapter1.tex").write_text("years of work", encoding="utf-8")
     (target / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="holds files and is no checkpoint to replace"):
+    with pytest.raises(CheckpointError, match=r"holds files and is no checkpoint to replace"):
         model.save_pretrained(target, label_names=LABELS)
     assert contents(target) == {"chapter1.tex": b"years of work", "config.json": b"{}"}

@@ -14,17 +14,20 @@ class SkimPredictor(nnx.Module):
 
     def __init__(self, hidden_size: int, predictor_size: int, initial_bias: float, epsilon: float, dtype, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02)
+
+        def skim_and_keep(key, shape, dtype):
+            return jnp.array([-initial_bias, initial_bias], dtype)
+
         self.input_norm = LayerNorm(hidden_size, epsilon=epsilon, rngs=rngs)
         self.dense = nnx.Linear(hidden_size, predictor_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.norm = LayerNorm(predictor_size, epsilon=epsilon, rngs=rngs)
         # Decided in float32 whatever the compute dtype: a margin rounded to bfloat16 moves tokens across the threshold.
-        self.decision = nnx.Linear(predictor_size, 2, kernel_init=normal, dtype=jnp.float32, rngs=rngs)
-        self.decision.bias[...] = jnp.array([-initial_bias, initial_bias], jnp.float32)
+        self.decision = nnx.Linear(predictor_size, 2, kernel_init=normal, dtype=jnp.float32, rngs=rngs, bias_init=skim_and_keep)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., H] -> margin [...] in float32, logit of keep minus logit of skim."""
         # One product with the difference of the two columns gives the margin itself.
-        kernel, bias = self.decision.kernel[...], self.decision.bias[...]
+        kernel, bias = self.decision.kernel[...], self.decision.bias[...]  # type: ignore[index]
         features = gelu(self.norm(self.dense(self.input_norm(hidden)))).astype(jnp.float32)
         return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
 

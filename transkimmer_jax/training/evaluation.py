@@ -61,7 +61,9 @@ class Predictions:
     lengths: np.ndarray
 
 
-def predict(step: EvaluationStep, params: Any, batches: EvaluationBatches, total: int, threshold: float, progress: str | None = None) -> Predictions:
+def predict(
+    step: EvaluationStep, params: Any, batches: EvaluationBatches, total: int, threshold: float, progress: str | None = None
+) -> Predictions:
     """Run `step` over `batches` and put the answers into the order of the split; padding rows are dropped.
 
     progress: the progress bar's label; None for no bar.

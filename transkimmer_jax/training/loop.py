@@ -126,10 +126,12 @@ class _Run:
         self.data = pipeline.training_iterator(tokenized, plan, self.total_steps, pad_id)
         teacher = None
         if config.distill.teacher is not None:
-            teacher = huggingface.load(config.distill.teacher, dense=True, num_labels=self.task.num_labels, compute_dtype=config.model.compute_dtype)
+            teacher = huggingface.load(
+                config.distill.teacher, dense=True, num_labels=self.task.num_labels, compute_dtype=config.model.compute_dtype
+            )
             if teacher.arch.vocab_size != self.model.arch.vocab_size:
                 raise CheckpointError(f"distill.teacher={config.distill.teacher} has another vocabulary than {config.model.pretrained}")
-        self.trainer, self.state, self.teacher_params = Trainer.create(config, self.model, self.total_steps, teacher)
+        self.trainer, self.initial_state, self.teacher_params = Trainer.create(config, self.model, self.total_steps, teacher)
         self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0)
         self.evaluation_step = evaluation.evaluation_step(self.trainer.graph)
         logger.info(
@@ -139,9 +141,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
-        config, state = self.config, self.state
-        # The run owns the state from here on: each step consumes it.
-        self.state = None
+        config, state = self.config, self.initial_state
         evaluations: dict[str, SplitEvaluation] = {}
         with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints:
             step, seconds_before = 0, 0.0
@@ -202,7 +202,8 @@ class _Run:
     def _evaluate(self, params: nnx.State) -> dict[str, SplitEvaluation]:
         return {
             name: evaluation.evaluate(
-                self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, self.config.skim.threshold, f"evaluating {name}"
+                self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch,
+                self.config.skim.threshold, f"evaluating {name}",
             )
             for name, split in self.splits.items()
         }  # fmt: skip
@@ -289,7 +290,7 @@ def describe_evaluation(task: Task, evaluations: dict[str, SplitEvaluation]) -> 
 
 def _scalars(evaluations: dict[str, SplitEvaluation]) -> dict[str, float]:
     """Evaluations as flat names for the records."""
-    scalars = {}
+    scalars: dict[str, float] = {}
     for name, split in evaluations.items():
         scalars |= {f"{name}/{metric}": value for metric, value in split.metrics.items()}
         scalars |= {f"{name}/kept_tokens": split.kept_tokens, f"{name}/flops_vs_unpadded": split.flops_vs_unpadded}

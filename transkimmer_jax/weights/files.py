@@ -81,7 +81,7 @@ def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, "np") as file:
-            return {name: _to_float32(file.get_tensor(name)) for name in file.keys()}
+            return {name: _to_float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read, it may be truncated: {error}") from error
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -24,7 +25,7 @@ logger = logging.getLogger("transkimmer_jax")
 
 
 def load(
-    checkpoint: str | pathlib.Path,
+    checkpoint: str | os.PathLike,
     *,
     dense: bool | None = False,
     skim_overrides: dict[str, Any] | None = None,
@@ -56,7 +57,7 @@ def load(
 
 def save(
     model: TranskimmerForSequenceClassification,
-    folder: str | pathlib.Path,
+    folder: str | os.PathLike,
     *,
     tokenizer=None,
     label_names: tuple[str, ...] | None = None,
