@@ -9,8 +9,8 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 def get_config() -> Config:
     return Config(
         model=ModelConfig(pretrained="packaged:minilm-6l"),
-        skim=SkimConfig(objective="budget", target=0.45, initial_bias=2.0, warmup=0.1, anneal=0.6),
+        skim=SkimConfig(objective="budget", target=0.5, initial_bias=2.0, warmup=0.1, anneal=0.6),
         data=DataConfig(task="movie_reviews", max_length=64, length_buckets=(24, 40)),
         optimizer=OptimizerConfig(learning_rate=5e-5, predictor_learning_rate=1e-3),
-        train=TrainConfig(epochs=2.0, log_every=10, eval_every=149),
+        train=TrainConfig(steps=390, log_every=10, eval_every=130),
     )

@@ -72,7 +72,7 @@ class Trainer:
         controller = state.controller
         if skimming and skim.objective == "budget":
             controller = controller.update(skim, target, sums["share"])
-        metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.global_norm(grads)}
+        metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
     def _gradients(self, params, batch: Batch, teacher_params, coefficient, key):
