@@ -15,11 +15,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def unavailable(reason: str):
+    """Skip a test whose assets are not at hand; fail it where they must be (CI sets TRANSKIMMER_TEST_REQUIRE_ALL)."""
+    (pytest.fail if os.environ.get("TRANSKIMMER_TEST_REQUIRE_ALL") else pytest.skip)(reason)
+
+
 def real_checkpoint(name: str) -> pathlib.Path:
     """The folder of a real pretrained checkpoint below TRANSKIMMER_TEST_MODELS, or a skip that says how to get it."""
     root = os.environ.get("TRANSKIMMER_TEST_MODELS")
     if not root or not (pathlib.Path(root) / name / "config.json").is_file():
-        pytest.skip(f"needs real weights: set TRANSKIMMER_TEST_MODELS to a folder that holds {name}/")
+        unavailable(f"needs real weights: set TRANSKIMMER_TEST_MODELS to a folder that holds {name}/")
+    assert root
     return pathlib.Path(root) / name
 
 
@@ -70,3 +76,37 @@ def write(tmp_path):
         return path
 
     return _write
+
+
+@pytest.fixture(scope="session")
+def program_cache(tmp_path_factory):
+    """A folder of compiled programs: runs with one config share theirs, also with the processes that a test starts."""
+    return tmp_path_factory.mktemp("programs")
+
+
+# XLA's passes as ever, LLVM's optimiser off: a training step is built several times faster so.
+QUICKLY_BUILT = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+@pytest.fixture(scope="module")
+def quickly_built_programs(program_cache):
+    """What the package jits for itself is compiled with QUICKLY_BUILT, and once."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jit = jax.jit
+
+    def quick_jit(function, **options):
+        ours = getattr(function, "__module__", "").startswith("transkimmer_jax.")
+        return jit(function, **options, **({"compiler_options": QUICKLY_BUILT} if ours else {}))
+
+    settings = {"jax_compilation_cache_dir": str(program_cache), "jax_persistent_cache_min_compile_time_secs": 0.5}
+    before = {name: jax.config.values[name] for name in settings}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick_jit)
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

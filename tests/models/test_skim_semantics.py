@@ -1,5 +1,8 @@
 """Law: masked evaluation gives what really deleting the skimmed tokens gives, to 1e-5, whatever the batch, the
-padding and the decisions (DESIGN sections 1.4 and 2)."""
+padding and the decisions (DESIGN sections 1.4 and 2).
+
+Logits and margins are sums of terms of order 1, so their error is measured against at least 1; hidden states are normalised.
+"""
 
 import itertools
 
@@ -79,9 +82,9 @@ def assert_same(output, answers):
         np.testing.assert_array_equal(np.asarray(output.keep)[:, row, :length], answer.keep.astype(np.float32))
         assert not np.asarray(output.keep)[:, row, length:].any(), "padding was kept"
         judged = ~np.isnan(answer.margin)
-        assert relative_error(np.asarray(output.margin)[:, row, :length][judged], answer.margin[judged]) < TOLERANCE
+        assert relative_error(np.asarray(output.margin)[:, row, :length][judged], answer.margin[judged], at_least=1.0) < TOLERANCE
         assert relative_error(output.last_hidden_state[row, :length], answer.hidden) < TOLERANCE
-        assert relative_error(output.logits[row], answer.logits) < TOLERANCE
+        assert relative_error(output.logits[row], answer.logits, at_least=1.0) < TOLERANCE
 
 
 # Few shapes, so that few programs are compiled; lengths and padding vary freely below them.
@@ -127,7 +130,7 @@ def test_keep_patterns(network, batch, which, seed, rate):
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(which=networks, seed=seeds, lengths=st.lists(st.integers(1, 6), min_size=3, max_size=3))
+@given(which=networks, seed=seeds, lengths=st.lists(st.integers(1, 6), min_size=4, max_size=4))
 def test_batch_mates_and_padding_do_not_matter(network, which, seed, lengths):
     """One example alone and unpadded, among mates, and padded further: the same decisions and the same numbers."""
     rng = np.random.default_rng(seed)
@@ -136,14 +139,14 @@ def test_batch_mates_and_padding_do_not_matter(network, which, seed, lengths):
     threshold, answers = network.clear_threshold(which, examples, 0.1)
     state = network.states[which]
     alone = network.by_threshold(state, *padded(rng, examples[:1], 6), threshold=threshold)
-    for batch in (padded(rng, examples, 6), padded(rng, examples, 12)):
+    for batch in (padded(rng, examples, 6), padded(rng, examples[:3], 12)):
         output = network.by_threshold(state, *batch, threshold=threshold)
         np.testing.assert_array_equal(output.keep[:, 0, :6], alone.keep[:, 0])
         # Margins of tokens that are gone are read by nobody.
         judged = ~np.isnan(answers[0].margin)
-        assert relative_error(output.margin[:, 0, :6][judged], alone.margin[:, 0][judged]) < TOLERANCE
+        assert relative_error(output.margin[:, 0, :6][judged], alone.margin[:, 0][judged], at_least=1.0) < TOLERANCE
         assert relative_error(output.last_hidden_state[0, :6], alone.last_hidden_state[0]) < TOLERANCE
-        assert relative_error(output.logits[0], alone.logits[0]) < TOLERANCE
+        assert relative_error(output.logits[0], alone.logits[0], at_least=1.0) < TOLERANCE
 
 
 def test_the_drawn_networks_really_skim(network):

@@ -91,7 +91,14 @@ class TranskimmerForSequenceClassification(nnx.Module):
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           key: a PRNG key makes this a training step's call: dropout on, gates sampled. None is evaluation.
           gate: replaces the gate that `key` and `threshold` choose.
+
+        Raises:
+          ValueError: more positions than the checkpoint has embeddings for.
         """
+        if input_ids.shape[1] > self.arch.max_position_embeddings:
+            raise ValueError(
+                f"{input_ids.shape[1]} positions, but the checkpoint has {self.arch.max_position_embeddings}: truncate the input"
+            )
         skim = self.arch.skim or SkimArchitecture()
         if gate is None and key is not None:
             gate = GumbelGate(skim.temperature)

@@ -58,7 +58,8 @@ class GumbelGate:
         noisy = margin + jax.random.logistic(key, margin.shape, jnp.float32)
         soft = jax.nn.sigmoid(noisy / self.temperature)
         hard = (noisy > 0).astype(jnp.float32)
-        return hard + soft - jax.lax.stop_gradient(soft)
+        # In this order the value is exactly 0 or 1; adding `soft` to `hard` first would round.
+        return hard + (soft - jax.lax.stop_gradient(soft))
 
 
 def skim_loss(keep: jax.Array, attention_mask: jax.Array, normalization: str = "real", denominator: jax.Array | None = None) -> jax.Array:
