@@ -84,25 +84,16 @@ def program_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")
 
 
-# XLA's passes as ever, LLVM's optimiser off: a training step is built several times faster so.
-QUICKLY_BUILT = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
 @pytest.fixture(scope="module")
 def quickly_built_programs(program_cache):
-    """What the package jits for itself is compiled with QUICKLY_BUILT, and once."""
+    """What the package jits for itself is compiled with little optimisation, and once."""
     from jax.experimental.compilation_cache import compilation_cache
+    from training import quick
 
-    jit = jax.jit
-
-    def quick_jit(function, **options):
-        ours = getattr(function, "__module__", "").startswith("transkimmer_jax.")
-        return jit(function, **options, **({"compiler_options": QUICKLY_BUILT} if ours else {}))
-
-    settings = {"jax_compilation_cache_dir": str(program_cache), "jax_persistent_cache_min_compile_time_secs": 0.5}
+    settings = quick.settings(program_cache)
     before = {name: jax.config.values[name] for name in settings}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", quick_jit)
+        patch.setattr(jax, "jit", quick.quick(jax.jit))
         for name, value in settings.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()

@@ -1,11 +1,11 @@
 """python -m transkimmer_jax COMMAND: what is done with a trained model."""
 
 import argparse
-import dataclasses
 import json
 
 from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
+from transkimmer_jax.errors import CheckpointError, ConfigError
 
 
 def main(arguments: list[str]) -> None:
@@ -19,7 +19,10 @@ def main(arguments: list[str]) -> None:
 
 def _add_evaluate(commands) -> None:
     parser = commands.add_parser(
-        "evaluate", help="metric, tokens kept and FLOPs of a model folder", description="Evaluate a model folder on a task or a file."
+        "evaluate",
+        help="metric, tokens kept and FLOPs of a model folder",
+        description="Evaluate a model folder on a task or a file.",
+        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
     data = parser.add_mutually_exclusive_group(required=True)
@@ -36,24 +39,32 @@ def _add_evaluate(commands) -> None:
     parser.set_defaults(command=_evaluate)
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Raises `ConfigError` for numbers that cannot be meant."""
+    for name, least in (("max_length", 3), ("batch_size", 1), ("examples", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    if args.text_columns is not None and len(args.text_columns) > 2:
+        raise ConfigError(f"--text-columns names one column or two, not {len(args.text_columns)}")
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     import jax
     from flax import nnx
 
     from transkimmer_jax.data import pipeline, sources
-    from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.errors import CheckpointError, DataError
+    from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.training import evaluation
     from transkimmer_jax.training.loop import describe_evaluation
     from transkimmer_jax.weights import huggingface
     from transkimmer_jax.weights.files import read_config, resolve
 
+    _check(args)
     folder = resolve(args.model)
     saved = read_config(folder)
     trained_on = saved.get("task", {})
-    if args.batch_size < 1:
-        raise DataError(f"--batch-size must be at least 1, not {args.batch_size}")
     data = DataConfig(
         task="files" if args.data else args.task,
         data_dir=args.data_dir,
@@ -63,13 +74,17 @@ def _evaluate(args: argparse.Namespace) -> None:
         max_length=args.max_length or (trained_on.get("max_length") if args.data or args.task == trained_on.get("name") else None),
     )
     model = huggingface.load(folder, dense=None)
-    task = get_task(data)
     if args.data:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         regression = saved.get("problem_type") == "regression"
         names = None if regression else tuple(saved["id2label"][str(index)] for index in range(model.arch.num_labels))
         metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1")
-        task = dataclasses.replace(task, label_names=names, metrics=metrics)
+        task = Task("files", data.text_columns, names, data.max_length or FILES_MAX_LENGTH, metrics, data.label_column)
+    else:
+        task = get_task(data)
+    limit = model.arch.max_position_embeddings
+    if task.max_length > limit:
+        raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     if task.num_labels != model.arch.num_labels:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder)

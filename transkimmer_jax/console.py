@@ -6,6 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import absl.logging
+
 from transkimmer_jax.errors import TranskimmerError
 
 
@@ -13,6 +15,8 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     """Run a command; its exit status. A `TranskimmerError` is printed as one line and gives 2, an interrupt 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transkimmer_jax").setLevel(logging.INFO)
+    # Orbax logs a failed write with its traceback, beside raising what becomes one line here.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     # Their notes on start-up are about things no user of this program can act on.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -71,7 +71,7 @@ _TASKS = {
         Task("movie_reviews", ("text",), _SENTIMENT, 64),
     )
 }
-_FILES_MAX_LENGTH = 128
+FILES_MAX_LENGTH = 128
 
 
 def get_task(data: DataConfig) -> Task:
@@ -105,7 +105,7 @@ def _files_task(data: DataConfig) -> Task:
         name="files",
         text_columns=data.text_columns,
         label_names=label_names,
-        max_length=_FILES_MAX_LENGTH,
+        max_length=FILES_MAX_LENGTH,
         metrics=("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1"),
         label_column=data.label_column,
         validation_splits={"validation": "validation"} if data.validation_file else {},

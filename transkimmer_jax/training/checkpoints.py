@@ -44,6 +44,7 @@ class Checkpoints:
         self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "data": data},
+            force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
             custom_metadata={"seconds": seconds},
         )

@@ -2,8 +2,13 @@
 
 import json
 import pathlib
+import socket
+import struct
+import time
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
 
 from transkimmer_jax import files
 
@@ -20,22 +25,53 @@ class Records:
         if path.exists():
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             files.write_text(path, "".join(line + "\n" for line in lines))
+        self._events = _EventFile(workdir / "tensorboard", step)
         self._file = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *exception) -> None:
-        self._file.close()
         self._events.close()
+        self._file.close()
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Add one line, and one event a scalar."""
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         self._file.flush()
         for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+            self._events.write(Event(step=step, summary=scalar(name, value)))
+
+
+class _EventFile:
+    """A TensorBoard event file of its own for each start of a run.
+
+    Written at once and in this thread: the writer that tensorboardX offers has a thread and an exit handler, which
+    print tracebacks of their own where the disk is full.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}").open("wb", buffering=0)
+        self.write(Event(file_version="brain.Event:2"))
+        # TensorBoard drops what earlier files say of this step and later ones.
+        self.write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        rest = memoryview(length + _checksum(length) + data + _checksum(data))
+        while rest:
+            # A disk with less room takes a part; asked again, it says that it is full.
+            rest = rest[self._file.write(rest) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))
 
 
 def _step_of(line: str) -> float:

@@ -1,0 +1,230 @@
+"""Laws of `python -m transkimmer_jax evaluate`: what it prints is what the model does, and a mistake is one line that names the culprit."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from models.reference import transkimmer
+from training import runs
+from weights.checkpoints import random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax.data.pipeline import load_tokenizer
+
+TENSORS = random_tensors(runs.TINY, predictor_size=16, seed=2)
+RECORDS = runs.make_reviews(30, seed=7)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer_folder, tmp_path_factory):
+    """A model as training leaves it, with random weights and margins around 0."""
+    folder = tmp_path_factory.mktemp("model")
+    first = write_checkpoint(folder / "random", TENSORS, runs.TINY)
+    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
+        folder / "model",
+        tokenizer=load_tokenizer(tokenizer_folder),
+        label_names=("neg", "pos"),
+        extra_config={"task": {"name": "files", "max_length": 12, "text_columns": ["text"], "label_column": "label"}},
+    )
+    return folder / "model"
+
+
+@pytest.fixture
+def reviews(write):
+    return write("reviews.jsonl", RECORDS)
+
+
+@pytest.fixture
+def evaluate(model_folder, capsys):
+    """What the command prints, as a result."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        cli.main(["evaluate", "--model", str(model_folder), *map(str, arguments)])
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys):
+    """What the command says after 'error: '."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert console.run(cli.main, ["evaluate", *map(str, arguments)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
+        return captured.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def test_the_numbers_are_the_models(model_folder, evaluate, reviews):
+    """Against the NumPy reference, example by example and unpadded, at the threshold the model was saved with."""
+    tokenizer = load_tokenizer(model_folder)
+    right, kept, total = 0, np.zeros(2), 0
+    for record in RECORDS:
+        ids = np.array(tokenizer(record["text"], truncation=True, max_length=12)["input_ids"])
+        answer = transkimmer(TENSORS, runs.TINY, ids, np.zeros_like(ids), threshold=0.25)
+        assert np.nanmin(np.abs(answer.margin - 0.25)) > 1e-4, "a decision that two programs may take differently"
+        right += ["neg", "pos"][int(np.argmax(answer.logits))] == record["label"]
+        kept += answer.keep.sum(axis=1)
+        total += len(ids)
+    result = evaluate("--data", reviews)
+    assert 0.05 < kept.sum() / (2 * total) < 0.95 and 0.2 < right / len(RECORDS) < 0.8, "else there is nothing to tell apart"
+    assert result["metric"] == "accuracy" and result["value"] == right / len(RECORDS)
+    assert result["kept_per_layer"] == [float(share) for share in kept / total] and result["threshold"] == 0.25
+    assert result["examples"] == {"validation": 30} and result["task"] == "files" and result["model"] == str(model_folder)
+
+
+def test_threshold(evaluate, reviews):
+    """Higher keeps fewer; none keeps all, an infinite one [CLS] only."""
+    lengths = [2 + len(record["text"].split()) for record in RECORDS]
+    shares = [evaluate("--data", reviews, f"--threshold={threshold}")["kept_tokens"] for threshold in ("-inf", "-1", "0.25", "1", "inf")]
+    assert shares == sorted(shares, reverse=True) and len(set(shares)) == 5
+    assert shares[0] == 1.0 and shares[-1] == pytest.approx(len(RECORDS) / sum(lengths), rel=1e-12)
+    assert shares[2] == evaluate("--data", reviews)["kept_tokens"]
+
+
+def test_csv_and_other_columns(evaluate, reviews, tmp_path):
+    """The same examples from a CSV file with other names for the columns, and labels by their index."""
+    with (tmp_path / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["stars", "review"], *([int(record["label"] == "pos"), record["text"]] for record in RECORDS)])
+    expected = evaluate("--data", reviews)
+    assert evaluate("--data", tmp_path / "reviews.csv", "--text-columns", "review", "--label-column", "stars") == expected
+
+
+def test_labels_are_the_models_whichever_occur(evaluate, write):
+    """A file of one class only, which would be the first class if the file were asked."""
+    positive = [record for record in RECORDS if record["label"] == "pos"]
+    both = (
+        evaluate("--data", write("pos.jsonl", positive))["value"],
+        evaluate("--data", write("flipped.jsonl", [r | {"label": "neg"} for r in positive])),
+    )
+    assert 0 < both[0] < 1 and both[0] + both[1]["value"] == pytest.approx(1, rel=1e-12)
+
+
+def test_json_file(evaluate, reviews, tmp_path):
+    result = evaluate("--data", reviews, "--json", tmp_path / "deep" / "result.json")
+    assert json.loads((tmp_path / "deep" / "result.json").read_text(encoding="utf-8")) == result
+
+
+def test_examples_and_max_length(evaluate, reviews):
+    assert evaluate("--data", reviews, "--examples", 7)["examples"] == {"validation": 7}
+    # Cut to [CLS], one word and [SEP], of which the padded baseline has three as well.
+    cut = evaluate("--data", reviews, "--max-length", 3, "--threshold=-inf")
+    assert cut["flops_vs_padded"] == pytest.approx(cut["flops_vs_unpadded"], rel=1e-12) and cut["kept_tokens"] == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_batch_size_does_not_matter(evaluate, reviews, batch_size):
+    assert evaluate("--data", reviews, "--batch-size", batch_size) == evaluate("--data", reviews)
+
+
+def test_refusals(refusal, model_folder, reviews, write, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    assert refusal("--model", nowhere, "--data", reviews) == f"no checkpoint folder {str(nowhere)!r}"
+    assert refusal("--model", tmp_path, "--data", reviews) == f"{tmp_path}: no config.json, so this is not a checkpoint folder"
+    model = ("--model", model_folder)
+    assert (
+        refusal(*model, "--data", nowhere)
+        == f"{nowhere}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it"
+    )
+    assert "no column 'review', only 'text', 'label'" in refusal(*model, "--data", reviews, "--text-columns", "review")
+    mixed = write("mixed.jsonl", [{"text": "a", "label": "mixed"}, {"text": "b", "label": "pos"}])
+    assert f"{mixed}, line 1: label 'mixed' is none of the labels trained on (neg, pos)" in refusal(*model, "--data", mixed)
+    assert refusal(*model, "--data", write("empty.jsonl", "")).endswith("the file holds no example: write one a line")
+    assert "did you mean 'glue/sst2'" in refusal(*model, "--task", "glue/sst")
+
+
+def test_a_task_with_other_labels(refusal, model_folder):
+    """Before any data is looked for."""
+    assert refusal("--model", model_folder, "--task", "glue/mnli", "--max-length", 12) == f"{model_folder} has 2 labels, glue/mnli has 3"
+
+
+@pytest.mark.parametrize(("option", "least"), [("--max-length", 3), ("--batch-size", 1), ("--examples", 1)])
+def test_numbers_that_cannot_be_meant(refusal, model_folder, reviews, option, least):
+    for value in (least - 1, 0, -1):
+        message = refusal("--model", model_folder, "--data", reviews, f"{option}={value}")
+        assert message == f"{option} must be at least {least}, not {value}"
+
+
+def test_more_columns_than_a_pair_has(refusal, model_folder, reviews):
+    message = refusal("--model", model_folder, "--data", reviews, "--text-columns", "a", "b", "c")
+    assert message == "--text-columns names one column or two, not 3"
+
+
+def test_a_maximal_length_beyond_the_positions(refusal, model_folder, reviews):
+    """Given, or the task's own."""
+    complaint = f"tokens are more than the 40 positions of {model_folder}: give a lower --max-length"
+    assert refusal("--model", model_folder, "--data", reviews, "--max-length", 41) == f"41 {complaint}"
+    assert refusal("--model", model_folder, "--task", "imdb_reviews") == f"512 {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "COMMAND"),
+        (["evaluate"], "--model"),
+        (["evaluate", "--model", "m"], "--task --data"),
+        (["evaluate", "--model", "m", "--data", "d", "--task", "t"], "not allowed with"),
+        (["evaluate", "--model", "m", "--data", "d", "--thresh", "0"], "--thresh"),
+        (["evaluate", "--model", "m", "--data", "d", "--threshold", "high"], "--threshold"),
+        (["predict"], "predict"),
+    ],
+)
+def test_arguments_that_cannot_be_parsed(capsys, arguments, complaint):
+    """argparse's own refusals: status 2, and usage on standard error."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def help_of(main, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--help"])
+    assert stopped.value.code == 0
+
+
+def test_help(capsys):
+    help_of(cli.main)
+    assert "evaluate" in capsys.readouterr().out
+    help_of(cli.main, "evaluate")
+    printed = capsys.readouterr().out
+    for option in (
+        "model",
+        "task",
+        "data",
+        "data-dir",
+        "text-columns",
+        "label-column",
+        "threshold",
+        "max-length",
+        "batch-size",
+        "examples",
+        "json",
+    ):
+        assert f"--{option} " in printed
+    help_of(runs.train_main())
+    printed = capsys.readouterr().out
+    for option in ("--config CONFIG", "--workdir", "--config.skim.target=0.4", "--config.train.seed=0"):
+        assert option in printed
+
+
+def test_as_a_module():
+    """`python -m transkimmer_jax`, which must answer without loading what only the work needs."""
+    code = """
+import runpy, sys
+sys.argv = ["transkimmer_jax", "evaluate", "--help"]
+try:
+    runpy.run_module("transkimmer_jax", run_name="__main__")
+finally:
+    print(sorted({"tensorflow_datasets", "transformers", "orbax", "grain"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)
+    assert "--threshold" in done.stdout and done.stdout.splitlines()[-1] == "[]"

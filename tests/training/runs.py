@@ -1,0 +1,103 @@
+"""Runs in miniature: the smallest BERT with random weights, texts of nine words, one padded length."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from training import quick
+from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
+
+from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict
+
+TRAIN_PY = pathlib.Path(__file__).resolve().parents[2] / "train.py"
+TINY = CONFIG | {
+    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "id2label": {"0": "neg", "1": "pos"},
+}  # fmt: skip
+FILLERS = ["a", "b", "c", "film", "the", "is"]
+
+
+def write_model(folder, tokenizer_folder, config=TINY):
+    """A checkpoint folder without a classifier, with the tokenizer."""
+    tensors = {name: tensor for name, tensor in random_tensors(config).items() if not name.startswith("classifier")}
+    write_checkpoint(folder, tensors, config)
+    shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
+    return folder
+
+
+def make_reviews(count, seed):
+    """Records of 1 to 10 words, one of which decides the label."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        words, positive = list(rng.choice(FILLERS, rng.integers(0, 10))), bool(rng.integers(2))
+        words.insert(rng.integers(0, len(words) + 1), "good" if positive else "bad")
+        records.append({"text": " ".join(words), "label": "pos" if positive else "neg"})
+    return records
+
+
+def write_jsonl(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def make_config(checkpoint, train_file, validation_file):
+    return Config(
+        model=ModelConfig(pretrained=str(checkpoint)),
+        skim=SkimConfig(target=0.7, initial_bias=2.0, warmup=0.1, anneal=0.4),
+        data=DataConfig(
+            task="files", train_file=str(train_file), validation_file=str(validation_file), max_length=12, length_buckets=(12,),
+            batch_size=16, eval_batch_size=16,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, predictor_learning_rate=1e-2),
+        train=TrainConfig(steps=60, log_every=3, eval_every=20, save_every=15, keep_latest=2),
+    )  # fmt: skip
+
+
+def write_config(path, config):
+    """A file for `train.py --config` that gives `config`."""
+    body = f"from transkimmer_jax.config import from_dict\n\n\ndef get_config():\n    return from_dict({to_dict(config)!r})\n"
+    path.write_text(body, encoding="utf-8")
+    return path
+
+
+def train_main():
+    """`main` of train.py, which lies in no package."""
+    spec = importlib.util.spec_from_file_location("train", TRAIN_PY)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def start_train(config_file, workdir, program_cache, *arguments):
+    """`python train.py` as a process of its own, with programs built as in this one."""
+    script = [sys.executable, quick.__file__, str(program_cache), str(TRAIN_PY)]
+    command = [*script, "--config", str(config_file), "--workdir", str(workdir), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_lines(workdir):
+    """The lines of metrics.jsonl, as they stand."""
+    return (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def read_result(workdir):
+    """result.json without the seconds, which no two runs share."""
+    result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+    assert result.pop("seconds") > 0
+    return result
+
+
+def assert_same_run(workdir, other):
+    """Two workdirs tell of the same arithmetic, to the last bit."""
+    assert read_lines(workdir) == read_lines(other)
+    assert read_result(workdir) == read_result(other)
+    assert model_files(workdir) == model_files(other)
+
+
+def model_files(workdir):
+    return {path.name: path.read_bytes() for path in (workdir / "model").iterdir()}

@@ -1,0 +1,237 @@
+"""What goes wrong in a run is one line that names the culprit, exit status 2, and nothing half-written."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from training import runs
+
+from transkimmer_jax import console
+from transkimmer_jax.config import override
+from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.records import Records
+
+FULL = "no space left on the disk; free some or choose another --workdir"
+
+
+@pytest.fixture
+def refusal(config, tmp_path, capsys):
+    """Runs train.py with fields changed, in a process that lives on; what it says after 'error: '."""
+    workdir, config_file = tmp_path / "run", runs.write_config(tmp_path / "task.py", config)
+
+    def run(**fields):
+        changes = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+        capsys.readouterr()
+        assert console.run(runs.train_main(), ["--config", str(config_file), "--workdir", str(workdir), *changes]) == 2
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert captured.out == "" and "Traceback" not in captured.err
+        assert [line.startswith("error: ") for line in lines].index(True) == len(lines) - 1
+        left = {path.name for path in workdir.rglob("*")} if workdir.exists() else set()
+        assert left.isdisjoint({"result.json", "model", "model.safetensors"}) and not any(name.startswith(".") for name in left)
+        return lines[-1].removeprefix("error: ")
+
+    return run
+
+
+def reviews_file(write, *changed):
+    """A file to train on, with some records replaced: (line number, record)."""
+    records = runs.make_reviews(40, seed=5)
+    for line, record in changed:
+        records[line - 1] = record
+    return write("changed.jsonl", records)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data__batchsize": 8}, "unknown config field 'data.batchsize'; did you mean 'data.batch_size'?"),
+        ({"data__batch_size": "many"}, "data.batch_size='many': expected int"),
+        ({"skim__target": 2}, "skim.target must lie in (0, 1], not 2.0"),
+        ({"data__task": "glue/sst"}, "unknown task data.task='glue/sst'; did you mean 'glue/sst2'"),
+        ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),
+        ({"data__batch_size": 161, "data__grouping_window": 1}, "data.batch_size=161 is more than the 160 training examples: lower it"),
+        ({"data__train_file": "none"}, "data.task='files' has no train split: set data.train_file"),
+        ({"data__validation_file": "none"}, "nothing to evaluate on: give data.validation_file"),
+        ({"data__text_columns": "review"}, "train.jsonl, line 1: no column 'review', only 'text', 'label': set data.text_columns"),
+        ({"data__label_column": "stars"}, "train.jsonl, line 1: no column 'stars', only 'text', 'label': set data.label_column"),
+    ],
+)
+def test_fields_that_cannot_be_meant(refusal, arguments, message):
+    assert message in refusal(**arguments)
+
+
+def test_an_unknown_argument(refusal, config, tmp_path, capsys):
+    config_file = runs.write_config(tmp_path / "task.py", config)
+    assert console.run(runs.train_main(), ["--config", str(config_file), "--steps=5"]) == 2
+    assert capsys.readouterr().err == "error: unknown argument '--steps'; fields are set by --config.SECTION.FIELD=VALUE, see --help\n"
+
+
+def test_a_workdir_of_another_config(refusal, config, tmp_path):
+    """It names what differs, and leaves the other run's config as it is."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Records, "__init__", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_and_evaluate(config, tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert refusal(train__seed=1, skim__target=0.5) == (
+        f"{tmp_path / 'run'} belongs to a run with another config: skim.target (0.7 there, 0.5 here), train.seed (0 there, 1 here); "
+        "choose another --workdir"
+    )
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_workdir_whose_config_is_damaged(refusal, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"model": {', encoding="utf-8")
+    assert f"{tmp_path / 'run' / 'config.json'} is not valid JSON" in refusal()
+
+
+@pytest.mark.parametrize("field", ["data__train_file", "data__validation_file"])
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"text": "a film"}, "changed.jsonl, line 7: no column 'label', only 'text': set data.label_column"),
+        ({"label": "pos"}, "changed.jsonl, line 7: no column 'text', only 'label': set data.text_columns"),
+        ({"text": "a film", "label": None}, "changed.jsonl, line 7: column 'label' has no label: fill it in, or leave the line out"),
+        ({"text": 5, "label": "pos"}, "changed.jsonl, line 7: column 'text' holds 5, not text"),
+    ],
+)
+def test_a_line_that_is_no_example(refusal, write, field, record, message):
+    assert message in refusal(**{field: reviews_file(write, (7, record))})
+
+
+def test_a_label_that_was_not_trained_on(refusal, write):
+    path = reviews_file(write, (7, {"text": "a film", "label": "mixed"}))
+    assert f"{path}, line 7: label 'mixed' is none of the labels trained on (neg, pos)" in refusal(data__validation_file=path)
+
+
+@pytest.mark.parametrize("field", ["data__train_file", "data__validation_file"])
+def test_an_empty_file(refusal, write, field):
+    assert refusal(**{field: write("empty.jsonl", "")}).endswith("empty.jsonl: the file holds no example: write one a line")
+
+
+def test_an_empty_text_is_an_example(config, write, tmp_path):
+    """Of [CLS] and [SEP] alone; also a batch of nothing else."""
+    path = write("empty_texts.jsonl", [{"text": "", "label": label} for label in ("neg", "pos") * 8])
+    fields = {"data.train_file": str(path), "data.validation_file": str(path), "train.eval_every": "60", "train.save_every": "60"}
+    result = train_and_evaluate(override(config, fields), tmp_path / "run")
+    assert result["value"] == 0.5 and result["examples"] == {"validation": 16} and 0.5 <= result["kept_tokens"] <= 1.0
+
+
+@pytest.fixture
+def damaged(checkpoint, tmp_path):
+    """A copy of the checkpoint, to be damaged."""
+    return shutil.copytree(checkpoint, tmp_path / "damaged")
+
+
+def test_a_checkpoint_without_a_config(refusal, damaged):
+    (damaged / "config.json").unlink()
+    assert refusal(model__pretrained=damaged) == f"{damaged}: no config.json, so this is not a checkpoint folder"
+
+
+def test_no_checkpoint(refusal, tmp_path):
+    assert refusal(model__pretrained=tmp_path / "nowhere") == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
+
+
+def test_a_checkpoint_without_a_tokenizer(refusal, damaged):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (damaged / name).unlink()
+    assert str(damaged) in refusal(model__pretrained=damaged)
+
+
+def test_truncated_weights(refusal, damaged):
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert f"{weights} cannot be read, it may be truncated" in refusal(model__pretrained=damaged)
+
+
+def test_weights_of_another_size(refusal, damaged):
+    """Every tensor that does not fit is named."""
+    values = json.loads((damaged / "config.json").read_text(encoding="utf-8"))
+    (damaged / "config.json").write_text(json.dumps(values | {"hidden_size": 32}), encoding="utf-8")
+    message = refusal(model__pretrained=damaged)
+    assert message.startswith(f"{damaged} does not fit its config.json: ")
+    for tensor in (
+        "embeddings.word_embeddings.weight has shape (60, 16), expected (60, 32)",
+        "layer.1.output.dense.weight",
+        "pooler.dense",
+    ):
+        assert tensor in message
+
+
+def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
+    tensors = load_file(damaged / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    tensors[name] = np.concatenate([tensors[name], tensors[name][:1]])
+    save_file(tensors, damaged / "model.safetensors")
+    (damaged / "config.json").write_text(json.dumps(runs.TINY | {"vocab_size": 61}), encoding="utf-8")
+    message = refusal(distill__teacher=damaged)
+    assert message == f"distill.teacher={damaged} has another vocabulary than {config.model.pretrained}"
+
+
+def test_a_loss_that_is_not_finite(refusal, tmp_path):
+    """Stops at the first window that shows it; what is on record and in checkpoints is finite."""
+    message = refusal(optimizer__learning_rate=1e30, optimizer__predictor_learning_rate=1e30)
+    assert message.startswith("the loss or its gradient is not finite at or before step ")
+    assert message.endswith(": lower optimizer.learning_rate or optimizer.predictor_learning_rate")
+    lines = [json.loads(line) for line in runs.read_lines(tmp_path / "run")]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def fail(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("place", ["transkimmer_jax.files.os.fsync", "transkimmer_jax.training.records.Records.write"])
+def test_a_full_disk_here_and_there(refusal, monkeypatch, tmp_path, place):
+    """As the config is written, and as the first metrics are."""
+    monkeypatch.setattr(place, fail)
+    culprit = tmp_path / "run" / "config.json" if place.endswith("fsync") else tmp_path / "run"
+    assert refusal() == f"cannot write {culprit}: {FULL}"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system that two checkpoints fill."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", folder], capture_output=True).returncode
+    ):
+        pytest.skip("may not mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_really_full_disk(small_disk, config, program_cache, tmp_path, caplog):
+    """One line, also from what writes in the background; and with more room the same command goes on to the end."""
+    config_file, workdir = runs.write_config(tmp_path / "task.py", config), small_disk / "run"
+    process = runs.start_train(config_file, workdir, program_cache)
+    printed, notes = process.communicate(timeout=120)
+    assert process.returncode == 2 and printed == "", notes
+    assert notes.splitlines()[-1] == f"error: cannot write {workdir}: {FULL}"
+    assert "Traceback" not in notes and "Exception" not in notes, notes
+    assert {path.name for path in workdir.iterdir()} == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
+    assert any(path.name.isdigit() for path in (workdir / "checkpoints").iterdir()), "else there is nothing to resume from"
+
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    caplog.set_level("INFO", "transkimmer_jax")
+    assert console.run(runs.train_main(), ["--config", str(config_file), "--workdir", str(workdir)]) == 0
+    assert re.search("^resuming at step (15|20) of 60$", "\n".join(caplog.messages), re.MULTILINE)
+    assert runs.read_result(workdir)["steps"] == 60 and (workdir / "model" / "model.safetensors").is_file()
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "model",
+        "result.json",
+    }

@@ -1,0 +1,263 @@
+"""The whole loop in miniature: what it writes, that it learns, and that an interrupted run ends as one that was not."""
+
+import json
+import re
+import signal
+import struct
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from training import runs
+
+from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax import config as configs
+from transkimmer_jax.config import SkimConfig, override
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.training import loop
+from transkimmer_jax.training.evaluation import SplitEvaluation
+from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.records import Records
+from transkimmer_jax.weights import huggingface
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """The workdir of a run from start to end."""
+    workdir = tmp_path_factory.mktemp("finished")
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+def result_of(workdir):
+    return json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+
+
+def evaluate(capsys, *arguments):
+    """What `python -m transkimmer_jax evaluate` prints."""
+    capsys.readouterr()
+    cli.main(["evaluate", *map(str, arguments)])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_result(config, finished):
+    result = result_of(finished)
+    assert set(result) == {
+        "metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded",
+        "task", "steps", "best_step", "seconds", "seed", "device", "train_examples", "pretrained",
+    }  # fmt: skip
+    assert result["task"] == "files" and result["metric"] == "accuracy"
+    assert result["value"] == result["metrics"]["validation"]["accuracy"] and result["examples"] == {"validation": 40}
+    assert result["kept_tokens"] == pytest.approx(np.mean(result["kept_per_layer"]), rel=1e-12) and len(result["kept_per_layer"]) == 2
+    assert result["steps"] == 60 and result["best_step"] in (20, 40, 60) and result["seed"] == 0 and result["seconds"] > 0
+    assert result["device"] == jax.devices()[0].device_kind and result["pretrained"] == config.model.pretrained
+
+
+def test_it_learns_and_skims(finished):
+    result = result_of(finished)
+    assert result["value"] > 0.9
+    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
+    assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
+
+
+def test_records(finished):
+    """Windows of at most `log_every` steps, cut where something is saved, and after each evaluated one its evaluation."""
+    lines = [json.loads(line) for line in runs.read_lines(finished)]
+    training = [line for line in lines if "loss" in line]
+    evaluated = [line for line in lines if "validation/accuracy" in line]
+    assert [line["step"] for line in training] == sorted({*range(3, 61, 3), 20, 40})
+    assert [line["step"] for line in evaluated] == [20, 40, 60] and len(lines) == len(training) + len(evaluated)
+    assert [(line["step"], "loss" not in line) for line in lines] == sorted((line["step"], "loss" not in line) for line in lines)
+    assert set(training[0]) == {"step", "loss", "task_loss", "share", "kept_tokens", "coefficient", "target", "grad_norm"}
+    assert set(evaluated[0]) == {"step"} | {
+        f"validation/{name}"
+        for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1")
+    }  # fmt: skip
+    assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
+    assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
+    best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
+    assert best["validation/accuracy"] == result_of(finished)["value"]
+
+
+def test_tensorboard_events(finished):
+    """Every scalar of the records, as float32, and nothing else."""
+    assert len(list((finished / "tensorboard").iterdir())) == 1
+    assert_events_are_the_records(finished)
+
+
+def test_config_is_kept(config, finished):
+    assert configs.from_dict(json.loads((finished / "config.json").read_text(encoding="utf-8"))) == config
+
+
+def test_checkpoints_kept_are_the_latest_two_and_the_best(finished):
+    kept = {int(path.name) for path in (finished / "checkpoints").iterdir()}
+    assert kept == {45, 60, result_of(finished)["best_step"]}
+
+
+def test_model_folder_gives_the_same_numbers(config, finished, capsys, tmp_path):
+    """By from_pretrained, and by the command line without a word on columns, lengths or labels."""
+    folder = finished / "model"
+    model = TranskimmerForSequenceClassification.from_pretrained(folder)
+    assert model.arch.skim.threshold == 0.0 and model.arch.num_labels == 2
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"] == {"0": "neg", "1": "pos"}
+    assert load_tokenizer(folder)("a good film")["input_ids"] == load_tokenizer(config.model.pretrained)("a good film")["input_ids"]
+    printed = evaluate(capsys, "--model", folder, "--data", config.data.validation_file)
+    result = result_of(finished)
+    for name in ("metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded"):
+        assert printed[name] == result[name], name
+
+
+def test_a_finished_workdir_returns_at_once(config, finished, monkeypatch):
+    monkeypatch.setattr(loop, "_Run", None)
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert train_and_evaluate(config, finished) == result_of(finished)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, tmp_path):
+    """Two text columns and numbers for labels, from CSV files; distilled from another model; and evaluated by the command line."""
+    for name, count, seed in (("train.csv", 64, 2), ("validation.csv", 20, 3)):
+        rows = [
+            f"{record['text']},a film,{(record['label'] == 'pos') + len(record['text']) / 100}" for record in runs.make_reviews(count, seed)
+        ]
+        (tmp_path / name).write_text("\n".join(["first,second,score", *rows]) + "\n", encoding="utf-8")
+    changed = override(
+        config,
+        {
+            "data.train_file": str(tmp_path / "train.csv"), "data.validation_file": str(tmp_path / "validation.csv"),
+            "data.text_columns": "first,second", "data.label_column": "score", "distill.teacher": str(checkpoint), "distill.weight": "0.1",
+            "train.steps": "8", "train.eval_every": "4", "skim.target": "1.0",
+        },
+    )  # fmt: skip
+    result = train_and_evaluate(changed, tmp_path / "run")
+    assert result["metric"] == "pearson" and set(result["metrics"]["validation"]) == {"pearson", "spearman"}
+    assert -1 <= result["value"] <= 1 and result["value"] != 0
+    losses = [line["task_loss"] for line in map(json.loads, runs.read_lines(tmp_path / "run")) if "loss" in line]
+    assert losses[-1] < losses[0]
+    saved = json.loads((tmp_path / "run" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert saved["problem_type"] == "regression" and saved["task"]["text_columns"] == ["first", "second"]
+    # As many rows a batch: another program may round the last digit of a prediction otherwise.
+    printed = evaluate(capsys, "--model", tmp_path / "run" / "model", "--data", tmp_path / "validation.csv", "--batch-size", 16)
+    assert printed["metrics"] == result["metrics"] and printed["kept_per_layer"] == result["kept_per_layer"]
+
+
+def read_events(path):
+    """The events of a TensorBoard file, each with its length, checksums and content checked."""
+    data = path.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        body = data[12 : 12 + length]
+        assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == masked_crc32c(body)
+        yield Event.FromString(body)
+        data = data[16 + length :]
+
+
+def assert_events_are_the_records(workdir):
+    """As TensorBoard reads them: file by file, and a start at some step undoes what was said of it and of later ones."""
+    scalars = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        assert "tfevents" in path.name
+        first, *events = read_events(path)
+        assert first.file_version == "brain.Event:2"
+        for event in events:
+            if event.session_log.status == SessionLog.START:
+                scalars = [kept for kept in scalars if kept[0] < event.step]
+            scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    lines = [json.loads(line) for line in runs.read_lines(workdir)]
+    assert scalars == [(line["step"], name, np.float32(value)) for line in lines for name, value in line.items() if name != "step"]
+
+
+class Interruption(Exception):
+    pass
+
+
+def interrupt_records(patch, step):
+    """The run dies as it wants to write down what happened up to `step`."""
+    write = Records.write
+
+    def die(self, at, scalars):
+        if at >= step:
+            raise Interruption
+        write(self, at, scalars)
+
+    patch.setattr(Records, "write", die)
+
+
+def interrupt_saving(patch, _):
+    """The run dies when all is trained and the model is to be written."""
+
+    def die(*arguments, **options):
+        raise Interruption
+
+    patch.setattr(huggingface, "save_file", die)
+
+
+def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
+    """One run, interrupted before its first checkpoint, between two, before an evaluation is on record, and at its very end."""
+    caplog.set_level("INFO", "transkimmer_jax")
+    interruptions = ((interrupt_records, 12), (interrupt_records, 36), (interrupt_records, 40), (interrupt_saving, None))
+    for interrupt, step in interruptions:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Interruption):
+            interrupt(patch, step)
+            train_and_evaluate(config, tmp_path / "run")
+        assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "model").exists()
+    train_and_evaluate(config, tmp_path / "run")
+    resumed = [record.getMessage() for record in caplog.records if record.getMessage().startswith("resuming")]
+    assert resumed == [f"resuming at step {step} of 60" for step in (30, 30, 60)]
+    runs.assert_same_run(tmp_path / "run", finished)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 5
+    assert_events_are_the_records(tmp_path / "run")
+
+
+def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog, capsys):
+    """A process that is killed without warning, and the same command again, in this one."""
+    config_file, workdir = runs.write_config(tmp_path / "task.py", config), tmp_path / "run"
+    process = runs.start_train(config_file, workdir, program_cache)
+    try:
+        deadline = time.monotonic() + 120
+        # Those not yet whole have a longer name.
+        while not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert json.loads(runs.read_lines(workdir)[-1])["step"] >= 15
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (workdir / "result.json").exists() and not (workdir / "model").exists()
+    caplog.set_level("INFO", "transkimmer_jax")
+    assert console.run(runs.train_main(), ["--config", str(config_file), "--workdir", str(workdir)]) == 0
+    assert f"model: {workdir / 'model'}" in capsys.readouterr().out
+    assert re.search("^resuming at step (15|20|30|40|45) of 60$", "\n".join(caplog.messages), re.MULTILINE)
+    runs.assert_same_run(workdir, finished)
+
+
+def rank(skim, accuracy, flops_share, kept_tokens):
+    evaluated = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share)
+    run = types.SimpleNamespace(
+        config=configs.Config(skim=skim), task=types.SimpleNamespace(primary_metric="accuracy")
+    )  # what the rank depends on
+    return loop._Run._rank(run, 1, {"validation": evaluated})
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+def test_a_checkpoint_within_the_budget_beats_a_better_one_above_it(kind):
+    """Within it the metric decides, negative ones included; above it the cost. 5 % above counts as within."""
+    skim = SkimConfig(target=0.4, target_kind=kind)
+
+    def of(accuracy, share):
+        return rank(skim, accuracy, *((share, 0.9) if kind == "flops" else (0.9, share)))
+
+    order = [of(0.99, 0.8), of(0.95, 0.43), of(-0.5, 0.1), of(0.7, 0.2), of(0.71, 0.419)]
+    assert order == sorted(order) and len(set(order)) == 5
+
+
+def test_without_a_budget_the_metric_alone_decides():
+    for skim in (SkimConfig(objective="coefficient", target=0.1), SkimConfig(enabled=False, target=0.1)):
+        assert rank(skim, 0.9, 0.8, 0.8) == 0.9

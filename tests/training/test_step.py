@@ -1,0 +1,154 @@
+"""Laws of the training step: every parameter learns, splitting a batch changes nothing, the teacher is heard, one program a shape."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, OptimizerConfig, SkimConfig
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.training.step import Trainer
+
+ROWS, WIDTH = 8, 6
+ARCH = Architecture(
+    vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=12,
+    num_labels=3, initializer_range=0.3, skim=SkimArchitecture(predictor_size=8, initial_bias=1.0),
+)  # fmt: skip
+DENSE = {"skim": None}
+NO_DROPOUT = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+# No weight decay: what moves was moved by its gradient.
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=0.0, weight_decay=0.0)
+SKIM = SkimConfig(objective="coefficient", coefficient=1.0)
+
+
+def make_batch(width=WIDTH, seed=0):
+    """Examples of 1 to `width` tokens, the last of which has no weight."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, width + 1, ROWS)
+    lengths[0] = width
+    mask = (np.arange(width) < lengths[:, None]).astype(np.int32)
+    weight = np.ones(ROWS, np.float32)
+    weight[-1] = 0
+    return {
+        "input_ids": rng.integers(1, 30, (ROWS, width)).astype(np.int32) * mask,
+        "attention_mask": mask,
+        "token_type_ids": (rng.integers(0, 2, (ROWS, width)) * mask).astype(np.int32),
+        "labels": rng.integers(0, 3, ROWS).astype(np.int32),
+        "weight": weight,
+    }
+
+
+def make_model(seed=0, **changes):
+    return TranskimmerForSequenceClassification(dataclasses.replace(ARCH, **changes), rngs=nnx.Rngs(seed))
+
+
+def make_config(**sections):
+    defaults = {"optimizer": OPTIMIZER, "skim": SKIM, "data": DataConfig(batch_size=ROWS)}
+    return Config(**defaults | sections)
+
+
+def leaves(tree):
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_every_parameter_moves_and_each_shape_is_traced_once():
+    """Dropout, sampled gates and the budget's price on; another padded length is another program."""
+    trainer, state, _ = Trainer.create(make_config(skim=SkimConfig()), make_model(), total_steps=20)
+    before, traced = leaves(state.params), []
+
+    @functools.wraps(trainer.train_step)
+    def counted(*arguments):
+        traced.append(arguments)
+        return trainer.train_step(*arguments)
+
+    train_step = jax.jit(counted, donate_argnums=0)
+    for now in range(6):
+        state, metrics = train_step(state, make_batch(seed=now), None)
+        assert all(np.isfinite(value) and value.dtype == jnp.float32 for value in metrics.values())
+    assert len(traced) == 1
+    for now in range(3):
+        train_step.trace(state, make_batch(WIDTH + 2, seed=now), None)
+    assert len(traced) == 2
+    assert float(metrics["coefficient"]) > 0
+    assert int(state.step) == 6
+    for name, leaf in leaves(state.params).items():
+        assert np.abs(leaf - before[name]).max() > 1e-5, name
+
+
+@pytest.mark.parametrize("changes", [DENSE, {}], ids=["dense", "skimming"])
+def test_accumulation_changes_nothing(changes):
+    """Gradient and logged sums of four micro-batches are those of the whole batch, though their token counts and weights differ.
+
+    Margins of 100 and -100 decide the gates whatever noise is added: the first layer keeps all, the second [CLS] only.
+    """
+    results = []
+    for count in (1, 4):
+        model = make_model(**NO_DROPOUT, **changes)
+        if model.arch.skim is not None:
+            for predictor, bias in zip(model.encoder.predictors, (50.0, -50.0), strict=True):
+                predictor.decision.bias[...] = jnp.array([-bias, bias])
+        skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
+        config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
+        trainer, state, _ = Trainer.create(config, model, total_steps=20)
+        gradients = jax.jit(trainer._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jax.random.key(0))
+        results.append(gradients)
+    (whole, sums), (split, split_sums) = results
+    assert {name: float(value) for name, value in split_sums.items()} == pytest.approx(
+        {name: float(value) for name, value in sums.items()}, rel=1e-6
+    )
+    kept = make_batch()["attention_mask"].sum()
+    assert float(sums["kept_tokens"]) == pytest.approx((kept + ROWS) / (2 * kept) if changes == {} else 1.0, rel=1e-6)
+    whole, split = leaves(whole), leaves(split)
+    largest = max(np.abs(leaf).max() for leaf in whole.values())
+    for name, leaf in whole.items():
+        difference = np.abs(split[name] - leaf).max()
+        assert difference <= 1e-6 * largest and difference <= 1e-5 * np.abs(leaf).max(), name
+
+
+@pytest.mark.parametrize("changes", [{}, {"compute_dtype": "bfloat16", "remat": True}], ids=["float32", "bfloat16 and remat"])
+def test_a_tiny_batch_is_learned_by_heart(changes):
+    """Skimming at a low, constant price. Parameters stay float32 whatever the compute dtype."""
+    config = make_config(skim=dataclasses.replace(SKIM, coefficient=0.01))
+    trainer, state, _ = Trainer.create(config, make_model(**NO_DROPOUT, **changes), total_steps=100)
+    train_step, losses = jax.jit(trainer.train_step, donate_argnums=0), []
+    for _ in range(30):
+        state, metrics = train_step(state, make_batch(), None)
+        losses.append(float(metrics["task_loss"]))
+        assert metrics["coefficient"] == np.float32(0.01)
+        assert float(metrics["loss"]) == pytest.approx(losses[-1] + 0.01 * float(metrics["kept_tokens"]), rel=1e-5)
+    assert losses[0] > 0.5 and np.mean(losses[-5:]) < 0.1 * losses[0], losses
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_the_teacher_takes_part():
+    """The logged loss is the mixture of both by its formula; a teacher who says what the student says adds nothing."""
+    weight, temperature, batch = 0.25, 2.0, make_batch()
+    config = make_config(
+        skim=dataclasses.replace(SKIM, enabled=False), distill=DistillConfig(teacher="given", weight=weight, temperature=temperature)
+    )
+    student, teacher = make_model(**NO_DROPOUT, **DENSE), make_model(seed=1, **DENSE)
+    inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
+    logits, teacher_logits = (np.asarray(model(*inputs).logits, np.float64) for model in (student, teacher))
+
+    def log_softmax(values):
+        return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+
+    real = batch["weight"].sum()
+    entropy = -(log_softmax(logits)[np.arange(ROWS), batch["labels"]] * batch["weight"]).sum() / real
+    taught, learned = log_softmax(teacher_logits / temperature), log_softmax(logits / temperature)
+    divergence = temperature**2 * ((np.exp(taught) * (taught - learned)).sum(axis=-1) * batch["weight"]).sum() / real
+    assert divergence > 0.1
+
+    trainer, state, params = Trainer.create(config, student, 20, teacher)
+    train_step = jax.jit(trainer.train_step)
+    after, metrics = train_step(state, batch, params)
+    assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy + weight * divergence, rel=1e-5)
+    alone, metrics = train_step(state, batch, state.params)
+    assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy, rel=1e-5)
+    moved, other = leaves(after.params), leaves(alone.params)
+    assert any(np.abs(moved[name] - other[name]).max() > 1e-3 for name in moved)
