@@ -149,6 +149,15 @@ def test_the_controller_starts_at_zero_and_waits_through_the_warmup():
         controller = controller.update(skim, jnp.float32(1.0), jnp.float32(1.1))
 
 
+def test_the_integral_does_not_wind_up_in_the_warmup():
+    """Gates that skim of themselves leave no debt of negative prices behind."""
+    skim, controller = SkimConfig(), Controller.start()
+    for _ in range(5):
+        controller = controller.update(skim, jnp.float32(1.0), jnp.float32(0.5))
+    assert float(controller.integral) == 0
+    assert float(controller.update(skim, jnp.float32(0.99), jnp.float32(0.5)).integral) < 0
+
+
 def test_the_controller_by_hand():
     skim = SkimConfig(controller_gain=0.5, controller_damping=4.0)
     controller = Controller.start().update(skim, jnp.float32(0.4), jnp.float32(0.8))

@@ -63,7 +63,8 @@ class Checkpoints:
         ranked = [checkpoint for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics is not None]
         if not ranked:
             raise TrainingError(f"no evaluated checkpoint below {self._checkpointer.directory}")
-        best = max(ranked, key=lambda checkpoint: checkpoint.metrics["rank"])
+        # Of equal ones the longest trained.
+        best = max(ranked, key=lambda checkpoint: (checkpoint.metrics["rank"], checkpoint.step))
         return self._checkpointer.load_checkpointables(best.step, {"state": _abstract(state)})["state"], best.step
 
 

@@ -50,20 +50,22 @@ def train_and_evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str,
     """
     workdir = pathlib.Path(workdir)
     with files.explained(workdir):
-        _claim(config, workdir)
+        _check_owner(config, workdir)
         finished = workdir / "result.json"
         if finished.exists():
             logger.info("%s holds a finished run", workdir)
             return json.loads(finished.read_text(encoding="utf-8"))
-        return _Run(config, workdir).train()
+        run = _Run(config, workdir)
+        # Only now: a config that turns out to be unusable must not keep the corrected one out of the workdir.
+        files.write_json(workdir / "config.json", configs.to_dict(config))
+        return run.train()
 
 
-def _claim(config: Config, workdir: pathlib.Path) -> None:
-    """Write the config into a fresh workdir; refuse one that another config has written."""
+def _check_owner(config: Config, workdir: pathlib.Path) -> None:
+    """Refuse a workdir that another config has written."""
     path = workdir / "config.json"
     values = configs.to_dict(config)
     if not path.exists():
-        files.write_json(path, values)
         return
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
