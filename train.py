@@ -46,4 +46,4 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(console.run(main, sys.argv[1:]))
+    console.leave(console.run(main, sys.argv[1:]))

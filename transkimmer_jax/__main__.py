@@ -4,10 +4,10 @@ from transkimmer_jax import console
 from transkimmer_jax.cli import main
 
 
-def entry() -> int:
+def entry() -> None:
     """The `transkimmer` command."""
-    return console.run(main, sys.argv[1:])
+    console.leave(console.run(main, sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(entry())
+    entry()

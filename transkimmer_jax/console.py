@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 import absl.logging
 
@@ -30,3 +31,13 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
         print("interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the process. After a failure at once: what failed has been said, and a background writer that is cut off by the
+    interpreter's own end would add a traceback to it (Orbax on a full disk does)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status != 0:
+        os._exit(status)
+    sys.exit(0)
