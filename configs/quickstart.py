@@ -1,6 +1,8 @@
 """Sentiment of movie-review sentences, from pretrained weights and data that pip can fetch.
 
 python train.py --config configs/quickstart.py
+
+Gave 82.1 % held-out with 55.8 % of the tokens kept, in 8 minutes on 2 shared CPU cores, seed 0 (results/quickstart.json).
 """
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig
