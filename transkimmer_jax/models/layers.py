@@ -25,8 +25,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
     Which elements go is a hash of their index and of two words drawn from `key`, so it does not depend on how the array is
     laid out over devices. A hash is a dozen integer operations that fuse with what is around them, and the backward pass
-    computes it again instead of storing a mask; threefry's bits for every element took 11 to 20 percent of a training
-    step on the CPU (benchmarks/train_step.py, with and without dropout).
+    computes it again instead of storing a mask; on the CPU, threefry runs as a loop over arrays held in memory.
     """
     if key is None or rate == 0.0:
         return x
