@@ -1,7 +1,6 @@
 """BERT's embeddings (Devlin et al., 2019). Its layers are `encoder.EncoderLayer` as they stand."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
@@ -21,8 +20,7 @@ class BertEmbeddings(nnx.Module):
         self.norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
         self.dropout_rate = arch.hidden_dropout
 
-    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, key: jax.Array | None) -> jax.Array:
-        """input_ids, token_type_ids [B, S] -> [B, S, H]."""
-        positions = self.position(jnp.arange(input_ids.shape[1]))
-        embedded = self.word(input_ids) + self.token_type(token_type_ids) + positions[None]
+    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:
+        """input_ids, token_type_ids [...], positions [...] or [1, S] for all alike -> [..., H]."""
+        embedded = self.word(input_ids) + self.token_type(token_type_ids) + self.position(positions)
         return dropout(self.norm(embedded), self.dropout_rate, key)

@@ -1,7 +1,7 @@
 """The encoder, written once for every token layout and backbone: predict -> skim -> layer -> update."""
 
 import dataclasses
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.layers import LayerNorm, dropout, gelu
-from transkimmer_jax.models.layouts import PaddedTokens
+from transkimmer_jax.models.layouts import Tokens
 from transkimmer_jax.models.skim import SkimPredictor
+
+Layout = TypeVar("Layout", bound=Tokens)
 
 
 class Gate(Protocol):
@@ -29,14 +31,29 @@ class SelfAttention(nnx.Module):
         self.qkv = nnx.Linear(arch.hidden_size, 3 * arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
 
-    def __call__(self, tokens: PaddedTokens, key: jax.Array | None) -> jax.Array:
-        hidden = tokens.hidden
-        head_dim = hidden.shape[-1] // self.num_heads
-        query, key_, value = (
-            part.reshape(*hidden.shape[:-1], self.num_heads, head_dim) for part in jnp.split(self.qkv(hidden), 3, axis=-1)
-        )
-        attended = tokens.attend(query, key_, value, self.dropout_rate, key)
-        return self.out(attended.reshape(hidden.shape))
+    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False) -> jax.Array:
+        """[..., H] for every token, or [B, H] for position 0 alone."""
+        if only_first:
+            (query,) = self._heads(self._project(tokens.first(), 0, 1))
+            key_, value = self._heads(self._project(tokens.hidden, 1, 3))
+            attended = tokens.attend_first(query, key_, value, self.dropout_rate, key)
+        else:
+            query, key_, value = self._heads(self.qkv(tokens.hidden))
+            attended = tokens.attend(query, key_, value, self.dropout_rate, key)
+        return self.out(attended.reshape(*attended.shape[:-2], -1))
+
+    def _project(self, hidden: jax.Array, start: int, stop: int) -> jax.Array:
+        """Parts `start` to `stop` of query, key and value."""
+        columns = slice(start * hidden.shape[-1], stop * hidden.shape[-1])
+        kernel, bias = self.qkv.kernel[:, columns], self.qkv.bias[columns]  # type: ignore[index]
+        dtype = self.qkv.dtype
+        return hidden.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
+
+    def _heads(self, projected: jax.Array) -> list[jax.Array]:
+        """[..., n H] as n of [..., heads, head_dim]."""
+        size = self.qkv.in_features
+        parts = jnp.split(projected, projected.shape[-1] // size, axis=-1)
+        return [part.reshape(*part.shape[:-1], self.num_heads, size // self.num_heads) for part in parts]
 
 
 class EncoderLayer(nnx.Module):
@@ -51,28 +68,32 @@ class EncoderLayer(nnx.Module):
         self.down = nnx.Linear(arch.intermediate_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.output_norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
 
-    def __call__(self, tokens: PaddedTokens, key: jax.Array | None) -> jax.Array:
+    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False) -> jax.Array:
+        """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to."""
         attention_key, first_key, second_key = split_key(key, 3)
-        attended = self.attention(tokens, attention_key)
-        hidden = self.attention_norm(tokens.hidden + dropout(attended, self.dropout_rate, first_key))
+        residual = tokens.first() if only_first else tokens.hidden
+        attended = self.attention(tokens, attention_key, only_first)
+        hidden = self.attention_norm(residual + dropout(attended, self.dropout_rate, first_key))
         fed = self.down(gelu(self.up(hidden)))
         return self.output_norm(hidden + dropout(fed, self.dropout_rate, second_key))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class EncoderOutput:
-    """tokens: the batch after the last layer. keep: [layers, B, S] cumulative. margin: [layers, B, S], None where
-    nothing is skimmed. hidden_states: the input of each layer and the last output, layers + 1 of [B, S, H]."""
+class EncoderOutput(Generic[Layout]):
+    """tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], position 0
+    after the last layer. kept: after each layer, see `Tokens.kept`. margins: [...] float32 of each layer, empty where nothing
+    is skimmed. hidden_states: what entered each layer and, unless `only_first`, the last output, [..., H]."""
 
-    tokens: PaddedTokens
-    keep: jax.Array
-    margin: jax.Array | None
+    tokens: Layout
+    first: jax.Array
+    kept: tuple[jax.Array, ...]
+    margins: tuple[jax.Array, ...]
     hidden_states: tuple[jax.Array, ...]
 
 
 class Encoder(nnx.Module):
-    """A stack of layers, each behind its skim predictor. Without predictors it is the dense encoder."""
+    """A stack of layers, each behind its skim predictor. Without predictors it is the dense encoder, in any layout."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         self.remat = arch.remat
@@ -88,20 +109,31 @@ class Encoder(nnx.Module):
             else []
         )
 
-    def __call__(self, tokens: PaddedTokens, gate: Gate, key: jax.Array | None) -> EncoderOutput:
-        """Run all layers. `gate` turns margins into keep values; `key` drives dropout and random gates, None in evaluation."""
-        keep, margins, hidden_states = [], [], [tokens.hidden]
-        run_layer = jax.checkpoint(_call) if self.remat else _call
+    def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
+        """Run all layers.
+
+        Args:
+          tokens: the batch, embedded.
+          gate: turns margins into keep values.
+          key: drives dropout and random gates; None in evaluation.
+          only_first: the reader reads position 0 alone, so the last layer computes only that. Exact: no other token's last
+            state is anyone's input.
+        """
+        kept, margins, hidden_states = [], [], [tokens.hidden]
+        run_layer = jax.checkpoint(_call, static_argnums=3) if self.remat else _call
         for index, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, len(self.layers)), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
                 margin = self.predictors[index](tokens.hidden)
                 tokens = tokens.skim(gate(margin, gate_key))
                 margins.append(margin)
-            tokens = tokens.update(run_layer(layer, tokens, layer_key))
-            keep.append(tokens.keep)
-            hidden_states.append(tokens.hidden)
-        return EncoderOutput(tokens, jnp.stack(keep), jnp.stack(margins) if margins else None, tuple(hidden_states))
+            kept.append(tokens.kept)
+            if only_first and index == len(self.layers) - 1:
+                first = run_layer(layer, tokens, layer_key, True)
+            else:
+                tokens = tokens.update(run_layer(layer, tokens, layer_key, False))
+                hidden_states.append(tokens.hidden)
+        return EncoderOutput(tokens, first if only_first else tokens.first(), tuple(kept), tuple(margins), tuple(hidden_states))
 
 
 def split_key(key: jax.Array | None, count: int):
@@ -109,5 +141,5 @@ def split_key(key: jax.Array | None, count: int):
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def _call(layer: EncoderLayer, tokens: PaddedTokens, key: jax.Array | None) -> jax.Array:
-    return layer(tokens, key)
+def _call(layer: EncoderLayer, tokens: Tokens, key: jax.Array | None, only_first: bool) -> jax.Array:
+    return layer(tokens, key, only_first)

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.bert import BertEmbeddings
 from transkimmer_jax.models.encoder import Encoder, Gate, split_key
 from transkimmer_jax.models.layers import dropout
-from transkimmer_jax.models.layouts import PaddedTokens
+from transkimmer_jax.models.layouts import PackedTokens, PaddedTokens
 from transkimmer_jax.models.skim import GumbelGate, ThresholdGate
 
 
@@ -24,15 +25,34 @@ class SequenceClassifierOutput:
     logits: [B, num_labels] float32 (num_labels 1: the regression value).
     keep: [layers, B, S] float32, cumulative keep decisions; 0 on padding.
     margin: [layers, B, S] float32, predictor margins; None for a dense model.
-    last_hidden_state: [B, S, H], each token as of the last layer it was kept in.
-    hidden_states: embeddings and each layer's output, layers + 1 of [B, S, H].
+    last_hidden_state: [B, S, H], each token as of the last layer it was kept in; None where only logits were asked for.
+    hidden_states: embeddings and each layer's output, layers + 1 of [B, S, H]; without the last where only logits were asked for.
     """
 
     logits: jax.Array
     keep: jax.Array
     margin: jax.Array | None
-    last_hidden_state: jax.Array
+    last_hidden_state: jax.Array | None
     hidden_states: tuple[jax.Array, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CompactedOutput:
+    """What compacted computation gives.
+
+    logits: [B, num_labels] float32; leftovers for empty slots.
+    kept: [layers, B] int32, tokens that each layer computed.
+    depth: [T] int32, how many layers computed each token of the input; leftovers behind the last token.
+    overflow: bool, some layer kept more than its capacity: nothing else here is valid, and wider capacities are needed.
+    last_hidden_state: [T, H], each token as of the last layer it was kept in; None where only logits were asked for.
+    """
+
+    logits: jax.Array
+    kept: jax.Array
+    depth: jax.Array
+    overflow: jax.Array
+    last_hidden_state: jax.Array | None
 
 
 class TranskimmerForSequenceClassification(nnx.Module):
@@ -81,6 +101,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
         threshold: jax.Array | float | None = None,
         key: jax.Array | None = None,
         gate: Gate | None = None,
+        only_logits: bool = False,
     ) -> SequenceClassifierOutput:
         """Masked computation in fixed shapes.
 
@@ -91,6 +112,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           key: a PRNG key makes this a training step's call: dropout on, gates sampled. None is evaluation.
           gate: replaces the gate that `key` and `threshold` choose.
+          only_logits: the last layer computes position 0 alone, as the pooler reads nothing else. The logits are the same.
 
         Raises:
           ValueError: more positions than the checkpoint has embeddings for.
@@ -100,18 +122,76 @@ class TranskimmerForSequenceClassification(nnx.Module):
                 f"{input_ids.shape[1]} positions, but the checkpoint has {self.arch.max_position_embeddings}: truncate the input"
             )
         skim = self.arch.skim or SkimArchitecture()
-        if gate is None and key is not None:
-            gate = GumbelGate(skim.temperature)
-        elif gate is None:
-            gate = ThresholdGate(skim.threshold if threshold is None else threshold)
+        if gate is None:
+            gate = GumbelGate(skim.temperature) if key is not None else self._threshold_gate(threshold)
         if attention_mask is None:
             attention_mask = jnp.ones(input_ids.shape, jnp.int32)
         if token_type_ids is None:
             token_type_ids = jnp.zeros(input_ids.shape, jnp.int32)
         embedding_key, encoder_key, head_key = split_key(key, 3)
-        embedded = self.embeddings(input_ids, token_type_ids, embedding_key)
+        embedded = self.embeddings(input_ids, token_type_ids, jnp.arange(input_ids.shape[1])[None], embedding_key)
         tokens = PaddedTokens.start(embedded, attention_mask, skim.attention_masking)
-        out = self.encoder(tokens, gate, encoder_key)
-        pooled = jnp.tanh(self.pooler(out.tokens.first()))
-        logits = self.classifier(dropout(pooled, self.arch.hidden_dropout, head_key).astype(jnp.float32))
-        return SequenceClassifierOutput(logits, out.keep, out.margin, out.tokens.forwarded, out.hidden_states)
+        out = self.encoder(tokens, gate, encoder_key, only_logits)
+        return SequenceClassifierOutput(
+            logits=self._classify(out.first, head_key),
+            keep=jnp.stack(out.kept),
+            margin=jnp.stack(out.margins) if out.margins else None,
+            last_hidden_state=None if only_logits else out.tokens.forwarded,
+            hidden_states=out.hidden_states,
+        )
+
+    def compacted(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        lengths: jax.Array,
+        width: int,
+        capacities: tuple[tuple[int, int], ...],
+        *,
+        threshold: jax.Array | float | None = None,
+        only_logits: bool = True,
+    ) -> CompactedOutput:
+        """Compacted computation: each layer computes the tokens it keeps and no others (DESIGN section 4). Evaluation only.
+
+        Args:
+          input_ids, token_type_ids: [T] int, the tokens of all sequences one after the other; anything behind the last.
+          lengths: [B] int32, tokens of each sequence; 0 for an empty slot.
+          width: the most tokens of one sequence, a constant of the compiled program.
+          capacities: (rows, width) of each layer behind its predictor, constants too; see `inference.schedule`. A dense model
+            ignores them.
+          threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
+          only_logits: as in `__call__`.
+
+        Raises:
+          CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
+        """
+        self.require_compactable()
+        starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
+        positions = jnp.arange(len(input_ids)) - jnp.repeat(starts, lengths, total_repeat_length=len(input_ids))
+        embedded = self.embeddings(input_ids, token_type_ids, jnp.minimum(positions, self.arch.max_position_embeddings - 1), None)
+        tokens = PackedTokens.start(embedded, lengths, width, capacities)
+        out = self.encoder(tokens, self._threshold_gate(threshold), None, only_logits)
+        return CompactedOutput(
+            logits=self._classify(out.first, None),
+            kept=jnp.stack(out.kept),
+            depth=out.tokens.depth(),
+            overflow=out.tokens.overflow,
+            last_hidden_state=None if only_logits else out.tokens.forwarded(),
+        )
+
+    def require_compactable(self) -> None:
+        """Raises `CheckpointError` where leaving skimmed tokens out would change the answer."""
+        if self.arch.skim is not None and self.arch.skim.attention_masking != "renormalized":
+            raise CheckpointError(
+                f"attention_masking={self.arch.skim.attention_masking!r} cannot be compacted: its softmax runs over the skimmed "
+                "tokens too (DESIGN section 1.4); evaluate it with --mode masked, or train with 'renormalized'"
+            )
+
+    def _threshold_gate(self, threshold: jax.Array | float | None) -> ThresholdGate:
+        skim = self.arch.skim or SkimArchitecture()
+        return ThresholdGate(skim.threshold if threshold is None else threshold)
+
+    def _classify(self, first: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Position 0 [B, H] -> logits [B, num_labels] float32."""
+        pooled = jnp.tanh(self.pooler(first))
+        return self.classifier(dropout(pooled, self.arch.hidden_dropout, key).astype(jnp.float32))

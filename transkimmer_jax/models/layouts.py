@@ -1,21 +1,53 @@
 """Where the tokens of a batch lie.
 
 The layer mathematics (`encoder.py`) is written once; a layout says what attending, skimming and updating mean for
-tokens that lie in a certain way. `PaddedTokens` is the fixed-shape layout of training and masked evaluation
-(DESIGN section 3).
+tokens that lie in a certain way (DESIGN section 3). `PaddedTokens` is the fixed-shape layout of training and masked
+evaluation: every token is computed, and a mask says which count. `PackedTokens` is that of compacted inference: the kept
+tokens and no others, so that the time spent is that of the tokens kept.
 """
 
 import dataclasses
+from typing import Protocol, Self
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from transkimmer_jax.models import attention
 from transkimmer_jax.models.layers import dropout
 
 # exp(score - row maximum) of a skimmed key appears only in the gradient of its gate, where it may exceed 1.
 # This bounds it, so that one extreme score cannot blow up the gradient.
 _MAX_SKIMMED_LOG_WEIGHT = 10.0
+
+
+class Tokens(Protocol):
+    """What the encoder asks of a layout. `...` is [B, S] or [T], however the tokens lie."""
+
+    @property
+    def hidden(self) -> jax.Array:
+        """[..., H], the state that enters the next layer."""
+
+    @property
+    def kept(self) -> jax.Array:
+        """What has been kept so far: [B, S] for padded tokens, the number [B] for packed ones."""
+
+    def skim(self, gate: jax.Array) -> Self:
+        """Drop the tokens whose `gate` [...] is 0. Position 0 is always kept, padding never."""
+
+    def update(self, hidden: jax.Array) -> Self:
+        """Take a layer's output [..., H] for the kept tokens."""
+
+    def first(self) -> jax.Array:
+        """The state of position 0, [B, H]."""
+
+    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
+        """Multi-head attention of the kept tokens over the kept tokens; all [..., heads, head_dim]."""
+
+    def attend_first(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """The same for position 0 alone: query and result are [B, heads, head_dim]."""
 
 
 @jax.tree_util.register_dataclass
@@ -58,15 +90,19 @@ class PaddedTokens:
         """The state of position 0 [B, H]. It is never skimmed, so `hidden` and `forwarded` agree there."""
         return self.hidden[:, 0]
 
+    @property
+    def kept(self) -> jax.Array:
+        return self.keep
+
     def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
         """Multi-head attention over the kept tokens.
 
         Args:
-          query, key, value: [B, S, heads, head_dim].
+          query: [B, Q, heads, head_dim]. key, value: [B, S, heads, head_dim].
           dropout_rate, dropout_key: dropout on the attention weights; no key, no dropout.
 
         Returns:
-          [B, S, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
+          [B, Q, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
         """
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
         scores = scores * (query.shape[-1] ** -0.5)
@@ -76,6 +112,132 @@ class PaddedTokens:
             weights = _softmax(scores, self.keep)
         weights = dropout(weights.astype(value.dtype), dropout_rate, dropout_key)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+    def attend_first(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """`attend` for position 0 alone: query [B, heads, head_dim] -> [B, heads, head_dim]."""
+        return self.attend(query[:, None], key, value, dropout_rate, dropout_key)[:, 0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedTokens:
+    """The kept tokens of a batch, sequence after sequence in one `[T, H]` buffer with nothing in between. For inference.
+
+    T is the layer's capacity, a constant of the compiled program: rows behind the last kept token hold leftovers that nobody
+    reads. Shrinking moves the kept rows together, in their order. The indices come from one running sum a layer.
+
+    hidden: [T, H].
+    lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot.
+    origin: [T] int32, the row that each row's token had at the start.
+    location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
+    history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
+    overflow: bool, some layer kept more than its capacity: every number that comes out is wrong.
+    width: the most tokens of one sequence that attention can see.
+    capacities: (T, width) of the layers still to come; the first is taken by the next `skim`.
+    """
+
+    hidden: jax.Array
+    lengths: jax.Array
+    origin: jax.Array
+    location: jax.Array
+    history: tuple[jax.Array, ...]
+    overflow: jax.Array
+    width: int = dataclasses.field(metadata={"static": True})
+    capacities: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def start(cls, embeddings: jax.Array, lengths: jax.Array, width: int, capacities: tuple[tuple[int, int], ...]) -> "PackedTokens":
+        """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other."""
+        rows = jnp.arange(embeddings.shape[0])
+        overflow = (jnp.sum(lengths) > embeddings.shape[0]) | (jnp.max(lengths) > width)
+        return cls(embeddings, lengths, rows, rows, (), overflow, width, tuple(capacities))
+
+    @property
+    def kept(self) -> jax.Array:
+        return self.lengths
+
+    def skim(self, gate: jax.Array) -> "PackedTokens":
+        """Move the tokens that `gate` [T] keeps together, into the next capacity."""
+        (capacity, width), rest = self.capacities[0], self.capacities[1:]
+        rows = jnp.arange(self.hidden.shape[0])
+        starts = self._starts()
+        first = jnp.zeros(rows.shape, bool).at[starts].set(True, mode="drop")
+        kept = ((gate > 0) | first) & (rows < jnp.sum(self.lengths))
+        before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])  # kept rows before each row
+        lengths = _take(before, starts + self.lengths) - _take(before, starts)
+        # The inverse of `before` on the kept rows: one scatter of integers, then one move of the states.
+        target = jnp.where(kept, before[:-1], capacity)
+        source = jnp.zeros(capacity, jnp.int32).at[target].set(rows, mode="drop")
+        return dataclasses.replace(
+            self,
+            hidden=_take(self.hidden, source),
+            lengths=lengths,
+            origin=_take(self.origin, source),
+            location=self._located(),
+            history=(*self.history, self.hidden),
+            overflow=self.overflow | (before[-1] > capacity) | (jnp.max(lengths) > width),
+            width=width,
+            capacities=rest,
+        )
+
+    def update(self, hidden: jax.Array) -> "PackedTokens":
+        """Take a layer's output [T, H]. Skimmed tokens are no longer here to be touched."""
+        return dataclasses.replace(self, hidden=hidden)
+
+    def first(self) -> jax.Array:
+        """The state of position 0 of each sequence, [B, H]; leftovers in empty slots."""
+        return _take(self.hidden, self._starts())
+
+    def forwarded(self) -> jax.Array:
+        """Each token's state as of the last layer it was kept in, [T at the start, H] (DESIGN section 1.5)."""
+        return _take(jnp.concatenate([*self.history, self.hidden]), self._located())
+
+    def depth(self) -> jax.Array:
+        """How many layers computed each token, [T at the start] int32: all that there is to say about its decisions."""
+        ends = jnp.cumsum(jnp.array([state.shape[0] for state in self.history], jnp.int32))
+        return jnp.searchsorted(ends, self._located(), side="right").astype(jnp.int32)
+
+    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
+        """Multi-head attention within each sequence; all [T, heads, head_dim]."""
+        self._only_inference(dropout_key)
+        rows = jnp.arange(query.shape[0])
+        starts = self._starts()
+        sequence = jnp.repeat(jnp.arange(len(starts)), self.lengths, total_repeat_length=len(rows))
+        attended = attention.attend(self._view(query), self._view(key), self._view(value), self.lengths)
+        flat = attended.reshape(-1, *attended.shape[2:])
+        return _take(flat, sequence * self.width + rows - _take(starts, sequence))
+
+    def attend_first(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """The same for position 0 of each sequence: query [B, heads, head_dim] -> [B, heads, head_dim]."""
+        self._only_inference(dropout_key)
+        return attention.attend(query[:, None], self._view(key), self._view(value), self.lengths)[:, 0]
+
+    def _starts(self) -> jax.Array:
+        """The row of position 0 of each sequence, [B] int32."""
+        return jnp.cumsum(self.lengths, dtype=jnp.int32) - self.lengths
+
+    def _view(self, rows: jax.Array) -> jax.Array:
+        """Rows [T, ...] as [B, width, ...]: each sequence's tokens, then leftovers."""
+        return _take(rows, self._starts()[:, None] + jnp.arange(self.width)[None, :])
+
+    def _located(self) -> jax.Array:
+        """`location` with every token that is still here at its present row."""
+        rows = jnp.arange(self.hidden.shape[0])
+        offset = sum(state.shape[0] for state in self.history)
+        here = jnp.where(rows < jnp.sum(self.lengths), self.origin, len(self.location))
+        return self.location.at[here].set(rows + offset, mode="drop")
+
+    def _only_inference(self, dropout_key: jax.Array | None) -> None:
+        assert dropout_key is None, "packed tokens are for inference: gates there carry no gradient"
+
+
+def _take(values: jax.Array, rows: jax.Array) -> jax.Array:
+    """values[rows]; a row behind the last is the last."""
+    return jnp.take(values, rows, axis=0, mode="clip")
 
 
 def _softmax(scores: jax.Array, keep: jax.Array) -> jax.Array:

@@ -23,7 +23,8 @@ def evaluation_step(graph: nnx.GraphDef) -> EvaluationStep:
     """The jitted step of the models with this graph: deterministic gates, the threshold a run-time value."""
 
     def step(params, batch, threshold):
-        out = nnx.merge(graph, params)(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], threshold=threshold)
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        out = nnx.merge(graph, params)(*inputs, threshold=threshold, only_logits=True)
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
 

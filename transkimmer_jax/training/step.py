@@ -106,10 +106,10 @@ class Trainer:
         config = self.config
         model = nnx.merge(self.graph, params)
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        out = model(*inputs, key=key)
+        out = model(*inputs, key=key, only_logits=True)
         task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
         if self.teacher_graph is not None:
-            teacher_logits = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs).logits)
+            teacher_logits = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs, only_logits=True).logits)
             distill = objectives.distillation_loss(out.logits, teacher_logits, batch["weight"], config.distill.temperature)
             task = (1 - config.distill.weight) * task + config.distill.weight * distill / denominators["weight"]
         kept = jnp.sum(out.keep) / (out.keep.shape[0] * denominators["tokens"])
