@@ -8,6 +8,7 @@ that stands for GELU's error function (tests/analysis/test_flops.py).
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
 """
 
+import dataclasses
 from typing import Any
 
 from transkimmer_jax.models.architecture import Architecture
@@ -42,6 +43,9 @@ def head(arch: Architecture) -> float:
 def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
     """Operations [B] of examples of which layer l computes `kept[l]` tokens.
 
+    The last layer computes position 0 alone, which attends to the tokens kept there: the pooler reads nothing else, in the dense
+    model as in this one.
+
     Args:
       kept: [layers, B] tokens kept by each layer.
       lengths: [B] real tokens of each example; the first predictor sees all of them.
@@ -50,11 +54,25 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
     entering = lengths * 1.0
     for layer in range(arch.num_hidden_layers):
         count = kept[layer]
-        total = total + per_predicted_token(arch) * entering + per_token(arch) * count + per_token_pair(arch) * count * count
+        total = total + per_predicted_token(arch) * entering
+        if layer < arch.num_hidden_layers - 1:
+            total = total + per_token(arch) * count + per_token_pair(arch) * count * count
+        else:
+            total = total + _per_key(arch) * count + _per_query(arch) + per_token_pair(arch) * count
         entering = count
     return total
 
 
 def dense(arch: Architecture, lengths: Array) -> Array:
     """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens."""
-    return lengths * 0.0 + head(arch) + arch.num_hidden_layers * (per_token(arch) * lengths + per_token_pair(arch) * lengths * lengths)
+    return skimmed(dataclasses.replace(arch, skim=None), [lengths] * arch.num_hidden_layers, lengths)
+
+
+def _per_key(arch: Architecture) -> float:
+    """The part of `per_token` that every token needs which is attended to: key and value."""
+    return 2.0 * 2 * arch.hidden_size * arch.hidden_size
+
+
+def _per_query(arch: Architecture) -> float:
+    """The rest of it, which only tokens need whose state is read."""
+    return per_token(arch) - _per_key(arch)

@@ -1,7 +1,14 @@
-"""The attention core of compacted inference: sequences whose tokens form a prefix of a padded view."""
+"""The attention core of compacted inference: sequences whose tokens form a prefix of a padded view.
+
+What is fast differs by machine, so each platform has its form; all compute the same.
+"""
 
 import jax
 import jax.numpy as jnp
+
+# Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches, and larger temporaries cost page
+# faults on top of the memory traffic (W=512: 3.5 times the time).
+_CPU_CHUNK = 4 * 2**20
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -12,11 +19,39 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Arra
       lengths: [B] int32, keys that count.
 
     Returns:
-      [B, Q, heads, head_dim] in the dtype of `value`.
+      [B, Q, heads, head_dim] in the dtype of `value`; finite whatever lies behind the last key, if that is finite.
     """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    scores = scores * (query.shape[-1] ** -0.5)
-    real = (jnp.arange(key.shape[1])[None, :] < lengths[:, None])[:, None, None, :]
-    scores = jnp.where(real, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return jax.lax.platform_dependent(query, key, value, lengths, cpu=_chunked, cuda=_fused, default=_plain)
+
+
+def _plain(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+    # Heads first, so that both products are plain batched ones; the mask added and the division done last, so that the
+    # exponentials are written and read once (on a CPU 5 ms instead of 49 for B=32, W=128, 12 heads of 32).
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    real = jnp.arange(key.shape[2])[None, :] < lengths[:, None]
+    scores = scores + jnp.where(real, 0.0, -1e30)[:, None, None, :]
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    total = jnp.sum(weights, axis=-1)
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (mixed / total[..., None]).astype(value.dtype).transpose(0, 2, 1, 3)
+
+
+def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+    """`_plain`, a few sequences at a time."""
+    batch, queries, heads, _ = query.shape
+    count = max(1, _CPU_CHUNK // (heads * queries * key.shape[1]))
+    if count >= batch:
+        return _plain(query, key, value, lengths)
+    return jax.lax.map(lambda rows: _plain(*(row[None] for row in rows))[0], (query, key, value, lengths), batch_size=count)
+
+
+def _fused(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+    """cuDNN's kernel where it takes the dtype and more than one query."""
+    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
+        return _plain(query, key, value, lengths)
+    count = jnp.full(lengths.shape, query.shape[1], jnp.int32)
+    return jax.nn.dot_product_attention(
+        query, key, value, query_seq_lengths=count, key_value_seq_lengths=jnp.maximum(lengths, 1), implementation="cudnn"
+    )

@@ -47,7 +47,7 @@ class SelfAttention(nnx.Module):
         columns = slice(start * hidden.shape[-1], stop * hidden.shape[-1])
         kernel, bias = self.qkv.kernel[:, columns], self.qkv.bias[columns]  # type: ignore[index]
         dtype = self.qkv.dtype
-        return hidden.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
+        return hidden.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype).reshape((1,) * (hidden.ndim - 1) + (-1,))
 
     def _heads(self, projected: jax.Array) -> list[jax.Array]:
         """[..., n H] as n of [..., heads, head_dim]."""

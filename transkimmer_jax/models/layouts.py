@@ -104,14 +104,21 @@ class PaddedTokens:
         Returns:
           [B, Q, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
         """
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        scores = scores * (query.shape[-1] ** -0.5)
+        # Heads first, so that both products are plain batched ones. The division comes last: the weights, the largest arrays
+        # of the layer, are written and read once.
+        query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+        query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+        counted = self.attention_mask if self.masking == "post_softmax" else self.keep
+        weights = _unnormalized_softmax(scores, counted)
+        total = jnp.sum(weights, axis=-1)
         if self.masking == "post_softmax":
-            weights = _softmax(scores, self.attention_mask) * self.keep[:, None, None, :]
-        else:
-            weights = _softmax(scores, self.keep)
+            weights = weights * self.keep[:, None, None, :]
         weights = dropout(weights.astype(value.dtype), dropout_rate, dropout_key)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
+        # An example without one real token has no key to attend to: zeros, not NaN.
+        mixed = mixed / jnp.where(total > 0, total, 1.0)[..., None]
+        return mixed.astype(value.dtype).transpose(0, 2, 1, 3)
 
     def attend_first(
         self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
@@ -240,17 +247,14 @@ def _take(values: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.take(values, rows, axis=0, mode="clip")
 
 
-def _softmax(scores: jax.Array, keep: jax.Array) -> jax.Array:
-    """Softmax over the kept keys: keep * exp(scores) / sum(keep * exp(scores)), differentiable in `keep`.
+def _unnormalized_softmax(scores: jax.Array, keep: jax.Array) -> jax.Array:
+    """keep * exp(scores - the highest kept score of the row), differentiable in `keep`.
 
     Args:
-      scores: [B, heads, S, S] float32.
+      scores: [B, heads, Q, S] float32.
       keep: [B, S] float32, 0 or 1.
     """
     keep = keep[:, None, None, :]
-    highest = jnp.max(jnp.where(keep > 0, scores, jnp.finfo(jnp.float32).min), axis=-1, keepdims=True)
+    highest = jnp.max(scores + jnp.where(keep > 0, 0.0, -1e30), axis=-1, keepdims=True)
     relative = jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT)
-    unnormalized = keep * jnp.exp(relative)
-    total = jnp.sum(unnormalized, axis=-1, keepdims=True)
-    # An example without one real token has no key to attend to: zeros, not NaN.
-    return unnormalized / jnp.where(total > 0, total, 1.0)
+    return keep * jnp.exp(relative)
