@@ -57,7 +57,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.training import evaluation
-    from transkimmer_jax.training.loop import describe_evaluation
     from transkimmer_jax.weights import huggingface
     from transkimmer_jax.weights.files import read_config, resolve
 
@@ -87,7 +86,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     if task.num_labels != model.arch.num_labels:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
-    tokenizer = pipeline.load_tokenizer(folder)
+    tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     threshold = args.threshold if args.threshold is not None else (model.arch.skim.threshold if model.arch.skim else 0.0)
     graph, params = nnx.split(model)
     step = evaluation.evaluation_step(graph)
@@ -107,7 +106,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             tokenizer.pad_token_id,
         )
         evaluations[name] = evaluation.evaluate(step, params, batches, examples.labels, task, model.arch, threshold, f"evaluating {name}")
-    result = describe_evaluation(task, evaluations) | {
+    result = evaluation.describe(task, evaluations) | {
         "task": task.name, "model": args.model, "threshold": threshold, "device": jax.devices()[0].device_kind,
     }  # fmt: skip
     if args.json:

@@ -19,3 +19,7 @@ class DataError(TranskimmerError):
 
 class TrainingError(TranskimmerError):
     """A run that cannot start or go on: a foreign workdir, gradients that are not finite, a full disk."""
+
+
+class InferenceError(TranskimmerError):
+    """Texts that cannot be answered, or answers that are not numbers."""

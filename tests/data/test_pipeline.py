@@ -29,7 +29,7 @@ def tokenized(lengths):
     ids = [100 * example + position for example, length in enumerate(lengths) for position in range(length)]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     labels = np.arange(len(lengths), dtype=np.int32)
-    return TokenizedExamples(np.asarray(ids, np.int32), np.ones(len(ids), np.int8), offsets, labels)
+    return TokenizedExamples(np.asarray(ids, np.int32), np.ones(len(ids), np.int8), offsets, labels, np.zeros(len(labels), bool))
 
 
 def assert_padding_only_beyond_length(batch, lengths):
@@ -203,3 +203,10 @@ def test_tokenizers_that_cannot_be_loaded(tokenizer_folder, tmp_path):
         with pytest.raises(CheckpointError, match=says) as error:
             load_tokenizer(folder)
         assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tokenizer_of_another_vocabulary(tokenizer_folder):
+    size = len(load_tokenizer(tokenizer_folder))
+    load_tokenizer(tokenizer_folder, size)
+    with pytest.raises(CheckpointError, match=f"ids up to {size - 1}, but the model's vocabulary has {size - 1} entries"):
+        load_tokenizer(tokenizer_folder, size - 1)

@@ -58,13 +58,13 @@ def training_step(**changes):
 def test_every_parameter_receives_a_gradient(masking, coefficient):
     """No leaf is cut off: the task loss alone reaches every predictor too (through the attention of kept tokens).
 
-    Whole leaves only: rows of unused words and positions, and the keys' third of the joint bias (softmax does not
+    Whole leaves only: rows of unused words and positions, and the keys' half of the joint bias (softmax does not
     see a shift of all scores), have gradient 0 by nature.
     """
     gradients, _ = training_step(skim=dataclasses.replace(ARCH.skim, attention_masking=masking))(coefficient)
     leaves = jax.tree_util.tree_leaves_with_path(gradients)
-    # 3 tables and a norm; 12 leaves a layer and 8 a predictor; pooler and classifier.
-    assert len(leaves) == 5 + LAYERS * (12 + 8) + 4
+    # 3 tables and a norm; 14 leaves a layer and 8 a predictor; pooler and classifier.
+    assert len(leaves) == 5 + LAYERS * (14 + 8) + 4
     for path, leaf in leaves:
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
         assert float(jnp.abs(leaf).max()) > 1e-7, jax.tree_util.keystr(path)

@@ -28,7 +28,7 @@ class Setting:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.labels = rng.integers(0, 3, COUNT).astype(np.int32)
         ids = rng.integers(1, CONFIG["vocab_size"], offsets[-1]).astype(np.int32)
-        self.examples = pipeline.TokenizedExamples(ids, np.zeros(len(ids), np.int8), offsets, self.labels)
+        self.examples = pipeline.TokenizedExamples(ids, np.zeros(len(ids), np.int8), offsets, self.labels, np.zeros(len(self.labels), bool))
         model = TranskimmerForSequenceClassification.from_pretrained(write_checkpoint(folder, random_tensors(CONFIG, predictor_size=24)))
         self.arch = model.arch
         graph, self.params = nnx.split(model)

@@ -60,7 +60,7 @@ def test_result(config, finished):
 def test_it_learns_and_skims(finished):
     result = result_of(finished)
     assert result["value"] > 0.9
-    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
+    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.85 * 1.05, "the budget"
     assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
 
 
@@ -78,7 +78,7 @@ def test_records(finished):
         for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1")
     }  # fmt: skip
     assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
-    assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
+    assert training[-1]["target"] == pytest.approx(0.85, rel=1e-6)
     best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
     assert best["validation/accuracy"] == result_of(finished)["value"]
 
@@ -239,7 +239,7 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
 
 
 def rank(skim, accuracy, flops_share, kept_tokens):
-    evaluated = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share)
+    evaluated = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
     run = types.SimpleNamespace(
         config=configs.Config(skim=skim), task=types.SimpleNamespace(primary_metric="accuracy")
     )  # what the rank depends on

@@ -44,7 +44,7 @@ def first_update(config, params, gradients):
 
 def test_decay_mask(params):
     """The matrices and the embedding tables, by name; no bias and no LayerNorm, the predictors' included."""
-    layer = ["attention/qkv", "attention/out", "up", "down"]
+    layer = ["attention/query", "attention/key_value", "attention/out", "up", "down"]
     matrices = [f"encoder/layers/{index}/{name}" for index in range(LAYERS) for name in layer]
     matrices += [f"encoder/predictors/{index}/{name}" for index in range(LAYERS) for name in ("dense", "decision")]
     decayed = {f"{name}/kernel" for name in [*matrices, "pooler", "classifier"]}

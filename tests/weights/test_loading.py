@@ -30,14 +30,15 @@ def leaf(model, path):
 def assert_holds(model, tensors):
     """Spot checks in every kind of parameter, written out here so that a wrong name table cannot agree with itself."""
     layer = "bert.encoder.layer.1"
-    qkv = [tensors[f"{layer}.attention.self.{part}.weight"].T for part in ("query", "key", "value")]
+    key_value = [tensors[f"{layer}.attention.self.{part}.weight"].T for part in ("key", "value")]
     expected = {
         "embeddings.word.embedding": tensors["bert.embeddings.word_embeddings.weight"],
         "embeddings.position.embedding": tensors["bert.embeddings.position_embeddings.weight"],
         "embeddings.token_type.embedding": tensors["bert.embeddings.token_type_embeddings.weight"],
         "embeddings.norm.scale": tensors["bert.embeddings.LayerNorm.weight"],
         "embeddings.norm.bias": tensors["bert.embeddings.LayerNorm.bias"],
-        "encoder.layers.1.attention.qkv.kernel": np.concatenate(qkv, axis=1),
+        "encoder.layers.1.attention.query.kernel": tensors[f"{layer}.attention.self.query.weight"].T,
+        "encoder.layers.1.attention.key_value.kernel": np.concatenate(key_value, axis=1),
         "encoder.layers.1.attention_norm.scale": tensors[f"{layer}.attention.output.LayerNorm.weight"],
         "encoder.layers.1.output_norm.bias": tensors[f"{layer}.output.LayerNorm.bias"],
         "encoder.layers.1.up.kernel": tensors[f"{layer}.intermediate.dense.weight"].T,

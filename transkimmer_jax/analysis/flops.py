@@ -27,6 +27,16 @@ def per_token_pair(arch: Architecture) -> float:
     return 2.0 * 2 * arch.hidden_size
 
 
+def per_key(arch: Architecture) -> float:
+    """The part of `per_token` that every token needs which is attended to: key and value."""
+    return 2.0 * 2 * arch.hidden_size * arch.hidden_size
+
+
+def per_query(arch: Architecture) -> float:
+    """The rest of it, which only tokens need whose state is read."""
+    return per_token(arch) - per_key(arch)
+
+
 def per_predicted_token(arch: Architecture) -> float:
     """Operations of one skim predictor for each token that enters it; 0 for a dense model."""
     if arch.skim is None:
@@ -58,7 +68,7 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
         if layer < arch.num_hidden_layers - 1:
             total = total + per_token(arch) * count + per_token_pair(arch) * count * count
         else:
-            total = total + _per_key(arch) * count + _per_query(arch) + per_token_pair(arch) * count
+            total = total + per_key(arch) * count + per_query(arch) + per_token_pair(arch) * count
         entering = count
     return total
 
@@ -66,13 +76,3 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
 def dense(arch: Architecture, lengths: Array) -> Array:
     """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens."""
     return skimmed(dataclasses.replace(arch, skim=None), [lengths] * arch.num_hidden_layers, lengths)
-
-
-def _per_key(arch: Architecture) -> float:
-    """The part of `per_token` that every token needs which is attended to: key and value."""
-    return 2.0 * 2 * arch.hidden_size * arch.hidden_size
-
-
-def _per_query(arch: Architecture) -> float:
-    """The rest of it, which only tokens need whose state is read."""
-    return per_token(arch) - _per_key(arch)

@@ -33,6 +33,7 @@ class TokenizedExamples:
     token_type_ids: np.ndarray  # [tokens] int8
     offsets: np.ndarray  # [N + 1] int64
     labels: np.ndarray  # [N] int32 or float32
+    truncated: np.ndarray  # [N] bool: the text was longer
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,11 +44,14 @@ class TokenizedExamples:
         return np.diff(self.offsets)
 
 
-def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder or hub id.
 
+    Args:
+      vocab_size: rows of the model's embedding table, to be checked against.
+
     Raises:
-      CheckpointError: none there, one that cannot be loaded, or one that cannot pad.
+      CheckpointError: none there, one that cannot be loaded, one that cannot pad, or one with ids that the model has no row for.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -59,6 +63,9 @@ def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"no tokenizer in {folder}: tokenizer.json or a vocabulary file is missing")
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"the tokenizer in {folder} has no padding token: set pad_token in its tokenizer_config.json")
+    highest = max(tokenizer.get_vocab().values())
+    if vocab_size is not None and highest >= vocab_size:
+        raise CheckpointError(f"the tokenizer in {folder} has ids up to {highest}, but the model's vocabulary has {vocab_size} entries")
     return tokenizer
 
 
@@ -73,7 +80,7 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     if max_length < special:
         raise DataError(f"data.max_length={max_length} does not hold the {special} special tokens of an example")
-    input_ids, token_type_ids, lengths = [], [], []
+    input_ids, token_type_ids, lengths, truncated = [], [], [], []
     with tqdm(total=len(examples), desc="tokenizing", unit=" examples", disable=len(examples) <= _PROGRESS_BAR_FROM) as bar:
         for start in range(0, len(examples), _TOKENIZE_CHUNK):
             chunk = slice(start, start + _TOKENIZE_CHUNK)
@@ -85,6 +92,9 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
                 return_attention_mask=False,
             )
             lengths += [len(ids) for ids in encoded["input_ids"]]
+            # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
+            cut = [bool(one.overflowing) for one in encoded.encodings] if encoded.is_fast else np.array(lengths[chunk]) == max_length
+            truncated += list(cut)
             input_ids.append(_flat(encoded["input_ids"], np.int32))
             if "token_type_ids" in encoded:
                 token_type_ids.append(_flat(encoded["token_type_ids"], np.int8))
@@ -96,6 +106,7 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         np.concatenate(token_type_ids),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         examples.labels,
+        np.array(truncated, bool),
     )
 
 

@@ -1,6 +1,7 @@
 """BERT's embeddings (Devlin et al., 2019). Its layers are `encoder.EncoderLayer` as they stand."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
@@ -22,5 +23,10 @@ class BertEmbeddings(nnx.Module):
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:
         """input_ids, token_type_ids [...], positions [...] or [1, S] for all alike -> [..., H]."""
-        embedded = self.word(input_ids) + self.token_type(token_type_ids) + self.position(positions)
+        embedded = self._rows(self.word, input_ids) + self._rows(self.token_type, token_type_ids) + self._rows(self.position, positions)
         return dropout(self.norm(embedded), self.dropout_rate, key)
+
+    def _rows(self, table: nnx.Embed, index: jax.Array) -> jax.Array:
+        # nnx.Embed writes NaN for an index outside the table, and on a CPU its test of every element takes longer than the
+        # copy. Here such an index reads the last row; `data.pipeline.load_tokenizer` refuses a tokenizer that can give one.
+        return jnp.take(table.embedding[...], index, axis=0, mode="clip").astype(table.dtype)  # type: ignore[index]

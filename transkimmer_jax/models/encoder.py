@@ -22,38 +22,28 @@ class Gate(Protocol):
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention. Query, key and value come from one product with a [H, 3H] kernel."""
+    """Multi-head self-attention. Key and value come from one product; the query has its own, as the last layer needs it for
+    position 0 alone."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(arch.initializer_range)
         self.num_heads = arch.num_attention_heads
         self.dropout_rate = arch.attention_dropout
-        self.qkv = nnx.Linear(arch.hidden_size, 3 * arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.query = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.key_value = nnx.Linear(arch.hidden_size, 2 * arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False) -> jax.Array:
         """[..., H] for every token, or [B, H] for position 0 alone."""
-        if only_first:
-            (query,) = self._heads(self._project(tokens.first(), 0, 1))
-            key_, value = self._heads(self._project(tokens.hidden, 1, 3))
-            attended = tokens.attend_first(query, key_, value, self.dropout_rate, key)
-        else:
-            query, key_, value = self._heads(self.qkv(tokens.hidden))
-            attended = tokens.attend(query, key_, value, self.dropout_rate, key)
+        keys, values = (self._heads(part) for part in jnp.split(self.key_value(tokens.hidden), 2, axis=-1))
+        query = self._heads(self.query(tokens.first() if only_first else tokens.hidden))
+        attend = tokens.attend_first if only_first else tokens.attend
+        attended = attend(query, keys, values, self.dropout_rate, key)
         return self.out(attended.reshape(*attended.shape[:-2], -1))
 
-    def _project(self, hidden: jax.Array, start: int, stop: int) -> jax.Array:
-        """Parts `start` to `stop` of query, key and value."""
-        columns = slice(start * hidden.shape[-1], stop * hidden.shape[-1])
-        kernel, bias = self.qkv.kernel[:, columns], self.qkv.bias[columns]  # type: ignore[index]
-        dtype = self.qkv.dtype
-        return hidden.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype).reshape((1,) * (hidden.ndim - 1) + (-1,))
-
-    def _heads(self, projected: jax.Array) -> list[jax.Array]:
-        """[..., n H] as n of [..., heads, head_dim]."""
-        size = self.qkv.in_features
-        parts = jnp.split(projected, projected.shape[-1] // size, axis=-1)
-        return [part.reshape(*part.shape[:-1], self.num_heads, size // self.num_heads) for part in parts]
+    def _heads(self, projected: jax.Array) -> jax.Array:
+        """[..., H] as [..., heads, head_dim]."""
+        return projected.reshape(*projected.shape[:-1], self.num_heads, projected.shape[-1] // self.num_heads)
 
 
 class EncoderLayer(nnx.Module):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.data.pipeline import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, compute_metrics
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture
 
 # (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
@@ -38,7 +39,7 @@ class SplitEvaluation:
     metrics: the task's metrics. kept_per_layer: share of the real tokens that each layer computed. kept_tokens: its mean.
     flops_vs_padded, flops_vs_unpadded: how many times fewer FLOPs than the dense model on every example padded to the
     task's length, or not padded at all; predictors counted (DESIGN section 2).
-    flops_share: 1 / flops_vs_unpadded.
+    flops_share: 1 / flops_vs_unpadded. predictions: what all this was computed from.
     """
 
     metrics: dict[str, float]
@@ -47,19 +48,11 @@ class SplitEvaluation:
     kept_per_layer: list[float]
     flops_vs_padded: float
     flops_vs_unpadded: float
+    predictions: Predictions = dataclasses.field(repr=False, compare=False)
 
     @property
     def flops_share(self) -> float:
         return 1.0 / self.flops_vs_unpadded
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Every example of a split in its own order: logits [N, num_labels], kept [layers, N], lengths [N]."""
-
-    logits: np.ndarray
-    kept: np.ndarray
-    lengths: np.ndarray
 
 
 def predict(
@@ -111,4 +104,20 @@ def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Ar
         kept_per_layer=[float(share) for share in per_layer],
         flops_vs_padded=float(padded / used),
         flops_vs_unpadded=float(flops.dense(arch, lengths).sum() / used),
+        predictions=predictions,
     )
+
+
+def describe(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
+    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
+    first = next(iter(evaluations.values()))
+    return {
+        "metric": task.primary_metric,
+        "value": first.metrics[task.primary_metric],
+        "metrics": {name: split.metrics for name, split in evaluations.items()},
+        "examples": {name: split.examples for name, split in evaluations.items()},
+        "kept_tokens": first.kept_tokens,
+        "kept_per_layer": first.kept_per_layer,
+        "flops_vs_padded": first.flops_vs_padded,
+        "flops_vs_unpadded": first.flops_vs_unpadded,
+    }

@@ -24,6 +24,7 @@ from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.pipeline import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, get_task
 from transkimmer_jax.errors import CheckpointError, TrainingError
+from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.checkpoints import Checkpoints
@@ -104,7 +105,7 @@ class _Run:
         limit = self.model.arch.max_position_embeddings
         if self.task.max_length > limit:
             raise CheckpointError(f"data.max_length={self.task.max_length} is more than the {limit} positions of {config.model.pretrained}")
-        self.tokenizer = pipeline.load_tokenizer(folder)
+        self.tokenizer = pipeline.load_tokenizer(folder, self.model.arch.vocab_size)
         pad_id = self.tokenizer.pad_token_id
         tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
         self.splits = {
@@ -237,8 +238,12 @@ class _Run:
             },
         )  # fmt: skip
         first = next(iter(evaluations.values()))
+        if model.arch.skim is not None:
+            # So that an engine starts with ladders that fit (DESIGN section 4).
+            seen = first.predictions
+            Calibration.of(seen.lengths, seen.kept, self.config.skim.threshold).save(self.workdir / "model")
         result = {
-            **describe_evaluation(self.task, evaluations),
+            **evaluation.describe(self.task, evaluations),
             "task": self.task.name,
             "steps": self.total_steps,
             "best_step": best_step,
@@ -273,21 +278,6 @@ def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassificati
         hidden_dropout=model.hidden_dropout,
         attention_dropout=model.attention_dropout,
     )
-
-
-def describe_evaluation(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
-    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
-    first = next(iter(evaluations.values()))
-    return {
-        "metric": task.primary_metric,
-        "value": first.metrics[task.primary_metric],
-        "metrics": {name: split.metrics for name, split in evaluations.items()},
-        "examples": {name: split.examples for name, split in evaluations.items()},
-        "kept_tokens": first.kept_tokens,
-        "kept_per_layer": first.kept_per_layer,
-        "flops_vs_padded": first.flops_vs_padded,
-        "flops_vs_unpadded": first.flops_vs_unpadded,
-    }
 
 
 def _scalars(evaluations: dict[str, SplitEvaluation]) -> dict[str, float]:

@@ -83,7 +83,8 @@ def bert_table(arch: Architecture) -> list[Row]:
     rows += norm(("embeddings", "norm"), "embeddings.LayerNorm")
     for index in range(arch.num_hidden_layers):
         ours, theirs = ("encoder", "layers", index), f"encoder.layer.{index}"
-        rows += linear((*ours, "attention", "qkv"), *(f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")))
+        rows += linear((*ours, "attention", "query"), f"{theirs}.attention.self.query")
+        rows += linear((*ours, "attention", "key_value"), f"{theirs}.attention.self.key", f"{theirs}.attention.self.value")
         rows += linear((*ours, "attention", "out"), f"{theirs}.attention.output.dense")
         rows += norm((*ours, "attention_norm"), f"{theirs}.attention.output.LayerNorm")
         rows += linear((*ours, "up"), f"{theirs}.intermediate.dense")
