@@ -15,7 +15,7 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 
 TRAIN_PY = pathlib.Path(__file__).resolve().parents[2] / "train.py"
 TINY = CONFIG | {
-    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
     "id2label": {"0": "neg", "1": "pos"},
 }  # fmt: skip
 FILLERS = ["a", "b", "c", "film", "the", "is"]
@@ -48,7 +48,7 @@ def write_jsonl(path, records):
 def make_config(checkpoint, train_file, validation_file):
     return Config(
         model=ModelConfig(pretrained=str(checkpoint)),
-        skim=SkimConfig(target=0.85, initial_bias=2.0, warmup=0.1, anneal=0.4),
+        skim=SkimConfig(target=0.7, initial_bias=2.0, warmup=0.1, anneal=0.4),
         data=DataConfig(
             task="files", train_file=str(train_file), validation_file=str(validation_file), max_length=12, length_buckets=(12,),
             batch_size=16, eval_batch_size=16,

@@ -52,7 +52,7 @@ def test_result(config, finished):
     }  # fmt: skip
     assert result["task"] == "files" and result["metric"] == "accuracy"
     assert result["value"] == result["metrics"]["validation"]["accuracy"] and result["examples"] == {"validation": 40}
-    assert result["kept_tokens"] == pytest.approx(np.mean(result["kept_per_layer"]), rel=1e-12) and len(result["kept_per_layer"]) == 2
+    assert result["kept_tokens"] == pytest.approx(np.mean(result["kept_per_layer"]), rel=1e-12) and len(result["kept_per_layer"]) == 3
     assert result["steps"] == 60 and result["best_step"] in (20, 40, 60) and result["seed"] == 0 and result["seconds"] > 0
     assert result["device"] == jax.devices()[0].device_kind and result["pretrained"] == config.model.pretrained
 
@@ -60,7 +60,7 @@ def test_result(config, finished):
 def test_it_learns_and_skims(finished):
     result = result_of(finished)
     assert result["value"] > 0.9
-    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.85 * 1.05, "the budget"
+    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
     assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
 
 
@@ -75,10 +75,10 @@ def test_records(finished):
     assert set(training[0]) == {"step", "loss", "task_loss", "share", "kept_tokens", "coefficient", "target", "grad_norm"}
     assert set(evaluated[0]) == {"step"} | {
         f"validation/{name}"
-        for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1")
+        for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1", "kept_layer_2")
     }  # fmt: skip
     assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
-    assert training[-1]["target"] == pytest.approx(0.85, rel=1e-6)
+    assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
     best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
     assert best["validation/accuracy"] == result_of(finished)["value"]
 

@@ -1,0 +1,375 @@
+"""Answers at the price of the tokens that are kept: `SkimEngine`.
+
+Texts are tokenised, sorted by length and packed into batches of near equal numbers of tokens. Each batch runs the rung of
+its bucket's ladder that is likely to be cheapest, and climbs where it overflows; so answers are exact whatever was calibrated.
+"""
+
+import collections
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from transkimmer_jax.data import pipeline
+from transkimmer_jax.data.pipeline import TokenizedExamples
+from transkimmer_jax.data.sources import Examples
+from transkimmer_jax.errors import DataError, InferenceError
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.programs import PackedBatch, Programs, use_compilation_cache
+from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.weights import huggingface
+from transkimmer_jax.weights.files import read_config, resolve
+
+Text = str | tuple[str, str]
+
+_CALIBRATION_TEXTS = 512
+_IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
+_STREAM_WINDOW = 4096  # texts sorted together
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the engine says of one text.
+
+    label: the class with the highest logit; for regression the value. logits: [num_labels] float32. probabilities: of each
+    class by name; None for regression. tokens: of the text as the model read it. kept: share of them that the layers computed,
+    averaged over layers. truncated: the text was longer than the model reads.
+    """
+
+    label: str | float
+    logits: np.ndarray
+    probabilities: dict[str, float] | None
+    tokens: int
+    kept: float
+    truncated: bool
+
+
+@dataclasses.dataclass
+class Statistics:
+    """What an engine has done so far: examples and batches answered, runs that overflowed, texts cut."""
+
+    examples: int = 0
+    batches: int = 0
+    overflows: int = 0
+    truncated: int = 0
+
+
+class SkimEngine:
+    """Compacted inference over texts or token ids. Load with `from_pretrained`.
+
+    Args:
+      model: a sequence classifier, skimming or dense.
+      tokenizer: a Hugging Face tokenizer; None where only token ids are given.
+      label_names: of the classes; None for regression.
+      max_length: tokens read of a text; None: as many as the model has positions.
+      pairs: whether texts come in pairs; None: either.
+      calibration: how many tokens are kept of typical texts; None: an assumption, until `calibrate` is called.
+      batch_tokens: tokens of a batch on each device; the default suits a CPU, and accelerators get four times as many.
+      batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length.
+      devices: None: all local ones, each of which computes batches of its own.
+      threshold: of the gates; None takes the checkpoint's.
+      depths: also report how many layers computed each token.
+
+    Raises:
+      CheckpointError: a model that cannot be compacted.
+    """
+
+    def __init__(
+        self,
+        model: TranskimmerForSequenceClassification,
+        tokenizer: Any = None,
+        *,
+        label_names: Sequence[str] | None = None,
+        max_length: int | None = None,
+        pairs: bool | None = None,
+        calibration: Calibration | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        devices: list[jax.Device] | None = None,
+        threshold: float | None = None,
+        depths: bool = False,
+    ):
+        model.require_compactable()
+        use_compilation_cache()
+        self.arch, self._tokenizer = model.arch, tokenizer
+        self.label_names = None if label_names is None else tuple(label_names)
+        self.max_length = min(max_length or self.arch.max_position_embeddings, self.arch.max_position_embeddings)
+        self._pairs = pairs
+        self.threshold = threshold if threshold is not None else (self.arch.skim.threshold if self.arch.skim else 0.0)
+        devices = devices or jax.local_devices()
+        on_cpu = devices[0].platform == "cpu"
+        self._granule = 8 if on_cpu else 64
+        if batch_tokens is None and batch_size is None:
+            batch_tokens = 4096 if on_cpu else 16384
+        self.buckets = buckets(batch_tokens, batch_size, self.max_length)
+        self.programs = Programs(model, devices, depths)
+        self.statistics = Statistics()
+        self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
+        self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
+        # Share of overflows of late, by bucket, rung and threshold.
+        self._overflow_rate: dict[tuple[Bucket, int, float], float] = collections.defaultdict(float)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike, *, dtype: str | None = None, dense: bool | None = None, **options: Any
+    ) -> "SkimEngine":
+        """An engine for a model folder (or hub id), calibrated if the folder holds a calibration.
+
+        Args:
+          folder: what training, or `save_pretrained`, has written.
+          dtype: 'float32' or 'bfloat16' for weights and matrix products; norms, softmax and decisions stay float32.
+          dense: True leaves skimming out; None does where the checkpoint holds no predictors.
+          **options: arguments of `SkimEngine`.
+
+        Raises:
+          CheckpointError: a folder that is not a checkpoint, or one that cannot be compacted.
+        """
+        path = resolve(os.fspath(folder))
+        saved = read_config(path)
+        task = saved.get("task", {})
+        model = huggingface.load(path, dense=dense, compute_dtype=dtype)
+        if dtype is not None:
+            model = cast(model)
+        if saved.get("problem_type") == "regression":
+            options.setdefault("label_names", None)
+        else:
+            names = saved.get("id2label", {})
+            options.setdefault("label_names", [names.get(str(index), f"LABEL_{index}") for index in range(model.arch.num_labels)])
+        options.setdefault("max_length", task.get("max_length"))
+        options.setdefault("pairs", len(task["text_columns"]) == 2 if "text_columns" in task else None)
+        options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
+        return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
+
+    def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:
+        """Answers in the order of `texts`: strings, or pairs of strings. None for none.
+
+        Raises:
+          DataError: something that is not a string or a pair, or the other of the two than the model was trained on.
+          InferenceError: logits that are not finite numbers.
+        """
+        if not len(texts):
+            return []
+        tokenized, truncated = self._tokenize(texts)
+        return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
+
+    def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = _STREAM_WINDOW) -> Iterator[Answer]:
+        """Answers in the order of `texts`, while they are still coming: `window` of them are sorted and answered together."""
+        stream = iter(texts)
+        while chunk := list(itertools.islice(stream, window)):
+            yield from self.predict(chunk, threshold=threshold, progress=False)
+
+    def predict_tokenized(self, examples: TokenizedExamples, *, threshold: float | None = None, progress: bool = False) -> Predictions:
+        """Logits and kept tokens of token ids without padding, in their order. Labels are not read.
+
+        Raises:
+          InferenceError: an example longer than `max_length`, or logits that are not finite.
+        """
+        threshold = self.threshold if threshold is None else float(threshold)
+        lengths = examples.lengths
+        if len(lengths) and lengths.max() > self.max_length:
+            raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
+        plan = self._plan(lengths)
+        logits = np.zeros((len(lengths), self.arch.num_labels), np.float32)
+        kept = np.zeros((self.arch.num_hidden_layers, len(lengths)), np.int32)
+        depths: list[np.ndarray] | None = None
+        with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
+            for group, answers in self._run(examples, plan, threshold):
+                for device, rows in enumerate(group):
+                    logits[rows] = answers["logits"][device, : len(rows)]
+                    kept[:, rows] = answers["kept"][device][:, : len(rows)]
+                    if "depth" in answers:
+                        depths = depths or [np.zeros(0, np.int32)] * len(lengths)
+                        ends = np.cumsum(lengths[rows])
+                        for row, depth in zip(rows, np.split(answers["depth"][device], ends), strict=False):
+                            depths[row] = depth
+                    bar.update(len(rows))
+        wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(wrong):
+            raise InferenceError(f"the logits of example {wrong[0]} and {len(wrong) - 1} others are not finite: the weights are damaged")
+        return Predictions(logits, kept, lengths, depths)
+
+    def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
+        """Learn from a sample of texts how many tokens to expect, and build the ladders anew; the texts' kept tokens are exact.
+
+        Save it by `calibration.save(folder)`.
+        """
+        examples = texts if isinstance(texts, TokenizedExamples) else self._tokenize(texts[:_CALIBRATION_TEXTS])[0]
+        threshold = self.threshold if threshold is None else float(threshold)
+        predictions = self.predict_tokenized(examples, threshold=threshold)
+        self.calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
+        self._ladders.clear()
+        self._overflow_rate.clear()
+        return self.calibration
+
+    def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
+        """The schedules in use for a bucket, cheapest first."""
+        if bucket not in self._ladders:
+            self._ladders[bucket] = ladder(bucket, self.arch, self.calibration, self._granule)
+        return self._ladders[bucket]
+
+    def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
+        """Compile ahead of time every program that texts of these lengths (None: of any) can need."""
+        used = [bucket for bucket in self.buckets if lengths is None or self._bucket_used(bucket, lengths)]
+        self.programs.compile([schedule for bucket in used for schedule in self.ladder(bucket)], progress)
+
+    def _bucket_used(self, bucket: Bucket, lengths: Sequence[int]) -> bool:
+        return any(self._bucket(length) is bucket for length in set(lengths))
+
+    def _bucket(self, length: int) -> Bucket:
+        return next(bucket for bucket in self.buckets if length <= bucket.width)
+
+    def _plan(self, lengths: np.ndarray) -> list[tuple[Bucket, np.ndarray]]:
+        """Batches of neighbours by length: (the bucket of the longest, its examples' positions)."""
+        order = np.argsort(lengths, kind="stable")
+        plan: list[tuple[Bucket, np.ndarray]] = []
+        start, tokens = 0, 0
+        for end, row in enumerate(order):
+            length = int(lengths[row])
+            if end > start and not self._bucket(length).holds(end + 1 - start, tokens + length, length):
+                plan.append((self._bucket(int(lengths[order[end - 1]])), order[start:end]))
+                start, tokens = end, 0
+            tokens += length
+        if len(order):
+            plan.append((self._bucket(int(lengths[order[-1]])), order[start:]))
+        return plan
+
+    def _run(
+        self, examples: TokenizedExamples, plan: list[tuple[Bucket, np.ndarray]], threshold: float
+    ) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
+        """The answers of all batches, in groups of one batch a device."""
+        empty = np.zeros(0, np.int64)
+        started: collections.deque[_Started] = collections.deque()
+        for start in range(0, len(plan), self.programs.device_count):
+            members = plan[start : start + self.programs.device_count]
+            bucket = max((bucket for bucket, _ in members), key=lambda bucket: bucket.width)
+            group = [rows for _, rows in members] + [empty] * (self.programs.device_count - len(members))
+            packed = [_pack(examples, rows, bucket) for rows in group]
+            rung = self._first_rung(bucket, threshold)
+            started.append(_Started(bucket, group, packed, rung, self.programs.run(self.ladder(bucket)[rung], packed, threshold)))
+            if len(started) >= _IN_FLIGHT:
+                yield self._finish(started.popleft(), threshold)
+        while started:
+            yield self._finish(started.popleft(), threshold)
+
+    def _first_rung(self, bucket: Bucket, threshold: float) -> int:
+        """The rung with the least expected cost, by how often each has overflowed of late."""
+        rungs = self.ladder(bucket)
+        costs = [schedule.flops(self.arch) for schedule in rungs]
+        expected = costs[-1]
+        best = len(rungs) - 1
+        for rung in reversed(range(len(rungs) - 1)):
+            cost = costs[rung] + self._overflow_rate[bucket, rung, threshold] * expected
+            if cost <= expected:
+                best, expected = rung, cost
+        return best
+
+    def _finish(self, run: "_Started", threshold: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Wait for a started group, and climb until nothing overflows."""
+        rungs, rung, answers = self.ladder(run.bucket), run.rung, run.answers
+        self.statistics.batches += sum(len(rows) > 0 for rows in run.group)
+        self.statistics.examples += sum(len(rows) for rows in run.group)
+        while True:
+            arrays = jax.device_get(answers)
+            overflowed = bool(arrays["overflow"].any())
+            # A slow forgetting, so that one odd batch does not send all that follow to a dearer rung.
+            key = (run.bucket, rung, threshold)
+            self._overflow_rate[key] += 0.2 * (overflowed - self._overflow_rate[key])
+            if not overflowed:
+                return run.group, arrays
+            self.statistics.overflows += 1
+            known = [_exact(kept, rungs[rung]) for kept in arrays["kept"]]
+            rung = next(higher for higher in range(rung + 1, len(rungs)) if all(rungs[higher].fits(kept) for kept in known))
+            answers = self.programs.run(rungs[rung], run.packed, threshold)
+
+    def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
+        """Checked and tokenised; and which texts were cut, [N] bool."""
+        if self._tokenizer is None:
+            raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
+        pairs = [_is_pair(number, text) for number, text in enumerate(texts)]
+        expected = pairs[0] if self._pairs is None else self._pairs
+        wrong = next((number for number, pair in enumerate(pairs) if pair != expected), None)
+        if wrong is not None:
+            found, wanted = ("a pair", "single texts") if pairs[wrong] else ("a single text", "pairs")
+            raise DataError(f"text {wrong} is {found}, expected {wanted}")
+        # Either every text is a string or every text is a pair, which the checker cannot see.
+        first: list[Any] = [text[0] if expected else text for text in texts]
+        second: list[Any] | None = [text[1] for text in texts] if expected else None
+        tokenized = pipeline.tokenize(Examples(first, second, np.zeros(len(texts), np.int32)), self._tokenizer, self.max_length)
+        return tokenized, tokenized.truncated
+
+    def _answers(self, predictions: Predictions, truncated: np.ndarray) -> list[Answer]:
+        self.statistics.truncated += int(truncated.sum())
+        answers = []
+        for number, logits in enumerate(predictions.logits):
+            probabilities: dict[str, float] | None = None
+            if self.label_names is None and self.arch.num_labels == 1:
+                label: str | float = float(logits[0])
+            else:
+                names = self.label_names or tuple(f"LABEL_{index}" for index in range(self.arch.num_labels))
+                exponentials = np.exp(logits - logits.max())
+                probabilities = dict(zip(names, (exponentials / exponentials.sum()).tolist(), strict=True))
+                label = names[int(logits.argmax())]
+            length = int(predictions.lengths[number])
+            kept = float(predictions.kept[:, number].mean() / length)
+            answers.append(Answer(label, logits, probabilities, length, kept, bool(truncated[number])))
+        return answers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Started:
+    """A program that runs: on one batch a device, `group` their examples."""
+
+    bucket: Bucket
+    group: list[np.ndarray]
+    packed: list[PackedBatch]
+    rung: int
+    answers: dict[str, jax.Array]
+
+
+def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:
+    """The model with its weights stored in the dtype it computes in: norms, decisions and classifier stay float32."""
+    graph, params = nnx.split(model)
+
+    def stored(path, leaf):
+        name = jax.tree_util.keystr(path)
+        return leaf if any(part in name for part in ("norm", "decision", "classifier")) else leaf.astype(model.arch.dtype)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(stored, params))
+
+
+def _pack(examples: TokenizedExamples, rows: np.ndarray, bucket: Bucket) -> PackedBatch:
+    """The examples at `rows` in a row."""
+    ids, types = np.zeros(bucket.tokens, np.int32), np.zeros(bucket.tokens, np.int32)
+    lengths = np.zeros(bucket.sequences, np.int32)
+    lengths[: len(rows)] = examples.lengths[rows]
+    if len(rows):
+        spans = [slice(examples.offsets[row], examples.offsets[row + 1]) for row in rows]
+        count = int(lengths.sum())
+        ids[:count] = np.concatenate([examples.input_ids[span] for span in spans])
+        types[:count] = np.concatenate([examples.token_type_ids[span] for span in spans])
+    return PackedBatch(ids, types, lengths)
+
+
+def _exact(kept: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The part of an overflowed run's `kept` [layers, B] that is true: up to the first layer that did not fit."""
+    for layer in range(len(kept)):
+        if not schedule.fits(kept[: layer + 1]):
+            return kept[: layer + 1]
+    return kept
+
+
+def _is_pair(number: int, text: Any) -> bool:
+    if isinstance(text, str):
+        return False
+    if isinstance(text, tuple | list) and all(isinstance(part, str) for part in text):
+        if len(text) == 2:
+            return True
+        raise DataError(f"text {number} has {len(text)} parts, expected a string or a pair of strings")
+    raise DataError(f"text {number} is not a string or a pair of strings but {text!r:.60}")

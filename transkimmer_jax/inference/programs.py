@@ -1,0 +1,107 @@
+"""Compiled programs, one for each schedule, and the batches they run."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from transkimmer_jax.inference.schedule import Schedule
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on the disk for the next process, unless the user has said where or that they should not be kept."""
+    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedBatch:
+    """A batch for one device, sequences one after the other.
+
+    input_ids, token_type_ids: [T] int32. lengths: [B] int32, 0 for an empty slot.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    lengths: np.ndarray
+
+
+class Programs:
+    """The compacted programs of one model: made when first needed, kept, counted.
+
+    Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], overflow [D]
+    and, where `depths`, depth [D, T].
+    """
+
+    def __init__(self, model: TranskimmerForSequenceClassification, devices: list[jax.Device], depths: bool = False):
+        self._graph, params = nnx.split(model)
+        self._layers, self._depths = model.arch.num_hidden_layers, depths
+        self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+        self.device_count = len(devices)
+        self.params = jax.device_put(params, jax.NamedSharding(self._mesh, jax.P()))
+        self._batch_sharding = jax.NamedSharding(self._mesh, jax.P("data"))
+        self._compiled: dict[Schedule, Any] = {}
+        self.compile_seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def __contains__(self, schedule: Schedule) -> bool:
+        return schedule in self._compiled
+
+    def compile(self, schedules: list[Schedule], progress: bool = True) -> None:
+        """Compile what is not there yet, with a progress bar."""
+        missing = [schedule for schedule in dict.fromkeys(schedules) if schedule not in self._compiled]
+        for schedule in tqdm(missing, desc="compiling", unit="program", leave=False, disable=not (progress and missing)):
+            started = time.perf_counter()
+            self._compiled[schedule] = self.lowered(schedule).compile()
+            self.compile_seconds += time.perf_counter() - started
+
+    def lowered(self, schedule: Schedule) -> Any:
+        """The program of a schedule before compilation (`jax.stages.Lowered`)."""
+        return jax.jit(self.function(schedule)).lower(self.params, *self.arguments(schedule))
+
+    def function(self, schedule: Schedule) -> Any:
+        """(params, input_ids [D, T], token_type_ids [D, T], lengths [D, B], threshold) -> dict of arrays, unjitted."""
+
+        def one_device(params, input_ids, token_type_ids, lengths, threshold):
+            out = nnx.merge(self._graph, params).compacted(
+                input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers, threshold=threshold
+            )
+            answers = {"logits": out.logits, "kept": out.kept, "overflow": out.overflow}
+            if self._depths:
+                answers["depth"] = out.depth
+            return jax.tree.map(lambda array: array[None], answers)
+
+        if self.device_count == 1:
+            return one_device
+        split, whole = jax.P("data"), jax.P()
+        return jax.shard_map(one_device, mesh=self._mesh, in_specs=(whole, split, split, split, whole), out_specs=split, check_vma=False)
+
+    def arguments(self, schedule: Schedule) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shapes of what follows the parameters in a call."""
+        rows = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.tokens), jnp.int32, sharding=self._batch_sharding)
+        slots = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.sequences), jnp.int32, sharding=self._batch_sharding)
+        return rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32, sharding=jax.NamedSharding(self._mesh, jax.P()))
+
+    def run(self, schedule: Schedule, batches: list[PackedBatch], threshold: float) -> dict[str, jax.Array]:
+        """Start a program on one batch a device; the arrays come when they are read.
+
+        A schedule not compiled yet is compiled first.
+        """
+        if schedule not in self._compiled:
+            self.compile([schedule])
+        assert len(batches) == self.device_count
+        stacked = [np.stack([getattr(batch, name) for batch in batches]) for name in ("input_ids", "token_type_ids", "lengths")]
+        inputs = jax.device_put(stacked, self._batch_sharding)
+        return self._compiled[schedule](self.params, *inputs, jax.device_put(np.float32(threshold), jax.NamedSharding(self._mesh, jax.P())))
