@@ -1,4 +1,4 @@
-"""python -m transkimmer_jax COMMAND: what is done with a trained model."""
+"""`evaluate`: metric, tokens kept and FLOPs of a model on a task or a file."""
 
 import argparse
 import json
@@ -8,16 +8,8 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 
-def main(arguments: list[str]) -> None:
-    """Parse `arguments` and run the command they name."""
-    parser = argparse.ArgumentParser(prog="python -m transkimmer_jax", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_evaluate(commands)
-    parsed = parser.parse_args(arguments)
-    parsed.command(parsed)
-
-
-def _add_evaluate(commands) -> None:
+def add(commands) -> None:
+    """Declare the command and its flags."""
     parser = commands.add_parser(
         "evaluate",
         help="metric, tokens kept and FLOPs of a model folder",
@@ -33,7 +25,13 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
     parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
-    parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size)
+    parser.add_argument(
+        "--mode",
+        choices=("compacted", "masked"),
+        default="compacted",
+        help="compute kept tokens only, as a served model does, or all of them under a mask, as training does (default: compacted)",
+    )
+    parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="evaluate only this many examples, drawn by seed 0")
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     parser.set_defaults(command=_evaluate)
@@ -56,6 +54,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.training import evaluation
     from transkimmer_jax.weights import huggingface
     from transkimmer_jax.weights.files import read_config, resolve
@@ -88,8 +88,12 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     threshold = args.threshold if args.threshold is not None else (model.arch.skim.threshold if model.arch.skim else 0.0)
-    graph, params = nnx.split(model)
-    step = evaluation.evaluation_step(graph)
+    if args.mode == "compacted":
+        calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
+        engine = SkimEngine(model, max_length=task.max_length, calibration=calibration, batch_size=args.batch_size, threshold=threshold)
+    else:
+        graph, params = nnx.split(model)
+        step = evaluation.evaluation_step(graph)
     evaluations = {}
     for name, split in task.validation_splits.items():
         examples = (
@@ -98,16 +102,15 @@ def _evaluate(args: argparse.Namespace) -> None:
             else sources.load_split(task, split, data)
         )
         examples = sources.subsample(examples, args.examples, seed=0)
-        batches = pipeline.evaluation_batches(
-            pipeline.tokenize(examples, tokenizer, task.max_length),
-            args.batch_size,
-            data.length_buckets,
-            task.max_length,
-            tokenizer.pad_token_id,
-        )
-        evaluations[name] = evaluation.evaluate(step, params, batches, examples.labels, task, model.arch, threshold, f"evaluating {name}")
+        tokenized = pipeline.tokenize(examples, tokenizer, task.max_length)
+        if args.mode == "compacted":
+            predictions = engine.predict_tokenized(tokenized, progress=True)
+        else:
+            batches = pipeline.evaluation_batches(tokenized, args.batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
+            predictions = evaluation.predict(step, params, batches, len(examples), threshold, f"evaluating {name}")
+        evaluations[name] = evaluation.summarize(predictions, examples.labels, task, model.arch)
     result = evaluation.describe(task, evaluations) | {
-        "task": task.name, "model": args.model, "threshold": threshold, "device": jax.devices()[0].device_kind,
+        "task": task.name, "model": args.model, "threshold": threshold, "mode": args.mode, "device": jax.devices()[0].device_kind,
     }  # fmt: skip
     if args.json:
         files.write_json(args.json, result)

@@ -1,0 +1,15 @@
+"""python -m transkimmer_jax COMMAND: what is done with a trained model."""
+
+import argparse
+
+from transkimmer_jax.cli import evaluate
+
+
+def main(arguments: list[str]) -> None:
+    """Parse `arguments` and run the command they name."""
+    parser = argparse.ArgumentParser(prog="python -m transkimmer_jax", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (evaluate,):
+        command.add(commands)
+    parsed = parser.parse_args(arguments)
+    parsed.command(parsed)
