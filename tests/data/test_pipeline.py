@@ -6,15 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 
-from transkimmer_jax.data.pipeline import (
-    BatchPlan,
-    TokenizedExamples,
-    effective_buckets,
-    evaluation_batches,
-    load_tokenizer,
-    tokenize,
-    training_iterator,
-)
+from transkimmer_jax.data.batches import BatchPlan, TokenizedExamples, effective_buckets, evaluation_batches
+from transkimmer_jax.data.pipeline import load_tokenizer, tokenize, training_iterator
 from transkimmer_jax.data.sources import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
 

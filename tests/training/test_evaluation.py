@@ -9,7 +9,7 @@ from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.data import pipeline
+from transkimmer_jax.data import batches
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training import evaluation
@@ -28,14 +28,14 @@ class Setting:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.labels = rng.integers(0, 3, COUNT).astype(np.int32)
         ids = rng.integers(1, CONFIG["vocab_size"], offsets[-1]).astype(np.int32)
-        self.examples = pipeline.TokenizedExamples(ids, np.zeros(len(ids), np.int8), offsets, self.labels, np.zeros(len(self.labels), bool))
+        self.examples = batches.TokenizedExamples(ids, np.zeros(len(ids), np.int8), offsets, self.labels, np.zeros(len(self.labels), bool))
         model = TranskimmerForSequenceClassification.from_pretrained(write_checkpoint(folder, random_tensors(CONFIG, predictor_size=24)))
         self.arch = model.arch
         graph, self.params = nnx.split(model)
         self.step = evaluation.evaluation_step(graph)
 
     def batches(self, batch_size, buckets):
-        return pipeline.evaluation_batches(self.examples, batch_size, buckets, MAX_LENGTH, pad_id=0)
+        return batches.evaluation_batches(self.examples, batch_size, buckets, MAX_LENGTH, pad_id=0)
 
     def predict(self, batches, threshold=0.0):
         return evaluation.predict(self.step, self.params, batches, COUNT, threshold)

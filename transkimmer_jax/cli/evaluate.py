@@ -53,6 +53,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from flax import nnx
 
     from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.batches import evaluation_batches
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.inference.schedule import Calibration
@@ -106,7 +107,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         if args.mode == "compacted":
             predictions = engine.predict_tokenized(tokenized, progress=True)
         else:
-            batches = pipeline.evaluation_batches(tokenized, args.batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
+            batches = evaluation_batches(tokenized, args.batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
             predictions = evaluation.predict(step, params, batches, len(examples), threshold, f"evaluating {name}")
         evaluations[name] = evaluation.summarize(predictions, examples.labels, task, model.arch)
     result = evaluation.describe(task, evaluations) | {

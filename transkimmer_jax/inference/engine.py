@@ -14,18 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
-from transkimmer_jax.data import pipeline
-from transkimmer_jax.data.pipeline import TokenizedExamples
-from transkimmer_jax.data.sources import Examples
+from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import PackedBatch, Programs, use_compilation_cache
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.weights import huggingface
-from transkimmer_jax.weights.files import read_config, resolve
+from transkimmer_jax.progress import tqdm
 
 Text = str | tuple[str, str]
 
@@ -131,6 +127,11 @@ class SkimEngine:
         Raises:
           CheckpointError: a folder that is not a checkpoint, or one that cannot be compacted.
         """
+        # Here, so that a model in memory and token ids need neither transformers nor safetensors.
+        from transkimmer_jax.data import pipeline
+        from transkimmer_jax.weights import huggingface
+        from transkimmer_jax.weights.files import read_config, resolve
+
         path = resolve(os.fspath(folder))
         saved = read_config(path)
         task = saved.get("task", {})
@@ -290,6 +291,9 @@ class SkimEngine:
 
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
         """Checked and tokenised; and which texts were cut, [N] bool."""
+        from transkimmer_jax.data import pipeline
+        from transkimmer_jax.data.sources import Examples
+
         if self._tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         pairs = [_is_pair(number, text) for number, text in enumerate(texts)]

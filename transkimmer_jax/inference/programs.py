@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from transkimmer_jax.inference.schedule import Schedule
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.progress import tqdm
 
 
 def use_compilation_cache() -> None:
@@ -66,6 +66,11 @@ class Programs:
             started = time.perf_counter()
             self._compiled[schedule] = self.lowered(schedule).compile()
             self.compile_seconds += time.perf_counter() - started
+
+    def temporary_bytes(self) -> int | None:
+        """The most memory that one of the compiled programs needs beside its inputs and outputs; None where XLA does not say."""
+        found = [program.memory_analysis() for program in self._compiled.values()]
+        return max((analysis.temp_size_in_bytes for analysis in found if analysis is not None), default=None)
 
     def lowered(self, schedule: Schedule) -> Any:
         """The program of a schedule before compilation (`jax.stages.Lowered`)."""

@@ -9,7 +9,6 @@ tokens and no others, so that the time spent is that of the tokens kept.
 import dataclasses
 from typing import Protocol, Self
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -71,7 +70,8 @@ class PaddedTokens:
     @classmethod
     def start(cls, embeddings: jax.Array, attention_mask: jax.Array, masking: str) -> "PaddedTokens":
         """The batch before the first layer: every real token kept."""
-        chex.assert_equal_shape_prefix([embeddings, attention_mask], 2)
+        if embeddings.shape[:2] != attention_mask.shape:
+            raise ValueError(f"attention_mask has shape {attention_mask.shape}, input_ids {embeddings.shape[:2]}")
         mask = attention_mask.astype(jnp.float32)
         return cls(embeddings, embeddings, mask, mask, masking)
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.data.pipeline import EvaluationBatches
+from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, compute_metrics
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.progress import tqdm
 
 # (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
 EvaluationStep = Callable[[Any, dict[str, jax.Array], jax.Array], dict[str, jax.Array]]

@@ -15,17 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from transkimmer_jax import config as configs
 from transkimmer_jax import files
 from transkimmer_jax.config import Config
-from transkimmer_jax.data import pipeline, sources
-from transkimmer_jax.data.pipeline import EvaluationBatches
+from transkimmer_jax.data import batches, pipeline, sources
+from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, get_task
 from transkimmer_jax.errors import CheckpointError, TrainingError
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.checkpoints import Checkpoints
 from transkimmer_jax.training.evaluation import SplitEvaluation
@@ -110,7 +110,7 @@ class _Run:
         tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
         self.splits = {
             name: _Split(
-                pipeline.evaluation_batches(
+                batches.evaluation_batches(
                     pipeline.tokenize(examples, self.tokenizer, self.task.max_length),
                     data.eval_batch_size,
                     data.length_buckets,
@@ -121,7 +121,7 @@ class _Run:
             )
             for name, examples in held_out.items()
         }
-        plan = pipeline.BatchPlan(
+        plan = batches.BatchPlan(
             tokenized.lengths, data.batch_size, data.length_buckets, self.task.max_length, data.grouping_window, train.seed
         )
         self.total_steps = train.steps or max(1, round(train.epochs * plan.steps_per_epoch))

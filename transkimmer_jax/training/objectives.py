@@ -7,6 +7,7 @@ PI controller moves the coefficient so that the measured share follows a target 
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +23,9 @@ def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Ar
     Args:
       logits: [B, num_labels] float32. labels: [B] int or float. weight: [B], 0 for padding examples.
     """
+    # Of [B, 1] and [B] a squared error would silently become [B, B].
+    chex.assert_rank([logits, labels, weight], [2, 1, 1])
+    chex.assert_equal_shape_prefix([logits, labels, weight], 1)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         losses = jnp.square(logits[:, 0] - labels)
     else:

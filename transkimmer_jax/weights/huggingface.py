@@ -79,21 +79,24 @@ def save(
     is_checkpoint = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
     if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
-    state = nnx.state(model, nnx.Param)
-    parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(state)}
-    tensors = {
-        names.checkpoint_name(name): tensor
-        for row in names.bert_table(model.arch)
-        for name, tensor in row.to_checkpoint(parameters[row.path]).items()
-    }
     pad_token_id = 0 if tokenizer is None or tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = architecture.to_hugging_face(model.arch, label_names, pad_token_id) | (extra_config or {})
     with files.replaced_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors(model), temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "model.safetensors").chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+
+
+def tensors(model: TranskimmerForSequenceClassification) -> dict[str, np.ndarray]:
+    """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
+    parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
+    return {
+        names.checkpoint_name(name): tensor
+        for row in names.bert_table(model.arch)
+        for name, tensor in row.to_checkpoint(parameters[row.path]).items()
+    }
 
 
 def _normalized(tensors: dict[str, np.ndarray], folder: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,178 @@
+"""`benchmark`: what skimming saves on the clock, against every dense way to compute the same weights."""
+
+import argparse
+import json
+import sys
+
+from transkimmer_jax import files
+from transkimmer_jax.errors import CheckpointError, ConfigError
+
+_FIELDS = """
+One JSON object a setting:
+  seconds, examples_per_second   median of every contender:
+    masked           skimming by masks, every token computed
+    dense_padded     no skimming, every text padded to the task's length in the literature
+    dense_bucketed   no skimming, sorted by length, padded to the batch's bucket
+    dense_packed     no skimming, no padding: this engine without predictors, the strongest dense baseline
+    compacted        skimming, only kept tokens computed: this engine
+    torch            transformers' BERT in PyTorch, sorted by length, padded to the batch's longest
+    onnxruntime      the same, exported
+  flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than the dense model with and without padding
+  clock_vs_padded, clock_vs_unpadded   how many times less time than dense_padded and dense_packed
+  efficiency                           clock_vs_unpadded / flops_vs_unpadded
+  max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation
+  programs, overflows, temporary_bytes                           of the compacted run
+"""
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "benchmark",
+        help="time of compacted inference against dense and masked",
+        description=__doc__,
+        epilog=_FIELDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", help="folder of a skimming model, to be measured on --task")
+    parser.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews: its validation split")
+    parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
+    parser.add_argument("--examples", type=int, help="measure only this many examples, drawn by seed 0")
+    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
+    parser.add_argument("--synthetic", action="store_true", help="instead, random weights and tokens: needs no model and no data")
+    parser.add_argument(
+        "--hidden-size", type=int, default=768, help="synthetic: H, with heads of 64 (of 32 below 768) and an inner size of 4 H"
+    )
+    parser.add_argument("--layers", type=int, default=12, help="synthetic (default: %(default)s)")
+    parser.add_argument("--predictor-size", type=int, help="synthetic: width of the predictors (default: H)")
+    parser.add_argument("--vocab-size", type=int, default=30522, help="synthetic (default: %(default)s)")
+    parser.add_argument(
+        "--length",
+        type=int,
+        nargs="+",
+        help="synthetic: tokens of every text (default: 128); with --task: tokens read (default: the model's)",
+    )
+    parser.add_argument(
+        "--keep",
+        default="0.9,0.8,0.6,0.4,0.3,0.2,0.15,0.12,0.1,0.08,0.06,0.05",
+        help="synthetic: share of the tokens that each layer keeps, or 'all' (default: %(default)s, stretched to --layers)",
+    )
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each (default: 32)")
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="one setting each")
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these beside compacted and dense_packed (default: all)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds in which every contender runs once (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="synthetic (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file, as a list")
+    parser.set_defaults(command=_benchmark)
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.progress import tqdm
+
+    for name in ("repeats", "layers", "hidden_size"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    if min([*args.batch_size, *(args.length or [])]) < 1:
+        raise ConfigError("--batch-size and --length must be at least 1")
+    if args.synthetic == (args.model is not None or args.task is not None):
+        raise ConfigError("give either --synthetic, or --model and --task")
+    unknown = set(args.contenders or ()) - set(benchmark.CONTENDERS)
+    if unknown:
+        raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(benchmark.CONTENDERS)}")
+    if args.synthetic:
+        settings = [
+            (length, batch_size, dtype) for dtype in args.dtype for length in args.length or [128] for batch_size in args.batch_size
+        ]
+        workload_of = _synthetic_workload
+    else:
+        if args.model is None or args.task is None:
+            raise ConfigError("--model and --task belong together")
+        lengths = args.length or [None]
+        settings = [(length, batch_size, dtype) for dtype in args.dtype for length in lengths for batch_size in args.batch_size]
+        workload_of = _task_workload
+    results = []
+    for length, batch_size, dtype in tqdm(settings, desc="settings", disable=len(settings) == 1):
+        workload = workload_of(args, length, batch_size)
+        contenders = tuple(args.contenders) if args.contenders else benchmark.CONTENDERS
+        result = benchmark.measure(workload, batch_size=batch_size, repeats=args.repeats, dtype=dtype, contenders=contenders)
+        results.append(result | {"command": "python -m transkimmer_jax benchmark " + " ".join(_portable(args)), "seed": args.seed})
+        print(json.dumps(results[-1], indent=2))
+        sys.stdout.flush()
+        if args.json:
+            # After every setting: a long table that is cut off has its beginning.
+            files.write_json(args.json, results)
+
+
+def _portable(args: argparse.Namespace) -> list[str]:
+    """The arguments, without paths of this machine."""
+    found = []
+    for name, value in vars(args).items():
+        if name in ("command", "json", "data_dir", "model") or value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        found += [flag] if value is True else [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
+    return (["--model", "DIR"] if args.model else []) + found
+
+
+def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
+    from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+
+    head = 64 if args.hidden_size >= 768 else 32
+    if args.hidden_size % head:
+        raise ConfigError(f"--hidden-size must be a multiple of {head}, not {args.hidden_size}")
+    arch = Architecture(
+        vocab_size=args.vocab_size,
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden_size // head,
+        intermediate_size=4 * args.hidden_size,
+        max_position_embeddings=max(512, length),
+        skim=SkimArchitecture(predictor_size=args.predictor_size),
+    )
+    return benchmark.synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed)
+
+
+def _shares(text: str, layers: int) -> list[float] | None:
+    if text == "all":
+        return None
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--keep must be numbers with commas between, or 'all', not {text!r}") from error
+    if len(shares) != layers:
+        import numpy as np
+
+        shares = np.interp(np.linspace(0, 1, layers), np.linspace(0, 1, len(shares)), shares).tolist()
+    return shares
+
+
+def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int):
+    from transkimmer_jax.config import DataConfig
+    from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.tasks import get_task
+    from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.weights.files import read_config, resolve
+
+    folder = resolve(args.model)
+    trained_on = read_config(folder).get("task", {})
+    saved = trained_on.get("max_length") if args.task == trained_on.get("name") else None
+    data = DataConfig(task=args.task, data_dir=args.data_dir, max_length=length or saved)
+    task = get_task(data)
+    model = huggingface.load(folder, dense=None)
+    if model.arch.skim is None:
+        raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
+    if task.max_length > model.arch.max_position_embeddings:
+        raise CheckpointError(f"{task.max_length} tokens are more than the {model.arch.max_position_embeddings} positions of {args.model}")
+    tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
+    split = next(iter(task.validation_splits.values()))
+    examples = sources.subsample(sources.load_split(task, split, data), args.examples, seed=0)
+    tokenized = pipeline.tokenize(examples, tokenizer, task.max_length)
+    # Calibrated on training texts, as a model is that has been trained; on the split itself it would know the answers.
+    other = sources.subsample(sources.load_split(task, task.train_split, data), 512, seed=1)
+    calibration = pipeline.tokenize(other, tokenizer, task.max_length)
+    threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
+    return benchmark.Workload(task.name, model, tokenized, calibration, task.max_length, threshold)

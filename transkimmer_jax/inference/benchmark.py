@@ -1,0 +1,340 @@
+"""What skimming saves on the clock: the same weights and the same texts through every way to compute them, in one process.
+
+The contenders take turns and medians are compared, since machines are shared and noisy. All work from the same token ids and
+end with logits in the host's memory.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.inference.engine import SkimEngine, cast
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.progress import tqdm
+
+CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
+_BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What is measured: a skimming model on a stream of examples.
+
+    examples: in the order in which they come. calibration: others like them. padded_length: of the padded dense baseline.
+    """
+
+    name: str
+    model: TranskimmerForSequenceClassification
+    examples: TokenizedExamples
+    calibration: TokenizedExamples
+    padded_length: int
+    threshold: float
+
+
+def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, length: int, seed: int = 0) -> Workload:
+    """Random weights and random tokens, of which each layer keeps a stated share.
+
+    The predictors are real ones: the bias of each is set so that the share of a sample's margins exceeds it. So decisions differ
+    from text to text as a trained model's do, and cost what they cost.
+
+    Args:
+      shares: of all tokens, kept by each layer, falling; None keeps everything.
+    """
+    layers = arch.num_hidden_layers
+    if shares is not None and (len(shares) != layers or any(not 0 < share <= 1 for share in shares) or sorted(shares)[::-1] != shares):
+        raise ConfigError(f"--keep needs {layers} falling numbers in (0, 1], one a layer, not {shares}")
+    rng = np.random.default_rng(seed)
+    model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(seed))
+    # As many examples as make the shares of the sample those of the stream.
+    sample = _random_examples(rng, arch, max(16, -(-4096 // length)), length)
+    if shares is not None:
+        model = _with_shares(model, sample, shares)
+    batches = max(1, 16 // batch_size)
+    return Workload("synthetic", model, _random_examples(rng, arch, batches * batch_size, length), sample, length, 0.0)
+
+
+def _random_examples(rng: np.random.Generator, arch: Architecture, count: int, length: int) -> TokenizedExamples:
+    ids = rng.integers(0, arch.vocab_size, count * length).astype(np.int32)
+    zeros = np.zeros(count, np.int32)
+    return TokenizedExamples(ids, np.zeros(len(ids), np.int8), np.arange(count + 1) * length, zeros, zeros.astype(bool))
+
+
+def _with_shares(
+    model: TranskimmerForSequenceClassification, sample: TokenizedExamples, shares: list[float]
+) -> TranskimmerForSequenceClassification:
+    graph, params = nnx.split(model)
+    ids = sample.input_ids.reshape(len(sample), -1)
+
+    @jax.jit
+    def forward(params, ids):
+        out = nnx.merge(graph, params)(ids, only_logits=True, threshold=0.0)
+        return out.margin, out.keep
+
+    before = 1.0
+    for layer, share in enumerate(shares):
+        margin, keep = jax.device_get(forward(params, ids))
+        alive = margin[layer][keep[layer - 1] > 0] if layer else margin[layer]
+        bias: Any = params["encoder"]["predictors"][layer]["decision"]["bias"]
+        # Just under the lowest where all stay.
+        limit = np.quantile(alive, 1 - share / before) if share < before else alive.min() - 1.0
+        bias[...] = bias[...] + jnp.array([limit / 2, -limit / 2], jnp.float32)
+        before = share
+    return nnx.merge(graph, params)
+
+
+def measure(
+    workload: Workload,
+    *,
+    batch_size: int,
+    repeats: int,
+    dtype: str = "float32",
+    contenders: tuple[str, ...] = CONTENDERS,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """One setting's numbers, see `python -m transkimmer_jax benchmark --help`.
+
+    Args:
+      batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest.
+      repeats: rounds in which every contender runs once, after one that warms up.
+      contenders: which to run; compacted and dense_packed always do.
+    """
+    model = workload.model
+    arch = model.arch
+    dense = _dense(model)
+    cast_model, cast_dense = (cast(_in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
+    options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
+    compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
+    compacted.calibrate(workload.calibration)
+    for engine in (compacted, packed):
+        engine.warm_up(sorted(set(workload.examples.lengths.tolist())), progress)
+    buckets = effective_buckets(_BUCKETS, workload.padded_length)
+    order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
+    padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
+    runs: dict[str, Callable[[], np.ndarray] | None] = {
+        "compacted": lambda: compacted.predict_tokenized(workload.examples).logits,
+        "dense_packed": lambda: packed.predict_tokenized(workload.examples).logits,
+        "masked": _batched(cast_model, order, workload.threshold) if "masked" in contenders else None,
+        "dense_padded": _batched(cast_dense, padded, 0.0) if "dense_padded" in contenders else None,
+        "dense_bucketed": _batched(cast_dense, order, 0.0) if "dense_bucketed" in contenders and len(buckets) > 1 else None,
+    }
+    if "torch" in contenders or "onnxruntime" in contenders:
+        runs |= _torch_runs(dense, workload.examples, batch_size, dtype, contenders)
+    seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, repeats, progress)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    exact = _masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
+    checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
+    used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
+    unpadded = flops.dense(arch, checked.lengths.astype(float)).sum()
+    fully_padded = flops.dense(arch, np.full(len(checked.lengths), float(workload.padded_length))).sum()
+    flops_vs_unpadded, clock_vs_unpadded = float(unpadded / used), medians["dense_packed"] / medians["compacted"]
+    return {
+        "workload": workload.name,
+        "examples": len(workload.examples),
+        "tokens": int(workload.examples.lengths.sum()),
+        "hidden_size": arch.hidden_size,
+        "layers": arch.num_hidden_layers,
+        "batch_size": batch_size,
+        "length": workload.padded_length,
+        "dtype": dtype,
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.local_devices()),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "threshold": workload.threshold,
+        "kept_per_layer": (checked.kept.sum(axis=1) / checked.lengths.sum()).tolist(),
+        "seconds": medians,
+        "examples_per_second": {name: len(workload.examples) / median for name, median in medians.items()},
+        "repeats": repeats,
+        "flops_vs_padded": float(fully_padded / used),
+        "flops_vs_unpadded": flops_vs_unpadded,
+        "clock_vs_padded": medians["dense_padded"] / medians["compacted"] if "dense_padded" in medians else None,
+        "clock_vs_unpadded": clock_vs_unpadded,
+        "efficiency": clock_vs_unpadded / flops_vs_unpadded,
+        **_disagreement(checked, exact),
+        "programs": len(compacted.programs),
+        "programs_dense": len(packed.programs),
+        "compile_seconds": compacted.programs.compile_seconds,
+        "batches": compacted.statistics.batches,
+        "overflows": compacted.statistics.overflows,
+        "temporary_bytes": compacted.programs.temporary_bytes(),
+        "temporary_bytes_dense": packed.programs.temporary_bytes(),
+    }
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]], repeats: int, progress: bool) -> dict[str, list[float]]:
+    """Seconds of every repeat of every contender, which take turns."""
+    inner = {}
+    for name, run in runs.items():
+        run()
+        started = time.perf_counter()
+        run()
+        inner[name] = max(1, math.ceil(_SHORTEST_MEASUREMENT / (time.perf_counter() - started)))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in tqdm(range(repeats), desc="measuring", unit="round", leave=False, disable=not progress):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            for _ in range(inner[name]):
+                run()
+            seconds[name].append((time.perf_counter() - started) / inner[name])
+    return seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class _Masked:
+    """What masked evaluation says: logits [N, labels], and how many layers keep each token, [length] an example."""
+
+    logits: np.ndarray
+    depths: list[np.ndarray]
+
+
+def _masked_predictions(model: TranskimmerForSequenceClassification, batches: EvaluationBatches, threshold: float, total: int) -> _Masked:
+    graph, params = nnx.split(model)
+
+    @jax.jit
+    def forward(params, ids, mask, types):
+        out = nnx.merge(graph, params)(ids, mask, types, threshold=threshold, only_logits=True)
+        return out.logits, jnp.sum(out.keep, axis=0)
+
+    logits, depths = np.zeros((total, model.arch.num_labels), np.float32), [np.zeros(0)] * total
+    for batch in batches:
+        values, depth = jax.device_get(forward(params, batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]))
+        for row, index in enumerate(batch["index"]):
+            if index >= 0:
+                logits[index] = values[row]
+                depths[index] = depth[row, : int(batch["attention_mask"][row].sum())]
+    return _Masked(logits, depths)
+
+
+def _disagreement(predictions: Predictions, exact: _Masked) -> dict[str, Any]:
+    """Where compacted and masked computation differ. A decision within float noise of the threshold may, in two programs."""
+    assert predictions.depths is not None
+    flipped = np.array([int((ours != theirs).sum()) for ours, theirs in zip(predictions.depths, exact.depths, strict=True)])
+    difference = np.abs(predictions.logits - exact.logits).max(axis=1)
+    changed = (predictions.logits.argmax(axis=1) != exact.logits.argmax(axis=1)).sum() if predictions.logits.shape[1] > 1 else 0
+    return {
+        "max_logit_difference": float(difference[flipped == 0].max(initial=0.0)),
+        "decisions_flipped": int(flipped.sum()),
+        "predictions_changed": int(changed),
+    }
+
+
+def _batched(model: TranskimmerForSequenceClassification, batches: EvaluationBatches, threshold: float) -> Callable[[], np.ndarray]:
+    """Padded batches through one jitted program a shape. Collating is not measured, as it is not in the packed contenders' favour."""
+    graph, params = nnx.split(model)
+    collated = [[batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")] for batch in batches]
+
+    @jax.jit
+    def forward(params, threshold, ids, mask, types):
+        return nnx.merge(graph, params)(ids, mask, types, threshold=threshold, only_logits=True).logits
+
+    def run():
+        started = [forward(params, np.float32(threshold), *inputs) for inputs in collated]
+        return np.concatenate(jax.device_get(started))
+
+    return run
+
+
+def _dense(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:
+    """The same weights without predictors."""
+    dense = nnx.eval_shape(lambda: TranskimmerForSequenceClassification(dataclasses.replace(model.arch, skim=None), rngs=nnx.Rngs(0)))
+    graph, shapes = nnx.split(dense)
+    weights = dict(jax.tree_util.tree_leaves_with_path(nnx.split(model)[1]))
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(lambda path, _: weights[path], shapes))
+
+
+def _in_dtype(model: TranskimmerForSequenceClassification, dtype: str) -> TranskimmerForSequenceClassification:
+    """The same weights, computed in another dtype."""
+    arch = dataclasses.replace(model.arch, compute_dtype=dtype)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))))
+    return nnx.merge(graph, nnx.split(model)[1])
+
+
+def _torch_runs(
+    dense: TranskimmerForSequenceClassification, examples: TokenizedExamples, batch_size: int, dtype: str, contenders: tuple[str, ...]
+) -> dict[str, Callable[[], np.ndarray] | None]:
+    """transformers' PyTorch BERT with these weights, sorted by length and padded to each batch's longest; on a CPU only."""
+    if jax.devices()[0].platform != "cpu":
+        return {}
+    try:
+        import torch
+        from transformers import BertConfig, BertForSequenceClassification
+    except ImportError:
+        return {}
+    from transkimmer_jax.models import architecture
+    from transkimmer_jax.weights import huggingface
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    config = BertConfig(**architecture.to_hugging_face(dense.arch, None, 0) | {"num_labels": dense.arch.num_labels})
+    model = BertForSequenceClassification(config).eval()
+    model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in huggingface.tensors(dense).items()}, strict=False)
+    if dtype == "bfloat16":
+        model = model.to(torch.bfloat16)
+    order = np.argsort(examples.lengths, kind="stable")
+    batches = []
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = next(iter(EvaluationBatches(_rows(examples, rows), len(rows), (int(examples.lengths[rows].max()),), 0)))
+        batches.append({name: torch.from_numpy(batch[name]).long() for name in ("input_ids", "attention_mask", "token_type_ids")})
+
+    def run_torch():
+        with torch.inference_mode():
+            return np.concatenate([model(**batch).logits.float().numpy() for batch in batches])
+
+    runs: dict[str, Callable[[], np.ndarray] | None] = {"torch": run_torch if "torch" in contenders else None}
+    if "onnxruntime" in contenders and dtype == "float32":
+        runs["onnxruntime"] = _onnx_run(model, batches)
+    return runs
+
+
+def _onnx_run(model: Any, batches: list[dict[str, Any]]) -> Callable[[], np.ndarray] | None:
+    """The same through onnxruntime with its transformer optimisations; None where it, or torch's exporter, is not installed."""
+    try:
+        import onnxruntime
+        import torch
+
+        exported: Any = io.BytesIO()
+        names = list(batches[0])
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model, tuple(batches[0].values()), exported, dynamo=False, input_names=names, output_names=["logits"],
+                dynamic_axes={name: {0: "batch", 1: "length"} for name in names},
+            )  # fmt: skip
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    session = onnxruntime.InferenceSession(exported.getvalue(), options, providers=["CPUExecutionProvider"])
+    arrays = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
+    return lambda: np.concatenate([session.run(["logits"], batch)[0] for batch in arrays])
+
+
+def _rows(examples: TokenizedExamples, rows: np.ndarray) -> TokenizedExamples:
+    """Some of the examples, in the order of `rows`."""
+    spans = [slice(examples.offsets[row], examples.offsets[row + 1]) for row in rows]
+    return TokenizedExamples(
+        np.concatenate([examples.input_ids[span] for span in spans]),
+        np.concatenate([examples.token_type_ids[span] for span in spans]),
+        np.concatenate([[0], np.cumsum(examples.lengths[rows])]),
+        examples.labels[rows],
+        examples.truncated[rows],
+    )
