@@ -65,6 +65,54 @@ def test_write_text_that_fails_leaves_nothing(tmp_path, monkeypatch, failure, re
     assert path.read_text(encoding="utf-8") == "old"
 
 
+def test_replaced_file(tmp_path):
+    target = tmp_path / "deep" / "answers.jsonl"
+    with files.replaced_file(target) as file:
+        file.write("first\n")
+        file.flush()
+        assert not target.exists(), "it may appear only when it is whole"
+    with files.replaced_file(target) as file:
+        file.write("größer\n")
+        assert target.read_text(encoding="utf-8") == "first\n", "the old one stays until then"
+    assert target.read_text(encoding="utf-8") == "größer\n" and target.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in target.parent.iterdir()] == ["answers.jsonl"]
+
+
+@failures
+def test_replaced_file_that_fails_leaves_the_old_one(tmp_path, failure, reason):
+    target = tmp_path / "answers.jsonl"
+    for exists in (False, True):
+        if exists:
+            target.write_text("old", encoding="utf-8")
+        with pytest.raises(TrainingError) as caught, files.replaced_file(target) as file:
+            file.write("half")
+            raise failure
+        assert str(caught.value) == f"cannot write {target}: {reason}"
+        assert [path.name for path in tmp_path.iterdir()] == (["answers.jsonl"] if exists else [])
+    assert target.read_text(encoding="utf-8") == "old"
+
+
+def test_replaced_file_follows_a_link(tmp_path):
+    """A result that lives on another disk stays there."""
+    (tmp_path / "big_disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "big_disk" / "result")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "big_disk" / "result").read_text(encoding="utf-8") == "new"
+
+
+def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+    """A pipe takes the text; /dev/null, which root could replace, stays what it is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write_text(pipe, "through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 @pytest.mark.parametrize("failure", [KeyError("a bug"), OSError(errno.EIO, "disk on fire"), KeyboardInterrupt()])
 def test_other_failures_are_not_explained_away(tmp_path, failure):
     """A bug keeps its traceback, and still nothing is left behind."""
@@ -142,7 +190,7 @@ def test_files_and_folders_in_the_way(tmp_path):
     for path in (tmp_path / "file" / "result", tmp_path / "file" / "deeper" / "result"):
         with pytest.raises(TrainingError, match="there is a file where a folder is needed"):
             files.write_text(path, "new")
-    with pytest.raises(TrainingError, match="there is a folder where a file is needed"):
-        files.write_text(tmp_path / "folder", "new")
+    with pytest.raises(TrainingError, match="there is a folder where a file is needed"), files.replaced_file(tmp_path / "folder"):
+        raise AssertionError("the block must not run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "precious"

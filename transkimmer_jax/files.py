@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from transkimmer_jax.errors import TrainingError
 
@@ -20,17 +20,34 @@ def write_json(path: str | os.PathLike, values: Any) -> None:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file atomically. Raises `TrainingError` where the disk is full or not writable."""
-    path = pathlib.Path(path)
+    with replaced_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replaced_file(path: str | os.PathLike) -> Iterator[TextIO]:
+    """A temporary text file that becomes `path` when the block ends well, and vanishes when it does not.
+
+    What is neither file nor folder (a pipe, /dev/null) cannot be replaced and is written directly.
+    """
+    target = pathlib.Path(path)
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if target.exists() and not target.is_file():
+            with target.open("w", encoding="utf-8") as special:
+                yield special
+            return
+        target = target.resolve()  # a link keeps pointing at a file that may live on another disk
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep colleagues from reading a result
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             pathlib.Path(temporary).unlink(missing_ok=True)
             raise

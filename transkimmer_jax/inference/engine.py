@@ -27,6 +27,7 @@ Text = str | tuple[str, str]
 
 _CALIBRATION_TEXTS = 512
 _IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
+_FORGETTING = 0.95  # weight of a batch against the one after it, in the choice of rungs
 _STREAM_WINDOW = 4096  # texts sorted together
 
 
@@ -109,8 +110,8 @@ class SkimEngine:
         self.statistics = Statistics()
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
-        # Share of overflows of late, by bucket, rung and threshold.
-        self._overflow_rate: dict[tuple[Bucket, int, float], float] = collections.defaultdict(float)
+        # Of late, how many batches were seen and how many each rung would not have held; by bucket and threshold.
+        self._seen: dict[tuple[Bucket, float], tuple[float, np.ndarray]] = {}
 
     @classmethod
     def from_pretrained(
@@ -206,7 +207,7 @@ class SkimEngine:
         predictions = self.predict_tokenized(examples, threshold=threshold)
         self.calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
         self._ladders.clear()
-        self._overflow_rate.clear()
+        self._seen.clear()
         return self.calibration
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
@@ -245,12 +246,8 @@ class SkimEngine:
         self, examples: TokenizedExamples, plan: list[tuple[Bucket, np.ndarray]], threshold: float
     ) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
         """The answers of all batches, in groups of one batch a device."""
-        empty = np.zeros(0, np.int64)
         started: collections.deque[_Started] = collections.deque()
-        for start in range(0, len(plan), self.programs.device_count):
-            members = plan[start : start + self.programs.device_count]
-            bucket = max((bucket for bucket, _ in members), key=lambda bucket: bucket.width)
-            group = [rows for _, rows in members] + [empty] * (self.programs.device_count - len(members))
+        for bucket, group in self._groups(plan, examples.lengths):
             packed = [_pack(examples, rows, bucket) for rows in group]
             rung = self._first_rung(bucket, threshold)
             started.append(_Started(bucket, group, packed, rung, self.programs.run(self.ladder(bucket)[rung], packed, threshold)))
@@ -259,14 +256,29 @@ class SkimEngine:
         while started:
             yield self._finish(started.popleft(), threshold)
 
+    def _groups(self, plan: list[tuple[Bucket, np.ndarray]], lengths: np.ndarray) -> Iterator[tuple[Bucket, list[np.ndarray]]]:
+        """One batch for every device, all in the bucket of the widest; where no more fit, the other devices' are empty."""
+        devices = self.programs.device_count
+        group: list[np.ndarray] = []
+        for number, (bucket, rows) in enumerate(plan):
+            group.append(rows)
+            following = plan[number + 1][0] if number + 1 < len(plan) else None
+            # Neighbours rise in width, and a wider bucket has fewer slots.
+            fit = following is not None and all(following.holds(len(each), int(lengths[each].sum()), following.width) for each in group)
+            if len(group) == devices or not fit:
+                yield bucket, group + [np.zeros(0, np.int64)] * (devices - len(group))
+                group = []
+
     def _first_rung(self, bucket: Bucket, threshold: float) -> int:
         """The rung with the least expected cost, by how often each has overflowed of late."""
         rungs = self.ladder(bucket)
         costs = [schedule.flops(self.arch) for schedule in rungs]
+        count, overflowed = self._seen.get((bucket, threshold), (0.0, np.zeros(len(rungs))))
         expected = costs[-1]
         best = len(rungs) - 1
         for rung in reversed(range(len(rungs) - 1)):
-            cost = costs[rung] + self._overflow_rate[bucket, rung, threshold] * expected
+            # One more batch than was seen, which fitted: a fresh ladder is believed.
+            cost = costs[rung] + overflowed[rung] / (count + 1) * expected
             if cost <= expected:
                 best, expected = rung, cost
         return best
@@ -276,18 +288,15 @@ class SkimEngine:
         rungs, rung, answers = self.ladder(run.bucket), run.rung, run.answers
         self.statistics.batches += sum(len(rows) > 0 for rows in run.group)
         self.statistics.examples += sum(len(rows) for rows in run.group)
-        while True:
-            arrays = jax.device_get(answers)
-            overflowed = bool(arrays["overflow"].any())
-            # A slow forgetting, so that one odd batch does not send all that follow to a dearer rung.
-            key = (run.bucket, rung, threshold)
-            self._overflow_rate[key] += 0.2 * (overflowed - self._overflow_rate[key])
-            if not overflowed:
-                return run.group, arrays
+        while (arrays := jax.device_get(answers))["overflow"].any():
             self.statistics.overflows += 1
             known = [_exact(kept, rungs[rung]) for kept in arrays["kept"]]
             rung = next(higher for higher in range(rung + 1, len(rungs)) if all(rungs[higher].fits(kept) for kept in known))
             answers = self.programs.run(rungs[rung], run.packed, threshold)
+        count, overflowed = self._seen.get((run.bucket, threshold), (0.0, np.zeros(len(rungs))))
+        too_much = np.array([not all(schedule.fits(kept) for kept in arrays["kept"]) for schedule in rungs])
+        self._seen[run.bucket, threshold] = (_FORGETTING * count + 1, _FORGETTING * overflowed + too_much)
+        return run.group, arrays
 
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
         """Checked and tokenised; and which texts were cut, [N] bool."""

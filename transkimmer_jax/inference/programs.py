@@ -1,5 +1,6 @@
 """Compiled programs, one for each schedule, and the batches they run."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -51,6 +52,7 @@ class Programs:
         self.params = jax.device_put(params, jax.NamedSharding(self._mesh, jax.P()))
         self._batch_sharding = jax.NamedSharding(self._mesh, jax.P("data"))
         self._compiled: dict[Schedule, Any] = {}
+        self.calls: collections.Counter[Schedule] = collections.Counter()
         self.compile_seconds = 0.0
 
     def __len__(self) -> int:
@@ -68,8 +70,8 @@ class Programs:
             self.compile_seconds += time.perf_counter() - started
 
     def temporary_bytes(self) -> int | None:
-        """The most memory that one of the compiled programs needs beside its inputs and outputs; None where XLA does not say."""
-        found = [program.memory_analysis() for program in self._compiled.values()]
+        """The most memory that one of the programs in `calls` needs beside inputs and outputs; None where XLA does not say."""
+        found = [self._compiled[schedule].memory_analysis() for schedule in self.calls]
         return max((analysis.temp_size_in_bytes for analysis in found if analysis is not None), default=None)
 
     def lowered(self, schedule: Schedule) -> Any:
@@ -107,6 +109,7 @@ class Programs:
         if schedule not in self._compiled:
             self.compile([schedule])
         assert len(batches) == self.device_count
+        self.calls[schedule] += 1
         stacked = [np.stack([getattr(batch, name) for batch in batches]) for name in ("input_ids", "token_type_ids", "lengths")]
         inputs = jax.device_put(stacked, self._batch_sharding)
         return self._compiled[schedule](self.params, *inputs, jax.device_put(np.float32(threshold), jax.NamedSharding(self._mesh, jax.P())))

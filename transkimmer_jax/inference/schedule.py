@@ -81,7 +81,7 @@ def buckets(batch_tokens: int | None, batch_size: int | None, max_length: int) -
       max_length: the widest bucket's width.
     """
     widths = [width for width in WIDTHS if width < max_length]
-    found, previous = [], 7
+    found, previous = [], min(7, max_length - 1)
     for width in (*widths, max_length):
         tokens = batch_size * width if batch_size is not None else max(batch_tokens or 0, width)
         tokens = round_up(tokens, 8)

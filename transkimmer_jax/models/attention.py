@@ -57,7 +57,8 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Ar
 
 def _fused(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
     """cuDNN's kernel where it takes the dtype and more than one query."""
-    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
+    # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
+    if jax.default_backend() != "gpu" or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
         return _plain(query, key, value, lengths)
     count = jnp.full(lengths.shape, query.shape[1], jnp.int32)
     return jax.nn.dot_product_attention(

@@ -1,0 +1,359 @@
+"""Laws of `python -m transkimmer_jax export`: what it writes answers as the engine does, without this package."""
+
+import argparse
+import errno
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from training import runs
+from weights.checkpoints import random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification, console
+from transkimmer_jax.cli import export as command
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.inference import export as work
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models import attention
+
+SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
+LONG = " ".join(["good a b c film the is a bad"] * 5)  # 47 tokens, of which 40 are read
+TEXTS = ["", LONG, "bad film", *(record["text"] for record in runs.make_reviews(12, seed=7)), LONG[:100], LONG[:70]]
+BLOCKED = """
+import runpy, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("transkimmer_jax", "flax"):
+            raise ImportError(f"{name} is not to be had here")
+
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def main(arguments):
+    """The command alone, in a parser of its own."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    command.add(parser.add_subparsers(required=True))
+    parsed = parser.parse_args(["export", *map(str, arguments)])
+    parsed.command(parsed)
+
+
+def save_model(folder, tokenizer_folder, config=runs.TINY, label_names=("neg", "pos"), text_columns=("text",)):
+    """A model of 40 positions as training leaves it, with random weights and margins around 0."""
+    first = write_checkpoint(folder / "random", random_tensors(config, predictor_size=16, seed=2), config)
+    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
+        folder / "model",
+        tokenizer=load_tokenizer(tokenizer_folder),
+        label_names=label_names,
+        extra_config={"task": {"name": "files", "max_length": 40, "text_columns": list(text_columns), "label_column": "label"}},
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer_folder, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder, tmp_path_factory):
+    """All buckets for the CPU, with batches that hold a few texts."""
+    folder = tmp_path_factory.mktemp("exported") / "export"
+    main(["--model", model_folder, "--output", folder, "--batch-tokens", 160])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder):
+    return SkimEngine.from_pretrained(model_folder)
+
+
+@pytest.fixture
+def refusal(capsys):
+    """What the command says after 'error: '."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert console.run(main, arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
+        return captured.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def read_manifest(folder):
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def example():
+    """The example's classes, in this process."""
+    spec = importlib.util.spec_from_file_location("run_exported", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_alone(folder, texts, *arguments, cwd):
+    """The example as a user without this package runs it."""
+    script = [sys.executable, "-c", BLOCKED, str(SCRIPT), str(folder), *arguments, "--", *texts]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_answers(answers, expected, atol=1e-5):
+    assert len(answers) == len(expected)
+    for answer, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer["logits"], wanted.logits, atol=atol, rtol=0)
+        assert answer["label"] == wanted.label and answer["kept"] == pytest.approx(wanted.kept, rel=1e-6)
+
+
+def test_round_trip(exported, engine, tmp_path):
+    """In a process that can import neither this package nor flax."""
+    expected = engine.predict(TEXTS, progress=False)
+    assert {answer.label for answer in expected} == {"neg", "pos"} and len({answer.kept for answer in expected}) > 5
+    assert_answers(run_alone(exported, TEXTS, cwd=tmp_path), expected)
+
+
+def test_the_blocked_process_is_blocked(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import transkimmer_jax\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(script)], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False
+    )
+    assert done.returncode == 1 and "transkimmer_jax is not to be had here" in done.stderr
+
+
+def test_several_platforms(model_folder, engine, tmp_path, capsys):
+    main(["--model", model_folder, "--output", tmp_path / "export", "--platforms", "cpu", "tpu", "--lengths", "40", "--batch-tokens", 80])
+    manifest = read_manifest(tmp_path / "export")
+    assert manifest["platforms"] == ["cpu", "tpu"]
+    line = capsys.readouterr().out
+    assert line.startswith(f"{tmp_path / 'export'}: {len(manifest['artifacts'])} programs for cpu, tpu, float32, ")
+    for artifact in manifest["artifacts"]:
+        program = jax.export.deserialize((tmp_path / "export" / artifact["file"]).read_bytes())
+        assert program.platforms == ("cpu", "tpu")
+    assert_answers(example().ExportedModel(tmp_path / "export")(TEXTS), engine.predict(TEXTS, progress=False))
+
+
+def test_cuda_on_a_machine_without(model_folder, tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        arguments = ["--platforms", "cuda", "--lengths", "40", "--dtype", dtype]
+        main(["--model", model_folder, "--output", tmp_path / dtype, *arguments])
+        manifest = read_manifest(tmp_path / dtype)
+        program = jax.export.deserialize((tmp_path / dtype / manifest["artifacts"][0]["file"]).read_bytes())
+        assert program.platforms == ("cuda",) and manifest["platforms"] == ["cuda"] and manifest["dtype"] == dtype
+        assert manifest["artifacts"][0]["tokens"] == 16384, "an accelerator's batch, whatever this machine has"
+
+
+def test_the_manifest_and_its_programs(exported, engine, model_folder):
+    """Every program is what the manifest says, and the ladders are those of an engine with such batches."""
+    manifest = read_manifest(exported)
+    artifacts = manifest.pop("artifacts")
+    assert manifest == {
+        "format": "transkimmer_jax.export", "format_version": 1, "jax_version": jax.__version__, "platforms": ["cpu"],
+        "dtype": "float32", "label_names": ["neg", "pos"], "pairs": False, "max_length": 40, "threshold": 0.25,
+        "weights": "weights.safetensors",
+    }  # fmt: skip
+    small = SkimEngine.from_pretrained(model_folder, batch_tokens=160)
+    ladders = [(rung, schedule) for bucket in small.buckets for rung, schedule in enumerate(small.ladder(bucket))]
+    assert len(small.buckets) == 3 and len(ladders) > 5
+    for artifact, (rung, schedule) in zip(artifacts, ladders, strict=True):
+        assert artifact["rung"] == rung and artifact["layers"] == [list(layer) for layer in schedule.layers]
+        assert [artifact[name] for name in ("sequences", "tokens", "width")] == [
+            getattr(schedule.bucket, name) for name in ("sequences", "tokens", "width")
+        ]
+        program = jax.export.deserialize((exported / artifact["file"]).read_bytes())
+        (weights, *inputs), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+        tokens, sequences = artifact["tokens"], artifact["sequences"]
+        assert [(aval.shape, aval.dtype) for aval in inputs] == [
+            ((1, tokens), np.int32), ((1, tokens), np.int32), ((1, sequences), np.int32), ((), np.float32),
+        ]  # fmt: skip
+        assert {name: (aval.shape, aval.dtype) for name, aval in weights.items()} == {
+            name: (array.shape, array.dtype) for name, array in load_file(exported / "weights.safetensors").items()
+        }
+        outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+        assert {name: aval.shape for name, aval in outputs.items()} == {
+            "logits": (1, sequences, 2), "kept": (1, 3, sequences), "overflow": (1,),
+        }  # fmt: skip
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [*(artifact["file"] for artifact in artifacts), "manifest.json", "weights.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    )
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in exported.iterdir()), "others may read it"
+
+
+def test_weights_are_stored_once(exported):
+    weights = load_file(exported / "weights.safetensors")
+    assert "encoder/layers/0/up/kernel" in weights and "embeddings/word/embedding" in weights
+    table = weights["embeddings/word/embedding"].tobytes()
+    assert table in (exported / "weights.safetensors").read_bytes()
+    for path in exported.glob("*.jax_export"):
+        assert table[:64] not in path.read_bytes()
+
+
+@pytest.mark.parametrize("threshold", ["-inf", "-0.5", "1.0", "inf"])
+def test_climbing(exported, engine, threshold):
+    """Thresholds at which texts keep more than the cheap rungs hold, or less."""
+    module, used = example(), []
+    model = module.ExportedModel(exported)
+    whole = model._program
+    model._program = lambda file: used.append(file) or whole(file)
+    answers = model(TEXTS, threshold=float(threshold))
+    assert_answers(answers, engine.predict(TEXTS, threshold=float(threshold), progress=False))
+    rungs = {int(file.partition("rung")[2].partition(".")[0]) for file in used}
+    widths = {file.partition("_")[0] for file in used}
+    assert widths == {"width16", "width32", "width40"}, "the narrowest that fit"
+    last = max(artifact["rung"] for artifact in read_manifest(exported)["artifacts"])
+    assert (rungs == {0}) == (threshold == "inf") and (last in rungs) == (threshold == "-inf")
+
+
+def test_bfloat16(model_folder, tmp_path, monkeypatch):
+    """Weights keep their dtype and their bits."""
+    main(["--model", model_folder, "--output", tmp_path / "export", "--dtype", "bfloat16", "--batch-tokens", 160])
+    monkeypatch.setattr(attention, "_fused", attention._plain)  # cuDNN's kernel is traced on a CPU too, and needs cuDNN
+    engine = SkimEngine.from_pretrained(model_folder, dtype="bfloat16")
+    weights = load_file(tmp_path / "export" / "weights.safetensors")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params):
+        stored = weights.pop("/".join(str(entry.key) for entry in path if hasattr(entry, "key")))
+        assert stored.dtype == leaf.dtype and stored.tobytes() == np.asarray(leaf).tobytes()
+    assert not weights
+    assert_answers(run_alone(tmp_path / "export", TEXTS, cwd=tmp_path), engine.predict(TEXTS, progress=False), atol=1e-5)
+
+
+def test_cudnn_is_back_after_an_export(model_folder, tmp_path, monkeypatch):
+    before = attention._fused
+    main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", 12])
+    assert attention._fused is before
+    monkeypatch.setattr(work, "save_file", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", 12])
+    assert attention._fused is before
+
+
+def test_lengths(model_folder, refusal, tmp_path):
+    arguments = ["--model", model_folder, "--output", tmp_path / "export", "--batch-tokens", 160]
+    main([*arguments, "--lengths", "3", "33", "16"])
+    assert {artifact["width"] for artifact in read_manifest(tmp_path / "export")["artifacts"]} == {16, 40}
+    main([*arguments, "--lengths", "17"])
+    assert {artifact["width"] for artifact in read_manifest(tmp_path / "export")["artifacts"]} == {32}, "the older one is replaced"
+    assert not list((tmp_path / "export").glob("width16*"))
+    for length in (0, 41):
+        said = refusal(*arguments, "--lengths", "3", length)
+        assert said == f"no text has {length} tokens: the model reads 1 to 40; correct --lengths"
+    with pytest.raises(SystemExit, match="a text has 40 tokens, and .*/export holds programs for at most 32: export more --lengths"):
+        example().ExportedModel(tmp_path / "export")([LONG])
+
+
+def test_threshold_of_the_manifest(model_folder, tmp_path, engine):
+    """The default of whoever runs it; the programs take any."""
+    main(["--model", model_folder, "--output", tmp_path / "export", "--threshold=-0.5", "--lengths", 16, "--batch-tokens", 160])
+    assert read_manifest(tmp_path / "export")["threshold"] == -0.5
+    model, texts = example().ExportedModel(tmp_path / "export"), TEXTS[2:10]
+    answers = model(texts)
+    assert_answers(answers, engine.predict(texts, threshold=-0.5, progress=False))
+    assert answers != model(texts, threshold=0.25)
+
+
+def test_pairs(tokenizer_folder, tmp_path, capsys):
+    model = save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence"))
+    main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
+    assert read_manifest(tmp_path / "export")["pairs"] is True
+    pairs = [("a good film", "is"), ("", ""), ("bad", LONG)]
+    expected = SkimEngine.from_pretrained(model).predict(pairs, progress=False)
+    assert_answers(run_alone(tmp_path / "export", [text for pair in pairs for text in pair], cwd=tmp_path), expected)
+
+
+def test_regression(tokenizer_folder, tmp_path):
+    model = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"id2label": {"0": "LABEL_0"}}, label_names=None)
+    main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
+    assert read_manifest(tmp_path / "export")["label_names"] is None
+    answers = example().ExportedModel(tmp_path / "export")(TEXTS)
+    for answer, wanted in zip(answers, SkimEngine.from_pretrained(model).predict(TEXTS, progress=False), strict=True):
+        assert answer["label"] == pytest.approx(wanted.label, abs=1e-5)
+
+
+def test_dense(model_folder, tokenizer_folder, tmp_path):
+    """A model without predictors has one program a bucket, and keeps everything."""
+    first = write_checkpoint(tmp_path / "dense", random_tensors(runs.TINY, seed=2), runs.TINY)
+    TranskimmerForSequenceClassification.from_pretrained(first, dense=True).save_pretrained(
+        tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=("neg", "pos")
+    )
+    main(["--model", tmp_path / "model", "--output", tmp_path / "export", "--batch-tokens", 160])
+    assert [artifact["rung"] for artifact in read_manifest(tmp_path / "export")["artifacts"]] == [0, 0, 0]
+    answers = example().ExportedModel(tmp_path / "export")(TEXTS)
+    assert {answer["kept"] for answer in answers} == {1.0}
+    assert_answers(answers, SkimEngine.from_pretrained(tmp_path / "model").predict(TEXTS, progress=False))
+
+
+@pytest.mark.parametrize("manifest", [None, '{"name": "a web application"}', "[]", "nonsense"])
+def test_a_folder_with_something_else(model_folder, refusal, tmp_path, manifest):
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / "thesis.tex").write_text("years", encoding="utf-8")
+    if manifest is not None:
+        (target / "manifest.json").write_text(manifest, encoding="utf-8")
+    complaint = f"{target} holds files and is no export to replace (manifest.json is missing or foreign): choose a new folder"
+    assert refusal("--model", model_folder, "--output", target, "--lengths", "12") == complaint
+    assert (target / "thesis.tex").read_text(encoding="utf-8") == "years"
+
+
+def test_an_empty_folder_is_taken(model_folder, tmp_path):
+    (tmp_path / "export").mkdir()
+    main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", "12"])
+    assert read_manifest(tmp_path / "export")["artifacts"]
+
+
+def test_outputs_that_cannot_be_written(model_folder, refusal, tmp_path, monkeypatch):
+    """Nothing is left behind, and what was there stays."""
+    target = tmp_path / "export"
+    arguments = ["--model", model_folder, "--output", target, "--lengths", "12"]
+    main(arguments)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(work, "save_file", full)
+    assert refusal(*arguments).startswith(f"cannot write {target}: no space left on the disk")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    (tmp_path / "file").touch()
+    complaint = f"cannot write {tmp_path / 'file'}: there is a file where a folder is needed"
+    assert refusal("--model", model_folder, "--output", tmp_path / "file", "--lengths", "12") == complaint
+
+
+def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
+    target = ("--output", tmp_path / "export")
+    assert refusal("--model", tmp_path / "nowhere", *target) == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
+    assert refusal("--model", model_folder, *target, "--batch-tokens", "0") == "--batch-tokens must be at least 1, not 0"
+    assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a number, not nan"
+    model = write_checkpoint(tmp_path / "eq4", random_tensors(runs.TINY, predictor_size=16), runs.TINY)
+    shutil.copytree(tokenizer_folder, model, dirs_exist_ok=True)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"skim": {"attention_masking": "post_softmax"}}), encoding="utf-8")
+    assert "attention_masking='post_softmax' cannot be compacted" in refusal("--model", model, *target)
+    assert not (tmp_path / "export").exists()
+
+
+def test_arguments_that_cannot_be_parsed(capsys):
+    for arguments, complaint in (
+        (["--model", "m"], "--output"),
+        (["--output", "o"], "--model"),
+        (["--model", "m", "--output", "o", "--platforms", "abacus"], "abacus"),
+        (["--model", "m", "--output", "o", "--lengths", "long"], "--lengths"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2 and complaint in capsys.readouterr().err

@@ -1,0 +1,425 @@
+"""Laws of `python -m transkimmer_jax predict`: a line for every text in its order, and a mistake is one line that names the culprit."""
+
+import argparse
+import csv
+import errno
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from models.reference import transkimmer
+from training import runs
+from weights.checkpoints import random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification, console
+from transkimmer_jax.cli import predict as command
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models import attention
+
+TENSORS = random_tensors(runs.TINY, predictor_size=16, seed=2)
+LONG = "good a b c film the is a b c film the is bad"  # 16 tokens, of which 12 are read
+TEXTS = ["", LONG, *(record["text"] for record in runs.make_reviews(20, seed=7))]
+
+
+def main(arguments):
+    """The command alone, in a parser of its own."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    command.add(parser.add_subparsers(required=True))
+    parsed = parser.parse_args(["predict", *map(str, arguments)])
+    parsed.command(parsed)
+
+
+def save_model(folder, tokenizer_folder, tensors=TENSORS, config=runs.TINY, label_names=("neg", "pos"), text_columns=("text",)):
+    """A model as training leaves it, with random weights and margins around 0."""
+    first = write_checkpoint(folder / "random", tensors, config)
+    task = {"name": "files", "max_length": 12, "text_columns": list(text_columns), "label_column": "label"}
+    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
+        folder / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=label_names, extra_config={"task": task}
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer_folder, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
+
+
+@pytest.fixture(scope="module")
+def pair_folder(tokenizer_folder, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("pairs"), tokenizer_folder, text_columns=("question", "sentence"))
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    def give(content):
+        raw = content if isinstance(content, bytes) else content.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="ascii"))
+
+    return give
+
+
+@pytest.fixture
+def predict(model_folder, capsys):
+    """The command's answers; standard error is then `predict.err`."""
+
+    def run(*arguments, model=model_folder):
+        capsys.readouterr()
+        main(["--model", model, *arguments])
+        captured = capsys.readouterr()
+        run.err = captured.err
+        return [json.loads(line) for line in captured.out.splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys, model_folder):
+    """What the command says after 'error: ', having answered nothing."""
+
+    def run(*arguments, model=model_folder):
+        capsys.readouterr()
+        assert console.run(main, ["--model", model, "--quiet", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
+        return captured.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+@pytest.fixture
+def reviews(write):
+    return write("reviews.jsonl", [{"id": f"review {number}", "text": text} for number, text in enumerate(TEXTS)])
+
+
+def assert_same(answers, expected, rtol=1e-4):
+    """The same but for the last digits of probabilities, in which batches of other texts may differ."""
+    assert len(answers) == len(expected)
+    for answer, wanted in zip(answers, expected, strict=True):
+        rest = [{name: value for name, value in one.items() if name != "probabilities"} for one in (answer, wanted)]
+        assert rest[0] == rest[1]
+        assert answer["probabilities"] == pytest.approx(wanted["probabilities"], rel=rtol)
+
+
+def without_id(answers):
+    return [{name: value for name, value in answer.items() if name != "id"} for answer in answers]
+
+
+def test_the_answers_are_the_models(model_folder, predict, reviews):
+    """Against the NumPy reference, text by text and unpadded, at the threshold the model was saved with."""
+    answers = predict("--input", reviews)
+    tokenizer = load_tokenizer(model_folder)
+    assert [answer["id"] for answer in answers] == [f"review {number}" for number in range(len(TEXTS))]
+    for text, answer in zip(TEXTS, answers, strict=True):
+        ids = np.array(tokenizer(text, truncation=True, max_length=12)["input_ids"])
+        expected = transkimmer(TENSORS, runs.TINY, ids, np.zeros_like(ids), threshold=0.25)
+        assert np.nanmin(np.abs(expected.margin - 0.25)) > 1e-4, "a decision that two programs may take differently"
+        odds = np.exp(expected.logits - np.max(expected.logits)).ravel()
+        assert answer["probabilities"] == pytest.approx(dict(zip(["neg", "pos"], odds / odds.sum(), strict=True)), rel=1e-3)
+        assert answer["label"] == ["neg", "pos"][int(odds.argmax())]
+        assert answer["tokens"] == len(ids) and answer["kept"] == pytest.approx(expected.keep.sum() / len(ids) / 3, rel=1e-12)
+        assert answer["truncated"] == (2 + len(text.split()) > 12)
+    assert {answer["label"] for answer in answers} == {"neg", "pos"} and len({answer["kept"] for answer in answers}) > 5
+    assert [answer["truncated"] for answer in answers[:2]] == [False, True] and answers[0]["tokens"] == 2, "the empty text is a text"
+    assert list(answers[0]) == ["id", "label", "probabilities", "tokens", "kept", "truncated"]
+
+
+def test_summary(predict, reviews):
+    answers = predict("--input", reviews)
+    line = predict.err.splitlines()[-1]
+    assert line.startswith("22 texts in ") and " texts/s, " in line
+    mean, truncated = np.mean([answer["kept"] for answer in answers]), sum(answer["truncated"] for answer in answers)
+    assert truncated == 1
+    assert line.endswith(f"mean share kept: {mean:.3f}, truncated: {truncated}, programs compiled: 1, overflows: 0"), line
+    assert "answered: 22 texts" in predict.err and "compiling" in predict.err
+
+
+def test_quiet(predict, reviews):
+    predict("--input", reviews, "--quiet")
+    assert predict.err.startswith("22 texts in ") and predict.err.count("\n") == 1
+
+
+def test_windows_do_not_matter(predict, reviews, monkeypatch):
+    expected, sizes, whole = predict("--input", reviews), [], SkimEngine.predict
+    monkeypatch.setattr(command, "_WINDOW", 4)
+    monkeypatch.setattr(SkimEngine, "predict", lambda self, texts, **options: sizes.append(len(texts)) or whole(self, texts, **options))
+    assert_same(predict("--input", reviews), expected)
+    assert sizes == [4, 4, 4, 4, 4, 2]
+    assert "answered: 22 texts" in predict.err and predict.err.splitlines()[-1].startswith("22 texts in ")
+
+
+def test_what_was_answered_before_a_mistake_is_written(capsys, model_folder, write, monkeypatch, tmp_path):
+    """To standard output; a file appears whole or not at all."""
+    monkeypatch.setattr(command, "_WINDOW", 4)
+    broken = write("broken.jsonl", 9 * '{"text": "a"}\n' + '{"text": \n{"text": "b"}\n')
+    assert console.run(main, ["--model", model_folder, "--input", broken, "--quiet"]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 8
+    assert captured.err.startswith(f"error: {broken}, line 10: invalid JSON") and captured.err.count("\n") == 1
+    (tmp_path / "out").mkdir()
+    assert console.run(main, ["--model", model_folder, "--input", broken, "--quiet", "--output", tmp_path / "out" / "answers.jsonl"]) == 2
+    assert list((tmp_path / "out").iterdir()) == [] and capsys.readouterr().out == ""
+
+
+def test_formats(predict, reviews, tmp_path, write, stdin):
+    """The same texts in every format, from a file and from standard input."""
+    expected = predict("--input", reviews)
+    with (tmp_path / "reviews.CSV").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "id"], *([text, f"review {number}"] for number, text in enumerate(TEXTS))])
+    assert_same(predict("--input", tmp_path / "reviews.CSV"), expected)
+    lines = write("reviews.txt", "\n".join(TEXTS))
+    assert_same(predict("--input", lines), without_id(expected))
+    assert_same(predict("--input", write("reviews", "\r\n".join([*TEXTS, ""])), "--format", "text"), without_id(expected))
+    stdin(b"\xef\xbb\xbf" + reviews.read_bytes())
+    assert_same(predict(), expected)
+    stdin(lines.read_bytes())
+    assert_same(predict("--format", "text", "--input", "-"), without_id(expected))
+    stdin((tmp_path / "reviews.CSV").read_bytes())
+    assert_same(predict("--format=csv"), expected)
+
+
+def test_an_empty_line_of_text_is_a_text(predict, stdin):
+    stdin("good film\n\nbad\n")
+    assert [answer["tokens"] for answer in predict("--format", "text")] == [4, 2, 3]
+
+
+@pytest.mark.parametrize(("form", "content"), [("jsonl", ""), ("jsonl", "\n \n"), ("csv", ""), ("csv", "id,text\n"), ("text", "")])
+def test_nothing_to_answer(predict, stdin, form, content, tmp_path):
+    stdin(content)
+    assert predict("--format", form, "--output", tmp_path / "answers.jsonl") == []
+    assert (tmp_path / "answers.jsonl").read_bytes() == b""
+    line = predict.err.splitlines()[-1]
+    assert line.startswith("0 texts in ") and line.endswith("mean share kept: none, truncated: 0, programs compiled: 0, overflows: 0")
+
+
+def test_output_file(predict, reviews, tmp_path):
+    expected = predict("--input", reviews)
+    target = tmp_path / "deep" / "answers.jsonl"
+    assert predict("--input", reviews, "--output", target) == []
+    assert [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()] == expected
+    assert predict("--input", reviews, "--output", reviews) == [], "over its own input"
+    assert [json.loads(line) for line in reviews.read_text(encoding="utf-8").splitlines()] == expected
+
+
+def test_copied_columns(predict, refusal, write):
+    records = [{"text": "a", "stars": 3, "who": {"name": "Zoë 😀"}}, {"text": "b", "stars": None, "who": [], "id": 7}]
+    mixed = write("mixed.jsonl", records)
+    assert [answer.get("id") for answer in predict("--input", mixed)] == [None, 7]
+    copied = predict("--input", mixed, "--copy", "who", "stars", "text")
+    assert [{name: answer[name] for name in ("who", "stars", "text")} for answer in copied] == [
+        {name: record[name] for name in ("who", "stars", "text")} for record in records
+    ]
+    assert list(copied[1]) == ["who", "stars", "text", "label", "probabilities", "tokens", "kept", "truncated"]
+    assert refusal("--input", mixed, "--copy", "id") == f"{mixed}, line 1: no column 'id', only 'text', 'stars', 'who': set --copy"
+    assert refusal("--input", mixed, "--copy", "text", "label") == ("--copy label: the output has a 'label' of its own; rename the column")
+
+
+def test_text_columns(predict, refusal, reviews, write):
+    other = write("other.jsonl", [{"review": text, "id": f"review {number}"} for number, text in enumerate(TEXTS)])
+    assert_same(predict("--input", other, "--text-columns", "review"), predict("--input", reviews))
+    assert refusal("--input", other) == f"{other}, line 1: no column 'text', only 'review', 'id': set --text-columns"
+    assert refusal("--input", reviews, "--text-columns", "a", "b", "c") == "--text-columns names one column or two, not 3"
+
+
+def test_threshold(predict, reviews):
+    """Higher keeps fewer; none keeps all, an infinite one [CLS] only."""
+    shares = []
+    for threshold in ("-inf", "-1", "0.25", "1", "inf"):
+        shares.append([answer["kept"] for answer in predict("--input", reviews, f"--threshold={threshold}")])
+    means = [np.mean(row) for row in shares]
+    assert means == sorted(means, reverse=True) and len(set(means)) == 5
+    assert set(shares[0]) == {1.0} and shares[-1] == pytest.approx([1 / min(12, 2 + len(text.split())) for text in TEXTS], rel=1e-12)
+    assert shares[2] == [answer["kept"] for answer in predict("--input", reviews)]
+
+
+def test_max_length(predict, reviews):
+    answers = predict("--input", reviews, "--max-length", 5)
+    assert [answer["tokens"] for answer in answers] == [min(5, 2 + len(text.split())) for text in TEXTS]
+    assert [answer["truncated"] for answer in answers] == [len(text.split()) > 3 for text in TEXTS]
+    assert f"truncated: {sum(len(text.split()) > 3 for text in TEXTS)}, " in predict.err.splitlines()[-1]
+    assert not any(answer["truncated"] for answer in predict("--input", reviews, "--max-length", 40)), "more than the model's 12"
+
+
+def test_batch_tokens_do_not_matter(predict, reviews):
+    expected = predict("--input", reviews)
+    for tokens in (1, 40):
+        assert_same(predict("--input", reviews, "--batch-tokens", tokens), expected)
+
+
+def test_dtype(predict, reviews, monkeypatch):
+    """bfloat16 is nearly the same, and not the same."""
+    monkeypatch.setattr(attention, "_fused", attention._plain)  # cuDNN's kernel is traced on a CPU too, and needs cuDNN
+    single, half = (predict("--input", reviews, "--dtype", dtype) for dtype in ("float32", "bfloat16"))
+    difference = [abs(a["probabilities"]["pos"] - b["probabilities"]["pos"]) for a, b in zip(single, half, strict=True)]
+    assert 1e-5 < np.median(difference) < 0.02
+    assert_same(single, predict("--input", reviews))
+
+
+def test_pairs(predict, refusal, pair_folder, write, stdin):
+    pairs = [("a good film", "is"), ("", ""), ("bad", LONG), ("the", "film is a")]
+    records = write("pairs.jsonl", [{"question": first, "sentence": second} for first, second in pairs])
+    answers = predict("--input", records, model=pair_folder)
+    expected = SkimEngine.from_pretrained(pair_folder).predict(pairs, progress=False)
+    assert [answer["tokens"] for answer in answers] == [7, 3, 12, 7] and [answer["truncated"] for answer in answers] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert answer["label"] == wanted.label and answer["kept"] == wanted.kept
+        assert answer["probabilities"] == pytest.approx(wanted.probabilities, rel=1e-4)
+    swapped = predict("--input", records, "--text-columns", "sentence", "question", model=pair_folder)
+    assert [answer["tokens"] for answer in swapped] == [7, 3, 12, 7] and swapped[0]["probabilities"] != answers[0]["probabilities"]
+
+    complaint = f"--text-columns question, but {pair_folder} reads pairs: name two columns"
+    assert refusal("--input", records, "--text-columns", "question", model=pair_folder) == complaint
+    stdin("a\n")
+    complaint = f"{pair_folder} reads pairs of texts, and the text format has one a line: give jsonl or csv"
+    assert refusal("--format", "text", model=pair_folder) == complaint
+    lonely = write("lonely.jsonl", [{"question": "a", "sentence": "b"}, {"question": "a"}])
+    assert refusal("--input", lonely, model=pair_folder) == f"{lonely}, line 2: no column 'sentence', only 'question': set --text-columns"
+
+
+def test_a_pair_for_a_model_of_single_texts(refusal, model_folder, reviews):
+    complaint = f"--text-columns text id, but {model_folder} reads single texts: name one column"
+    assert refusal("--input", reviews, "--text-columns", "text", "id") == complaint
+
+
+def test_regression(predict, tokenizer_folder, tmp_path, reviews):
+    config = runs.TINY | {"id2label": {"0": "LABEL_0"}}
+    tensors = random_tensors(config, predictor_size=16, seed=2)
+    answers = predict("--input", reviews, model=save_model(tmp_path, tokenizer_folder, tensors, config, label_names=None))
+    ids = np.array([2, 3])
+    expected = transkimmer(tensors, config, ids, np.zeros_like(ids), threshold=0.25)
+    assert answers[0]["label"] == pytest.approx(float(np.ravel(expected.logits)[0]), rel=1e-3)
+    assert len({answer["label"] for answer in answers}) > 5
+    assert list(answers[0]) == ["id", "label", "tokens", "kept", "truncated"]
+
+
+def test_refusals(refusal, write, stdin, tmp_path):
+    def complaint(content, name="bad.jsonl"):
+        path = write(name, content)
+        said = refusal("--input", path)
+        assert said.startswith(str(path))
+        return said.removeprefix(str(path))
+
+    good = {"text": "a"}
+    assert complaint([good, {"text": 3}]) == ", line 2: column 'text' holds 3, not text: put it in quotes, or leave the line out"
+    assert complaint([good, {"text": None}]).startswith(", line 2: column 'text' holds null, not text")
+    assert complaint([good, {"text": ["a", "b"]}]).startswith(', line 2: column \'text\' holds ["a", "b"], not text')
+    assert complaint([good, {}]) == ", line 2: no column 'text', only none: set --text-columns"
+    assert complaint([good, ["a"]]) == ', line 2: ["a"] is no JSON object: write one object a line'
+    assert complaint('{"text": "a"}\n\nnonsense\n').startswith(", line 3: invalid JSON")
+    assert (
+        complaint([good, {"text": "half a \ud83d"}]) == ", line 2: column 'text' is no valid Unicode (surrogates not allowed): correct it"
+    )
+    assert complaint("id,text\n1,a\n2\n", "bad.csv") == ", line 3: 1 cells under 2 columns: put cells with commas in quotes"
+    assert complaint("", "bad.tsv") == ": the name must end in .jsonl, .csv or .txt, which says how it is read: rename it, or give --format"
+    (tmp_path / "latin.txt").write_bytes("Zoë\n".encode("latin-1"))
+    assert refusal("--input", tmp_path / "latin.txt").startswith(f"{tmp_path / 'latin.txt'}: not UTF-8")
+    assert refusal("--input", tmp_path / "no.jsonl") == f"{tmp_path / 'no.jsonl'}: cannot be read: No such file or directory"
+    assert refusal("--input", tmp_path, "--format", "csv") == f"{tmp_path}: cannot be read: Is a directory"
+    stdin('{"text": "a"}\n{"txt": "a"}\n')
+    assert refusal() == "standard input, line 2: no column 'text', only 'txt': set --text-columns"
+    assert not sys.stdin.closed
+    stdin("a\n")
+    said = refusal("--format", "text", "--text-columns", "review")
+    assert said == "--text-columns is for jsonl and csv: in the text format each line is a text"
+
+
+def test_models_that_are_none(refusal, tmp_path, stdin):
+    stdin("")
+    assert refusal(model=tmp_path / "nowhere") == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
+    assert refusal(model=tmp_path) == f"{tmp_path}: no config.json, so this is not a checkpoint folder"
+
+
+def test_numbers_that_cannot_be_meant(refusal, reviews, model_folder):
+    for option, least in (("--max-length", 3), ("--batch-tokens", 1)):
+        for value in (least - 1, -1):
+            assert refusal("--input", reviews, f"{option}={value}") == f"{option} must be at least {least}, not {value}"
+    assert refusal("--input", reviews, "--threshold=nan") == "--threshold must be a number, not nan"
+    complaint = f"41 tokens are more than the 40 positions of {model_folder}: give a lower --max-length"
+    assert refusal("--input", reviews, "--max-length", 41) == complaint
+
+
+def test_outputs_that_cannot_be_written(refusal, reviews, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("old", encoding="utf-8")
+    complaint = f"cannot write {tmp_path}: there is a folder where a file is needed"
+    assert refusal("--input", reviews, "--output", tmp_path) == complaint
+    inside = tmp_path / "file" / "answers.jsonl"
+    assert refusal("--input", reviews, "--output", inside) == f"cannot write {inside}: there is a file where a folder is needed"
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refusal("--input", reviews, "--output", tmp_path / "file").startswith(
+        f"cannot write {tmp_path / 'file'}: no space left on the disk"
+    )
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "reviews.jsonl"]
+
+
+PROCESS = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from cli import test_predict
+from transkimmer_jax import console
+console.leave(console.run(test_predict.main, sys.argv[1:]))
+"""
+
+
+def start(*arguments, **options):
+    """The command as a process of its own."""
+    tests = str(pathlib.Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, tests, *map(str, arguments)], cwd=runs.TRAIN_PY.parent, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_a_reader_that_has_seen_enough(model_folder, write):
+    """More answers than a pipe holds, of which the reader takes the first, like `head -1`."""
+    many = write("many.txt", 2000 * "good film\n")
+    with start("--model", model_folder, "--input", many, "--quiet", stdout=subprocess.PIPE) as process:
+        first = json.loads(process.stdout.readline())
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 0
+    assert first["tokens"] == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a Linux device")
+def test_standard_output_on_a_full_disk(model_folder, write):
+    one = write("one.txt", "good film\n")
+    with open("/dev/full", "w") as full, start("--model", model_folder, "--input", one, "--quiet", stdout=full) as process:
+        said = process.stderr.read()
+        assert process.wait() == 2
+    assert said.startswith("error: cannot write standard output: no space left on the disk") and said.count("\n") == 1
+
+
+def test_help_answers_at_once():
+    """Without loading what only the work needs."""
+    code = """
+import argparse, sys
+from transkimmer_jax.cli import export, predict
+for command in (predict, export):
+    parser = argparse.ArgumentParser()
+    command.add(parser.add_subparsers())
+    try:
+        parser.parse_args([command.__name__.rpartition(".")[2], "--help"])
+    except SystemExit:
+        pass
+print(sorted({"tensorflow_datasets", "transformers", "orbax", "grain", "transkimmer_jax.inference"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)
+    for option in (
+        "model", "input", "output", "format", "text-columns", "copy", "threshold", "max-length", "batch-tokens", "dtype", "quiet",
+        "platforms", "lengths",
+    ):  # fmt: skip
+        assert f"--{option} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,305 @@
+"""Laws of the engine: answers are those of the masked evaluation, in the caller's order, whatever ran beside them; nothing is
+compiled in steady state; and what cannot be answered is one line that names the culprit."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked
+from training import runs
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import CheckpointError, DataError, InferenceError
+from transkimmer_jax.inference.engine import SkimEngine, cast
+from transkimmer_jax.inference.schedule import Calibration
+
+LAYERS = ARCH.num_hidden_layers
+TOLERANCE = 1e-4
+rng = np.random.default_rng(0)
+STREAM = make_examples(rng.integers(1, 41, 150), seed=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_quickly(quickly_built_programs):
+    """For every test here."""
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """An engine whose calibration is right."""
+    engine = SkimEngine(make_model(), batch_tokens=160, depths=True)
+    engine.calibrate(STREAM)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def expected():
+    found = masked(make_model(), STREAM, 0.0)
+    assert is_decided(found, 0.0)
+    return found
+
+
+def assert_same(predictions, expected):
+    for row, example in enumerate(expected):
+        np.testing.assert_array_equal(predictions.depths[row], example.depth)
+        np.testing.assert_array_equal(predictions.kept[:, row], [(example.depth > layer).sum() for layer in range(LAYERS)])
+        np.testing.assert_allclose(predictions.logits[row], example.logits, atol=TOLERANCE, rtol=0)
+
+
+def taken(examples, rows):
+    """Some of the examples, in another order."""
+    spans = [slice(examples.offsets[row], examples.offsets[row + 1]) for row in rows]
+    return dataclasses.replace(
+        examples,
+        input_ids=np.concatenate([examples.input_ids[span] for span in spans]),
+        token_type_ids=np.concatenate([examples.token_type_ids[span] for span in spans]),
+        offsets=np.concatenate([[0], np.cumsum(examples.lengths[list(rows)])]),
+        labels=examples.labels[list(rows)],
+        truncated=examples.truncated[list(rows)],
+    )
+
+
+def test_a_stream(engine, expected):
+    assert_same(engine.predict_tokenized(STREAM), expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, len(STREAM) - 1), min_size=1, max_size=40))
+def test_batch_mates_and_order_do_not_matter(engine, expected, rows):
+    assert_same(engine.predict_tokenized(taken(STREAM, rows)), [expected[row] for row in rows])
+
+
+@pytest.mark.parametrize("threshold", [-np.inf, -2.0, 1.0, np.inf])
+def test_thresholds_far_from_the_calibrated_one(engine, threshold):
+    """A run-time value: what keeps more than was calibrated climbs, and is exact."""
+    expected = masked(make_model(), STREAM, threshold)
+    assert is_decided(expected, threshold)
+    before = engine.statistics.overflows
+    assert_same(engine.predict_tokenized(STREAM, threshold=threshold), expected)
+    assert (engine.statistics.overflows > before) == (threshold < 0)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 4}, {"batch_tokens": 41}, {"batch_tokens": 5000}], ids=str)
+def test_batching_does_not_matter(expected, options):
+    assert_same(SkimEngine(make_model(), depths=True, **options).predict_tokenized(STREAM), expected)
+
+
+def test_overflow_is_climbed_out_of(expected):
+    """A calibration that promises that next to nothing is kept: every first try overflows, every answer is exact."""
+    lengths = np.arange(1, 41)
+    wrong = Calibration(lengths, np.ones((LAYERS, 40), int), 0.0)
+    engine = SkimEngine(make_model(), batch_tokens=160, calibration=wrong, depths=True)
+    assert_same(engine.predict_tokenized(STREAM), expected)
+    assert engine.statistics.overflows >= len(engine.buckets) // 2
+    climbed = engine.statistics.overflows
+    engine.predict_tokenized(STREAM)
+    assert engine.statistics.overflows - climbed <= climbed // 2, "it learns where to start"
+
+
+def count_compilations(work):
+    """How many programs `work` has compiled."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name) if "backend_compile" in name else None)
+    try:
+        work()
+    finally:
+        jax.monitoring.clear_event_listeners()
+    return len(seen)
+
+
+def test_steady_state_compiles_nothing(engine):
+    """Other texts, other thresholds: the programs are there already."""
+    engine.warm_up(progress=False)
+    engine.predict_tokenized(STREAM)
+    others = make_examples(rng.integers(1, 41, 90), seed=6)
+
+    def serve():
+        for threshold in (0.0, 0.3, -0.7, -np.inf, np.inf):
+            engine.predict_tokenized(others, threshold=threshold)
+
+    assert count_compilations(serve) == 0
+    assert count_compilations(lambda: jax.jit(lambda x: x * 3.0)(np.float32(1))) > 0, "else the count counts nothing"
+
+
+def test_the_number_of_programs_is_bounded(engine):
+    engine.warm_up(progress=False)
+    assert len(engine.programs) <= 2 * 4 * len(engine.buckets), "two calibrations of at most four rungs"
+    assert sum(len(engine.ladder(bucket)) for bucket in engine.buckets) <= 4 * len(engine.buckets)
+
+
+def test_warming_up_for_some_lengths_compiles_for_no_others():
+    engine = SkimEngine(make_model(), batch_tokens=160)
+    engine.warm_up([10, 12, 16], progress=False)
+    assert len(engine.programs) == len(engine.ladder(engine.buckets[0]))
+
+
+def test_logits_that_are_not_numbers():
+    graph, params = nnx.split(make_model())
+    params = jax.tree.map(lambda leaf: leaf * 1, params)
+    params["classifier"]["kernel"][...] = params["classifier"]["kernel"][...] * np.nan
+    with pytest.raises(InferenceError, match="the logits of example 0 and 149 others are not finite"):
+        SkimEngine(nnx.merge(graph, params), batch_tokens=160).predict_tokenized(STREAM)
+
+
+def test_no_examples(engine):
+    assert len(engine.predict_tokenized(make_examples([])).logits) == 0
+
+
+def test_too_long(engine):
+    with pytest.raises(InferenceError, match="41 tokens, more than the engine's max_length of 40"):
+        engine.predict_tokenized(make_examples([41]))
+
+
+def test_post_softmax_is_refused():
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, attention_masking="post_softmax"))
+    with pytest.raises(CheckpointError, match="cannot be compacted"):
+        SkimEngine(make_model(arch))
+
+
+def test_weights_are_stored_as_they_are_computed_with():
+    """bfloat16, but for norms, decisions and the classifier."""
+    arch = dataclasses.replace(ARCH, compute_dtype="bfloat16")
+    stored = cast(make_model(arch))
+    assert stored.encoder.layers[0].up.kernel[...].dtype == "bfloat16" and stored.embeddings.word.embedding[...].dtype == "bfloat16"
+    for exact in (stored.classifier.kernel, stored.encoder.predictors[0].decision.kernel, stored.encoder.layers[0].output_norm.scale):
+        assert exact[...].dtype == "float32"
+    rough = SkimEngine(stored, batch_tokens=160).predict_tokenized(STREAM, threshold=-np.inf)
+    exact = np.stack([example.logits for example in masked(make_model(), STREAM, -np.inf)])
+    assert np.abs(rough.logits - exact).max() < 0.1 * np.abs(exact).max()
+
+
+TEXTS = ["good film", "", "bad bad the film is bad", "a", "the films"]
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer_folder, tmp_path_factory):
+    """A saved model of single texts, without a calibration."""
+    folder = tmp_path_factory.mktemp("served") / "model"
+    arch = dataclasses.replace(ARCH, vocab_size=60)
+    make_model(arch).save_pretrained(
+        folder,
+        tokenizer=load_tokenizer(tokenizer_folder),
+        label_names=("bad", "fair", "good"),
+        extra_config={"task": {"name": "files", "max_length": 12, "text_columns": ["text"], "label_column": "label"}},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    return SkimEngine.from_pretrained(folder)
+
+
+def test_texts(served, folder):
+    """Answers in order, with what the model's own call gives for each text alone."""
+    model = TranskimmerForSequenceClassification.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
+    answers = served.predict(TEXTS, progress=False)
+    for text, answer in zip(TEXTS, answers, strict=True):
+        ids = np.array(tokenizer(text)["input_ids"])[None]
+        out = model(ids)
+        np.testing.assert_allclose(answer.logits, out.logits[0], atol=TOLERANCE, rtol=0)
+        assert (
+            answer.label == ("bad", "fair", "good")[int(np.argmax(out.logits))] == max(answer.probabilities, key=answer.probabilities.get)
+        )
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-6)
+        assert answer.tokens == ids.shape[1] and answer.kept == pytest.approx(float(out.keep.mean()), abs=1e-6)
+        assert not answer.truncated
+    assert [answer.tokens for answer in answers] == [4, 2, 8, 3, 5]
+
+
+def test_a_stream_of_texts_in_windows(served):
+    texts = [TEXTS[number % 5] for number in range(23)]
+    whole = served.predict(texts, progress=False)
+    for window in (1, 4, 100):
+        streamed = list(served.predict_stream(iter(texts), window=window))
+        assert [answer.label for answer in streamed] == [answer.label for answer in whole]
+        assert [answer.tokens for answer in streamed] == [answer.tokens for answer in whole]
+
+
+def test_no_texts(served):
+    assert served.predict([]) == [] and list(served.predict_stream([])) == []
+
+
+def test_long_texts_are_cut_and_counted(served):
+    before = served.statistics.truncated
+    answers = served.predict(["good " * 50, "good " * 10, "good"], progress=False)
+    assert [(answer.tokens, answer.truncated) for answer in answers] == [(12, True), (12, False), (3, False)]
+    assert served.statistics.truncated == before + 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ([("a", "b")], "text 0 is a pair, expected single texts"),
+        (["a", 3], "text 1 is not a string or a pair of strings but 3"),
+        (["a", None], "text 1 is not a string or a pair of strings but None"),
+        (["a", ("a", "b", "c")], "text 1 has 3 parts"),
+    ],
+)
+def test_texts_that_are_none(served, texts, says):
+    with pytest.raises(DataError, match=says) as error:
+        served.predict(texts)
+    assert "\n" not in str(error.value)
+
+
+def test_pairs(folder, tokenizer_folder):
+    """Either, where nobody has said which; but not both at once."""
+    engine = SkimEngine.from_pretrained(folder, pairs=None)
+    single, pair = engine.predict(["good"], progress=False)[0], engine.predict([("good", "bad")], progress=False)[0]
+    assert (single.tokens, pair.tokens) == (3, 5)
+    with pytest.raises(DataError, match="text 1 is a pair, expected single texts"):
+        engine.predict(["good", ("good", "bad")])
+
+
+def test_a_folder_without_a_calibration_gets_one(folder, served, tmp_path):
+    assert not (folder / "skim_calibration.json").exists()
+    calibration = served.calibrate(TEXTS * 10)
+    calibration.save(tmp_path)
+    saved = json.loads((tmp_path / "skim_calibration.json").read_text())
+    assert len(saved["lengths"]) == 50 and sorted(set(saved["lengths"])) == [2, 3, 4, 5, 8]
+    assert [answer.label for answer in served.predict(TEXTS, progress=False)] == [
+        answer.label for answer in SkimEngine.from_pretrained(folder, calibration=calibration).predict(TEXTS, progress=False)
+    ]
+
+
+def test_a_regression_model(tokenizer_folder, tmp_path):
+    arch = dataclasses.replace(ARCH, vocab_size=60, num_labels=1)
+    make_model(arch).save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder))
+    answer = SkimEngine.from_pretrained(tmp_path / "model").predict(["good film"], progress=False)[0]
+    assert answer.probabilities is None and answer.label == float(answer.logits[0])
+
+
+def test_several_devices():
+    """Each packs its own batches; the answers are those of one device."""
+    code = """
+        import os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        import sys
+        sys.path.insert(0, "tests")
+        import jax, numpy as np
+        from inference.skimmers import make_examples, make_model
+        from transkimmer_jax.inference.engine import SkimEngine
+        assert len(jax.local_devices()) == 4
+        examples = make_examples(np.random.default_rng(1).integers(1, 41, 70), seed=8)
+        engine = SkimEngine(make_model(), batch_tokens=160, depths=True)
+        assert engine.programs.device_count == 4
+        many = engine.predict_tokenized(examples)
+        one = SkimEngine(make_model(), batch_tokens=160, depths=True, devices=jax.local_devices()[:1]).predict_tokenized(examples)
+        assert all((a == b).all() for a, b in zip(many.depths, one.depths)) and (many.kept == one.kept).all()
+        assert np.abs(many.logits - one.logits).max() < 1e-4 and np.abs(one.logits).max() > 0.1
+        print("the same")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False
+    )
+    assert done.stdout == "the same\n", done.stderr

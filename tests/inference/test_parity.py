@@ -1,0 +1,153 @@
+"""The parity law (DESIGN section 2): compacted computation gives the masked evaluation's decisions and logits, whatever the
+batch mates, the padding, the bucket and the capacities."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked
+from models.quick import quick_jit
+
+from transkimmer_jax.errors import CheckpointError
+
+SLOTS, ROWS, WIDTH, LAYERS = 5, 48, 12, ARCH.num_hidden_layers
+TOLERANCE = 1e-4
+# Tiny, odd, ample and full capacities; the first of each is of the layer nearest to the input.
+CAPACITIES = (
+    ((ROWS, WIDTH),) * LAYERS,
+    ((37, 11), (29, 11), (17, 7)),
+    ((24, 12), (11, 9), (5, 1)),
+    ((9, 5), (7, 3), (5, 2)),
+    ((5, 1), (5, 1), (5, 1)),
+    ((48, 12), (24, 6), (23, 5)),
+)
+HEADS = {"three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1)}
+lengths_lists = st.lists(st.integers(1, WIDTH), min_size=1, max_size=SLOTS).filter(lambda lengths: sum(lengths) <= ROWS)
+thresholds = st.sampled_from([-np.inf, -4.0, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, 6.0, np.inf])
+_programs = {}
+
+
+def compacted(model, capacities, examples, threshold, only_logits=True, rows=ROWS, slots=SLOTS):
+    """The compacted computation of examples in one batch, in quickly compiled programs that are kept."""
+    key = (id(model), capacities, only_logits, rows, slots)
+    if key not in _programs:
+        _programs[key] = quick_jit(
+            lambda ids, types, lengths, threshold: model.compacted(
+                ids, types, lengths, WIDTH, capacities, threshold=threshold, only_logits=only_logits
+            )
+        )
+    total = len(examples.input_ids)
+    # What lies behind the last token must not matter.
+    ids, types, lengths = np.full(rows, 7, np.int32), np.ones(rows, np.int32), np.zeros(slots, np.int32)
+    ids[:total], types[:total], lengths[: len(examples)] = examples.input_ids, examples.token_type_ids, examples.lengths
+    return jax.device_get(_programs[key](ids, types, lengths, np.float32(threshold)))
+
+
+def fits(expected, capacities):
+    """Whether the decisions of masked evaluation fit, counted from the decisions and nothing else."""
+    return all(
+        sum(int((example.depth > layer).sum()) for example in expected) <= rows
+        and max(int((example.depth > layer).sum()) for example in expected) <= width
+        for layer, (rows, width) in enumerate(capacities)
+    )
+
+
+def assert_same(answer, expected, examples):
+    """Decisions and logits, example by example."""
+    depths = np.split(answer.depth[: len(examples.input_ids)], examples.offsets[1:-1])
+    for row, (example, depth) in enumerate(zip(expected, depths, strict=True)):
+        np.testing.assert_array_equal(depth, example.depth)
+        np.testing.assert_array_equal(answer.kept[:, row], [(example.depth > layer).sum() for layer in range(LAYERS)])
+        np.testing.assert_allclose(answer.logits[row], example.logits, atol=TOLERANCE, rtol=0)
+
+
+@settings(deadline=None, max_examples=150)
+@given(lengths_lists, st.integers(0, 3), thresholds, st.sampled_from(CAPACITIES), st.sampled_from(sorted(HEADS)))
+def test_decisions_and_logits(lengths, seed, threshold, capacities, head):
+    """Equal wherever the capacities hold what is kept; where they do not, the program says so and nothing else counts."""
+    model, examples = make_model(HEADS[head]), make_examples(lengths, seed)
+    expected = masked(model, examples, threshold)
+    assume(is_decided(expected, threshold))
+    answer = compacted(model, capacities, examples, threshold)
+    assert bool(answer.overflow) == (not fits(expected, capacities))
+    if not answer.overflow:
+        assert_same(answer, expected, examples)
+
+
+@settings(deadline=None, max_examples=40)
+@given(lengths_lists, st.integers(0, 3), thresholds, st.sampled_from(CAPACITIES[:2]))
+def test_token_level_outputs(lengths, seed, threshold, capacities):
+    """Every token's state as of the last layer it was kept in, at its own place: what a tagger or a span head reads."""
+    model, examples = make_model(), make_examples(lengths, seed)
+    expected = masked(model, examples, threshold, full=True)
+    assume(is_decided(expected, threshold) and fits(expected, capacities))
+    answer = compacted(model, capacities, examples, threshold, only_logits=False)
+    assert_same(answer, expected, examples)
+    states = np.split(answer.last_hidden_state[: len(examples.input_ids)], examples.offsets[1:-1])
+    for state, example in zip(states, expected, strict=True):
+        np.testing.assert_allclose(state, example.last, atol=TOLERANCE, rtol=0)
+
+
+def test_the_thresholds_cover_what_can_be_kept():
+    """From every token to [CLS] alone, or the tests above show less than they say."""
+    model, examples = make_model(), make_examples([12, 9, 12, 7, 8], 0)
+    shares = [
+        np.mean([np.mean(example.depth) / LAYERS for example in masked(model, examples, limit)]) for limit in (-np.inf, -1.5, 0.0, 1.0)
+    ]
+    assert shares[0] == 1.0 and shares == sorted(shares, reverse=True) and len(set(shares)) == 4
+    alone = masked(model, examples, np.inf)
+    assert all((example.depth[0], example.depth[1:].sum()) == (LAYERS, 0) for example in alone)
+
+
+def test_only_logits_changes_no_logit():
+    """The last layer for position 0 alone gives what the whole last layer gives there."""
+    model, examples = make_model(), make_examples([12, 3, 9, 1, 5], 1)
+    for threshold in (-np.inf, 0.0, np.inf):
+        short, whole = (compacted(model, CAPACITIES[0], examples, threshold, only_logits) for only_logits in (True, False))
+        np.testing.assert_allclose(short.logits, whole.logits, atol=1e-5, rtol=0)
+        assert short.last_hidden_state is None
+        padded = [masked(model, examples, threshold, full)[0].logits for full in (True, False)]
+        np.testing.assert_allclose(padded[0], padded[1], atol=1e-5, rtol=0)
+
+
+def test_a_dense_model_packs_too():
+    model = make_model(dataclasses.replace(ARCH, skim=None))
+    examples = make_examples([12, 3, 9, 1, 5], 1)
+    answer = compacted(model, CAPACITIES[0], examples, 0.0)
+    padded = quick_jit(lambda ids, mask, types: model(ids, mask, types).logits)
+    for row, (start, end) in enumerate(zip(examples.offsets, examples.offsets[1:], strict=False)):
+        ids, types = np.zeros((1, WIDTH), np.int32), np.zeros((1, WIDTH), np.int32)
+        ids[0, : end - start], types[0, : end - start] = examples.input_ids[start:end], examples.token_type_ids[start:end]
+        expected = padded(ids, (np.arange(WIDTH) < end - start).astype(np.int32)[None], types)
+        np.testing.assert_allclose(answer.logits[row], expected[0], atol=TOLERANCE, rtol=0)
+    assert not answer.overflow
+
+
+def test_too_long_for_the_width_or_the_rows_overflows():
+    """Also where nothing is skimmed, so that a wrong bucket cannot pass unseen."""
+    dense = make_model(dataclasses.replace(ARCH, skim=None))
+    assert compacted(dense, CAPACITIES[0], make_examples([WIDTH + 1]), 0.0).overflow
+    model = make_model()
+    nothing_skimmed = ((16, 12), (16, 12), (16, 12))
+    assert compacted(model, nothing_skimmed, make_examples([12, 5]), -np.inf).overflow
+    assert not compacted(model, nothing_skimmed, make_examples([12, 4]), -np.inf).overflow
+
+
+def test_post_softmax_is_refused():
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, attention_masking="post_softmax"))
+    with pytest.raises(CheckpointError, match="cannot be compacted: its softmax runs over the skimmed tokens too .* --mode masked"):
+        compacted(make_model(arch), CAPACITIES[0], make_examples([3]), 0.0)
+
+
+def test_bfloat16():
+    """Decisions within bfloat16's noise may differ; where none does, so do the logits by no more than that noise."""
+    arch = dataclasses.replace(ARCH, compute_dtype="bfloat16")
+    examples = make_examples([12, 9, 7, 5], 2)
+    rough = compacted(make_model(arch), CAPACITIES[0], examples, -np.inf)
+    exact = masked(make_model(), examples, -np.inf)
+    for row, example in enumerate(exact):
+        assert np.abs(rough.logits[row] - example.logits).max() < 0.05 * np.abs(example.logits).max() + 0.05
+    assert rough.logits.dtype == np.float32

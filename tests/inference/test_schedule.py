@@ -1,0 +1,137 @@
+"""Laws of buckets, calibrations and ladders."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference.skimmers import ARCH
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, round_up
+
+LAYERS = ARCH.num_hidden_layers
+
+
+def sample(seed=0, count=300, longest=40):
+    """Kept tokens that fall from layer to layer and differ from text to text."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, longest + 1, count)
+    shares = np.minimum.accumulate(rng.uniform(0.1, 1.0, (LAYERS, count)), axis=0)
+    return Calibration.of(lengths, np.maximum(1, np.round(shares * lengths)).astype(int), 0.0)
+
+
+@given(st.integers(1, 5000), st.sampled_from([1, 8, 64, 128]))
+def test_round_up(count, granule):
+    rounded = round_up(count, granule)
+    assert rounded % granule == 0 and count <= rounded < count + granule
+
+
+@settings(deadline=None)
+@given(st.integers(1, 512), st.one_of(st.none(), st.integers(1, 200)), st.integers(8, 20000))
+def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, batch_size, batch_tokens):
+    found = buckets(batch_tokens, batch_size, max_length)
+    assert found[-1].width == max_length and [bucket.width for bucket in found] == sorted({bucket.width for bucket in found})
+    shortest = min(8, max_length)
+    for bucket in found:
+        assert bucket.holds(1, bucket.width, bucket.width), "one of the longest"
+        if batch_size is not None:
+            assert bucket.holds(batch_size, batch_size * bucket.width, bucket.width)
+        full = bucket.tokens // shortest
+        assert full == 0 or bucket.holds(full, full * shortest, shortest), "rows run out before slots do"
+        shortest = bucket.width + 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 5), st.sampled_from([1, 2, 8, 32]), st.sampled_from([16, 32, 40]), st.sampled_from([1, 8, 64]))
+def test_a_ladder(seed, batch_size, width, granule):
+    """Rising in cost, every rung within the bucket and falling with depth, and the last holds everything."""
+    bucket = next(bucket for bucket in buckets(None, batch_size, 40) if bucket.width == width)
+    rungs = ladder(bucket, ARCH, sample(seed), granule)
+    costs = [schedule.flops(ARCH) for schedule in rungs]
+    assert costs == sorted(costs) and len(set(costs)) == len(costs) and 1 <= len(rungs) <= 4
+    assert rungs[-1] == Schedule.full(bucket, LAYERS)
+    for schedule in rungs:
+        rows, widths = zip(*schedule.layers, strict=True)
+        assert list(rows) == sorted(rows, reverse=True) and list(widths) == sorted(widths, reverse=True)
+        assert rows[-1] >= 1 and rows[0] <= bucket.tokens and widths[-1] >= 1 and widths[0] <= bucket.width
+
+
+def test_the_first_rung_holds_most_batches_of_the_kind_it_was_calibrated_on():
+    """And costs near what these keep: of 32 texts the sums concentrate."""
+    bucket, calibration = buckets(None, 32, 40)[-1], sample()
+    first = ladder(bucket, ARCH, calibration, 8)[0]
+    others = calibration.draw(bucket, 200, seed=2)
+    assert np.mean([first.fits(batch) for batch in others]) > 0.7
+    needed = np.mean([flops.skimmed(ARCH, batch.astype(float), np.full(batch.shape[1], 40.0)).sum() for batch in others])
+    assert first.flops(ARCH) < 1.6 * needed
+
+
+def test_fewer_tokens_kept_make_cheaper_rungs():
+    bucket = buckets(None, 32, 40)[-1]
+    calibration = sample()
+    fewer = dataclasses.replace(calibration, kept=np.maximum(1, calibration.kept // 2))
+    assert ladder(bucket, ARCH, fewer, 8)[0].flops(ARCH) < 0.8 * ladder(bucket, ARCH, calibration, 8)[0].flops(ARCH)
+
+
+def test_a_dense_model_has_one_program_a_bucket():
+    dense = dataclasses.replace(ARCH, skim=None)
+    bucket = buckets(None, 4, 40)[0]
+    assert ladder(bucket, dense, Calibration.assumed(LAYERS, 0.0), 8) == (Schedule.full(bucket, LAYERS),)
+
+
+def test_an_assumed_calibration_serves_every_bucket():
+    for bucket in buckets(4096, None, 512):
+        rungs = ladder(bucket, ARCH, Calibration.assumed(LAYERS, 0.0), 8)
+        assert len(rungs) > 1 and rungs[0].flops(ARCH) < rungs[-1].flops(ARCH)
+
+
+def test_texts_longer_than_all_buckets_but_the_last_still_calibrate_it():
+    """And the others are served by shares."""
+    long = Calibration.of(np.full(50, 40), np.tile([[30], [20], [10]], 50), 0.0)
+    for bucket in buckets(None, 8, 40):
+        first = ladder(bucket, ARCH, long, 1)[0]
+        assert first.layers[-1][1] < bucket.width and first.layers[-1][0] <= 0.5 * bucket.tokens
+
+
+def test_fits():
+    schedule = Schedule(Bucket(2, 10, 6), ((8, 5), (4, 3)))
+    assert schedule.fits(np.array([[3, 5], [1, 3]])) and schedule.fits(np.array([[3, 5]]))
+    assert not schedule.fits(np.array([[4, 5], [1, 3]])), "rows"
+    assert not schedule.fits(np.array([[1, 6], [1, 3]])), "width"
+    assert not schedule.fits(np.array([[3, 5], [0, 4]])), "width below"
+
+
+def test_saved_and_loaded(tmp_path):
+    calibration = sample()
+    calibration.save(tmp_path)
+    loaded = Calibration.load(tmp_path, LAYERS)
+    np.testing.assert_array_equal(loaded.lengths, calibration.lengths)
+    np.testing.assert_array_equal(loaded.kept, calibration.kept)
+    assert loaded.threshold == 0.0 and (tmp_path / "skim_calibration.json").stat().st_size < 20000
+    assert Calibration.load(tmp_path / "elsewhere", LAYERS) is None
+
+
+def test_a_sample_of_a_large_set_is_kept():
+    lengths = np.arange(2, 5002)
+    calibration = Calibration.of(lengths, np.stack([lengths, lengths // 2]), 0.5)
+    assert len(calibration.lengths) == 512 and (calibration.kept[1] == calibration.lengths // 2).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not a calibration"),
+        ("[]", "is not a calibration"),
+        (json.dumps({"threshold": 0, "lengths": [], "kept": [[], [], []]}), "is not of this model of 3 layers"),
+        (json.dumps({"threshold": 0, "lengths": [3], "kept": [[1], [1]]}), "is not of this model of 3 layers"),
+    ],
+)
+def test_a_damaged_calibration(tmp_path, content, says):
+    (tmp_path / "skim_calibration.json").write_text(content)
+    with pytest.raises(CheckpointError, match=says) as error:
+        Calibration.load(tmp_path, LAYERS)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)

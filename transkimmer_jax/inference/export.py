@@ -1,0 +1,179 @@
+"""A model as a folder of `jax.export` artifacts, which run without this package.
+
+For every rung of every bucket there is one serialised program; the weights lie beside them once, and a manifest says which
+program takes what. examples/run_exported.py shows how they are used.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from transkimmer_jax import files
+from transkimmer_jax.data import pipeline
+from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.schedule import Bucket, Schedule, ladder
+from transkimmer_jax.models import attention
+from transkimmer_jax.weights.files import read_config, resolve
+
+FORMAT = "transkimmer_jax.export"
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(
+    model: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    platforms: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+    threshold: float | None = None,
+    batch_tokens: int | None = None,
+    dtype: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write a model folder's programs, weights and tokenizer to the folder `output`, whole or not at all.
+
+    A program is (weights by name, input_ids [1, T], token_type_ids [1, T], lengths [1, B], threshold) -> dict of logits
+    [1, B, labels], kept [1, layers, B] and overflow [1]; integers are int32, the threshold a float32 scalar.
+
+    Args:
+      model: a model folder or hub id.
+      output: a new folder, an empty one, or an older export, which is replaced.
+      platforms: any of `PLATFORMS`; each program runs on all of them. None: the one at hand.
+      lengths: export the buckets that texts of so many tokens use. None: all.
+      threshold: written to the manifest as the default. None: the model's.
+      batch_tokens: rows T of a program. None: what suits the platforms.
+      dtype: 'float32' or 'bfloat16'. None: the model's.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export.
+      ConfigError: a length that no bucket takes.
+      TrainingError: the disk is full.
+    """
+    _require_replaceable(pathlib.Path(output))
+    platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
+    folder = resolve(os.fspath(model))
+    saved = read_config(folder)
+    # What `SkimEngine` takes for the device at hand, here for those that the programs are meant for.
+    on_cpu = platforms == ("cpu",)
+    engine = SkimEngine.from_pretrained(
+        folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens or (4096 if on_cpu else 16384), devices=jax.local_devices()[:1]
+    )
+    tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
+    schedules = [
+        (rung, schedule)
+        for bucket in _used(engine, lengths)
+        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration, 8 if on_cpu else 64))
+    ]
+    params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
+    columns = saved.get("task", {}).get("text_columns")
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "jax_version": jax.__version__,
+        "platforms": list(platforms),
+        "dtype": engine.arch.compute_dtype,
+        "label_names": None if engine.label_names is None else list(engine.label_names),
+        "pairs": columns is not None and len(columns) == 2,
+        "max_length": engine.max_length,
+        "threshold": engine.threshold,
+        "weights": WEIGHTS_FILE,
+        "artifacts": [_entry(rung, schedule) for rung, schedule in schedules],
+    }
+    with files.replaced_folder(output) as temporary, _portable_attention():
+        save_file({name: np.asarray(leaf) for name, leaf in params.items()}, temporary / WEIGHTS_FILE)
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
+        tokenizer.save_pretrained(temporary)
+        entries = tqdm(manifest["artifacts"], desc="exporting", unit="program", leave=False, disable=not progress)
+        for (_, schedule), entry in zip(schedules, entries, strict=True):
+            program = _by_name(engine.programs.function(schedule), engine.programs.params)
+            exported = jax.export.export(jax.jit(program), platforms=platforms)(*_shapes(params, schedule.bucket))
+            (temporary / entry["file"]).write_bytes(exported.serialize())
+        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _require_replaceable(output: pathlib.Path) -> None:
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    try:
+        replaceable = json.loads((output / MANIFEST_FILE).read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        replaceable = False
+    if not replaceable:
+        raise CheckpointError(
+            f"{output} holds files and is no export to replace ({MANIFEST_FILE} is missing or foreign): choose a new folder"
+        )
+
+
+def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
+    """The buckets that texts of these lengths are answered in, narrowest first."""
+    if lengths is None:
+        return list(engine.buckets)
+    wrong = next((length for length in lengths if not 1 <= length <= engine.max_length), None)
+    if wrong is not None:
+        raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {engine.max_length}; correct --lengths")
+    widths = {next(bucket.width for bucket in engine.buckets if length <= bucket.width) for length in lengths}
+    return [bucket for bucket in engine.buckets if bucket.width in widths]
+
+
+def _entry(rung: int, schedule: Schedule) -> dict[str, Any]:
+    bucket = schedule.bucket
+    return {
+        "file": f"width{bucket.width}_rung{rung}.jax_export",
+        "sequences": bucket.sequences,
+        "tokens": bucket.tokens,
+        "width": bucket.width,
+        "rung": rung,
+        "layers": [list(capacities) for capacities in schedule.layers],
+    }
+
+
+def _by_name(program: Callable, params: Any) -> Callable:
+    """`program` with its parameters as a flat dict, which a caller can build without the model's classes."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    names = [_name(path) for path, _ in leaves]
+
+    def by_name(weights, input_ids, token_type_ids, lengths, threshold):
+        state = jax.tree_util.tree_unflatten(structure, [weights[name] for name in names])
+        return program(state, input_ids, token_type_ids, lengths, threshold)
+
+    return by_name
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """A parameter's path in the model, e.g. 'encoder/layers/0/up/kernel'; its last entry, the Param's value, is dropped."""
+    return "/".join(str(entry.key) for entry in path if hasattr(entry, "key"))
+
+
+def _shapes(params: dict[str, jax.Array], bucket: Bucket) -> tuple[Any, ...]:
+    rows, slots = (jax.ShapeDtypeStruct((1, count), jnp.int32) for count in (bucket.tokens, bucket.sequences))
+    weights = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
+    return weights, rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32)
+
+
+@contextlib.contextmanager
+def _portable_attention() -> Iterator[None]:
+    """Leave cuDNN's kernel out: it cannot be traced without cuDNN, nor lowered for several platforms at once, and jax.export
+    refuses it, as a later cuDNN may read the call in another way."""
+    fused = attention._fused
+    attention._fused = attention._plain
+    try:
+        yield
+    finally:
+        attention._fused = fused
