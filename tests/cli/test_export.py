@@ -14,7 +14,7 @@ import jax.export
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from training import runs
+from training import quick, runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, console
@@ -26,7 +26,7 @@ from transkimmer_jax.models import attention
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
 LONG = " ".join(["good a b c film the is a bad"] * 5)  # 47 tokens, of which 40 are read
-TEXTS = ["", LONG, "bad film", *(record["text"] for record in runs.make_reviews(12, seed=7)), LONG[:100], LONG[:70]]
+TEXTS = ["", LONG, *(LONG[:end] for end in range(60, 100, 6)), "bad film", *(record["text"] for record in runs.make_reviews(12, seed=7))]
 BLOCKED = """
 import runpy, sys
 
@@ -97,18 +97,30 @@ def read_manifest(folder):
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
-def example():
-    """The example's classes, in this process."""
+def load_export(folder):
+    """The example's model, in this process, with programs built quickly; it notes in `used` what it runs."""
     spec = importlib.util.spec_from_file_location("run_exported", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+
+    class QuicklyBuilt(module.ExportedModel):
+        used = ()
+
+        def _program(self, file):
+            self.used = (*self.used, file)
+            if file not in self.programs:
+                program = jax.export.deserialize((self.folder / file).read_bytes())
+                self.programs[file] = jax.jit(program.call, compiler_options=quick.QUICKLY_BUILT)
+            return self.programs[file]
+
+    return QuicklyBuilt(folder)
 
 
 def run_alone(folder, texts, *arguments, cwd):
     """The example as a user without this package runs it."""
     script = [sys.executable, "-c", BLOCKED, str(SCRIPT), str(folder), *arguments, "--", *texts]
-    done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, check=False)
+    built_quickly = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"}
+    done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, env=os.environ | built_quickly, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -145,7 +157,7 @@ def test_several_platforms(model_folder, engine, tmp_path, capsys):
     for artifact in manifest["artifacts"]:
         program = jax.export.deserialize((tmp_path / "export" / artifact["file"]).read_bytes())
         assert program.platforms == ("cpu", "tpu")
-    assert_answers(example().ExportedModel(tmp_path / "export")(TEXTS), engine.predict(TEXTS, progress=False))
+    assert_answers(load_export(tmp_path / "export")(TEXTS), engine.predict(TEXTS, progress=False))
 
 
 def test_cuda_on_a_machine_without(model_folder, tmp_path):
@@ -206,24 +218,22 @@ def test_weights_are_stored_once(exported):
 @pytest.mark.parametrize("threshold", ["-inf", "-0.5", "1.0", "inf"])
 def test_climbing(exported, engine, threshold):
     """Thresholds at which texts keep more than the cheap rungs hold, or less."""
-    module, used = example(), []
-    model = module.ExportedModel(exported)
-    whole = model._program
-    model._program = lambda file: used.append(file) or whole(file)
+    model = load_export(exported)
     answers = model(TEXTS, threshold=float(threshold))
     assert_answers(answers, engine.predict(TEXTS, threshold=float(threshold), progress=False))
-    rungs = {int(file.partition("rung")[2].partition(".")[0]) for file in used}
-    widths = {file.partition("_")[0] for file in used}
+    rungs = {int(file.partition("rung")[2].partition(".")[0]) for file in model.used}
+    widths = {file.partition("_")[0] for file in model.used}
     assert widths == {"width16", "width32", "width40"}, "the narrowest that fit"
     last = max(artifact["rung"] for artifact in read_manifest(exported)["artifacts"])
-    assert (rungs == {0}) == (threshold == "inf") and (last in rungs) == (threshold == "-inf")
+    assert (rungs == {0}) if threshold in ("1.0", "inf") else (max(rungs) > 0)
+    assert (last in rungs) == (threshold == "-inf")
 
 
 def test_bfloat16(model_folder, tmp_path, monkeypatch):
     """Weights keep their dtype and their bits."""
     main(["--model", model_folder, "--output", tmp_path / "export", "--dtype", "bfloat16", "--batch-tokens", 160])
     monkeypatch.setattr(attention, "_fused", attention._plain)  # cuDNN's kernel is traced on a CPU too, and needs cuDNN
-    engine = SkimEngine.from_pretrained(model_folder, dtype="bfloat16")
+    engine = SkimEngine.from_pretrained(model_folder, dtype="bfloat16", batch_tokens=160)  # else it rounds in other shapes
     weights = load_file(tmp_path / "export" / "weights.safetensors")
     for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params):
         stored = weights.pop("/".join(str(entry.key) for entry in path if hasattr(entry, "key")))
@@ -253,14 +263,14 @@ def test_lengths(model_folder, refusal, tmp_path):
         said = refusal(*arguments, "--lengths", "3", length)
         assert said == f"no text has {length} tokens: the model reads 1 to 40; correct --lengths"
     with pytest.raises(SystemExit, match="a text has 40 tokens, and .*/export holds programs for at most 32: export more --lengths"):
-        example().ExportedModel(tmp_path / "export")([LONG])
+        load_export(tmp_path / "export")([LONG])
 
 
 def test_threshold_of_the_manifest(model_folder, tmp_path, engine):
     """The default of whoever runs it; the programs take any."""
     main(["--model", model_folder, "--output", tmp_path / "export", "--threshold=-0.5", "--lengths", 16, "--batch-tokens", 160])
     assert read_manifest(tmp_path / "export")["threshold"] == -0.5
-    model, texts = example().ExportedModel(tmp_path / "export"), TEXTS[2:10]
+    model, texts = load_export(tmp_path / "export"), ["", "bad film", "a good film", "the film is bad"]
     answers = model(texts)
     assert_answers(answers, engine.predict(texts, threshold=-0.5, progress=False))
     assert answers != model(texts, threshold=0.25)
@@ -279,7 +289,7 @@ def test_regression(tokenizer_folder, tmp_path):
     model = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"id2label": {"0": "LABEL_0"}}, label_names=None)
     main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
     assert read_manifest(tmp_path / "export")["label_names"] is None
-    answers = example().ExportedModel(tmp_path / "export")(TEXTS)
+    answers = load_export(tmp_path / "export")(TEXTS)
     for answer, wanted in zip(answers, SkimEngine.from_pretrained(model).predict(TEXTS, progress=False), strict=True):
         assert answer["label"] == pytest.approx(wanted.label, abs=1e-5)
 
@@ -292,7 +302,7 @@ def test_dense(model_folder, tokenizer_folder, tmp_path):
     )
     main(["--model", tmp_path / "model", "--output", tmp_path / "export", "--batch-tokens", 160])
     assert [artifact["rung"] for artifact in read_manifest(tmp_path / "export")["artifacts"]] == [0, 0, 0]
-    answers = example().ExportedModel(tmp_path / "export")(TEXTS)
+    answers = load_export(tmp_path / "export")(TEXTS)
     assert {answer["kept"] for answer in answers} == {1.0}
     assert_answers(answers, SkimEngine.from_pretrained(tmp_path / "model").predict(TEXTS, progress=False))
 

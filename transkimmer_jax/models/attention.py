@@ -1,14 +1,89 @@
-"""The attention core of compacted inference: sequences whose tokens form a prefix of a padded view.
+"""The attention core, for both layouts: under a mask that carries gradients, and over sequences whose tokens form a prefix.
 
-What is fast differs by machine, so each platform has its form; all compute the same.
+What is fast differs by machine, so platforms have their own forms; all compute the same.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from transkimmer_jax.models.layers import dropout
+
+# exp(score - row maximum) of a skimmed key appears only in the gradient of its gate, where it may exceed 1.
+# This bounds it, so that one extreme score cannot blow up the gradient.
+_MAX_SKIMMED_LOG_WEIGHT = 10.0
+
 # Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches, and larger temporaries cost page
 # faults on top of the memory traffic.
 _CPU_CHUNK = 4 * 2**20
+
+
+def masked(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    counted: jax.Array,
+    kept: jax.Array | None,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """Attention of every query over the keys that are counted, differentiable in `counted` too (DESIGN section 1.4).
+
+    Args:
+      query: [B, Q, heads, head_dim]. key, value: [B, S, heads, head_dim].
+      counted: [B, S] float32, 0 or 1: weights are counted * exp(score) over their sum.
+      kept: [B, S] float32, by which the weights are multiplied after that; None: by nothing.
+      dropout_rate, dropout_key: dropout on the weights; no key, no dropout.
+
+    Returns:
+      [B, Q, heads, head_dim] in the dtype of `value`; zeros where nothing is counted.
+    """
+    at_once = functools.partial(_masked, dropout_rate=dropout_rate)
+    in_chunks = functools.partial(_masked_in_chunks, dropout_rate=dropout_rate)
+    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, cpu=in_chunks, default=at_once)
+
+
+def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_row: jax.Array | int = 0):
+    # Heads first, so that both products are plain batched ones. The division comes last: the weights, the largest arrays of the
+    # layer, are written and read once.
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    counted = counted[:, None, None, :]
+    highest = jnp.max(scores + jnp.where(counted > 0, 0.0, -1e30), axis=-1, keepdims=True)
+    weights = counted * jnp.exp(jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT))
+    total = jnp.sum(weights, axis=-1)
+    if kept is not None:
+        weights = weights * kept[:, None, None, :]
+    start = jnp.uint32(first_row) * jnp.uint32(scores[0].size % 2**32)
+    weights = dropout(weights.astype(value.dtype), dropout_rate, dropout_key, start)
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
+    # An example without one real token has no key to attend to: zeros, not NaN.
+    mixed = mixed / jnp.where(total > 0, total, 1.0)[..., None]
+    return mixed.astype(value.dtype).transpose(0, 2, 1, 3)
+
+
+def _masked_in_chunks(query, key, value, counted, kept, dropout_key, dropout_rate):
+    """`_masked`, a few sequences at a time where all at once would leave the caches; the weights are then computed again for the
+    gradient instead of being kept. Not where a mesh may have split the sequences over devices."""
+    batch, queries, heads, _ = query.shape
+    scores = heads * queries * key.shape[1]
+    count = next(count for count in range(max(1, min(batch, _CPU_CHUNK // scores)), 0, -1) if batch % count == 0)
+    if batch * scores <= 4 * _CPU_CHUNK or jax.sharding.get_abstract_mesh().size > 1:
+        return _masked(query, key, value, counted, kept, dropout_key, dropout_rate)
+
+    @jax.checkpoint
+    def chunk(inputs):
+        first_row, query, key, value, counted, kept = inputs
+        return _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_row)
+
+    def split(array):
+        return array.reshape(batch // count, count, *array.shape[1:])
+
+    first_rows = jnp.arange(0, batch, count, dtype=jnp.uint32)
+    attended = jax.lax.map(chunk, (first_rows, *jax.tree.map(split, (query, key, value, counted, kept))))
+    return attended.reshape(query.shape)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:

@@ -20,8 +20,10 @@ def gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropout(x: jax.Array, rate: float, key: jax.Array | None, start: jax.Array | int = 0) -> jax.Array:
     """`x` with a share `rate` of its elements zeroed and the rest scaled up; `x` itself without a key (evaluation).
+
+    start: index of the first element, where `x` is a part of a larger array; the parts then lose what the whole would.
 
     Which elements go is a hash of their index and of two words drawn from `key`, so it does not depend on how the array is
     laid out over devices. A hash is a dozen integer operations that fuse with what is around them, and the backward pass
@@ -29,17 +31,17 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """
     if key is None or rate == 0.0:
         return x
-    keep = _hashed_bits(key, x.shape) >= jnp.uint32(round(rate * 2**32))
+    keep = _hashed_bits(key, x.shape, start) >= jnp.uint32(round(rate * 2**32))
     return jnp.where(keep, x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
 
 
-def _hashed_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _hashed_bits(key: jax.Array, shape: tuple[int, ...], start: jax.Array | int) -> jax.Array:
     """32 bits for each element of `shape`, uint32: its index, mixed twice with a word of the key in between.
 
     The mixing function is Wellons' lowbias32, a bijection of 32 bits with near-ideal avalanche.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
-    index, stride = jnp.zeros(shape, jnp.uint32), 1
+    index, stride = jnp.full(shape, start, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
         stride *= shape[axis]

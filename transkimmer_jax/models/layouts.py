@@ -13,11 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from transkimmer_jax.models import attention
-from transkimmer_jax.models.layers import dropout
-
-# exp(score - row maximum) of a skimmed key appears only in the gradient of its gate, where it may exceed 1.
-# This bounds it, so that one extreme score cannot blow up the gradient.
-_MAX_SKIMMED_LOG_WEIGHT = 10.0
 
 
 class Tokens(Protocol):
@@ -104,21 +99,9 @@ class PaddedTokens:
         Returns:
           [B, Q, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
         """
-        # Heads first, so that both products are plain batched ones. The division comes last: the weights, the largest arrays
-        # of the layer, are written and read once.
-        query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-        query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        counted = self.attention_mask if self.masking == "post_softmax" else self.keep
-        weights = _unnormalized_softmax(scores, counted)
-        total = jnp.sum(weights, axis=-1)
         if self.masking == "post_softmax":
-            weights = weights * self.keep[:, None, None, :]
-        weights = dropout(weights.astype(value.dtype), dropout_rate, dropout_key)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
-        # An example without one real token has no key to attend to: zeros, not NaN.
-        mixed = mixed / jnp.where(total > 0, total, 1.0)[..., None]
-        return mixed.astype(value.dtype).transpose(0, 2, 1, 3)
+            return attention.masked(query, key, value, self.attention_mask, self.keep, dropout_rate, dropout_key)
+        return attention.masked(query, key, value, self.keep, None, dropout_rate, dropout_key)
 
     def attend_first(
         self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
@@ -245,16 +228,3 @@ class PackedTokens:
 def _take(values: jax.Array, rows: jax.Array) -> jax.Array:
     """values[rows]; a row behind the last is the last."""
     return jnp.take(values, rows, axis=0, mode="clip")
-
-
-def _unnormalized_softmax(scores: jax.Array, keep: jax.Array) -> jax.Array:
-    """keep * exp(scores - the highest kept score of the row), differentiable in `keep`.
-
-    Args:
-      scores: [B, heads, Q, S] float32.
-      keep: [B, S] float32, 0 or 1.
-    """
-    keep = keep[:, None, None, :]
-    highest = jnp.max(scores + jnp.where(keep > 0, 0.0, -1e30), axis=-1, keepdims=True)
-    relative = jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT)
-    return keep * jnp.exp(relative)

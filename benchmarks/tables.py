@@ -1,0 +1,93 @@
+"""Write the tables of docs/performance.md from the committed records below results/.
+
+    python benchmarks/tables.py [--check]
+
+A table stands between `<!-- table: FILE.json ... -->` and `<!-- end -->`; the files are below results/benchmarks/. With --check
+nothing is written, and the status is 1 where the document and the records disagree.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "performance.md"
+RECORDS = ROOT / "results" / "benchmarks"
+COLUMNS = {
+    "workload": lambda r: r["workload"],
+    "H / layers": lambda r: f"{r['hidden_size']} / {r['layers']}",
+    "S": lambda r: str(r["length"]),
+    "batch": lambda r: str(r["batch_size"]),
+    "dtype": lambda r: r["dtype"],
+    "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
+    "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
+    "clock vs padded": lambda r: "" if r["clock_vs_padded"] is None else f"{r['clock_vs_padded']:.2f}x",
+    "clock vs dense packed": lambda r: f"{r['clock_vs_unpadded']:.2f}x",
+    "efficiency": lambda r: f"{r['efficiency']:.2f}",
+    "compacted": lambda r: _rate(r, "compacted"),
+    "dense packed": lambda r: _rate(r, "dense_packed"),
+    "dense bucketed": lambda r: _rate(r, "dense_bucketed"),
+    "dense padded": lambda r: _rate(r, "dense_padded"),
+    "masked": lambda r: _rate(r, "masked"),
+    "PyTorch": lambda r: _rate(r, "torch"),
+    "onnxruntime": lambda r: _rate(r, "onnxruntime"),
+    "max logit difference": lambda r: f"{r['max_logit_difference']:.1e}",
+    "decisions flipped": lambda r: str(r["decisions_flipped"]),
+    "predictions changed": lambda r: str(r["predictions_changed"]),
+    "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
+    "programs": lambda r: str(r["programs"]),
+    "MB beside weights": lambda r: f"{r['temporary_bytes'] / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}",
+}
+VIEWS = {
+    "saving": (
+        "workload", "H / layers", "S", "batch", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
+        "efficiency", "overflows / batches", "MB beside weights",
+    ),
+    "contenders": (
+        "workload", "H / layers", "S", "batch", "compacted", "dense packed", "dense bucketed", "dense padded", "masked", "PyTorch",
+        "onnxruntime",
+    ),
+    "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
+}  # fmt: skip
+_TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def _rate(record: dict, contender: str) -> str:
+    rate = record["examples_per_second"].get(contender)
+    return "" if rate is None else f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
+def table(view: str, files: list[str]) -> str:
+    """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
+    records = [record for file in files for record in json.loads((RECORDS / file).read_text(encoding="utf-8"))]
+    cells = [[name, *(COLUMNS[name](record) for record in records)] for name in VIEWS[view]]
+    rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    commands = list(dict.fromkeys(record["command"] for record in records))
+    machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
+    return "\n".join(
+        [*lines, "", f"On {'; '.join(machines)}, medians of {records[0]['repeats']} rounds. From:", "", "```", *commands, "```", ""]
+    )
+
+
+def rendered(text: str) -> str:
+    """The document with its tables made anew."""
+    return _TABLE.sub(lambda match: match[1] + table(match["view"], match["files"].split()) + match[5], text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether the document and the records agree")
+    args = parser.parse_args()
+    text = DOCUMENT.read_text(encoding="utf-8")
+    if args.check:
+        return int(rendered(text) != text)
+    DOCUMENT.write_text(rendered(text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The forms of the attention core compute the same: whole or in chunks, values, gradients and dropped weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transkimmer_jax.models import attention
+
+BATCH, LENGTH, HEADS, SIZE = 6, 10, 2, 4
+
+
+def make_inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    query, key, value = (rng.standard_normal((BATCH, LENGTH, HEADS, SIZE)).astype(np.float32) for _ in range(3))
+    counted = rng.integers(0, 2, (BATCH, LENGTH)).astype(np.float32)
+    counted[:, 0] = 1
+    counted[3] = 0  # an example without a token
+    return query, key, value, counted
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("post_softmax", [False, True])
+def test_chunks_change_nothing(monkeypatch, rate, post_softmax):
+    *arrays, counted = make_inputs()
+    mask, kept = (np.ones_like(counted), counted) if post_softmax else (counted, None)
+    key = jax.random.key(3)
+
+    def loss(query, key_, value, counted, kept):
+        return jnp.sum(jnp.sin(attention.masked(query, key_, value, counted, kept, rate, key)))
+
+    def value_and_gradients():
+        jax.clear_caches()
+        numbers = (0, 1, 2, 4) if post_softmax else (0, 1, 2, 3)
+        text = str(jax.make_jaxpr(jax.grad(loss, numbers))(*arrays, mask, kept))
+        return jax.value_and_grad(loss, numbers)(*arrays, mask, kept), "scan" in text
+
+    whole, scanned = value_and_gradients()
+    assert not scanned
+    monkeypatch.setattr(attention, "_CPU_CHUNK", HEADS * LENGTH * LENGTH)
+    chunked, scanned = value_and_gradients()
+    assert scanned, "else one is compared with itself"
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("used", [0, 1, 4, 6])
+def test_prefixes_in_chunks(monkeypatch, used):
+    """Empty slots behind the last sequence are not computed; what is, is what softmax over the prefix gives."""
+    query, key, value, _ = make_inputs(1)
+    lengths = np.array([3, 10, 1, 7, 2, 5], np.int32) * (np.arange(BATCH) < used)
+    plain = attention._plain(*map(jnp.asarray, (query, key, value)), lengths)
+    monkeypatch.setattr(attention, "_CPU_CHUNK", 2 * HEADS * LENGTH * LENGTH)
+    chunked = attention.attend(query, key, value, lengths)
+    np.testing.assert_allclose(chunked[:used], plain[:used], atol=1e-6)
+    assert np.isfinite(chunked).all() and not np.asarray(chunked[used:]).any()
+    for row in range(used):
+        scores = np.einsum("qhd,khd->hqk", query[row], key[row, : lengths[row]]) / np.sqrt(SIZE)
+        weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        np.testing.assert_allclose(chunked[row], np.einsum("hqk,khd->qhd", weights, value[row, : lengths[row]]), atol=1e-5)
+
+
+def test_dropout_of_parts_is_that_of_the_whole():
+    from transkimmer_jax.models.layers import dropout
+
+    whole = dropout(jnp.ones((6, 5, 3)), 0.5, jax.random.key(1))
+    part = dropout(jnp.ones((2, 5, 3)), 0.5, jax.random.key(1), 2 * 15)
+    np.testing.assert_array_equal(part, whole[2:4])
+    assert 0 < (np.asarray(whole) == 0).mean() < 1
