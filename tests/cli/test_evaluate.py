@@ -183,7 +183,7 @@ def test_a_maximal_length_beyond_the_positions(refusal, model_folder, reviews):
         (["evaluate", "--model", "m", "--data", "d", "--task", "t"], "not allowed with"),
         (["evaluate", "--model", "m", "--data", "d", "--thresh", "0"], "--thresh"),
         (["evaluate", "--model", "m", "--data", "d", "--threshold", "high"], "--threshold"),
-        (["predict"], "predict"),
+        (["predict"], "--model"),
     ],
 )
 def test_arguments_that_cannot_be_parsed(capsys, arguments, complaint):

@@ -229,10 +229,9 @@ def test_climbing(exported, engine, threshold):
     assert (last in rungs) == (threshold == "-inf")
 
 
-def test_bfloat16(model_folder, tmp_path, monkeypatch):
+def test_bfloat16(model_folder, tmp_path):
     """Weights keep their dtype and their bits."""
     main(["--model", model_folder, "--output", tmp_path / "export", "--dtype", "bfloat16", "--batch-tokens", 160])
-    monkeypatch.setattr(attention, "_fused", attention._plain)  # cuDNN's kernel is traced on a CPU too, and needs cuDNN
     engine = SkimEngine.from_pretrained(model_folder, dtype="bfloat16", batch_tokens=160)  # else it rounds in other shapes
     weights = load_file(tmp_path / "export" / "weights.safetensors")
     for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params):
@@ -242,14 +241,13 @@ def test_bfloat16(model_folder, tmp_path, monkeypatch):
     assert_answers(run_alone(tmp_path / "export", TEXTS, cwd=tmp_path), engine.predict(TEXTS, progress=False), atol=1e-5)
 
 
-def test_cudnn_is_back_after_an_export(model_folder, tmp_path, monkeypatch):
-    before = attention._fused
+def test_what_cannot_be_exported_is_back_after_an_export(model_folder, tmp_path, monkeypatch):
     main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", 12])
-    assert attention._fused is before
+    assert not attention._portable.get()
     monkeypatch.setattr(work, "save_file", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", 12])
-    assert attention._fused is before
+    assert not attention._portable.get()
 
 
 def test_lengths(model_folder, refusal, tmp_path):

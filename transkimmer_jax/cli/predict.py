@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import itertools
 import json
 import math
@@ -12,10 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
-
 from transkimmer_jax import files
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import Answer, SkimEngine
@@ -102,9 +100,7 @@ def _predict(args: argparse.Namespace) -> None:
     limit = engine.arch.max_position_embeddings
     if args.max_length is not None and args.max_length > limit:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
-    if args.quiet:
-        # The engine compiles when a batch needs a program, and shows it.
-        engine.programs.compile = functools.partial(engine.programs.compile, progress=False)  # type: ignore[method-assign]
+    engine.programs.progress = not args.quiet
     try:
         summary = _answer(args, columns, engine)
     except BrokenPipeError:

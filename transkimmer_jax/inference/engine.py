@@ -19,7 +19,7 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import PackedBatch, Programs, use_compilation_cache
-from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder
+from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
 
@@ -101,10 +101,9 @@ class SkimEngine:
         self._pairs = pairs
         self.threshold = threshold if threshold is not None else (self.arch.skim.threshold if self.arch.skim else 0.0)
         devices = devices or jax.local_devices()
-        on_cpu = devices[0].platform == "cpu"
-        self._granule = 8 if on_cpu else 64
+        self._rows_multiple = granule(devices[0].platform)
         if batch_tokens is None and batch_size is None:
-            batch_tokens = 4096 if on_cpu else 16384
+            batch_tokens = default_batch_tokens(devices[0].platform)
         self.buckets = buckets(batch_tokens, batch_size, self.max_length)
         self.programs = Programs(model, devices, depths)
         self.statistics = Statistics()
@@ -213,7 +212,7 @@ class SkimEngine:
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""
         if bucket not in self._ladders:
-            self._ladders[bucket] = ladder(bucket, self.arch, self.calibration, self._granule)
+            self._ladders[bucket] = ladder(bucket, self.arch, self.calibration, self._rows_multiple)
         return self._ladders[bucket]
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:

@@ -4,25 +4,24 @@ For every rung of every bucket there is one serialised program; the weights lie 
 program takes what. examples/run_exported.py shows how they are used.
 """
 
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import Bucket, Schedule, ladder
+from transkimmer_jax.inference.schedule import Bucket, Schedule, default_batch_tokens, granule, ladder
 from transkimmer_jax.models import attention
+from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights.files import read_config, resolve
 
 FORMAT = "transkimmer_jax.export"
@@ -70,15 +69,15 @@ def export(
     folder = resolve(os.fspath(model))
     saved = read_config(folder)
     # What `SkimEngine` takes for the device at hand, here for those that the programs are meant for.
-    on_cpu = platforms == ("cpu",)
-    engine = SkimEngine.from_pretrained(
-        folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens or (4096 if on_cpu else 16384), devices=jax.local_devices()[:1]
-    )
+    platform = "cpu" if platforms == ("cpu",) else platforms[-1]
+    batch_tokens = batch_tokens or default_batch_tokens(platform)
+    one = jax.local_devices()[:1]
+    engine = SkimEngine.from_pretrained(folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens, devices=one)
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     schedules = [
         (rung, schedule)
         for bucket in _used(engine, lengths)
-        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration, 8 if on_cpu else 64))
+        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration, granule(platform)))
     ]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
     columns = saved.get("task", {}).get("text_columns")
@@ -95,7 +94,7 @@ def export(
         "weights": WEIGHTS_FILE,
         "artifacts": [_entry(rung, schedule) for rung, schedule in schedules],
     }
-    with files.replaced_folder(output) as temporary, _portable_attention():
+    with files.replaced_folder(output) as temporary, attention.portable():
         save_file({name: np.asarray(leaf) for name, leaf in params.items()}, temporary / WEIGHTS_FILE)
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         tokenizer.save_pretrained(temporary)
@@ -165,15 +164,3 @@ def _shapes(params: dict[str, jax.Array], bucket: Bucket) -> tuple[Any, ...]:
     rows, slots = (jax.ShapeDtypeStruct((1, count), jnp.int32) for count in (bucket.tokens, bucket.sequences))
     weights = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     return weights, rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32)
-
-
-@contextlib.contextmanager
-def _portable_attention() -> Iterator[None]:
-    """Leave cuDNN's kernel out: it cannot be traced without cuDNN, nor lowered for several platforms at once, and jax.export
-    refuses it, as a later cuDNN may read the call in another way."""
-    fused = attention._fused
-    attention._fused = attention._plain
-    try:
-        yield
-    finally:
-        attention._fused = fused

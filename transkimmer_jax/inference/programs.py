@@ -54,6 +54,7 @@ class Programs:
         self._compiled: dict[Schedule, Any] = {}
         self.calls: collections.Counter[Schedule] = collections.Counter()
         self.compile_seconds = 0.0
+        self.progress = True  # show a bar while compiling
 
     def __len__(self) -> int:
         return len(self._compiled)
@@ -61,8 +62,9 @@ class Programs:
     def __contains__(self, schedule: Schedule) -> bool:
         return schedule in self._compiled
 
-    def compile(self, schedules: list[Schedule], progress: bool = True) -> None:
-        """Compile what is not there yet, with a progress bar."""
+    def compile(self, schedules: list[Schedule], progress: bool | None = None) -> None:
+        """Compile what is not there yet. progress: with a bar; None: as `self.progress` says."""
+        progress = self.progress if progress is None else progress
         missing = [schedule for schedule in dict.fromkeys(schedules) if schedule not in self._compiled]
         for schedule in tqdm(missing, desc="compiling", unit="program", leave=False, disable=not (progress and missing)):
             started = time.perf_counter()

@@ -91,9 +91,20 @@ def buckets(batch_tokens: int | None, batch_size: int | None, max_length: int) -
     return tuple(found)
 
 
-def round_up(count: float, granule: int) -> int:
-    """The next multiple of `granule`, at least one."""
-    return max(1, math.ceil(count / granule)) * granule
+def default_batch_tokens(platform: str) -> int:
+    """Tokens of a batch where nobody says: enough for matrix products at full speed, little enough to answer soon."""
+    return 4096 if platform == "cpu" else 16384
+
+
+def granule(platform: str) -> int:
+    """What numbers of rows are rounded up to: rows of a matrix product that a CPU's vector unit, or an accelerator's matrix
+    unit, computes together."""
+    return 8 if platform == "cpu" else 64
+
+
+def round_up(count: float, multiple: int) -> int:
+    """The next multiple of `multiple`, at least one."""
+    return max(1, math.ceil(count / multiple)) * multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +175,7 @@ class Calibration:
         return batches
 
 
-def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, granule: int) -> tuple[Schedule, ...]:
+def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_multiple: int) -> tuple[Schedule, ...]:
     """Schedules of a bucket, cheapest first; the last holds every batch.
 
     One or two are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the
@@ -178,10 +189,9 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, granule
     widest = np.array([batch.max(axis=1) for batch in drawn])
     candidates = []
     for coverage in _COVERAGES:
-        candidates.append(_covering(full, totals, widest, coverage, granule))
-    mid = _rounded(
-        full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in candidates[-1].layers], granule
-    )
+        candidates.append(_covering(full, totals, widest, coverage, rows_multiple))
+    widest_rung = candidates[-1].layers
+    mid = _rounded(full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in widest_rung], rows_multiple)
     best = min(
         (
             (*sorted(chosen, key=lambda schedule: schedule.flops(arch)), mid, full)
@@ -195,23 +205,23 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, granule
     return tuple(schedule for schedule, cost, after in zip(best, costs, [*costs[1:], math.inf], strict=True) if cost < 0.97 * after)
 
 
-def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, coverage: float, granule: int) -> Schedule:
+def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, coverage: float, rows_multiple: int) -> Schedule:
     """The smallest schedule of its kind that holds a share `coverage` of the drawn batches in all layers at once."""
     for quantile in np.linspace(coverage, 1.0, 9):
         rows, widths = np.quantile(totals, quantile, axis=0), np.quantile(widest, quantile, axis=0)
-        schedule = _rounded(full, list(zip(rows, widths, strict=True)), granule)
+        schedule = _rounded(full, list(zip(rows, widths, strict=True)), rows_multiple)
         limits = np.array(schedule.layers)
         if ((totals <= limits[:, 0]) & (widest <= limits[:, 1])).all(axis=1).mean() >= coverage:
             break
     return schedule
 
 
-def _rounded(full: Schedule, capacities: Sequence[tuple[float, float]], granule: int) -> Schedule:
+def _rounded(full: Schedule, capacities: Sequence[tuple[float, float]], rows_multiple: int) -> Schedule:
     """Capacities rounded up to the hardware's liking, never above the full ones, never rising with depth."""
     layers = []
     rows_limit, width_limit = full.bucket.tokens, full.bucket.width
     for rows, width in capacities:
-        rows_limit = min(rows_limit, round_up(rows, granule))
+        rows_limit = min(rows_limit, round_up(rows, rows_multiple))
         width_limit = min(width_limit, round_up(width, 8))
         layers.append((max(rows_limit, 1), width_limit))
     return dataclasses.replace(full, layers=tuple(layers))

@@ -3,7 +3,10 @@
 What is fast differs by machine, so platforms have their own forms; all compute the same.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,20 @@ _MAX_SKIMMED_LOG_WEIGHT = 10.0
 # Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches, and larger temporaries cost page
 # faults on top of the memory traffic.
 _CPU_CHUNK = 4 * 2**20
+
+
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Trace nothing that cannot be exported: jax.export takes no call of cuDNN's kernel, since a later cuDNN may read it in
+    another way, and none can be lowered for several platforms at once."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def masked(
@@ -133,7 +150,7 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Ar
 def _fused(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
     """cuDNN's kernel where it takes the dtype and more than one query."""
     # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
-    if jax.default_backend() != "gpu" or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
+    if _portable.get() or jax.default_backend() != "gpu" or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
         return _plain(query, key, value, lengths)
     count = jnp.full(lengths.shape, query.shape[1], jnp.int32)
     return jax.nn.dot_product_attention(
