@@ -1,10 +1,13 @@
 """How the commands talk: progress and notes on standard error, a user's mistake as one line."""
 
+import contextlib
 import logging
 import os
 import sys
+import threading
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import absl.logging
@@ -23,7 +26,8 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        command(arguments)
+        with _background_failures_held_back():
+            command(arguments)
     except TranskimmerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,3 +45,26 @@ def leave(status: int) -> NoReturn:
     if status != 0:
         os._exit(status)
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def _background_failures_held_back() -> Iterator[None]:
+    """Failures of background threads and of abandoned asyncio tasks are printed after a command that ends well, and dropped after
+    one that fails: its own error has the same cause (on a full disk several of Orbax's writers fail at once)."""
+    held: list[str] = []
+
+    def hold(failure) -> None:
+        held.append("".join(traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)))
+
+    handler = logging.Handler()
+    handler.emit = lambda record: held.append(logging.Formatter().format(record) + "\n")  # type: ignore[method-assign]
+    asyncio_logger = logging.getLogger("asyncio")
+    before = threading.excepthook, sys.unraisablehook, asyncio_logger.propagate
+    threading.excepthook, sys.unraisablehook, asyncio_logger.propagate = hold, hold, False
+    asyncio_logger.addHandler(handler)
+    try:
+        yield
+        sys.stderr.write("".join(held))
+    finally:
+        asyncio_logger.removeHandler(handler)
+        threading.excepthook, sys.unraisablehook, asyncio_logger.propagate = before

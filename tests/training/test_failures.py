@@ -211,9 +211,6 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-# Not among the fast tests: about one run in four, a traceback from Orbax's background writer ("Event loop is closed")
-# stands beside the one line. A defect still to be mended, not a property of the test; run it by -m slow.
-@pytest.mark.slow
 def test_a_really_full_disk(small_disk, config, program_cache, tmp_path, caplog):
     """One line, also from what writes in the background; and with more room the same command goes on to the end."""
     config_file, workdir = runs.write_config(tmp_path / "task.py", config), small_disk / "run"
