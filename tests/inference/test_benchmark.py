@@ -1,0 +1,99 @@
+"""The benchmark measures what it says, refuses what cannot be meant, and runs where only jax, flax and numpy are installed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from training import runs
+
+from transkimmer_jax import cli, console
+from transkimmer_jax.inference import benchmark
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+
+ARCH = Architecture(
+    vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+    skim=SkimArchitecture(predictor_size=8),
+)  # fmt: skip
+SYNTHETIC = [
+    "benchmark", "--synthetic", "--hidden-size", "32", "--layers", "3", "--vocab-size", "100", "--length", "24", "--repeats", "1",
+]  # fmt: skip
+FIELDS = {
+    "seconds", "examples_per_second", "flops_vs_padded", "flops_vs_unpadded", "clock_vs_padded", "clock_vs_unpadded", "efficiency",
+    "max_logit_difference", "decisions_flipped", "batch_size", "length", "dtype", "device", "programs", "overflows", "command", "seed",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_quickly(quickly_built_programs):
+    """For every test here."""
+
+
+@pytest.mark.parametrize("shares", [[0.9, 0.5, 0.2], [1.0, 1.0, 0.1], [0.3, 0.3, 0.3], None])
+def test_layers_keep_what_was_asked_for(shares):
+    workload = benchmark.synthetic(ARCH, shares, batch_size=16, length=40)
+    engine = benchmark.SkimEngine(workload.model, batch_size=16, max_length=40)
+    predictions = engine.predict_tokenized(workload.examples)
+    kept = predictions.kept.sum(axis=1) / predictions.lengths.sum()
+    # The bias was set on other texts: a share of 640 tokens of which those of one text go together.
+    np.testing.assert_allclose(kept, shares or [1.0] * 3, atol=0.12)
+    if shares != [0.3, 0.3, 0.3]:
+        assert (np.diff(kept) <= 0).all() and ((np.std(predictions.kept / predictions.lengths, axis=1) > 0) == (kept < 1)).all()
+
+
+def test_a_setting(tmp_path, capsys):
+    cli.main([*SYNTHETIC, "--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [record["batch_size"] for record in found] == [2, 4]
+    for record in found:
+        assert set(record) >= FIELDS
+        assert {"compacted", "dense_packed", "dense_padded", "masked"} <= set(record["seconds"])
+        assert record["efficiency"] == pytest.approx(record["clock_vs_unpadded"] / record["flops_vs_unpadded"])
+        assert record["clock_vs_unpadded"] == pytest.approx(record["seconds"]["dense_packed"] / record["seconds"]["compacted"])
+        assert record["examples_per_second"]["masked"] == pytest.approx(record["examples"] / record["seconds"]["masked"])
+        assert 1 < record["flops_vs_unpadded"] == record["flops_vs_padded"] < 5, "every text is as long as the padding"
+        assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5 and record["batches"] > 0
+        assert record["temporary_bytes"] <= record["temporary_bytes_dense"]
+        assert "--keep 0.9,0.4,0.2" in record["command"] and str(tmp_path) not in record["command"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["benchmark"], "give either --synthetic, or --model and --task"),
+        ([*SYNTHETIC, "--model", "m"], "give either --synthetic, or --model and --task"),
+        (["benchmark", "--model", "m"], "--model and --task belong together"),
+        ([*SYNTHETIC, "--keep", "0.1,0.5,0.9"], "--keep needs 3 falling numbers in (0, 1]"),
+        ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
+        ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are masked, "),
+        ([*SYNTHETIC, "--batch-size", "0"], "--batch-size and --length must be at least 1"),
+        ([*SYNTHETIC, "--hidden-size", "33"], "--hidden-size must be a multiple of 32, not 33"),
+    ],
+)
+def test_refusals(capsys, arguments, says):
+    assert console.run(cli.main, arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and says in said and said.count("\n") == 1
+
+
+def test_it_runs_with_jax_flax_and_numpy_only(program_cache):
+    """What an accelerator's image has. Whatever flax itself depends on is there too."""
+    code = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {{
+            "transformers", "tokenizers", "safetensors", "grain", "tqdm", "tensorflow_datasets", "sklearn", "chex", "tensorboardX", "torch",
+            "onnxruntime", "huggingface_hub",
+        }}:
+            raise ImportError(f"{{name}} is not to be had here")
+
+sys.meta_path.insert(0, Blocker())
+from transkimmer_jax import cli
+cli.main({[*SYNTHETIC, "--batch-size", "2"]!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["seconds"]) == {"compacted", "dense_packed", "masked", "dense_padded", "dense_bucketed"}
