@@ -40,7 +40,7 @@ class SkimConfig:
     predictor_size: Annotated[int | None, "width P of the predictors; None is the paper's P = hidden size"] = None
     initial_bias: Annotated[float, "last bias of a fresh predictor: +b for keep, -b for skim; the paper's is 5"] = 5.0
     temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
-    threshold: Annotated[float, "in evaluation a token is kept where margin > threshold"] = 0.0
+    threshold: Annotated[float, "in evaluation a token is kept where margin > threshold, unless fit_threshold finds another"] = 0.0
     objective: Annotated[
         Literal["coefficient", "budget"],
         "'coefficient': constant weight on the skim loss; 'budget': a controller finds the weight that meets `target`",
@@ -57,6 +57,14 @@ class SkimConfig:
     ] = "flops"
     warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
     anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
+    noise_end: Annotated[
+        float | None,
+        "budget: share of the training steps after which gates are deterministic, as in evaluation; their noise falls from when the target"
+        " is reached; None: full noise to the end",
+    ] = 0.9
+    fit_threshold: Annotated[
+        bool, "budget: evaluate, and save the model, at the threshold that spends the target on the validation texts (their labels unseen)"
+    ] = True
     controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.1
     controller_damping: Annotated[float, "budget: proportional part of the coefficient per unit of (measured - wanted) share"] = 10.0
 
@@ -148,6 +156,7 @@ class Config:
             skim.warmup >= 0 and skim.anneal >= 0 and skim.warmup + skim.anneal <= 1,
             f"skim.warmup + skim.anneal must lie in [0, 1], not {skim.warmup} + {skim.anneal}",
         )
+        require(skim.noise_end is None or 0 <= skim.noise_end <= 1, f"skim.noise_end must lie in [0, 1], not {skim.noise_end}")
         require(
             skim.loss_normalization == "real" or self.model.attention_masking == "post_softmax",
             "skim.loss_normalization='padded' is the paper's and goes only with model.attention_masking='post_softmax'",

@@ -296,3 +296,12 @@ def test_an_extreme_score_of_a_skimmed_key_does_not_blow_up():
     without = [np.delete(part, 3, axis=1)[:1] for part in (query, key, value, mask)]
     expected = attend(*without, without[-1])
     assert relative_error(np.delete(attend(query, key, value, mask, keep)[0], 3, axis=0), expected[0]) < 1e-6
+
+
+def test_gates_without_noise_decide_as_evaluation_does():
+    """And keep the relaxation's gradient."""
+    margin = jnp.linspace(-3.0, 3.0, 13) + 0.1
+    gate = GumbelGate(temperature=1.0, noise=0.0)
+    np.testing.assert_array_equal(gate(margin, jax.random.key(0)), ThresholdGate(0.0)(margin, None))
+    gradient = jax.grad(lambda margin: jnp.sum(gate(margin, jax.random.key(0))))(margin)
+    np.testing.assert_allclose(gradient, jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin), rtol=1e-5)

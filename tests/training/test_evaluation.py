@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
@@ -112,3 +114,25 @@ def test_sums_over_examples_not_averages_of_shares():
     assert result.flops_vs_unpadded == pytest.approx(unpadded / used, rel=1e-12)
     assert result.flops_vs_padded == pytest.approx(padded / used, rel=1e-12)
     assert result.flops_share == pytest.approx(used / unpadded, rel=1e-12)
+
+
+@settings(deadline=None)
+@given(st.floats(0.05, 0.95), st.floats(-6, 6), st.floats(0.3, 4))
+def test_find_threshold(target, middle, spread):
+    """Of a share that falls smoothly with the threshold: met within 1 %, in few calls."""
+    calls = []
+
+    def share_at(threshold):
+        calls.append(threshold)
+        return 1 / (1 + np.exp((threshold - middle) / spread))
+
+    found = evaluation.find_threshold(share_at, target)
+    assert share_at(found) == pytest.approx(target, rel=0.02)
+    assert len(calls) <= 17 and len(set(calls[:-1])) == len(calls) - 1
+
+
+def test_find_threshold_where_the_target_is_out_of_reach():
+    """Nothing to gain by going on for ever; what comes nearest is taken."""
+    assert evaluation.find_threshold(lambda threshold: 0.5, 0.9) in (0.0, -32.0)
+    stairs = evaluation.find_threshold(lambda threshold: 0.8 if threshold < 1.3 else 0.2, 0.3)
+    assert 1.3 <= stairs < 1.4

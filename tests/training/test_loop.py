@@ -60,7 +60,8 @@ def test_result(config, finished):
 def test_it_learns_and_skims(finished):
     result = result_of(finished)
     assert result["value"] > 0.9
-    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
+    # Met by the threshold, as near as 60 texts of a few words can.
+    assert result["kept_tokens"] < 0.9 and 0.7 * 0.95 <= 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
     assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
 
 
@@ -73,7 +74,7 @@ def test_records(finished):
     assert [line["step"] for line in evaluated] == [20, 40, 60] and len(lines) == len(training) + len(evaluated)
     assert [(line["step"], "loss" not in line) for line in lines] == sorted((line["step"], "loss" not in line) for line in lines)
     assert set(training[0]) == {"step", "loss", "task_loss", "share", "kept_tokens", "coefficient", "target", "grad_norm"}
-    assert set(evaluated[0]) == {"step"} | {
+    assert set(evaluated[0]) == {"step", "threshold"} | {
         f"validation/{name}"
         for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1", "kept_layer_2")
     }  # fmt: skip
@@ -102,7 +103,7 @@ def test_model_folder_gives_the_same_numbers(config, finished, capsys, tmp_path)
     """By from_pretrained, and by the command line without a word on columns, lengths or labels."""
     folder = finished / "model"
     model = TranskimmerForSequenceClassification.from_pretrained(folder)
-    assert model.arch.skim.threshold == 0.0 and model.arch.num_labels == 2
+    assert model.arch.skim.threshold == result_of(finished)["threshold"] and model.arch.num_labels == 2
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"] == {"0": "neg", "1": "pos"}
     assert load_tokenizer(folder)("a good film")["input_ids"] == load_tokenizer(config.model.pretrained)("a good film")["input_ids"]
     printed = evaluate(capsys, "--model", folder, "--data", config.data.validation_file)
@@ -239,11 +240,12 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
 
 
 def rank(skim, accuracy, flops_share, kept_tokens):
-    evaluated = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
+    split = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
     run = types.SimpleNamespace(
         config=configs.Config(skim=skim), task=types.SimpleNamespace(primary_metric="accuracy")
     )  # what the rank depends on
-    return loop._Run._rank(run, 1, {"validation": evaluated})
+    run._share = lambda evaluated: loop._Run._share(run, evaluated)
+    return loop._Run._rank(run, loop._Evaluated(0.0, {"validation": split}))
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])

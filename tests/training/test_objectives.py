@@ -188,3 +188,16 @@ def test_the_controller_reaches_its_target(target, resistance):
     assert float(coefficients[0]) == 0
     np.testing.assert_allclose(shares[-100:], target, rtol=0.05)
     assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
+
+
+def test_gate_noise():
+    """All of it until the target is reached, none from `noise_end` on, a straight line between; always all where it is not wanted."""
+    skim = SkimConfig(warmup=0.1, anneal=0.4, noise_end=0.9)
+    noise = [float(objectives.gate_noise(skim, jnp.int32(step), 100)) for step in range(101)]
+    np.testing.assert_allclose(noise[:51], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(noise[50:91], np.linspace(1, 0, 41), atol=1e-5)
+    np.testing.assert_allclose(noise[90:], 0.0, atol=1e-6)
+    for always in (SkimConfig(noise_end=None), SkimConfig(objective="coefficient")):
+        assert [float(objectives.gate_noise(always, jnp.int32(step), 100)) for step in (0, 60, 100)] == [1.0, 1.0, 1.0]
+    abrupt = SkimConfig(warmup=0.1, anneal=0.8, noise_end=0.9)
+    assert [float(objectives.gate_noise(abrupt, jnp.int32(step), 100)) for step in (89, 90, 91)] == [1.0, 0.0, 0.0]

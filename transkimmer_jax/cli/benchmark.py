@@ -172,7 +172,7 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     examples = sources.subsample(sources.load_split(task, split, data), args.examples, seed=0)
     tokenized = pipeline.tokenize(examples, tokenizer, task.max_length)
     # Calibrated on training texts, as a model is that has been trained; on the split itself it would know the answers.
-    other = sources.subsample(sources.load_split(task, task.train_split, data), 512, seed=1)
+    other = sources.subsample(sources.load_split(task, task.train_split, data), 1024, seed=1)
     calibration = pipeline.tokenize(other, tokenizer, task.max_length)
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
     return benchmark.Workload(task.name, model, tokenized, calibration, task.max_length, threshold)

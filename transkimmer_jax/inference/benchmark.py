@@ -32,6 +32,7 @@ from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
 _BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_CALIBRATION_EXAMPLES = 96  # random ones
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 
@@ -69,7 +70,8 @@ def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, l
     if shares is not None:
         model = _with_shares(model, sample, shares)
     batches = max(1, 16 // batch_size)
-    return Workload("synthetic", model, _random_examples(rng, arch, batches * batch_size, length), sample, length, 0.0)
+    examples, calibration = (_random_examples(rng, arch, count, length) for count in (batches * batch_size, _CALIBRATION_EXAMPLES))
+    return Workload("synthetic", model, examples, calibration, length, 0.0)
 
 
 def _random_examples(rng: np.random.Generator, arch: Architecture, count: int, length: int) -> TokenizedExamples:

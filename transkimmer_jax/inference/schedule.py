@@ -21,10 +21,15 @@ from transkimmer_jax.models.architecture import Architecture
 
 CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
-_SAMPLE = 512  # examples that a calibration holds at most
-_DRAWN_BATCHES = 256
+_SAMPLE = 1024  # examples that a calibration holds at most
+_DRAWN_BATCHES = 300
+_NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
 _COVERAGES = (0.5, 0.75, 0.9, 0.97, 1.0)  # shares of the drawn batches that a candidate rung holds
-_MAX_CALIBRATED_RUNGS = 2
+# Of attention's width over the widest text of the sample. A text wider than all of these will come, and costs a second run; width
+# itself costs little.
+_WIDTH_HEADROOM = 1.25
+_HEADROOM = 1.1  # of one more candidate above the widest of these
+_MAX_CALIBRATED_RUNGS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,18 +163,25 @@ class Calibration:
         return cls(lengths, np.minimum.accumulate(kept, axis=0), threshold)
 
     def draw(self, bucket: Bucket, count: int, seed: int = 0) -> list[np.ndarray]:
-        """`count` batches of the bucket as the sample's texts fill it, each as its texts' `kept` [layers, b]."""
+        """`count` batches of the bucket as texts like the sample's fill it, each as its texts' `kept` [layers, b].
+
+        Each is drawn from a resample of the sample, so that the batches differ by what the sample leaves open as well: the sums of
+        large batches concentrate, but around a mean that a sample knows only so well.
+        """
         rng = np.random.default_rng(seed)
         at_home = np.flatnonzero((self.lengths <= bucket.width) & (self.lengths * bucket.sequences >= bucket.tokens // 2))
-        candidates = at_home if len(at_home) >= 16 else np.flatnonzero(self.lengths <= bucket.width)
-        if not len(candidates):
+        if len(at_home) < _NEIGHBOURS:
+            fitting = np.flatnonzero(self.lengths <= bucket.width)
+            at_home = fitting[np.argsort(self.lengths[fitting], kind="stable")[-_NEIGHBOURS:]]
+        if not len(at_home):
             # Only longer texts were seen: they keep, of a shorter one, as large a share.
             lengths, kept = np.full(len(self.lengths), bucket.width), np.ceil(self.kept * bucket.width / self.lengths).astype(int)
         else:
-            lengths, kept = self.lengths[candidates], self.kept[:, candidates]
+            lengths, kept = self.lengths[at_home], self.kept[:, at_home]
         batches = []
         for _ in range(count):
-            rows = rng.integers(len(lengths), size=bucket.sequences)
+            resample = rng.integers(len(lengths), size=len(lengths))
+            rows = resample[rng.integers(len(lengths), size=bucket.sequences)]
             rows = rows[: max(1, int(np.searchsorted(np.cumsum(lengths[rows]), bucket.tokens, side="right")))]
             batches.append(kept[:, rows])
         return batches
@@ -178,8 +190,9 @@ class Calibration:
 def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_multiple: int) -> tuple[Schedule, ...]:
     """Schedules of a bucket, cheapest first; the last holds every batch.
 
-    One or two are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the
-    next. Between these and the last, half-way on a logarithmic scale, stands one for texts that keep more than the sample did.
+    One to three are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the
+    next that holds it. Between these and the last, half-way on a logarithmic scale, stands one for texts that keep more than the
+    sample did.
     """
     full = Schedule.full(bucket, arch.num_hidden_layers)
     if arch.skim is None:
@@ -187,31 +200,44 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_mu
     drawn = calibration.draw(bucket, _DRAWN_BATCHES)
     totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
     widest = np.array([batch.max(axis=1) for batch in drawn])
-    candidates = []
-    for coverage in _COVERAGES:
-        candidates.append(_covering(full, totals, widest, coverage, rows_multiple))
-    widest_rung = candidates[-1].layers
-    mid = _rounded(full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in widest_rung], rows_multiple)
+    candidates = [_covering(full, totals, widest, coverage, rows_multiple) for coverage in _COVERAGES]
+    candidates.append(_rounded(full, [(_HEADROOM * rows, _HEADROOM * width) for rows, width in candidates[-1].layers], rows_multiple))
+    candidates = sorted(set(candidates), key=lambda schedule: schedule.flops(arch))
+    top = candidates[-1].layers
+    above = (
+        _rounded(full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in top], rows_multiple),
+        full,
+    )
+    costs = {schedule: schedule.flops(arch) for schedule in (*candidates, *above)}
+    holds = {schedule: _holds(schedule, totals, widest) for schedule in costs}
+
+    def expected_cost(rungs: Sequence[Schedule]) -> float:
+        """Mean operations a batch: of the first rung, and of the first that holds it where that is another."""
+        first_holding = np.argmax([holds[rung] for rung in rungs], axis=0)
+        price = np.array([costs[rung] for rung in rungs])
+        return float(np.mean(price[0] + np.where(first_holding > 0, price[first_holding], 0.0)))
+
     best = min(
-        (
-            (*sorted(chosen, key=lambda schedule: schedule.flops(arch)), mid, full)
-            for count in range(1, _MAX_CALIBRATED_RUNGS + 1)
-            for chosen in itertools.combinations(dict.fromkeys(candidates), count)
-        ),
-        key=lambda rungs: _expected_cost(rungs, drawn, arch),
+        ((*chosen, *above) for count in range(1, _MAX_CALIBRATED_RUNGS + 1) for chosen in itertools.combinations(candidates, count)),
+        key=expected_cost,
     )
     # What is hardly cheaper than the next is not worth a program.
-    costs = [schedule.flops(arch) for schedule in best]
-    return tuple(schedule for schedule, cost, after in zip(best, costs, [*costs[1:], math.inf], strict=True) if cost < 0.97 * after)
+    return tuple(rung for rung, after in zip(best, [*best[1:], None], strict=True) if after is None or costs[rung] < 0.97 * costs[after])
+
+
+def _holds(schedule: Schedule, totals: np.ndarray, widest: np.ndarray) -> np.ndarray:
+    """Which of the drawn batches fit, [batches] bool."""
+    rows, widths = np.array(schedule.layers).T
+    return ((totals <= rows) & (widest <= widths)).all(axis=1)
 
 
 def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, coverage: float, rows_multiple: int) -> Schedule:
     """The smallest schedule of its kind that holds a share `coverage` of the drawn batches in all layers at once."""
+    widths = _WIDTH_HEADROOM * widest.max(axis=0)
     for quantile in np.linspace(coverage, 1.0, 9):
-        rows, widths = np.quantile(totals, quantile, axis=0), np.quantile(widest, quantile, axis=0)
+        rows = np.quantile(totals, quantile, axis=0)
         schedule = _rounded(full, list(zip(rows, widths, strict=True)), rows_multiple)
-        limits = np.array(schedule.layers)
-        if ((totals <= limits[:, 0]) & (widest <= limits[:, 1])).all(axis=1).mean() >= coverage:
+        if _holds(schedule, totals, widest).mean() >= coverage:
             break
     return schedule
 
@@ -225,10 +251,3 @@ def _rounded(full: Schedule, capacities: Sequence[tuple[float, float]], rows_mul
         width_limit = min(width_limit, round_up(width, 8))
         layers.append((max(rows_limit, 1), width_limit))
     return dataclasses.replace(full, layers=tuple(layers))
-
-
-def _expected_cost(rungs: Sequence[Schedule], drawn: list[np.ndarray], arch: Architecture) -> float:
-    """Mean operations a batch, from the first rung up to one that fits."""
-    costs = np.cumsum([schedule.flops(arch) for schedule in rungs])
-    fitting = [next(index for index, schedule in enumerate(rungs) if schedule.fits(batch)) for batch in drawn]
-    return float(np.mean(costs[fitting]))

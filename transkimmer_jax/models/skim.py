@@ -52,10 +52,11 @@ class GumbelGate:
     """
 
     temperature: jax.Array | float = 1.0
+    noise: jax.Array | float = 1.0  # by which the variable is multiplied; 0 decides as `ThresholdGate(0)` does
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array:
         assert key is not None, "GumbelGate draws random numbers: pass a key"
-        noisy = margin + jax.random.logistic(key, margin.shape, jnp.float32)
+        noisy = margin + self.noise * jax.random.logistic(key, margin.shape, jnp.float32)
         soft = jax.nn.sigmoid(noisy / self.temperature)
         hard = (noisy > 0).astype(jnp.float32)
         # In this order the value is exactly 0 or 1; adding `soft` to `hard` first would round.

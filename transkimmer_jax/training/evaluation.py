@@ -108,6 +108,28 @@ def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Ar
     )
 
 
+def find_threshold(share_at: Callable[[float], float], target: float) -> float:
+    """The threshold at which `share_at(threshold)`, which falls with it, is `target` within 1 %, or as near as halving comes.
+
+    At most 16 calls.
+    """
+    found: dict[float, float] = {0.0: share_at(0.0)}
+    step = 1.0 if found[0.0] > target else -1.0
+    low = high = 0.0
+    # Outwards until the target lies between two thresholds, then halving.
+    while abs(high) < 32 and (found[high] > target) == (step > 0):
+        low, high = high, 2 * high or step
+        found[high] = share_at(high)
+    for _ in range(9):
+        best = min(found, key=lambda threshold: abs(found[threshold] - target))
+        if abs(found[best] - target) <= 0.01 * target or low == high:
+            break
+        middle = (low + high) / 2
+        found[middle] = share_at(middle)
+        low, high = (middle, high) if (found[middle] > target) == (step > 0) else (low, middle)
+    return min(found, key=lambda threshold: abs(found[threshold] - target))
+
+
 def describe(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
     """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
     first = next(iter(evaluations.values()))

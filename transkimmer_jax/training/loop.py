@@ -38,6 +38,7 @@ logger = logging.getLogger("transkimmer_jax")
 
 # A checkpoint counts as within the budget up to this much above it, relative: the resolution of a validation set.
 _BUDGET_TOLERANCE = 1.05
+_FITTED_EXAMPLES = 512
 
 
 def train_and_evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -85,6 +86,18 @@ class _Split:
     labels: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class _Evaluated:
+    """A checkpoint on every validation split, at one threshold."""
+
+    threshold: float
+    splits: dict[str, SplitEvaluation]
+
+    @property
+    def first(self) -> SplitEvaluation:
+        return next(iter(self.splits.values()))
+
+
 class _Run:
     """What one run holds while it trains."""
 
@@ -121,6 +134,18 @@ class _Run:
             )
             for name, examples in held_out.items()
         }
+        # What the threshold is fitted on.
+        first = sources.subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed)
+        self.fitted_on = _Split(
+            batches.evaluation_batches(
+                pipeline.tokenize(first, self.tokenizer, self.task.max_length),
+                data.eval_batch_size,
+                data.length_buckets,
+                self.task.max_length,
+                pad_id,
+            ),
+            first.labels,
+        )
         plan = batches.BatchPlan(
             tokenized.lengths, data.batch_size, data.length_buckets, self.task.max_length, data.grouping_window, train.seed
         )
@@ -145,7 +170,7 @@ class _Run:
     def train(self) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
         config, state = self.config, self.initial_state
-        evaluations: dict[str, SplitEvaluation] = {}
+        evaluated: _Evaluated | None = None
         with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints:
             step, seconds_before = 0, 0.0
             if checkpoints.latest_step is not None:
@@ -176,19 +201,18 @@ class _Run:
                         due = None
                         rank = None
                         if evaluates:
-                            evaluations = self._evaluate(state.params)
-                            records.write(step, _scalars(evaluations))
-                            rank = self._rank(step, evaluations)
-                            first = next(iter(evaluations.values()))
-                            shown[self.task.primary_metric] = f"{first.metrics[self.task.primary_metric]:.4f}"
+                            evaluated = self._evaluate(state.params, step)
+                            records.write(step, _scalars(evaluated))
+                            rank = self._rank(evaluated)
+                            shown[self.task.primary_metric] = f"{evaluated.first.metrics[self.task.primary_metric]:.4f}"
                         checkpoints.save(step, state, self.data, seconds_before + time.monotonic() - started, rank)
                     bar.set_postfix(shown, refresh=False)
                     bar.update()
             seconds = seconds_before + time.monotonic() - started
             best, best_step = checkpoints.restore_best(state)
-        if best_step != step or not evaluations:
-            evaluations = self._evaluate(best.params)
-        return self._finish(best.params, best_step, evaluations, seconds)
+        if best_step != step or evaluated is None:
+            evaluated = self._evaluate(best.params, best_step)
+        return self._finish(best.params, best_step, evaluated, seconds)
 
     def _log(self, records: Records, step: int, window: list[dict[str, jax.Array]]) -> dict[str, str]:
         """Write a window's means; what the progress bar shows of them. Raises `TrainingError` where they are not finite."""
@@ -202,28 +226,51 @@ class _Run:
         records.write(step, means)
         return {"loss": f"{means['task_loss']:.3f}", "kept": f"{means['kept_tokens']:.0%}"}
 
-    def _evaluate(self, params: nnx.State) -> dict[str, SplitEvaluation]:
-        return {
-            name: evaluation.evaluate(
-                self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch,
-                self.config.skim.threshold, f"evaluating {name}",
-            )
-            for name, split in self.splits.items()
-        }  # fmt: skip
+    def _evaluate(self, params: nnx.State, step: int) -> "_Evaluated":
+        threshold = self._threshold(params, step)
+        return _Evaluated(
+            threshold,
+            {
+                name: evaluation.evaluate(
+                    self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, threshold, f"evaluating {name}"
+                )
+                for name, split in self.splits.items()
+            },
+        )
 
-    def _rank(self, step: int, evaluations: dict[str, SplitEvaluation]) -> float:
+    def _threshold(self, params: nnx.State, step: int) -> float:
+        """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""
+        skim = self.config.skim
+        fits = skim.enabled and skim.objective == "budget" and skim.fit_threshold
+        if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
+            return skim.threshold
+
+        def share_at(threshold: float) -> float:
+            split = self.fitted_on
+            return self._share(
+                evaluation.evaluate(self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, threshold)
+            )
+
+        return evaluation.find_threshold(share_at, skim.target)
+
+    def _share(self, split: SplitEvaluation) -> float:
+        """What the budget is of."""
+        return split.flops_share if self.config.skim.target_kind == "flops" else split.kept_tokens
+
+    def _rank(self, evaluated: "_Evaluated") -> float:
         """The primary metric; below every metric, and the lower the costlier, for a checkpoint over its budget."""
-        first = next(iter(evaluations.values()))
         skim = self.config.skim
         if skim.enabled and skim.objective == "budget":
-            share = first.flops_share if skim.target_kind == "flops" else first.kept_tokens
+            share = self._share(evaluated.first)
             if share > skim.target * _BUDGET_TOLERANCE:
                 return -1000.0 * share
-        return first.metrics[self.task.primary_metric]
+        return evaluated.first.metrics[self.task.primary_metric]
 
-    def _finish(self, params: nnx.State, best_step: int, evaluations: dict[str, SplitEvaluation], seconds: float) -> dict[str, Any]:
+    def _finish(self, params: nnx.State, best_step: int, evaluated: "_Evaluated", seconds: float) -> dict[str, Any]:
         """Write the model folder and the result of the best checkpoint."""
         model = nnx.merge(self.trainer.graph, params)
+        if model.arch.skim is not None:
+            model.arch = dataclasses.replace(model.arch, skim=dataclasses.replace(model.arch.skim, threshold=evaluated.threshold))
         data = self.config.data
         huggingface.save(
             model,
@@ -237,13 +284,14 @@ class _Run:
                 }
             },
         )  # fmt: skip
-        first = next(iter(evaluations.values()))
+        first = evaluated.first
         if model.arch.skim is not None:
             # So that an engine starts with ladders that fit (DESIGN section 4).
             seen = first.predictions
-            Calibration.of(seen.lengths, seen.kept, self.config.skim.threshold).save(self.workdir / "model")
+            Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(self.workdir / "model")
         result = {
-            **evaluation.describe(self.task, evaluations),
+            **evaluation.describe(self.task, evaluated.splits),
+            "threshold": evaluated.threshold,
             "task": self.task.name,
             "steps": self.total_steps,
             "best_step": best_step,
@@ -280,10 +328,10 @@ def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassificati
     )
 
 
-def _scalars(evaluations: dict[str, SplitEvaluation]) -> dict[str, float]:
+def _scalars(evaluated: _Evaluated) -> dict[str, float]:
     """Evaluations as flat names for the records."""
-    scalars: dict[str, float] = {}
-    for name, split in evaluations.items():
+    scalars = {"threshold": evaluated.threshold}
+    for name, split in evaluated.splits.items():
         scalars |= {f"{name}/{metric}": value for metric, value in split.metrics.items()}
         scalars |= {f"{name}/kept_tokens": split.kept_tokens, f"{name}/flops_vs_unpadded": split.flops_vs_unpadded}
         scalars |= {f"{name}/kept_layer_{layer}": share for layer, share in enumerate(split.kept_per_layer)}

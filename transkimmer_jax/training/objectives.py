@@ -71,6 +71,18 @@ def priced_share(skim: SkimConfig, arch: Architecture, keep: jax.Array, attentio
     return skim_loss(keep, attention_mask, skim.loss_normalization, denominator)
 
 
+def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
+    """How much of their noise the gates have at `step`: all until the target is reached, then linearly less, none from `noise_end` on.
+
+    Noise explores which tokens can go; without any at the end, what is trained is what is evaluated.
+    """
+    if skim.objective != "budget" or skim.noise_end is None:
+        return jnp.float32(1.0)
+    progress = step.astype(jnp.float32) / total_steps
+    fall = max(skim.noise_end - skim.warmup - skim.anneal, 1.0 / total_steps)
+    return jnp.clip((skim.noise_end - progress) / fall, 0.0, 1.0)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Controller:

@@ -11,6 +11,7 @@ from flax import nnx
 from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.skim import GumbelGate
 from transkimmer_jax.training import objectives
 from transkimmer_jax.training.optimizer import create_optimizer
 
@@ -66,7 +67,8 @@ class Trainer:
         else:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        grads, sums = self._gradients(state.params, batch, teacher_params, coefficient, key)
+        noise = objectives.gate_noise(skim, state.step, self.total_steps)
+        grads, sums = self._gradients(state.params, batch, teacher_params, coefficient, noise, key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
@@ -75,7 +77,7 @@ class Trainer:
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
-    def _gradients(self, params, batch: Batch, teacher_params, coefficient, key):
+    def _gradients(self, params, batch: Batch, teacher_params, coefficient, noise, key):
         """Gradient and logged sums over the batch, summed over its micro-batches.
 
         Every part of the loss is a sum over examples divided by a number of the whole batch, so splitting the batch changes
@@ -89,24 +91,24 @@ class Trainer:
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
-            return gradient(params, batch, teacher_params, coefficient, denominators, key)
+            return gradient(params, batch, teacher_params, coefficient, noise, denominators, key)
         micro = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
         def accumulate(total, inputs):
-            part = gradient(params, inputs[0], teacher_params, coefficient, denominators, inputs[1])
+            part = gradient(params, inputs[0], teacher_params, coefficient, noise, denominators, inputs[1])
             return jax.tree.map(jnp.add, total, part), None
 
         first = jax.tree.map(lambda x: x[0], micro)
-        shapes = jax.eval_shape(gradient, params, first, teacher_params, coefficient, denominators, key)
+        shapes = jax.eval_shape(gradient, params, first, teacher_params, coefficient, noise, denominators, key)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total, _ = jax.lax.scan(accumulate, zero, (micro, jax.random.split(key, count)))
         return total
 
-    def _loss(self, params, batch: Batch, teacher_params, coefficient, denominators, key):
+    def _loss(self, params, batch: Batch, teacher_params, coefficient, noise, denominators, key):
         config = self.config
         model = nnx.merge(self.graph, params)
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        out = model(*inputs, key=key, only_logits=True)
+        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
         task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
         if self.teacher_graph is not None:
             teacher_logits = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs, only_logits=True).logits)
