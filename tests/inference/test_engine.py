@@ -132,8 +132,8 @@ def test_steady_state_compiles_nothing(engine):
 
 def test_the_number_of_programs_is_bounded(engine):
     engine.warm_up(progress=False)
-    assert len(engine.programs) <= 2 * 4 * len(engine.buckets), "two calibrations of at most four rungs"
-    assert sum(len(engine.ladder(bucket)) for bucket in engine.buckets) <= 4 * len(engine.buckets)
+    assert len(engine.programs) <= 2 * 5 * len(engine.buckets), "two calibrations of at most five rungs"
+    assert sum(len(engine.ladder(bucket)) for bucket in engine.buckets) <= 5 * len(engine.buckets)
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():

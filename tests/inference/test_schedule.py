@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference.skimmers import ARCH
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, round_up
+from transkimmer_jax.models.architecture import Architecture
 
 LAYERS = ARCH.num_hidden_layers
 
@@ -52,7 +52,7 @@ def test_a_ladder(seed, batch_size, width, granule):
     bucket = next(bucket for bucket in buckets(None, batch_size, 40) if bucket.width == width)
     rungs = ladder(bucket, ARCH, sample(seed), granule)
     costs = [schedule.flops(ARCH) for schedule in rungs]
-    assert costs == sorted(costs) and len(set(costs)) == len(costs) and 1 <= len(rungs) <= 4
+    assert costs == sorted(costs) and len(set(costs)) == len(costs) and 1 <= len(rungs) <= 5
     assert rungs[-1] == Schedule.full(bucket, LAYERS)
     for schedule in rungs:
         rows, widths = zip(*schedule.layers, strict=True)
@@ -66,8 +66,8 @@ def test_the_first_rung_holds_most_batches_of_the_kind_it_was_calibrated_on():
     first = ladder(bucket, ARCH, calibration, 8)[0]
     others = calibration.draw(bucket, 200, seed=2)
     assert np.mean([first.fits(batch) for batch in others]) > 0.7
-    needed = np.mean([flops.skimmed(ARCH, batch.astype(float), np.full(batch.shape[1], 40.0)).sum() for batch in others])
-    assert first.flops(ARCH) < 1.6 * needed
+    rows = np.array(first.layers)[:, 0]
+    assert (rows < 1.25 * np.mean([batch.sum(axis=1) for batch in others], axis=0)).all()
 
 
 def test_fewer_tokens_kept_make_cheaper_rungs():
@@ -84,9 +84,10 @@ def test_a_dense_model_has_one_program_a_bucket():
 
 
 def test_an_assumed_calibration_serves_every_bucket():
+    arch = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     for bucket in buckets(4096, None, 512):
-        rungs = ladder(bucket, ARCH, Calibration.assumed(LAYERS, 0.0), 8)
-        assert len(rungs) > 1 and rungs[0].flops(ARCH) < rungs[-1].flops(ARCH)
+        rungs = ladder(bucket, arch, Calibration.assumed(6, 0.0), 8)
+        assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
 
 
 def test_texts_longer_than_all_buckets_but_the_last_still_calibrate_it():
@@ -118,7 +119,7 @@ def test_saved_and_loaded(tmp_path):
 def test_a_sample_of_a_large_set_is_kept():
     lengths = np.arange(2, 5002)
     calibration = Calibration.of(lengths, np.stack([lengths, lengths // 2]), 0.5)
-    assert len(calibration.lengths) == 512 and (calibration.kept[1] == calibration.lengths // 2).all()
+    assert len(calibration.lengths) == 1024 and (calibration.kept[1] == calibration.lengths // 2).all()
 
 
 @pytest.mark.parametrize(

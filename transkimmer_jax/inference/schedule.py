@@ -28,8 +28,8 @@ _COVERAGES = (0.5, 0.75, 0.9, 0.97, 1.0)  # shares of the drawn batches that a c
 # Of attention's width over the widest text of the sample. A text wider than all of these will come, and costs a second run; width
 # itself costs little.
 _WIDTH_HEADROOM = 1.25
-_HEADROOM = 1.1  # of one more candidate above the widest of these
-_MAX_CALIBRATED_RUNGS = 3
+_HEADROOM = 1.1  # rows of the rung for batches that keep a little more than any that was drawn
+_MAX_CALIBRATED_RUNGS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,9 +190,9 @@ class Calibration:
 def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_multiple: int) -> tuple[Schedule, ...]:
     """Schedules of a bucket, cheapest first; the last holds every batch.
 
-    One to three are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the
-    next that holds it. Between these and the last, half-way on a logarithmic scale, stands one for texts that keep more than the
-    sample did.
+    One or two are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the next
+    that holds it. Above these stand one with some headroom, for the rare batch, and one half-way to the last on a logarithmic
+    scale, for texts that keep more than the sample did.
     """
     full = Schedule.full(bucket, arch.num_hidden_layers)
     if arch.skim is None:
@@ -201,13 +201,13 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_mu
     totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
     widest = np.array([batch.max(axis=1) for batch in drawn])
     candidates = [_covering(full, totals, widest, coverage, rows_multiple) for coverage in _COVERAGES]
-    candidates.append(_rounded(full, [(_HEADROOM * rows, _HEADROOM * width) for rows, width in candidates[-1].layers], rows_multiple))
     candidates = sorted(set(candidates), key=lambda schedule: schedule.flops(arch))
     top = candidates[-1].layers
-    above = (
-        _rounded(full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in top], rows_multiple),
-        full,
+    roomy = _rounded(full, [(_HEADROOM * rows, width) for rows, width in top], rows_multiple)
+    mid = _rounded(
+        full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in roomy.layers], rows_multiple
     )
+    above = (roomy, mid, full)
     costs = {schedule: schedule.flops(arch) for schedule in (*candidates, *above)}
     holds = {schedule: _holds(schedule, totals, widest) for schedule in costs}
 
