@@ -32,7 +32,7 @@ from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
 _BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_CALIBRATION_EXAMPLES = 96  # random ones
+_CALIBRATION_EXAMPLES = 256  # random ones
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 
@@ -125,8 +125,8 @@ def measure(
     cast_model, cast_dense = (cast(_in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
     options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
     compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
-    compacted.calibrate(workload.calibration)
     for engine in (compacted, packed):
+        engine.calibrate(workload.calibration)
         engine.warm_up(sorted(set(workload.examples.lengths.tolist())), progress)
         engine.statistics = Statistics()
         engine.programs.calls.clear()

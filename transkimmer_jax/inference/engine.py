@@ -104,13 +104,10 @@ class SkimEngine:
         self._rows_multiple = granule(devices[0].platform)
         if batch_tokens is None and batch_size is None:
             batch_tokens = default_batch_tokens(devices[0].platform)
-        self.buckets = buckets(batch_tokens, batch_size, self.max_length)
+        self._batch_tokens, self._batch_size = batch_tokens, batch_size
         self.programs = Programs(model, devices, depths)
         self.statistics = Statistics()
-        self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
-        self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
-        # Of late, how many batches were seen and how many each rung would not have held; by bucket and threshold.
-        self._seen: dict[tuple[Bucket, float], tuple[float, np.ndarray]] = {}
+        self._calibrate(calibration)
 
     @classmethod
     def from_pretrained(
@@ -204,10 +201,16 @@ class SkimEngine:
         examples = texts if isinstance(texts, TokenizedExamples) else self._tokenize(texts[:_CALIBRATION_TEXTS])[0]
         threshold = self.threshold if threshold is None else float(threshold)
         predictions = self.predict_tokenized(examples, threshold=threshold)
-        self.calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
-        self._ladders.clear()
-        self._seen.clear()
+        self._calibrate(Calibration.of(predictions.lengths, predictions.kept, threshold))
         return self.calibration
+
+    def _calibrate(self, calibration: Calibration | None) -> None:
+        self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
+        lengths = None if calibration is None else calibration.lengths
+        self.buckets = buckets(self._batch_tokens, self._batch_size, self.max_length, lengths)
+        self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
+        # Of late, how many batches were seen and how many each rung would not have held; by bucket and threshold.
+        self._seen: dict[tuple[Bucket, float], tuple[float, np.ndarray]] = {}
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""

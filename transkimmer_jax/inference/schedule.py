@@ -25,10 +25,11 @@ _SAMPLE = 1024  # examples that a calibration holds at most
 _DRAWN_BATCHES = 300
 _NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
 _COVERAGES = (0.5, 0.75, 0.9, 0.97, 1.0)  # shares of the drawn batches that a candidate rung holds
-# Of attention's width over the widest text of the sample. A text wider than all of these will come, and costs a second run; width
-# itself costs little.
-_WIDTH_HEADROOM = 1.25
-_HEADROOM = 1.1  # rows of the rung for batches that keep a little more than any that was drawn
+# Standard deviations between the widest text of the sample and attention's width. A text wider than all of the sample will come, and
+# costs a second run.
+_WIDTH_HEADROOM = 2.0
+# Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
+_HEADROOM = (1.1, 1.25)
 _MAX_CALIBRATED_RUNGS = 2
 
 
@@ -77,21 +78,25 @@ class Schedule:
         return total
 
 
-def buckets(batch_tokens: int | None, batch_size: int | None, max_length: int) -> tuple[Bucket, ...]:
+def buckets(batch_tokens: int | None, batch_size: int | None, max_length: int, lengths: np.ndarray | None = None) -> tuple[Bucket, ...]:
     """The buckets in use, narrowest first. Their number bounds the number of programs.
 
     Args:
       batch_tokens: rows of every bucket.
       batch_size: instead, rows of so many sequences of the bucket's width.
       max_length: the widest bucket's width.
+      lengths: of a sample of texts, [N]. A bucket then has the slots that its rows need for texts of the mean length there: empty
+        slots cost attention, and a batch of shorter texts leaves some rows empty instead. Without, rows run out before slots do.
     """
     widths = [width for width in WIDTHS if width < max_length]
     found, previous = [], min(7, max_length - 1)
     for width in (*widths, max_length):
         tokens = batch_size * width if batch_size is not None else max(batch_tokens or 0, width)
         tokens = round_up(tokens, 8)
-        # Slots for a batch of the shortest sequences that belong here: rows run out before slots do.
-        found.append(Bucket(max(1, tokens // (previous + 1)), tokens, width))
+        slots = tokens // (previous + 1)
+        if lengths is not None and ((lengths > previous) & (lengths <= width)).any():
+            slots = math.ceil(tokens / lengths[(lengths > previous) & (lengths <= width)].mean() - 1e-9)
+        found.append(Bucket(max(1, slots), tokens, width))
         previous = width
     return tuple(found)
 
@@ -198,12 +203,14 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_mu
     if arch.skim is None:
         return (full,)
     drawn = calibration.draw(bucket, _DRAWN_BATCHES)
+    spread = np.concatenate(drawn, axis=1).std(axis=1)
     totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
     widest = np.array([batch.max(axis=1) for batch in drawn])
-    candidates = [_covering(full, totals, widest, coverage, rows_multiple) for coverage in _COVERAGES]
+    widths = widest.max(axis=0) + _WIDTH_HEADROOM * spread
+    candidates = [_covering(full, totals, widest, widths, coverage, rows_multiple) for coverage in _COVERAGES]
     candidates = sorted(set(candidates), key=lambda schedule: schedule.flops(arch))
     top = candidates[-1].layers
-    roomy = _rounded(full, [(_HEADROOM * rows, width) for rows, width in top], rows_multiple)
+    roomy = _rounded(full, [(_HEADROOM[0] * rows, _HEADROOM[1] * width) for rows, width in top], rows_multiple)
     mid = _rounded(
         full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in roomy.layers], rows_multiple
     )
@@ -231,9 +238,8 @@ def _holds(schedule: Schedule, totals: np.ndarray, widest: np.ndarray) -> np.nda
     return ((totals <= rows) & (widest <= widths)).all(axis=1)
 
 
-def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, coverage: float, rows_multiple: int) -> Schedule:
-    """The smallest schedule of its kind that holds a share `coverage` of the drawn batches in all layers at once."""
-    widths = _WIDTH_HEADROOM * widest.max(axis=0)
+def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, widths: np.ndarray, coverage: float, rows_multiple: int) -> Schedule:
+    """The fewest rows, at attention `widths` [layers], that hold a share `coverage` of the drawn batches in all layers at once."""
     for quantile in np.linspace(coverage, 1.0, 9):
         rows = np.quantile(totals, quantile, axis=0)
         schedule = _rounded(full, list(zip(rows, widths, strict=True)), rows_multiple)
@@ -248,6 +254,6 @@ def _rounded(full: Schedule, capacities: Sequence[tuple[float, float]], rows_mul
     rows_limit, width_limit = full.bucket.tokens, full.bucket.width
     for rows, width in capacities:
         rows_limit = min(rows_limit, round_up(rows, rows_multiple))
-        width_limit = min(width_limit, round_up(width, 8))
+        width_limit = min(width_limit, round_up(width, 8 if width > 32 else 4))
         layers.append((max(rows_limit, 1), width_limit))
     return dataclasses.replace(full, layers=tuple(layers))
