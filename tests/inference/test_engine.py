@@ -100,9 +100,17 @@ def test_overflow_is_climbed_out_of(expected):
     engine = SkimEngine(make_model(), batch_tokens=160, calibration=wrong, depths=True)
     assert_same(engine.predict_tokenized(STREAM), expected)
     assert engine.statistics.overflows >= len(engine.buckets) // 2
-    climbed = engine.statistics.overflows
-    engine.predict_tokenized(STREAM)
-    assert engine.statistics.overflows - climbed <= climbed // 2, "it learns where to start"
+    assert engine.statistics.examples == len(STREAM) and engine.statistics.again >= len(STREAM) // 2
+
+    def cost_of_a_pass():
+        engine.programs.calls.clear()
+        engine.predict_tokenized(STREAM)
+        return sum(count * schedule.flops(ARCH) for schedule, count in engine.programs.calls.items())
+
+    costs = [cost_of_a_pass() for _ in range(6)]
+    batches = len(engine._plan(STREAM.lengths))
+    full = max(engine.ladder(bucket)[-1].flops(ARCH) for bucket in engine.buckets)
+    assert costs[-1] <= costs[0] and costs[-1] < 1.5 * batches * full, "it learns what trying costs"
 
 
 def count_compilations(work):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.errors import CheckpointError, ConfigError
@@ -154,6 +155,7 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.weights import huggingface
     from transkimmer_jax.weights.files import read_config, resolve
 
@@ -171,8 +173,11 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     split = next(iter(task.validation_splits.values()))
     examples = sources.subsample(sources.load_split(task, split, data), args.examples, seed=0)
     tokenized = pipeline.tokenize(examples, tokenizer, task.max_length)
-    # Calibrated on training texts, as a model is that has been trained; on the split itself it would know the answers.
-    other = sources.subsample(sources.load_split(task, task.train_split, data), 1024, seed=1)
-    calibration = pipeline.tokenize(other, tokenizer, task.max_length)
+    calibration = Calibration.load(folder, model.arch.num_hidden_layers)
+    if calibration is None or args.threshold is not None:
+        other = sources.subsample(sources.load_split(task, task.train_split, data), 1024, seed=1)
+        sample: Any = pipeline.tokenize(other, tokenizer, task.max_length)
+    else:
+        sample = calibration  # as the model is served
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
-    return benchmark.Workload(task.name, model, tokenized, calibration, task.max_length, threshold)
+    return benchmark.Workload(task.name, model, tokenized, sample, task.max_length, threshold)

@@ -26,6 +26,7 @@ from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, e
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.engine import SkimEngine, Statistics, cast
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
@@ -40,13 +41,13 @@ _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 class Workload:
     """What is measured: a skimming model on a stream of examples.
 
-    examples: in the order in which they come. calibration: others like them. padded_length: of the padded dense baseline.
+    examples: in the order in which they come. calibration: others like them, or what is known of such. padded_length: of the padded dense baseline.
     """
 
     name: str
     model: TranskimmerForSequenceClassification
     examples: TokenizedExamples
-    calibration: TokenizedExamples
+    calibration: TokenizedExamples | Calibration
     padded_length: int
     threshold: float
 
@@ -126,7 +127,10 @@ def measure(
     options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
     compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
     for engine in (compacted, packed):
-        engine.calibrate(workload.calibration)
+        if isinstance(workload.calibration, Calibration):
+            engine.use(workload.calibration)
+        else:
+            engine.calibrate(workload.calibration)
         engine.warm_up(sorted(set(workload.examples.lengths.tolist())), progress)
         engine.statistics = Statistics()
         engine.programs.calls.clear()
@@ -179,6 +183,7 @@ def measure(
         "compile_seconds": compacted.programs.compile_seconds,
         "batches": compacted.statistics.batches,
         "overflows": compacted.statistics.overflows,
+        "texts_run_again": compacted.statistics.again,
         "temporary_bytes": compacted.programs.temporary_bytes(),
         "temporary_bytes_dense": packed.programs.temporary_bytes(),
     }

@@ -1,7 +1,8 @@
 """Answers at the price of the tokens that are kept: `SkimEngine`.
 
 Texts are tokenised, sorted by length and packed into batches of near equal numbers of tokens. Each batch runs the rung of
-its bucket's ladder that is likely to be cheapest, and climbs where it overflows; so answers are exact whatever was calibrated.
+its bucket's ladder that is likely to be cheapest. Texts that find no room there are lost whole and run again, with each other and
+with more room; the others' answers stand. So answers are exact whatever was calibrated.
 """
 
 import collections
@@ -19,7 +20,17 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import PackedBatch, Programs, use_compilation_cache
-from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
+from transkimmer_jax.inference.schedule import (
+    DRAWN_BATCHES,
+    Bucket,
+    Calibration,
+    Schedule,
+    buckets,
+    default_batch_tokens,
+    granule,
+    ladder,
+    losses,
+)  # fmt: skip
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
 
@@ -27,7 +38,9 @@ Text = str | tuple[str, str]
 
 _CALIBRATION_TEXTS = 512
 _IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
-_FORGETTING = 0.95  # weight of a batch against the one after it, in the choice of rungs
+# In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
+_FORGETTING = 0.95
+_TRUST = 2.0
 _STREAM_WINDOW = 4096  # texts sorted together
 
 
@@ -50,11 +63,12 @@ class Answer:
 
 @dataclasses.dataclass
 class Statistics:
-    """What an engine has done so far: examples and batches answered, runs that overflowed, texts cut."""
+    """What an engine has done so far: examples answered, batches run, batches that lost texts, texts run again, texts cut."""
 
     examples: int = 0
     batches: int = 0
     overflows: int = 0
+    again: int = 0
     truncated: int = 0
 
 
@@ -107,7 +121,7 @@ class SkimEngine:
         self._batch_tokens, self._batch_size = batch_tokens, batch_size
         self.programs = Programs(model, devices, depths)
         self.statistics = Statistics()
-        self._calibrate(calibration)
+        self.use(calibration)
 
     @classmethod
     def from_pretrained(
@@ -173,21 +187,31 @@ class SkimEngine:
         lengths = examples.lengths
         if len(lengths) and lengths.max() > self.max_length:
             raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
-        plan = self._plan(lengths)
         logits = np.zeros((len(lengths), self.arch.num_labels), np.float32)
         kept = np.zeros((self.arch.num_hidden_layers, len(lengths)), np.int32)
         depths: list[np.ndarray] | None = None
+        waiting, least_rung = np.arange(len(lengths)), 0
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for group, answers in self._run(examples, plan, threshold):
-                for device, rows in enumerate(group):
-                    logits[rows] = answers["logits"][device, : len(rows)]
-                    kept[:, rows] = answers["kept"][device][:, : len(rows)]
-                    if "depth" in answers:
-                        depths = depths or [np.zeros(0, np.int32)] * len(lengths)
-                        ends = np.cumsum(lengths[rows])
-                        for row, depth in zip(rows, np.split(answers["depth"][device], ends), strict=False):
-                            depths[row] = depth
-                    bar.update(len(rows))
+            while len(waiting):
+                lost = [np.zeros(0, np.int64)]
+                highest_rung = least_rung
+                for run, answers in self._run(examples, waiting, least_rung, threshold):
+                    highest_rung = max(highest_rung, run.rung)
+                    for device, rows in enumerate(run.group):
+                        answered = ~answers["lost"][device, : len(rows)]
+                        lost.append(rows[~answered])
+                        logits[rows[answered]] = answers["logits"][device, : len(rows)][answered]
+                        kept[:, rows[answered]] = answers["kept"][device][:, : len(rows)][:, answered]
+                        if "depth" in answers:
+                            depths = depths or [np.zeros(0, np.int32)] * len(lengths)
+                            parts = np.split(answers["depth"][device], np.cumsum(lengths[rows]))
+                            for row, depth, valid in zip(rows, parts, answered, strict=False):
+                                if valid:
+                                    depths[row] = depth
+                        bar.update(int(answered.sum()))
+                # What did not fit waits for the others that did not, and takes more room.
+                waiting, least_rung = np.concatenate(lost), highest_rung + 1
+                self.statistics.again += len(waiting)
         wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(wrong):
             raise InferenceError(f"the logits of example {wrong[0]} and {len(wrong) - 1} others are not finite: the weights are damaged")
@@ -201,21 +225,25 @@ class SkimEngine:
         examples = texts if isinstance(texts, TokenizedExamples) else self._tokenize(texts[:_CALIBRATION_TEXTS])[0]
         threshold = self.threshold if threshold is None else float(threshold)
         predictions = self.predict_tokenized(examples, threshold=threshold)
-        self._calibrate(Calibration.of(predictions.lengths, predictions.kept, threshold))
+        self.use(Calibration.of(predictions.lengths, predictions.kept, threshold))
         return self.calibration
 
-    def _calibrate(self, calibration: Calibration | None) -> None:
+    def use(self, calibration: Calibration | None) -> None:
+        """Build the buckets and ladders anew for texts like those of a calibration; None: for any."""
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
         lengths = None if calibration is None else calibration.lengths
         self.buckets = buckets(self._batch_tokens, self._batch_size, self.max_length, lengths)
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
-        # Of late, how many batches were seen and how many each rung would not have held; by bucket and threshold.
-        self._seen: dict[tuple[Bucket, float], tuple[float, np.ndarray]] = {}
+        self._drawn: dict[Bucket, list[np.ndarray]] = {}
+        self._calibrated_losses: dict[tuple[Bucket, int], np.ndarray] = {}
+        # By bucket, rung and threshold: how many batches ran of late, and the sums of what they lost.
+        self._seen: dict[tuple[Bucket, int, float], tuple[float, np.ndarray]] = {}
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""
         if bucket not in self._ladders:
-            self._ladders[bucket] = ladder(bucket, self.arch, self.calibration, self._rows_multiple)
+            self._drawn[bucket] = self.calibration.draw(bucket, DRAWN_BATCHES)
+            self._ladders[bucket] = ladder(bucket, self.arch, self._drawn[bucket], self._rows_multiple)
         return self._ladders[bucket]
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
@@ -245,14 +273,16 @@ class SkimEngine:
         return plan
 
     def _run(
-        self, examples: TokenizedExamples, plan: list[tuple[Bucket, np.ndarray]], threshold: float
-    ) -> Iterator[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
-        """The answers of all batches, in groups of one batch a device."""
+        self, examples: TokenizedExamples, rows: np.ndarray, least_rung: int, threshold: float
+    ) -> Iterator[tuple["_Started", dict[str, np.ndarray]]]:
+        """Run the examples at `rows`, in groups of one batch a device, on rungs from `least_rung` on; and what came of it."""
+        lengths = examples.lengths
+        plan = [(bucket, rows[members]) for bucket, members in self._plan(lengths[rows])]
         started: collections.deque[_Started] = collections.deque()
-        for bucket, group in self._groups(plan, examples.lengths):
-            packed = [_pack(examples, rows, bucket) for rows in group]
-            rung = self._first_rung(bucket, threshold)
-            started.append(_Started(bucket, group, packed, rung, self.programs.run(self.ladder(bucket)[rung], packed, threshold)))
+        for bucket, group in self._groups(plan, lengths):
+            packed = [_pack(examples, members, bucket) for members in group]
+            rung = self._choose_rung(bucket, threshold, least_rung, len(plan))
+            started.append(_Started(bucket, group, rung, self.programs.run(self.ladder(bucket)[rung], packed, threshold)))
             if len(started) >= _IN_FLIGHT:
                 yield self._finish(started.popleft(), threshold)
         while started:
@@ -271,34 +301,41 @@ class SkimEngine:
                 yield bucket, group + [np.zeros(0, np.int64)] * (devices - len(group))
                 group = []
 
-    def _first_rung(self, bucket: Bucket, threshold: float) -> int:
-        """The rung with the least expected cost, by how often each has overflowed of late."""
+    def _choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
+        """The rung with the least expected cost. What it loses is run again together with what the other `batches` of the call lose,
+        on the next rung; alone, a lost text costs a whole batch."""
         rungs = self.ladder(bucket)
-        costs = [schedule.flops(self.arch) for schedule in rungs]
-        count, overflowed = self._seen.get((bucket, threshold), (0.0, np.zeros(len(rungs))))
-        expected = costs[-1]
-        best = len(rungs) - 1
-        for rung in reversed(range(len(rungs) - 1)):
-            # One more batch than was seen, which fitted: a fresh ladder is believed.
-            cost = costs[rung] + overflowed[rung] / (count + 1) * expected
-            if cost <= expected:
-                best, expected = rung, cost
+        least = min(least, len(rungs) - 1)
+        expected = rungs[-1].flops(self.arch)
+        best, best_cost = len(rungs) - 1, expected
+        for rung in reversed(range(least, len(rungs) - 1)):
+            some, share = self._losses(bucket, rung, threshold)
+            expected = rungs[rung].flops(self.arch) + min(1.0, share + some / batches) * expected
+            if expected <= best_cost:
+                best, best_cost = rung, expected
         return best
 
-    def _finish(self, run: "_Started", threshold: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """Wait for a started group, and climb until nothing overflows."""
-        rungs, rung, answers = self.ladder(run.bucket), run.rung, run.answers
-        self.statistics.batches += sum(len(rows) > 0 for rows in run.group)
-        self.statistics.examples += sum(len(rows) for rows in run.group)
-        while (arrays := jax.device_get(answers))["overflow"].any():
-            self.statistics.overflows += 1
-            known = [_exact(kept, rungs[rung]) for kept in arrays["kept"]]
-            rung = next(higher for higher in range(rung + 1, len(rungs)) if all(rungs[higher].fits(kept) for kept in known))
-            answers = self.programs.run(rungs[rung], run.packed, threshold)
-        count, overflowed = self._seen.get((run.bucket, threshold), (0.0, np.zeros(len(rungs))))
-        too_much = np.array([not all(schedule.fits(kept) for kept in arrays["kept"]) for schedule in rungs])
-        self._seen[run.bucket, threshold] = (_FORGETTING * count + 1, _FORGETTING * overflowed + too_much)
-        return run.group, arrays
+    def _losses(self, bucket: Bucket, rung: int, threshold: float) -> np.ndarray:
+        """How often a batch loses a text on a rung, and which share of its texts: as calibrated, and as seen of late."""
+        key = (bucket, rung)
+        if key not in self._calibrated_losses:
+            self._calibrated_losses[key] = np.array(losses(self.ladder(bucket)[rung], self._drawn[bucket]))
+        count, seen = self._seen.get((*key, threshold), (0.0, np.zeros(2)))
+        return (_TRUST * self._calibrated_losses[key] + seen) / (_TRUST + count)
+
+    def _finish(self, run: "_Started", threshold: float) -> tuple["_Started", dict[str, np.ndarray]]:
+        """Wait for a started group, and remember what it lost."""
+        arrays = jax.device_get(run.answers)
+        for device, rows in enumerate(run.group):
+            if len(rows):
+                lost = arrays["lost"][device, : len(rows)]
+                self.statistics.batches += 1
+                self.statistics.overflows += int(lost.any())
+                self.statistics.examples += int((~lost).sum())
+                key = (run.bucket, run.rung, threshold)
+                count, seen = self._seen.get(key, (0.0, np.zeros(2)))
+                self._seen[key] = (_FORGETTING * count + 1, _FORGETTING * seen + np.array([lost.any(), lost.mean()]))
+        return run, arrays
 
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
         """Checked and tokenised; and which texts were cut, [N] bool."""
@@ -343,7 +380,6 @@ class _Started:
 
     bucket: Bucket
     group: list[np.ndarray]
-    packed: list[PackedBatch]
     rung: int
     answers: dict[str, jax.Array]
 
@@ -370,14 +406,6 @@ def _pack(examples: TokenizedExamples, rows: np.ndarray, bucket: Bucket) -> Pack
         ids[:count] = np.concatenate([examples.input_ids[span] for span in spans])
         types[:count] = np.concatenate([examples.token_type_ids[span] for span in spans])
     return PackedBatch(ids, types, lengths)
-
-
-def _exact(kept: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """The part of an overflowed run's `kept` [layers, B] that is true: up to the first layer that did not fit."""
-    for layer in range(len(kept)):
-        if not schedule.fits(kept[: layer + 1]):
-            return kept[: layer + 1]
-    return kept
 
 
 def _is_pair(number: int, text: Any) -> bool:

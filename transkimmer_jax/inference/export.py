@@ -19,7 +19,7 @@ from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import Bucket, Schedule, default_batch_tokens, granule, ladder
+from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Bucket, Schedule, default_batch_tokens, granule, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights.files import read_config, resolve
@@ -77,7 +77,7 @@ def export(
     schedules = [
         (rung, schedule)
         for bucket in _used(engine, lengths)
-        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration, granule(platform)))
+        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform)))
     ]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
     columns = saved.get("task", {}).get("text_columns")

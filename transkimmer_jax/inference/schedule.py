@@ -1,12 +1,10 @@
 """Which shapes compacted programs have: buckets of batches, capacities of layers, ladders of schedules (DESIGN section 4).
 
-A program is compiled for one schedule, and a batch that keeps more than the schedule's capacities has to be run again with a
-wider one. So capacities are calibrated: from how many tokens each layer kept of a sample of texts, batches are drawn, and the
-rungs of the ladder are the schedules that make the expected cost of a batch smallest.
+A program is compiled for one schedule, and texts that a schedule's capacities do not hold have to be run again with a wider one.
+So capacities are calibrated: batches are drawn from how many tokens each layer kept of a sample of texts.
 """
 
 import dataclasses
-import itertools
 import json
 import math
 import pathlib
@@ -22,15 +20,14 @@ from transkimmer_jax.models.architecture import Architecture
 CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 _SAMPLE = 1024  # examples that a calibration holds at most
-_DRAWN_BATCHES = 300
+DRAWN_BATCHES = 200
 _NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
-_COVERAGES = (0.5, 0.75, 0.9, 0.97, 1.0)  # shares of the drawn batches that a candidate rung holds
+_SAFE = 0.97  # share of the drawn batches of which the second rung loses nothing
 # Standard deviations between the widest text of the sample and attention's width. A text wider than all of the sample will come, and
 # costs a second run.
 _WIDTH_HEADROOM = 2.0
 # Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
 _HEADROOM = (1.1, 1.25)
-_MAX_CALIBRATED_RUNGS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +57,6 @@ class Schedule:
     def full(cls, bucket: Bucket, layers: int) -> "Schedule":
         """The one that every batch of the bucket fits in."""
         return cls(bucket, ((bucket.tokens, bucket.width),) * layers)
-
-    def fits(self, kept: np.ndarray) -> bool:
-        """Whether a batch fits of which the layers keep `kept` [layers, B] tokens; fewer layers than the model's are its first."""
-        return all(row.sum() <= rows and row.max() <= width for row, (rows, width) in zip(kept, self.layers, strict=False))
 
     def flops(self, arch: Architecture) -> float:
         """Operations of the program; its time is near proportional to them."""
@@ -192,68 +185,53 @@ class Calibration:
         return batches
 
 
-def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration, rows_multiple: int) -> tuple[Schedule, ...]:
-    """Schedules of a bucket, cheapest first; the last holds every batch.
+def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int) -> tuple[Schedule, ...]:
+    """Schedules of a bucket, cheapest first, for batches like the `drawn` ones.
 
-    One or two are calibrated, for the least expected cost over drawn batches where one that does not fit is run again with the next
-    that holds it. Above these stand one with some headroom, for the rare batch, and one half-way to the last on a logarithmic
-    scale, for texts that keep more than the sample did.
+    The lean one has room for the median batch: of every other batch the last few texts are lost and run again, which costs less than
+    room for all that may come. The safe one loses nothing of nearly all batches, for calls of few batches, where a lost text would
+    cost a batch of its own. Above stand one with some headroom; one half-way to the last on a logarithmic scale, for texts that
+    keep more than the sample did; and the last, which holds every batch.
     """
     full = Schedule.full(bucket, arch.num_hidden_layers)
     if arch.skim is None:
         return (full,)
-    drawn = calibration.draw(bucket, _DRAWN_BATCHES)
-    spread = np.concatenate(drawn, axis=1).std(axis=1)
     totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
     widest = np.array([batch.max(axis=1) for batch in drawn])
-    widths = widest.max(axis=0) + _WIDTH_HEADROOM * spread
-    candidates = [_covering(full, totals, widest, widths, coverage, rows_multiple) for coverage in _COVERAGES]
-    candidates = sorted(set(candidates), key=lambda schedule: schedule.flops(arch))
-    top = candidates[-1].layers
-    roomy = _rounded(full, [(_HEADROOM[0] * rows, _HEADROOM[1] * width) for rows, width in top], rows_multiple)
-    mid = _rounded(
-        full, [(math.sqrt(rows * bucket.tokens), math.sqrt(width * bucket.width)) for rows, width in roomy.layers], rows_multiple
-    )
-    above = (roomy, mid, full)
-    costs = {schedule: schedule.flops(arch) for schedule in (*candidates, *above)}
-    holds = {schedule: _holds(schedule, totals, widest) for schedule in costs}
-
-    def expected_cost(rungs: Sequence[Schedule]) -> float:
-        """Mean operations a batch: of the first rung, and of the first that holds it where that is another."""
-        first_holding = np.argmax([holds[rung] for rung in rungs], axis=0)
-        price = np.array([costs[rung] for rung in rungs])
-        return float(np.mean(price[0] + np.where(first_holding > 0, price[first_holding], 0.0)))
-
-    best = min(
-        ((*chosen, *above) for count in range(1, _MAX_CALIBRATED_RUNGS + 1) for chosen in itertools.combinations(candidates, count)),
-        key=expected_cost,
-    )
-    # What is hardly cheaper than the next is not worth a program.
-    return tuple(rung for rung, after in zip(best, [*best[1:], None], strict=True) if after is None or costs[rung] < 0.97 * costs[after])
-
-
-def _holds(schedule: Schedule, totals: np.ndarray, widest: np.ndarray) -> np.ndarray:
-    """Which of the drawn batches fit, [batches] bool."""
-    rows, widths = np.array(schedule.layers).T
-    return ((totals <= rows) & (widest <= widths)).all(axis=1)
-
-
-def _covering(full: Schedule, totals: np.ndarray, widest: np.ndarray, widths: np.ndarray, coverage: float, rows_multiple: int) -> Schedule:
-    """The fewest rows, at attention `widths` [layers], that hold a share `coverage` of the drawn batches in all layers at once."""
-    for quantile in np.linspace(coverage, 1.0, 9):
-        rows = np.quantile(totals, quantile, axis=0)
-        schedule = _rounded(full, list(zip(rows, widths, strict=True)), rows_multiple)
-        if _holds(schedule, totals, widest).mean() >= coverage:
+    widths = widest.max(axis=0) + _WIDTH_HEADROOM * np.concatenate(drawn, axis=1).std(axis=1)
+    lean = _rounded(full, np.median(totals, axis=0), widths, rows_multiple)
+    for quantile in np.linspace(_SAFE, 1.0, 9):
+        safe = _rounded(full, np.quantile(totals, quantile, axis=0), widths, rows_multiple)
+        if (totals <= np.array(safe.layers)[:, 0]).all(axis=1).mean() >= _SAFE:
             break
-    return schedule
+    rows, widths = np.array(safe.layers).T
+    roomy = _rounded(full, _HEADROOM[0] * rows, _HEADROOM[1] * widths, rows_multiple)
+    rows, widths = np.array(roomy.layers).T
+    halfway = _rounded(full, np.sqrt(rows * bucket.tokens), np.sqrt(widths * bucket.width), rows_multiple)
+    rungs = [lean, safe, roomy, halfway, full]
+    costs = [rung.flops(arch) for rung in rungs]
+    # What is hardly cheaper than the next is not worth a program.
+    return tuple(rung for rung, cost, after in zip(rungs, costs, [*costs[1:], math.inf], strict=True) if cost < 0.97 * after)
 
 
-def _rounded(full: Schedule, capacities: Sequence[tuple[float, float]], rows_multiple: int) -> Schedule:
+def losses(schedule: Schedule, drawn: list[np.ndarray]) -> tuple[float, float]:
+    """How often a batch like the drawn ones loses a text on a schedule, and the mean share of its texts that it loses."""
+    shares = []
+    for kept in drawn:
+        there = np.ones(kept.shape[1], bool)
+        for counts, (rows, width) in zip(kept, schedule.layers, strict=True):
+            there &= counts <= width
+            there &= np.cumsum(np.where(there, counts, 0)) <= rows
+        shares.append(1 - there.mean())
+    return float(np.mean(np.array(shares) > 0)), float(np.mean(shares))
+
+
+def _rounded(full: Schedule, rows: Sequence[float], widths: Sequence[float], rows_multiple: int) -> Schedule:
     """Capacities rounded up to the hardware's liking, never above the full ones, never rising with depth."""
     layers = []
     rows_limit, width_limit = full.bucket.tokens, full.bucket.width
-    for rows, width in capacities:
-        rows_limit = min(rows_limit, round_up(rows, rows_multiple))
-        width_limit = min(width_limit, round_up(width, 8 if width > 32 else 4))
-        layers.append((max(rows_limit, 1), width_limit))
+    for wanted_rows, wanted_width in zip(rows, widths, strict=True):
+        rows_limit = min(rows_limit, round_up(wanted_rows, rows_multiple))
+        width_limit = min(width_limit, round_up(wanted_width, 8 if wanted_width > 32 else 4))
+        layers.append((rows_limit, width_limit))
     return dataclasses.replace(full, layers=tuple(layers))

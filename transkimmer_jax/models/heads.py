@@ -44,13 +44,15 @@ class CompactedOutput:
     logits: [B, num_labels] float32; leftovers for empty slots.
     kept: [layers, B] int32, tokens that each layer computed.
     depth: [T] int32, how many layers computed each token of the input; leftovers behind the last token.
-    overflow: bool, some layer kept more than its capacity: nothing else here is valid, and wider capacities are needed.
+    lost: [B] bool, the sequence did not fit into some layer's capacity: of it nothing here is valid, and it needs wider capacities.
+    overflow: bool, some sequence was lost.
     last_hidden_state: [T, H], each token as of the last layer it was kept in; None where only logits were asked for.
     """
 
     logits: jax.Array
     kept: jax.Array
     depth: jax.Array
+    lost: jax.Array
     overflow: jax.Array
     last_hidden_state: jax.Array | None
 
@@ -175,7 +177,8 @@ class TranskimmerForSequenceClassification(nnx.Module):
             logits=self._classify(out.first, None),
             kept=jnp.stack(out.kept),
             depth=out.tokens.depth(),
-            overflow=out.tokens.overflow,
+            lost=out.tokens.lost,
+            overflow=jnp.any(out.tokens.lost),
             last_hidden_state=None if only_logits else out.tokens.forwarded(),
         )
 

@@ -123,7 +123,7 @@ class PackedTokens:
     origin: [T] int32, the row that each row's token had at the start.
     location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
     history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
-    overflow: bool, some layer kept more than its capacity: every number that comes out is wrong.
+    lost: [B] bool, the sequence did not fit into some layer's capacity and was dropped whole; the others are not touched by that.
     width: the most tokens of one sequence that attention can see.
     capacities: (T, width) of the layers still to come; the first is taken by the next `skim`.
     """
@@ -133,7 +133,7 @@ class PackedTokens:
     origin: jax.Array
     location: jax.Array
     history: tuple[jax.Array, ...]
-    overflow: jax.Array
+    lost: jax.Array
     width: int = dataclasses.field(metadata={"static": True})
     capacities: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
 
@@ -141,24 +141,30 @@ class PackedTokens:
     def start(cls, embeddings: jax.Array, lengths: jax.Array, width: int, capacities: tuple[tuple[int, int], ...]) -> "PackedTokens":
         """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other."""
         rows = jnp.arange(embeddings.shape[0])
-        overflow = (jnp.sum(lengths) > embeddings.shape[0]) | (jnp.max(lengths) > width)
-        return cls(embeddings, lengths, rows, rows, (), overflow, width, tuple(capacities))
+        fits = _fits(lengths, embeddings.shape[0], width)
+        return cls(embeddings, jnp.where(fits, lengths, 0), rows, rows, (), ~fits, width, tuple(capacities))
 
     @property
     def kept(self) -> jax.Array:
         return self.lengths
 
     def skim(self, gate: jax.Array) -> "PackedTokens":
-        """Move the tokens that `gate` [T] keeps together, into the next capacity."""
+        """Move the tokens that `gate` [T] keeps together, into the next capacity; what does not fit is lost, by whole sequences."""
         (capacity, width), rest = self.capacities[0], self.capacities[1:]
         rows = jnp.arange(self.hidden.shape[0])
         starts = self._starts()
         first = jnp.zeros(rows.shape, bool).at[starts].set(True, mode="drop")
         kept = ((gate > 0) | first) & (rows < jnp.sum(self.lengths))
-        before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])  # kept rows before each row
-        lengths = _take(before, starts + self.lengths) - _take(before, starts)
-        # The inverse of `before` on the kept rows: one scatter of integers, then one move of the states.
-        target = jnp.where(kept, before[:-1], capacity)
+        before = _exclusive_sum(kept)  # kept rows before each row
+        counts = _take(before, starts + self.lengths) - _take(before, starts)
+        fits = _fits(counts, capacity, width)
+        lengths = jnp.where(fits, counts, 0)
+        # Rows of lost sequences go too. The others' move up: what was kept before them, less what was lost before them.
+        sequence = self._sequences(self.lengths, len(rows))
+        gone = _exclusive_sum(counts - lengths)[:-1]
+        kept = kept & _take(fits, sequence)
+        # The inverse of the new row on the kept ones: one scatter of integers, then one move of the states.
+        target = jnp.where(kept, before[:-1] - _take(gone, sequence), capacity)
         source = jnp.zeros(capacity, jnp.int32).at[target].set(rows, mode="drop")
         return dataclasses.replace(
             self,
@@ -167,7 +173,7 @@ class PackedTokens:
             origin=_take(self.origin, source),
             location=self._located(),
             history=(*self.history, self.hidden),
-            overflow=self.overflow | (before[-1] > capacity) | (jnp.max(lengths) > width),
+            lost=self.lost | ~fits,
             width=width,
             capacities=rest,
         )
@@ -194,7 +200,7 @@ class PackedTokens:
         self._only_inference(dropout_key)
         rows = jnp.arange(query.shape[0])
         starts = self._starts()
-        sequence = jnp.repeat(jnp.arange(len(starts)), self.lengths, total_repeat_length=len(rows))
+        sequence = self._sequences(self.lengths, len(rows))
         attended = attention.attend(self._view(query), self._view(key), self._view(value), self.lengths)
         flat = attended.reshape(-1, *attended.shape[2:])
         return _take(flat, sequence * self.width + rows - _take(starts, sequence))
@@ -210,6 +216,11 @@ class PackedTokens:
         """The row of position 0 of each sequence, [B] int32."""
         return jnp.cumsum(self.lengths, dtype=jnp.int32) - self.lengths
 
+    @staticmethod
+    def _sequences(lengths: jax.Array, rows: int) -> jax.Array:
+        """The sequence of each row, [T] int32."""
+        return jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=rows)
+
     def _view(self, rows: jax.Array) -> jax.Array:
         """Rows [T, ...] as [B, width, ...]: each sequence's tokens, then leftovers."""
         return _take(rows, self._starts()[:, None] + jnp.arange(self.width)[None, :])
@@ -223,6 +234,20 @@ class PackedTokens:
 
     def _only_inference(self, dropout_key: jax.Array | None) -> None:
         assert dropout_key is None, "packed tokens are for inference: gates there carry no gradient"
+
+
+def _exclusive_sum(values: jax.Array) -> jax.Array:
+    """What stands before each of `values` [N], and before the end: [N + 1] int32."""
+    return jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(values, dtype=jnp.int32)])
+
+
+def _fits(lengths: jax.Array, capacity: int, width: int) -> jax.Array:
+    """Which sequences, of so many tokens [B], fit one after the other into `capacity` rows, none wider than `width`; [B] bool.
+
+    One that is too wide leaves its rows to the others; one for which no rows are left, to the narrower ones behind it nothing.
+    """
+    narrow = lengths <= width
+    return narrow & (jnp.cumsum(jnp.where(narrow, lengths, 0), dtype=jnp.int32) <= capacity)
 
 
 def _take(values: jax.Array, rows: jax.Array) -> jax.Array:
