@@ -41,7 +41,8 @@ _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 class Workload:
     """What is measured: a skimming model on a stream of examples.
 
-    examples: in the order in which they come. calibration: others like them, or what is known of such. padded_length: of the padded dense baseline.
+    examples: in the order in which they come. calibration: others like them, or what is known of such.
+    padded_length: of the padded dense baseline.
     """
 
     name: str
