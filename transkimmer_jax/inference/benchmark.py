@@ -71,7 +71,7 @@ def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, l
     sample = _random_examples(rng, arch, max(16, -(-4096 // length)), length)
     if shares is not None:
         model = _with_shares(model, sample, shares)
-    batches = max(1, 16 // batch_size)
+    batches = max(4, 16 // batch_size)  # one alone may be an odd one
     examples, calibration = (_random_examples(rng, arch, count, length) for count in (batches * batch_size, _CALIBRATION_EXAMPLES))
     return Workload("synthetic", model, examples, calibration, length, 0.0)
 
