@@ -108,7 +108,7 @@ def test_overflow_is_climbed_out_of(expected):
         return sum(count * schedule.flops(ARCH) for schedule, count in engine.programs.calls.items())
 
     costs = [cost_of_a_pass() for _ in range(6)]
-    batches = len(engine._plan(STREAM.lengths))
+    batches = len(engine._plan(STREAM.lengths, engine.buckets))
     full = max(engine.ladder(bucket)[-1].flops(ARCH) for bucket in engine.buckets)
     assert costs[-1] <= costs[0] and costs[-1] < 1.5 * batches * full, "it learns what trying costs"
 
@@ -140,14 +140,15 @@ def test_steady_state_compiles_nothing(engine):
 
 def test_the_number_of_programs_is_bounded(engine):
     engine.warm_up(progress=False)
-    assert len(engine.programs) <= 2 * 5 * len(engine.buckets), "two calibrations of at most five rungs"
-    assert sum(len(engine.ladder(bucket)) for bucket in engine.buckets) <= 5 * len(engine.buckets)
+    assert len(engine.programs) <= 2 * 2 * 5 * len(engine.buckets), "two calibrations of at most five rungs, for whole and small batches"
+    assert all(len(engine.ladder(bucket)) <= 5 for bucket in (*engine.buckets, *engine.small_buckets))
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():
     engine = SkimEngine(make_model(), batch_tokens=160)
     engine.warm_up([10, 12, 16], progress=False)
-    assert len(engine.programs) == len(engine.ladder(engine.buckets[0]))
+    whole, small = engine.buckets[0], engine.small_buckets[0]
+    assert len(engine.programs) == len({*engine.ladder(whole), *engine.ladder(small)})
 
 
 def test_logits_that_are_not_numbers():

@@ -41,6 +41,7 @@ _IN_FLIGHT = 2  # batches started before the oldest is read, so that the host pa
 # In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
 _FORGETTING = 0.95
 _TRUST = 2.0
+_SMALL = 8  # the part of a batch that a small batch is
 _STREAM_WINDOW = 4096  # texts sorted together
 
 
@@ -233,6 +234,10 @@ class SkimEngine:
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
         lengths = None if calibration is None else calibration.lengths
         self.buckets = buckets(self._batch_tokens, self._batch_size, self.max_length, lengths)
+        # For the few texts that a call's batches lose; without them each call that loses one would pay for a whole batch more.
+        tokens = None if self._batch_tokens is None else self._batch_tokens // _SMALL
+        size = None if self._batch_size is None else max(1, self._batch_size // _SMALL)
+        self.small_buckets = buckets(tokens, size, self.max_length, lengths)
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
         self._drawn: dict[Bucket, list[np.ndarray]] = {}
         self._calibrated_losses: dict[tuple[Bucket, int], np.ndarray] = {}
@@ -248,28 +253,30 @@ class SkimEngine:
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
         """Compile ahead of time every program that texts of these lengths (None: of any) can need."""
-        used = [bucket for bucket in self.buckets if lengths is None or self._bucket_used(bucket, lengths)]
+        every = (*self.buckets, *self.small_buckets)
+        used = [bucket for bucket in dict.fromkeys(every) if lengths is None or self._bucket_used(bucket, lengths)]
         self.programs.compile([schedule for bucket in used for schedule in self.ladder(bucket)], progress)
 
     def _bucket_used(self, bucket: Bucket, lengths: Sequence[int]) -> bool:
-        return any(self._bucket(length) is bucket for length in set(lengths))
+        return any(self._bucket(length, self.buckets).width == bucket.width for length in set(lengths))
 
-    def _bucket(self, length: int) -> Bucket:
-        return next(bucket for bucket in self.buckets if length <= bucket.width)
+    @staticmethod
+    def _bucket(length: int, among: tuple[Bucket, ...]) -> Bucket:
+        return next(bucket for bucket in among if length <= bucket.width)
 
-    def _plan(self, lengths: np.ndarray) -> list[tuple[Bucket, np.ndarray]]:
+    def _plan(self, lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Bucket, np.ndarray]]:
         """Batches of neighbours by length: (the bucket of the longest, its examples' positions)."""
         order = np.argsort(lengths, kind="stable")
         plan: list[tuple[Bucket, np.ndarray]] = []
         start, tokens = 0, 0
         for end, row in enumerate(order):
             length = int(lengths[row])
-            if end > start and not self._bucket(length).holds(end + 1 - start, tokens + length, length):
-                plan.append((self._bucket(int(lengths[order[end - 1]])), order[start:end]))
+            if end > start and not self._bucket(length, among).holds(end + 1 - start, tokens + length, length):
+                plan.append((self._bucket(int(lengths[order[end - 1]]), among), order[start:end]))
                 start, tokens = end, 0
             tokens += length
         if len(order):
-            plan.append((self._bucket(int(lengths[order[-1]])), order[start:]))
+            plan.append((self._bucket(int(lengths[order[-1]]), among), order[start:]))
         return plan
 
     def _run(
@@ -277,7 +284,8 @@ class SkimEngine:
     ) -> Iterator[tuple["_Started", dict[str, np.ndarray]]]:
         """Run the examples at `rows`, in groups of one batch a device, on rungs from `least_rung` on; and what came of it."""
         lengths = examples.lengths
-        plan = [(bucket, rows[members]) for bucket, members in self._plan(lengths[rows])]
+        few = least_rung > 0 and 2 * lengths[rows].sum() < self._bucket(int(lengths[rows].max()), self.buckets).tokens
+        plan = [(bucket, rows[members]) for bucket, members in self._plan(lengths[rows], self.small_buckets if few else self.buckets)]
         started: collections.deque[_Started] = collections.deque()
         for bucket, group in self._groups(plan, lengths):
             packed = [_pack(examples, members, bucket) for members in group]
@@ -303,14 +311,14 @@ class SkimEngine:
 
     def _choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
         """The rung with the least expected cost. What it loses is run again together with what the other `batches` of the call lose,
-        on the next rung; alone, a lost text costs a whole batch."""
+        on the next rung, in a small batch if need be."""
         rungs = self.ladder(bucket)
         least = min(least, len(rungs) - 1)
         expected = rungs[-1].flops(self.arch)
         best, best_cost = len(rungs) - 1, expected
         for rung in reversed(range(least, len(rungs) - 1)):
             some, share = self._losses(bucket, rung, threshold)
-            expected = rungs[rung].flops(self.arch) + min(1.0, share + some / batches) * expected
+            expected = rungs[rung].flops(self.arch) + min(1.0, share + some / (_SMALL * batches)) * expected
             if expected <= best_cost:
                 best, best_cost = rung, expected
         return best
