@@ -112,6 +112,11 @@ def product_flops(jaxpr):
     """Two operations for every multiply and add of the matrix products of a jaxpr, however deep they lie."""
     total = 0
     for equation in jaxpr.eqns:
+        if equation.primitive.name == "cond":
+            # Of the forms that platforms have of one computation, one runs.
+            total += product_flops(equation.params["branches"][-1].jaxpr) - sum(
+                map(product_flops, subjaxprs(jaxpr.replace(eqns=[equation])))
+            )
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)

@@ -40,7 +40,8 @@ def result_of(workdir):
 def evaluate(capsys, *arguments):
     """What `python -m transkimmer_jax evaluate` prints."""
     capsys.readouterr()
-    cli.main(["evaluate", *map(str, arguments)])
+    # Masked, as the loop evaluates: to the last bit.
+    cli.main(["evaluate", "--mode=masked", *map(str, arguments)])
     return json.loads(capsys.readouterr().out)
 
 
@@ -48,7 +49,7 @@ def test_result(config, finished):
     result = result_of(finished)
     assert set(result) == {
         "metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded",
-        "task", "steps", "best_step", "seconds", "seed", "device", "train_examples", "pretrained",
+        "task", "steps", "best_step", "seconds", "seed", "device", "train_examples", "pretrained", "threshold",
     }  # fmt: skip
     assert result["task"] == "files" and result["metric"] == "accuracy"
     assert result["value"] == result["metrics"]["validation"]["accuracy"] and result["examples"] == {"validation": 40}
@@ -60,8 +61,7 @@ def test_result(config, finished):
 def test_it_learns_and_skims(finished):
     result = result_of(finished)
     assert result["value"] > 0.9
-    # Met by the threshold, as near as 60 texts of a few words can.
-    assert result["kept_tokens"] < 0.9 and 0.7 * 0.95 <= 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
+    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
     assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
 
 
