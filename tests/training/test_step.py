@@ -95,7 +95,7 @@ def test_accumulation_changes_nothing(changes):
         skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
         config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
         trainer, state, _ = Trainer.create(config, model, total_steps=20)
-        gradients = jax.jit(trainer._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jax.random.key(0))
+        gradients = jax.jit(trainer._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jnp.float32(1.0), jax.random.key(0))
         results.append(gradients)
     (whole, sums), (split, split_sums) = results
     assert {name: float(value) for name, value in split_sums.items()} == pytest.approx(
