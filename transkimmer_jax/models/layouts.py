@@ -247,7 +247,7 @@ def _fits(lengths: jax.Array, capacity: int, width: int) -> jax.Array:
     One that is too wide leaves its rows to the others; one for which no rows are left, to the narrower ones behind it nothing.
     """
     narrow = lengths <= width
-    return narrow & (jnp.cumsum(jnp.where(narrow, lengths, 0), dtype=jnp.int32) <= capacity)
+    return (narrow & (jnp.cumsum(jnp.where(narrow, lengths, 0), dtype=jnp.int32) <= capacity)) | (lengths == 0)
 
 
 def _take(values: jax.Array, rows: jax.Array) -> jax.Array:
