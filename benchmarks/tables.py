@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py [--check]
 
-A table stands between `<!-- table: FILE.json ... -->` and `<!-- end -->`; the files are below results/benchmarks/. With --check
+A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/benchmarks/. With --check
 nothing is written, and the status is 1 where the document and the records disagree.
 """
 
@@ -20,7 +20,6 @@ COLUMNS = {
     "H / layers": lambda r: f"{r['hidden_size']} / {r['layers']}",
     "S": lambda r: str(r["length"]),
     "batch": lambda r: str(r["batch_size"]),
-    "dtype": lambda r: r["dtype"],
     "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
     "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
     "clock vs padded": lambda r: "" if r["clock_vs_padded"] is None else f"{r['clock_vs_padded']:.2f}x",
@@ -37,7 +36,6 @@ COLUMNS = {
     "decisions flipped": lambda r: str(r["decisions_flipped"]),
     "predictions changed": lambda r: str(r["predictions_changed"]),
     "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
-    "programs": lambda r: str(r["programs"]),
     "MB beside weights": lambda r: f"{r['temporary_bytes'] / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}",
 }
 VIEWS = {

@@ -7,29 +7,21 @@ import sys
 
 import numpy as np
 import pytest
+from cli.saved import make_tensors, save_model
 from models.reference import transkimmer
 from training import runs
-from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax import cli, console
 from transkimmer_jax.data.pipeline import load_tokenizer
 
-TENSORS = random_tensors(runs.TINY, predictor_size=16, seed=2)
+TENSORS = make_tensors()
 RECORDS = runs.make_reviews(30, seed=7)
 
 
 @pytest.fixture(scope="module")
 def model_folder(tokenizer_folder, tmp_path_factory):
     """A model as training leaves it, with random weights and margins around 0."""
-    folder = tmp_path_factory.mktemp("model")
-    first = write_checkpoint(folder / "random", TENSORS, runs.TINY)
-    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
-        folder / "model",
-        tokenizer=load_tokenizer(tokenizer_folder),
-        label_names=("neg", "pos"),
-        extra_config={"task": {"name": "files", "max_length": 12, "text_columns": ["text"], "label_column": "label"}},
-    )
-    return folder / "model"
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
 
 
 @pytest.fixture

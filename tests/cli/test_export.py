@@ -1,6 +1,5 @@
 """Laws of `python -m transkimmer_jax export`: what it writes answers as the engine does, without this package."""
 
-import argparse
 import errno
 import importlib.util
 import json
@@ -13,15 +12,16 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from cli.saved import save_model
 from safetensors.numpy import load_file
 from training import quick, runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSequenceClassification, console
-from transkimmer_jax.cli import export as command
+from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference import export as work
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.schedule import losses
 from transkimmer_jax.models import attention
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
@@ -42,28 +42,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main(arguments):
-    """The command alone, in a parser of its own."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    command.add(parser.add_subparsers(required=True))
-    parsed = parser.parse_args(["export", *map(str, arguments)])
-    parsed.command(parsed)
-
-
-def save_model(folder, tokenizer_folder, config=runs.TINY, label_names=("neg", "pos"), text_columns=("text",)):
-    """A model of 40 positions as training leaves it, with random weights and margins around 0."""
-    first = write_checkpoint(folder / "random", random_tensors(config, predictor_size=16, seed=2), config)
-    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
-        folder / "model",
-        tokenizer=load_tokenizer(tokenizer_folder),
-        label_names=label_names,
-        extra_config={"task": {"name": "files", "max_length": 40, "text_columns": list(text_columns), "label_column": "label"}},
-    )
-    return folder / "model"
+    cli.main(["export", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
 def model_folder(tokenizer_folder, tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder, max_length=40)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +155,7 @@ def test_cuda_on_a_machine_without(model_folder, tmp_path):
 
 
 def test_the_manifest_and_its_programs(exported, engine, model_folder):
-    """Every program is what the manifest says, and the ladders are those of an engine with such batches."""
+    """Every program is what the manifest says, and the ladders are those of an engine with such batches, without rungs that lose texts."""
     manifest = read_manifest(exported)
     artifacts = manifest.pop("artifacts")
     assert manifest == {
@@ -180,7 +164,10 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
         "weights": "weights.safetensors",
     }  # fmt: skip
     small = SkimEngine.from_pretrained(model_folder, batch_tokens=160)
-    ladders = [(rung, schedule) for bucket in small.buckets for rung, schedule in enumerate(small.ladder(bucket))]
+    ladders = []
+    for bucket in small.buckets:
+        safe = [each for each in small.ladder(bucket) if losses(each, small.calibration.draw(bucket, 200))[0] <= 0.03]
+        ladders += list(enumerate(safe))
     assert len(small.buckets) == 3 and len(ladders) > 5
     for artifact, (rung, schedule) in zip(artifacts, ladders, strict=True):
         assert artifact["rung"] == rung and artifact["layers"] == [list(layer) for layer in schedule.layers]
@@ -275,7 +262,7 @@ def test_threshold_of_the_manifest(model_folder, tmp_path, engine):
 
 
 def test_pairs(tokenizer_folder, tmp_path, capsys):
-    model = save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence"))
+    model = save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence"), max_length=40)
     main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
     assert read_manifest(tmp_path / "export")["pairs"] is True
     pairs = [("a good film", "is"), ("", ""), ("bad", LONG)]
@@ -284,7 +271,7 @@ def test_pairs(tokenizer_folder, tmp_path, capsys):
 
 
 def test_regression(tokenizer_folder, tmp_path):
-    model = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"id2label": {"0": "LABEL_0"}}, label_names=None)
+    model = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"id2label": {"0": "LABEL_0"}}, label_names=None, max_length=40)
     main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
     assert read_manifest(tmp_path / "export")["label_names"] is None
     answers = load_export(tmp_path / "export")(TEXTS)

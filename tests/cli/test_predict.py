@@ -1,47 +1,32 @@
 """Laws of `python -m transkimmer_jax predict`: a line for every text in its order, and a mistake is one line that names the culprit."""
 
-import argparse
 import csv
 import errno
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from cli.saved import make_tensors, save_model
 from models.reference import transkimmer
 from training import runs
-from weights.checkpoints import random_tensors, write_checkpoint
+from weights.checkpoints import random_tensors
 
-from transkimmer_jax import TranskimmerForSequenceClassification, console
+from transkimmer_jax import cli, console
 from transkimmer_jax.cli import predict as command
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 
-TENSORS = random_tensors(runs.TINY, predictor_size=16, seed=2)
+TENSORS = make_tensors()
 LONG = "good a b c film the is a b c film the is bad"  # 16 tokens, of which 12 are read
 TEXTS = ["", LONG, *(record["text"] for record in runs.make_reviews(20, seed=7))]
 
 
 def main(arguments):
-    """The command alone, in a parser of its own."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    command.add(parser.add_subparsers(required=True))
-    parsed = parser.parse_args(["predict", *map(str, arguments)])
-    parsed.command(parsed)
-
-
-def save_model(folder, tokenizer_folder, tensors=TENSORS, config=runs.TINY, label_names=("neg", "pos"), text_columns=("text",)):
-    """A model as training leaves it, with random weights and margins around 0."""
-    first = write_checkpoint(folder / "random", tensors, config)
-    task = {"name": "files", "max_length": 12, "text_columns": list(text_columns), "label_column": "label"}
-    TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"threshold": 0.25}).save_pretrained(
-        folder / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=label_names, extra_config={"task": task}
-    )
-    return folder / "model"
+    cli.main(["predict", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +277,7 @@ def test_a_pair_for_a_model_of_single_texts(refusal, model_folder, reviews):
 def test_regression(predict, tokenizer_folder, tmp_path, reviews):
     config = runs.TINY | {"id2label": {"0": "LABEL_0"}}
     tensors = random_tensors(config, predictor_size=16, seed=2)
-    answers = predict("--input", reviews, model=save_model(tmp_path, tokenizer_folder, tensors, config, label_names=None))
+    answers = predict("--input", reviews, model=save_model(tmp_path, tokenizer_folder, tensors=tensors, config=config, label_names=None))
     ids = np.array([2, 3])
     expected = transkimmer(tensors, config, ids, np.zeros_like(ids), threshold=0.25)
     assert answers[0]["label"] == pytest.approx(float(np.ravel(expected.logits)[0]), rel=1e-3)
@@ -364,20 +349,14 @@ def test_outputs_that_cannot_be_written(refusal, reviews, tmp_path, monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "reviews.jsonl"]
 
 
-PROCESS = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from cli import test_predict
-from transkimmer_jax import console
-console.leave(console.run(test_predict.main, sys.argv[1:]))
-"""
-
-
 def start(*arguments, **options):
     """The command as a process of its own."""
-    tests = str(pathlib.Path(__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, tests, *map(str, arguments)], cwd=runs.TRAIN_PY.parent, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-m", "transkimmer_jax", "predict", *map(str, arguments)],
+        cwd=runs.TRAIN_PY.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 

@@ -82,17 +82,10 @@ def _benchmark(args: argparse.Namespace) -> None:
     unknown = set(args.contenders or ()) - set(benchmark.CONTENDERS)
     if unknown:
         raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(benchmark.CONTENDERS)}")
-    if args.synthetic:
-        settings = [
-            (length, batch_size, dtype) for dtype in args.dtype for length in args.length or [128] for batch_size in args.batch_size
-        ]
-        workload_of = _synthetic_workload
-    else:
-        if args.model is None or args.task is None:
-            raise ConfigError("--model and --task belong together")
-        lengths = args.length or [None]
-        settings = [(length, batch_size, dtype) for dtype in args.dtype for length in lengths for batch_size in args.batch_size]
-        workload_of = _task_workload
+    if not args.synthetic and (args.model is None or args.task is None):
+        raise ConfigError("--model and --task belong together")
+    workload_of, lengths = (_synthetic_workload, args.length or [128]) if args.synthetic else (_task_workload, args.length or [None])
+    settings = [(length, batch_size, dtype) for dtype in args.dtype for length in lengths for batch_size in args.batch_size]
     results = []
     for length, batch_size, dtype in tqdm(settings, desc="settings", disable=len(settings) == 1):
         workload = workload_of(args, length, batch_size)

@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.engine import SkimEngine, Statistics, cast
@@ -32,7 +33,6 @@ from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
-_BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _CALIBRATION_EXAMPLES = 256  # random ones
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
@@ -135,7 +135,7 @@ def measure(
         engine.warm_up(sorted(set(workload.examples.lengths.tolist())), progress)
         engine.statistics = Statistics()
         engine.programs.calls.clear()
-    buckets = effective_buckets(_BUCKETS, workload.padded_length)
+    buckets = effective_buckets(DataConfig().length_buckets, workload.padded_length)
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
     runs: dict[str, Callable[[], np.ndarray] | None] = {

@@ -74,11 +74,7 @@ def export(
     one = jax.local_devices()[:1]
     engine = SkimEngine.from_pretrained(folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens, devices=one)
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
-    schedules = [
-        (rung, schedule)
-        for bucket in _used(engine, lengths)
-        for rung, schedule in enumerate(ladder(bucket, engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform)))
-    ]
+    schedules = [(rung, each) for bucket in _used(engine, lengths) for rung, each in enumerate(_ladder(engine, bucket, platform))]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
     columns = saved.get("task", {}).get("text_columns")
     manifest: dict[str, Any] = {
@@ -131,6 +127,11 @@ def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
     return [bucket for bucket in engine.buckets if bucket.width in widths]
 
 
+def _ladder(engine: SkimEngine, bucket: Bucket, platform: str) -> tuple[Schedule, ...]:
+    """Without the lean rung: whoever runs an export runs the whole batch again where one text finds no room."""
+    return ladder(bucket, engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform), lean=False)
+
+
 def _entry(rung: int, schedule: Schedule) -> dict[str, Any]:
     bucket = schedule.bucket
     return {
@@ -150,7 +151,8 @@ def _by_name(program: Callable, params: Any) -> Callable:
 
     def by_name(weights, input_ids, token_type_ids, lengths, threshold):
         state = jax.tree_util.tree_unflatten(structure, [weights[name] for name in names])
-        return program(state, input_ids, token_type_ids, lengths, threshold)
+        answers = program(state, input_ids, token_type_ids, lengths, threshold)
+        return {"logits": answers["logits"], "kept": answers["kept"], "overflow": jnp.any(answers["lost"], axis=-1)}
 
     return by_name
 

@@ -40,7 +40,7 @@ class PackedBatch:
 class Programs:
     """The compacted programs of one model: made when first needed, kept, counted.
 
-    Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], lost [D, B], overflow [D]
+    Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], lost [D, B]
     and, where `depths`, depth [D, T].
     """
 
@@ -58,9 +58,6 @@ class Programs:
 
     def __len__(self) -> int:
         return len(self._compiled)
-
-    def __contains__(self, schedule: Schedule) -> bool:
-        return schedule in self._compiled
 
     def compile(self, schedules: list[Schedule], progress: bool | None = None) -> None:
         """Compile what is not there yet. progress: with a bar; None: as `self.progress` says."""
@@ -87,7 +84,7 @@ class Programs:
             out = nnx.merge(self._graph, params).compacted(
                 input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers, threshold=threshold
             )
-            answers = {"logits": out.logits, "kept": out.kept, "lost": out.lost, "overflow": out.overflow}
+            answers = {"logits": out.logits, "kept": out.kept, "lost": out.lost}
             if self._depths:
                 answers["depth"] = out.depth
             return jax.tree.map(lambda array: array[None], answers)

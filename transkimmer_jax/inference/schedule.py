@@ -185,13 +185,13 @@ class Calibration:
         return batches
 
 
-def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int) -> tuple[Schedule, ...]:
+def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int, lean: bool = True) -> tuple[Schedule, ...]:
     """Schedules of a bucket, cheapest first, for batches like the `drawn` ones.
 
-    The lean one has room for the median batch: of every other batch the last few texts are lost and run again, which costs less than
-    room for all that may come. The safe one loses nothing of nearly all batches, for calls of few batches, where a lost text would
-    cost a batch of its own. Above stand one with some headroom; one half-way to the last on a logarithmic scale, for texts that
-    keep more than the sample did; and the last, which holds every batch.
+    The lean one, left out on demand, has room for the median batch: of every other batch the last few texts are lost and run again,
+    which costs less than room for all that may come, if only they run again. The safe one loses nothing of nearly all batches, for
+    calls of few batches, where a lost text would cost a batch of its own. Above stand one with some headroom; one half-way to the last
+    on a logarithmic scale, for texts that keep more than the sample did; and the last, which holds every batch.
     """
     full = Schedule.full(bucket, arch.num_hidden_layers)
     if arch.skim is None:
@@ -199,7 +199,7 @@ def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_mul
     totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
     widest = np.array([batch.max(axis=1) for batch in drawn])
     widths = widest.max(axis=0) + _WIDTH_HEADROOM * np.concatenate(drawn, axis=1).std(axis=1)
-    lean = _rounded(full, np.median(totals, axis=0), widths, rows_multiple)
+    median = _rounded(full, np.median(totals, axis=0), widths, rows_multiple)
     for quantile in np.linspace(_SAFE, 1.0, 9):
         safe = _rounded(full, np.quantile(totals, quantile, axis=0), widths, rows_multiple)
         if (totals <= np.array(safe.layers)[:, 0]).all(axis=1).mean() >= _SAFE:
@@ -208,7 +208,7 @@ def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_mul
     roomy = _rounded(full, _HEADROOM[0] * rows, _HEADROOM[1] * widths, rows_multiple)
     rows, widths = np.array(roomy.layers).T
     halfway = _rounded(full, np.sqrt(rows * bucket.tokens), np.sqrt(widths * bucket.width), rows_multiple)
-    rungs = [lean, safe, roomy, halfway, full]
+    rungs = [*([median] if lean else []), safe, roomy, halfway, full]
     costs = [rung.flops(arch) for rung in rungs]
     # What is hardly cheaper than the next is not worth a program.
     return tuple(rung for rung, cost, after in zip(rungs, costs, [*costs[1:], math.inf], strict=True) if cost < 0.97 * after)

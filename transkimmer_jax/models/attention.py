@@ -62,11 +62,7 @@ def masked(
 
 
 def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_row: jax.Array | int = 0):
-    # Heads first, so that both products are plain batched ones. The division comes last: the weights, the largest arrays of the
-    # layer, are written and read once.
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = _scores(query, key)
     counted = counted[:, None, None, :]
     highest = jnp.max(scores + jnp.where(counted > 0, 0.0, -1e30), axis=-1, keepdims=True)
     weights = counted * jnp.exp(jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT))
@@ -75,10 +71,8 @@ def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_r
         weights = weights * kept[:, None, None, :]
     start = jnp.uint32(first_row) * jnp.uint32(scores[0].size % 2**32)
     weights = dropout(weights.astype(value.dtype), dropout_rate, dropout_key, start)
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
     # An example without one real token has no key to attend to: zeros, not NaN.
-    mixed = mixed / jnp.where(total > 0, total, 1.0)[..., None]
-    return mixed.astype(value.dtype).transpose(0, 2, 1, 3)
+    return _mixed(weights, value, jnp.where(total > 0, total, 1.0))
 
 
 def _masked_in_chunks(query, key, value, counted, kept, dropout_key, dropout_rate):
@@ -117,16 +111,30 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Arra
 
 
 def _plain(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
-    # Heads first, so that both products are plain batched ones; the mask added and the division done last, so that the
-    # exponentials are written and read once.
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-    real = jnp.arange(key.shape[2])[None, :] < lengths[:, None]
+    # Not `_masked`, whose product with the mask carries a gradient: adding a mask to the scores takes XLA's CPU code a part of the time.
+    scores = _scores(query, key)
+    real = jnp.arange(key.shape[1])[None, :] < lengths[:, None]
     scores = scores + jnp.where(real, 0.0, -1e30)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1)
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return _mixed(weights.astype(value.dtype), value, jnp.sum(weights, axis=-1))
+
+
+def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Scaled products [B, heads, Q, W] float32 of [B, Q, heads, head_dim] and [B, W, heads, head_dim].
+
+    With heads first both products of attention are plain batched ones.
+    """
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    query, key = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 1, 3)
+    return jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+
+
+def _mixed(weights: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
+    """Values [B, W, heads, head_dim] mixed by weights [B, heads, Q, W] over their total [B, heads, Q]: [B, Q, heads, head_dim].
+
+    Divided last, so that the weights, the largest arrays of the layer, are written and read once.
+    """
+    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value.transpose(0, 2, 1, 3), preferred_element_type=jnp.float32)
     return (mixed / total[..., None]).astype(value.dtype).transpose(0, 2, 1, 3)
 
 

@@ -45,7 +45,6 @@ class CompactedOutput:
     kept: [layers, B] int32, tokens that each layer computed.
     depth: [T] int32, how many layers computed each token of the input; leftovers behind the last token.
     lost: [B] bool, the sequence did not fit into some layer's capacity: of it nothing here is valid, and it needs wider capacities.
-    overflow: bool, some sequence was lost.
     last_hidden_state: [T, H], each token as of the last layer it was kept in; None where only logits were asked for.
     """
 
@@ -53,8 +52,12 @@ class CompactedOutput:
     kept: jax.Array
     depth: jax.Array
     lost: jax.Array
-    overflow: jax.Array
     last_hidden_state: jax.Array | None
+
+    @property
+    def overflow(self) -> jax.Array:
+        """Whether some sequence was lost, bool."""
+        return jnp.any(self.lost)
 
 
 class TranskimmerForSequenceClassification(nnx.Module):
@@ -178,7 +181,6 @@ class TranskimmerForSequenceClassification(nnx.Module):
             kept=jnp.stack(out.kept),
             depth=out.tokens.depth(),
             lost=out.tokens.lost,
-            overflow=jnp.any(out.tokens.lost),
             last_hidden_state=None if only_logits else out.tokens.forwarded(),
         )
 

@@ -121,31 +121,9 @@ class _Run:
         self.tokenizer = pipeline.load_tokenizer(folder, self.model.arch.vocab_size)
         pad_id = self.tokenizer.pad_token_id
         tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
-        self.splits = {
-            name: _Split(
-                batches.evaluation_batches(
-                    pipeline.tokenize(examples, self.tokenizer, self.task.max_length),
-                    data.eval_batch_size,
-                    data.length_buckets,
-                    self.task.max_length,
-                    pad_id,
-                ),
-                examples.labels,
-            )
-            for name, examples in held_out.items()
-        }
+        self.splits = {name: self._split(examples) for name, examples in held_out.items()}
         # What the threshold is fitted on.
-        first = sources.subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed)
-        self.fitted_on = _Split(
-            batches.evaluation_batches(
-                pipeline.tokenize(first, self.tokenizer, self.task.max_length),
-                data.eval_batch_size,
-                data.length_buckets,
-                self.task.max_length,
-                pad_id,
-            ),
-            first.labels,
-        )
+        self.fitted_on = self._split(sources.subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed))
         plan = batches.BatchPlan(
             tokenized.lengths, data.batch_size, data.length_buckets, self.task.max_length, data.grouping_window, train.seed
         )
@@ -166,6 +144,12 @@ class _Run:
             "%s: %d training examples, %d steps of %d, on %s",
             self.task.name, len(tokenized), self.total_steps, data.batch_size, jax.devices()[0].device_kind,
         )  # fmt: skip
+
+    def _split(self, examples: sources.Examples) -> _Split:
+        data, length = self.config.data, self.task.max_length
+        tokenized = pipeline.tokenize(examples, self.tokenizer, length)
+        pad_id = self.tokenizer.pad_token_id
+        return _Split(batches.evaluation_batches(tokenized, data.eval_batch_size, data.length_buckets, length, pad_id), examples.labels)
 
     def train(self) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
