@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import shlex
 import sys
 
 from transkimmer_jax import console
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
 
     from transkimmer_jax.training.loop import train_and_evaluate
 
-    result = train_and_evaluate(config, workdir)
+    result = train_and_evaluate(config, workdir, command=shlex.join(["python", "train.py", *arguments]))
     print(json.dumps(result, indent=2))
     print(f"model: {workdir / 'model'}")
 

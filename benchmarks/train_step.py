@@ -9,6 +9,7 @@ times are compared. PyTorch takes part where it is installed.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -49,7 +50,7 @@ def torch_step(arch: Architecture, batch: dict[str, np.ndarray]):
         from transformers import BertConfig, BertForSequenceClassification
     except ImportError:
         return None
-    torch.set_num_threads(len(__import__("os").sched_getaffinity(0)))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = BertConfig(
         hidden_size=arch.hidden_size,
         num_hidden_layers=arch.num_hidden_layers,
@@ -110,7 +111,7 @@ def main():
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     result = {
         "hidden_size": args.hidden_size, "layers": args.layers, "batch_size": args.batch_size, "length": args.length, "dtype": "float32",
-        "device": jax.devices()[0].device_kind, "machine": platform.machine(), "cores": len(__import__("os").sched_getaffinity(0)),
+        "device": jax.devices()[0].device_kind, "machine": platform.machine(), "cores": len(os.sched_getaffinity(0)),
         "seconds": medians, "repeats": args.repeats, "masked_vs_dense": medians["masked"] / medians["dense"],
         "dense_vs_torch": medians["dense"] / medians["torch"] if "torch" in medians else None,
     }  # fmt: skip

@@ -55,6 +55,11 @@ class SkimConfig:
         Literal["flops", "tokens"],
         "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers",
     ] = "flops"
+    allocation: Annotated[
+        Literal["geometric", "learned"],
+        "budget: 'geometric' has each layer keep the same part of what the layer before it kept, with a controller each; 'learned' leaves"
+        " it to the gradient which layers skim",
+    ] = "geometric"
     warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
     anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
     noise_end: Annotated[
@@ -78,6 +83,9 @@ class DistillConfig:
     ] = None
     weight: Annotated[float, "share of the task loss that comes from the teacher's logits, between 0 and 1"] = 0.5
     temperature: Annotated[float, "softmax temperature of teacher and student"] = 2.0
+    state_weight: Annotated[
+        float, "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss"
+    ] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +122,7 @@ class OptimizerConfig:
     beta1: Annotated[float, "decay of AdamW's first moment"] = 0.9
     beta2: Annotated[float, "decay of AdamW's second moment"] = 0.999
     epsilon: Annotated[float, "AdamW's epsilon"] = 1e-8
-    clip_norm: Annotated[float, "largest global norm of the gradient; 0 turns clipping off"] = 1.0
+    clip_norm: Annotated[float, "largest norm of the gradient, of the predictors and of everything else apart; 0 turns clipping off"] = 1.0
     accumulation: Annotated[int, "micro-batches a step, computed one after another: less memory, the same gradient"] = 1
 
 
@@ -166,6 +174,7 @@ class Config:
             "skim.loss_normalization='padded' goes only with skim.objective='coefficient': a budget counts real tokens",
         )
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
+        require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
         for name in ("hidden_dropout", "attention_dropout"):
             value = getattr(self.model, name)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from training import runs
+from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console
 from transkimmer_jax.config import override
@@ -173,6 +174,14 @@ def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
     (damaged / "config.json").write_text(json.dumps(runs.TINY | {"vocab_size": 61}), encoding="utf-8")
     message = refusal(distill__teacher=damaged)
     assert message == f"distill.teacher={damaged} has another vocabulary than {config.model.pretrained}"
+
+
+def test_a_teacher_of_another_shape(refusal, tmp_path, config, tokenizer_folder):
+    """Its logits can be learned, its states cannot be compared."""
+    other = runs.TINY | {"num_hidden_layers": runs.TINY["num_hidden_layers"] - 1}
+    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
+    message = refusal(distill__teacher=str(teacher), distill__state_weight=1.0)
+    assert message.startswith(f"distill.teacher={teacher} has 2 layers of size 16, {config.model.pretrained} has 3 of 16")
 
 
 def test_a_loss_that_is_not_finite(refusal, tmp_path):

@@ -1,5 +1,6 @@
 """Laws of what is minimised: losses against their formulas, the shares against NumPy counts, the controller against a simulated model."""
 
+import dataclasses
 import math
 
 import jax
@@ -58,6 +59,16 @@ def test_distillation_is_the_kullback_leibler_divergence(temperature):
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+def test_state_distillation():
+    """Squared distance over squared length, averaged over layers, weighted over examples."""
+    teacher = np.array([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]]])  # [layers 2, B 2, H 2]
+    student = np.array([[[3.0, 3.0], [1.0, 2.0]], [[1.0, 2.0], [1.0, 1.0]]])
+    first, second = (1 / 25 + 1 / 4) / 2, (4 / 1 + 0) / 2
+    for weight, expected in (([1.0, 1.0], first + second), ([1.0, 0.0], first), ([0.5, 2.0], 0.5 * first + 2 * second)):
+        loss = objectives.state_distillation_loss(jnp.array(student, jnp.bfloat16), jnp.array(teacher, jnp.float32), jnp.array(weight))
+        assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
 def test_distillation_is_zero_at_the_teacher_and_positive_elsewhere():
     weight = jnp.ones(3)
     loss = jax.jit(lambda logits: distillation_loss(logits, jnp.array(TEACHER), weight, 2.0))
@@ -102,7 +113,7 @@ def test_flops_share_is_a_count(case):
     mask, keep = draw_keep(*case)
     used = sum(flops.skimmed(ARCH, keep[:, row].sum(axis=-1)[:, None], mask[row].sum(keepdims=True))[0] for row in range(len(mask)))
     whole = sum(flops.dense(ARCH, float(row.sum())) for row in mask)
-    skim = SkimConfig(objective="budget", target_kind="flops")
+    skim = SkimConfig(objective="budget", allocation="learned", target_kind="flops")
     denominator = objectives.share_denominator(skim, ARCH, jnp.array(mask))
     share = objectives.priced_share(skim, ARCH, jnp.array(keep), jnp.array(mask), denominator)
     assert float(denominator) == pytest.approx(whole, rel=1e-6)
@@ -115,7 +126,7 @@ def test_token_share_is_a_count(case):
     """Budget of tokens, and coefficient mode: kept over real tokens, and over all positions in the paper's normalisation."""
     mask, keep = draw_keep(*case)
     for skim, whole in (
-        (SkimConfig(objective="budget", target_kind="tokens"), 2 * mask.sum()),
+        (SkimConfig(objective="budget", allocation="learned", target_kind="tokens"), 2 * mask.sum()),
         (SkimConfig(objective="coefficient", target_kind="flops"), 2 * mask.sum()),
         (SkimConfig(objective="coefficient", loss_normalization="padded"), 2 * mask.size),
     ):
@@ -124,8 +135,38 @@ def test_token_share_is_a_count(case):
         assert float(share) == pytest.approx(keep.sum() / whole, rel=1e-6)
 
 
+@settings(deadline=None, max_examples=30)
+@given(keeps)
+def test_layer_shares_are_counts(case):
+    mask, keep = draw_keep(*case)
+    skim = SkimConfig(objective="budget", allocation="geometric")
+    denominator = objectives.share_denominator(skim, ARCH, jnp.array(mask))
+    shares = objectives.priced_share(skim, ARCH, jnp.array(keep), jnp.array(mask), denominator)
+    np.testing.assert_allclose(shares, keep.sum(axis=(1, 2)) / mask.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("target", [0.15, 0.3, 0.6, 0.95])
+def test_a_geometric_goal_costs_the_budget(target, kind):
+    """And each layer keeps the same part of the tokens behind position 0."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=12, hidden_size=384, intermediate_size=1536)
+    goal = objectives.goal(SkimConfig(target=target, target_kind=kind), arch, mean_length=40.0)
+    kept = goal.astype(np.float64) * 40
+    spent = flops.skimmed(arch, kept, np.array(40.0)) / flops.dense(arch, np.array(40.0)) if kind == "flops" else goal.mean()
+    assert float(spent) == pytest.approx(target, rel=1e-4)
+    parts = (kept - 1) / np.concatenate([[39.0], kept[:-1] - 1])
+    np.testing.assert_allclose(parts, parts[0], rtol=1e-3)
+
+
+def test_a_budget_below_the_possible():
+    """All but position 0 go, and the goal asks for no more than that."""
+    goal = objectives.goal(SkimConfig(target=0.001, target_kind="tokens"), ARCH, mean_length=20.0)
+    np.testing.assert_allclose(goal, 1 / 20, rtol=1e-3)
+
+
 def schedule(skim, total_steps):
-    return [float(target_share(skim, jnp.int32(step), total_steps)) for step in range(total_steps + 1)]
+    goal = objectives.goal(dataclasses.replace(skim, allocation="learned"), ARCH, mean_length=10.0)
+    return [float(target_share(skim, goal, jnp.int32(step), total_steps)) for step in range(total_steps + 1)]
 
 
 def test_target_share():
@@ -175,18 +216,20 @@ def test_the_controller_reaches_its_target(target, resistance):
     The controller is told neither the worth nor how fast the model moves.
     """
     skim, total_steps, speed = SkimConfig(target=target), 1000, 0.02
+    # As a whole, and as two layers of which the second is reluctant.
+    goal, resistance = np.array([target, target / 2], np.float32), jnp.array([resistance, 2 * resistance])
 
     def step(state, now):
         controller, logit = state
-        wanted = target_share(skim, now, total_steps)
+        wanted = target_share(skim, goal, now, total_steps)
         coefficient = controller.coefficient(skim, wanted)
         logit = jnp.clip(logit - speed * (coefficient - resistance), -10.0, 5.0)
         share = jax.nn.sigmoid(logit)
         return (controller.update(skim, wanted, share), logit), (share, coefficient)
 
-    _, (shares, coefficients) = jax.jit(lambda: jax.lax.scan(step, (Controller.start(), jnp.float32(5.0)), jnp.arange(total_steps)))()
-    assert float(coefficients[0]) == 0
-    np.testing.assert_allclose(shares[-100:], target, rtol=0.05)
+    _, (shares, coefficients) = jax.jit(lambda: jax.lax.scan(step, (Controller.start((2,)), jnp.full(2, 5.0)), jnp.arange(total_steps)))()
+    assert not coefficients[0].any()
+    np.testing.assert_allclose(shares[-100:], np.broadcast_to(goal, (100, 2)), rtol=0.05)
     assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
 
 

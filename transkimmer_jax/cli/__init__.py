@@ -2,14 +2,14 @@
 
 import argparse
 
-from transkimmer_jax.cli import benchmark, evaluate, export, predict
+from transkimmer_jax.cli import benchmark, evaluate, export, predict, sweep
 
 
 def main(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
     parser = argparse.ArgumentParser(prog="python -m transkimmer_jax", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (evaluate, predict, benchmark, export):
+    for command in (evaluate, predict, benchmark, export, sweep):
         command.add(commands)
     parsed = parser.parse_args(arguments)
     parsed.command(parsed)

@@ -33,6 +33,18 @@ class TokenizedExamples:
         """Tokens of each example, [N] int64."""
         return np.diff(self.offsets)
 
+    def take(self, rows: np.ndarray) -> "TokenizedExamples":
+        """The examples at `rows`, in that order."""
+        spans = [slice(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        none = [slice(0, 0)]  # np.concatenate needs something
+        return TokenizedExamples(
+            np.concatenate([self.input_ids[span] for span in spans or none]),
+            np.concatenate([self.token_type_ids[span] for span in spans or none]),
+            np.concatenate([[0], np.cumsum(self.lengths[rows])]),
+            self.labels[rows],
+            self.truncated[rows],
+        )
+
 
 def effective_buckets(buckets: Sequence[int], max_length: int) -> tuple[int, ...]:
     """The padded lengths in use, rising: the `buckets` below `max_length`, and `max_length` itself."""

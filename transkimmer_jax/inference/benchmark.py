@@ -302,7 +302,7 @@ def _torch_runs(
     batches = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = next(iter(EvaluationBatches(_rows(examples, rows), len(rows), (int(examples.lengths[rows].max()),), 0)))
+        batch = next(iter(EvaluationBatches(examples.take(rows), len(rows), (int(examples.lengths[rows].max()),), 0)))
         batches.append({name: torch.from_numpy(batch[name]).long() for name in ("input_ids", "attention_mask", "token_type_ids")})
 
     def run_torch():
@@ -336,15 +336,3 @@ def _onnx_run(model: Any, batches: list[dict[str, Any]]) -> Callable[[], np.ndar
     session = onnxruntime.InferenceSession(exported.getvalue(), options, providers=["CPUExecutionProvider"])
     arrays = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
     return lambda: np.concatenate([session.run(["logits"], batch)[0] for batch in arrays])
-
-
-def _rows(examples: TokenizedExamples, rows: np.ndarray) -> TokenizedExamples:
-    """Some of the examples, in the order of `rows`."""
-    spans = [slice(examples.offsets[row], examples.offsets[row + 1]) for row in rows]
-    return TokenizedExamples(
-        np.concatenate([examples.input_ids[span] for span in spans]),
-        np.concatenate([examples.token_type_ids[span] for span in spans]),
-        np.concatenate([[0], np.cumsum(examples.lengths[rows])]),
-        examples.labels[rows],
-        examples.truncated[rows],
-    )

@@ -49,8 +49,12 @@ class Programs:
         self._layers, self._depths = model.arch.num_hidden_layers, depths
         self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self.device_count = len(devices)
-        self.params = jax.device_put(params, jax.NamedSharding(self._mesh, jax.P()))
+        self._whole = jax.NamedSharding(self._mesh, jax.P())
         self._batch_sharding = jax.NamedSharding(self._mesh, jax.P("data"))
+        self.params = jax.device_put(params, self._whole)
+        # A call with these takes apart a tuple, which costs less than an nnx.State: of a short text's time that would be a tenth.
+        self._leaves = tuple(jax.tree.leaves(self.params))
+        self._thresholds: dict[float, jax.Array] = {}  # the last one, on the devices
         self._compiled: dict[Schedule, Any] = {}
         self.calls: collections.Counter[Schedule] = collections.Counter()
         self.compile_seconds = 0.0
@@ -74,8 +78,13 @@ class Programs:
         return max((analysis.temp_size_in_bytes for analysis in found if analysis is not None), default=None)
 
     def lowered(self, schedule: Schedule) -> Any:
-        """The program of a schedule before compilation (`jax.stages.Lowered`)."""
-        return jax.jit(self.function(schedule)).lower(self.params, *self.arguments(schedule))
+        """The program of a schedule before compilation (`jax.stages.Lowered`). It takes the parameters as a tuple of arrays."""
+        function, structure = self.function(schedule), jax.tree.structure(self.params)
+
+        def program(leaves, *inputs):
+            return function(jax.tree.unflatten(structure, leaves), *inputs)
+
+        return jax.jit(program).lower(self._leaves, *self.arguments(schedule))
 
     def function(self, schedule: Schedule) -> Any:
         """(params, input_ids [D, T], token_type_ids [D, T], lengths [D, B], threshold) -> dict of arrays, unjitted."""
@@ -98,7 +107,7 @@ class Programs:
         """Shapes of what follows the parameters in a call."""
         rows = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.tokens), jnp.int32, sharding=self._batch_sharding)
         slots = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.sequences), jnp.int32, sharding=self._batch_sharding)
-        return rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32, sharding=jax.NamedSharding(self._mesh, jax.P()))
+        return rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32, sharding=self._whole)
 
     def run(self, schedule: Schedule, batches: list[PackedBatch], threshold: float) -> dict[str, jax.Array]:
         """Start a program on one batch a device; the arrays come when they are read.
@@ -111,4 +120,6 @@ class Programs:
         self.calls[schedule] += 1
         stacked = [np.stack([getattr(batch, name) for batch in batches]) for name in ("input_ids", "token_type_ids", "lengths")]
         inputs = jax.device_put(stacked, self._batch_sharding)
-        return self._compiled[schedule](self.params, *inputs, jax.device_put(np.float32(threshold), jax.NamedSharding(self._mesh, jax.P())))
+        if threshold not in self._thresholds:
+            self._thresholds = {threshold: jax.device_put(np.float32(threshold), self._whole)}
+        return self._compiled[schedule](self._leaves, *inputs, self._thresholds[threshold])

@@ -23,8 +23,15 @@ class BertEmbeddings(nnx.Module):
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:
         """input_ids, token_type_ids [...], positions [...] or [1, S] for all alike -> [..., H]."""
-        embedded = self._rows(self.word, input_ids) + self._rows(self.token_type, token_type_ids) + self._rows(self.position, positions)
+        embedded = self._rows(self.word, input_ids) + self._of_two(self.token_type, token_type_ids) + self._rows(self.position, positions)
         return dropout(self.norm(embedded), self.dropout_rate, key)
+
+    def _of_two(self, table: nnx.Embed, index: jax.Array) -> jax.Array:
+        """`_rows` of a table that hardly has any: one or two of them are chosen from where they are added, instead of copied."""
+        if table.num_embeddings > 2:
+            return self._rows(table, index)
+        rows = table.embedding[...].astype(table.dtype)  # type: ignore[index]
+        return jnp.where((index > 0)[..., None], rows[-1], rows[0])
 
     def _rows(self, table: nnx.Embed, index: jax.Array) -> jax.Array:
         # nnx.Embed writes NaN for an index outside the table, and on a CPU its test of every element takes longer than the

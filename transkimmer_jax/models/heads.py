@@ -27,6 +27,7 @@ class SequenceClassifierOutput:
     margin: [layers, B, S] float32, predictor margins; None for a dense model.
     last_hidden_state: [B, S, H], each token as of the last layer it was kept in; None where only logits were asked for.
     hidden_states: embeddings and each layer's output, layers + 1 of [B, S, H]; without the last where only logits were asked for.
+    first_states: [layers, B, H], position 0 after each layer; of the last, what the pooler reads.
     """
 
     logits: jax.Array
@@ -34,6 +35,7 @@ class SequenceClassifierOutput:
     margin: jax.Array | None
     last_hidden_state: jax.Array | None
     hidden_states: tuple[jax.Array, ...]
+    first_states: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -143,6 +145,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
             margin=jnp.stack(out.margins) if out.margins else None,
             last_hidden_state=None if only_logits else out.tokens.forwarded,
             hidden_states=out.hidden_states,
+            first_states=jnp.stack([*(state[:, 0] for state in out.hidden_states[1 : self.arch.num_hidden_layers]), out.first]),
         )
 
     def compacted(

@@ -41,10 +41,11 @@ _BUDGET_TOLERANCE = 1.05
 _FITTED_EXAMPLES = 512
 
 
-def train_and_evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train_and_evaluate(config: Config, workdir: str | pathlib.Path, command: str | None = None) -> dict[str, Any]:
     """Train as `config` says, keep everything below `workdir`, and return the content of `result.json`.
 
-    The same workdir resumes where its newest checkpoint left off; a finished one returns its result.
+    command: what was typed, for the result. The same workdir resumes where its newest checkpoint left off; a finished one returns
+    its result.
 
     Raises:
       TranskimmerError: a config, checkpoint, data set or workdir that cannot be used; gradients that are not finite; a
@@ -60,7 +61,7 @@ def train_and_evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str,
         run = _Run(config, workdir)
         # Only now: a config that turns out to be unusable must not keep the corrected one out of the workdir.
         files.write_json(workdir / "config.json", configs.to_dict(config))
-        return run.train()
+        return run.train(command)
 
 
 def _check_owner(config: Config, workdir: pathlib.Path) -> None:
@@ -137,7 +138,15 @@ class _Run:
             )
             if teacher.arch.vocab_size != self.model.arch.vocab_size:
                 raise CheckpointError(f"distill.teacher={config.distill.teacher} has another vocabulary than {config.model.pretrained}")
-        self.trainer, self.initial_state, self.teacher_params = Trainer.create(config, self.model, self.total_steps, teacher)
+            shapes = [(arch.num_hidden_layers, arch.hidden_size) for arch in (teacher.arch, self.model.arch)]
+            if config.distill.state_weight > 0 and shapes[0] != shapes[1]:
+                raise CheckpointError(
+                    f"distill.teacher={config.distill.teacher} has {shapes[0][0]} layers of size {shapes[0][1]}, {config.model.pretrained} "
+                    f"has {shapes[1][0]} of {shapes[1][1]}: states cannot be compared; set distill.state_weight=0"
+                )
+        self.trainer, self.initial_state, self.teacher_params = Trainer.create(
+            config, self.model, self.total_steps, teacher, float(tokenized.lengths.mean())
+        )
         self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0)
         self.evaluation_step = evaluation.evaluation_step(self.trainer.graph)
         logger.info(
@@ -151,7 +160,7 @@ class _Run:
         pad_id = self.tokenizer.pad_token_id
         return _Split(batches.evaluation_batches(tokenized, data.eval_batch_size, data.length_buckets, length, pad_id), examples.labels)
 
-    def train(self) -> dict[str, Any]:
+    def train(self, command: str | None) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
         config, state = self.config, self.initial_state
         evaluated: _Evaluated | None = None
@@ -196,7 +205,7 @@ class _Run:
             best, best_step = checkpoints.restore_best(state)
         if best_step != step or evaluated is None:
             evaluated = self._evaluate(best.params, best_step)
-        return self._finish(best.params, best_step, evaluated, seconds)
+        return self._finish(best.params, best_step, evaluated, seconds, command)
 
     def _log(self, records: Records, step: int, window: list[dict[str, jax.Array]]) -> dict[str, str]:
         """Write a window's means; what the progress bar shows of them. Raises `TrainingError` where they are not finite."""
@@ -250,7 +259,7 @@ class _Run:
                 return -1000.0 * share
         return evaluated.first.metrics[self.task.primary_metric]
 
-    def _finish(self, params: nnx.State, best_step: int, evaluated: "_Evaluated", seconds: float) -> dict[str, Any]:
+    def _finish(self, params: nnx.State, best_step: int, evaluated: "_Evaluated", seconds: float, command: str | None) -> dict[str, Any]:
         """Write the model folder and the result of the best checkpoint."""
         model = nnx.merge(self.trainer.graph, params)
         if model.arch.skim is not None:
@@ -284,6 +293,7 @@ class _Run:
             "device": jax.devices()[0].device_kind,
             "train_examples": data.train_examples,
             "pretrained": self.config.model.pretrained,
+            "command": command,
         }
         files.write_json(self.workdir / "result.json", result)
         logger.info("%s %.4f, %.1f %% of the tokens kept", self.task.primary_metric, result["value"], 100 * first.kept_tokens)

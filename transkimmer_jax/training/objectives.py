@@ -1,8 +1,9 @@
 """What is minimised: the task's loss, distillation, and the price of computing tokens.
 
 The price is `coefficient * share`. In coefficient mode the share is the skim loss (DESIGN section 1.6) and the coefficient is
-a constant. In budget mode (section 1.7) the share is that of the unpadded dense model's FLOPs, or of its tokens, and a
-PI controller moves the coefficient so that the measured share follows a target that falls from dense to the budget.
+a constant. In budget mode (section 1.7) a PI controller moves the coefficient so that the measured share follows a goal that falls
+from dense to the budget. Either one share is priced for the model as a whole, of the unpadded dense model's FLOPs or tokens, or the
+share of the tokens that each layer keeps, at a coefficient of its own.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import dataclasses
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
@@ -46,6 +48,18 @@ def distillation_loss(logits: jax.Array, teacher_logits: jax.Array, weight: jax.
     return jnp.sum(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1) * weight) * temperature**2
 
 
+def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over examples of the squared distance between position 0's states and the teacher's, relative to the teacher's
+    squared length, averaged over layers.
+
+    Args:
+      states, teacher_states: [layers, B, H]. weight: [B], 0 for padding examples.
+    """
+    states, teacher_states = states.astype(jnp.float32), teacher_states.astype(jnp.float32)
+    distance = jnp.sum(jnp.square(states - teacher_states), axis=-1) / jnp.sum(jnp.square(teacher_states), axis=-1)
+    return jnp.sum(jnp.mean(distance, axis=0) * weight)
+
+
 def flops_share(arch: Architecture, keep: jax.Array, attention_mask: jax.Array, denominator: jax.Array) -> jax.Array:
     """FLOPs of the kept tokens, predictors included, over `denominator`, differentiable in `keep` [layers, B, S]."""
     lengths = jnp.sum(attention_mask.astype(jnp.float32), axis=-1)
@@ -59,16 +73,43 @@ def flops_denominator(arch: Architecture, attention_mask: jax.Array) -> jax.Arra
 
 def share_denominator(skim: SkimConfig, arch: Architecture, attention_mask: jax.Array) -> jax.Array:
     """What `priced_share` divides by, for the whole batch of which `keep` may be a part."""
-    if skim.objective == "budget" and skim.target_kind == "flops":
+    if skim.objective == "budget" and skim.allocation == "learned" and skim.target_kind == "flops":
         return flops_denominator(arch, attention_mask)
     return skim_denominator(attention_mask, skim.loss_normalization)
 
 
 def priced_share(skim: SkimConfig, arch: Architecture, keep: jax.Array, attention_mask: jax.Array, denominator: jax.Array) -> jax.Array:
-    """The share that the coefficient multiplies."""
+    """The share that the coefficient multiplies: a scalar, or [layers] where each has its own coefficient."""
+    if skim.objective == "budget" and skim.allocation == "geometric":
+        return jnp.sum(keep, axis=(1, 2)) / denominator
     if skim.objective == "budget" and skim.target_kind == "flops":
         return flops_share(arch, keep, attention_mask, denominator)
     return skim_loss(keep, attention_mask, skim.loss_normalization, denominator)
+
+
+def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
+    """What `priced_share` is to be in the end: the budget itself, or what it leaves to each layer, [layers].
+
+    Of texts of `mean_length` tokens a layer then keeps position 0, and of the other tokens a constant part of those that the layer
+    before it kept, such that the whole costs the budget.
+    """
+    if skim.allocation == "learned":
+        return np.array(skim.target, np.float32)
+
+    def kept(part: float) -> np.ndarray:
+        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1)
+
+    def share(part: float) -> float:
+        if skim.target_kind == "tokens":
+            return float(kept(part).mean() / mean_length)
+        length = np.array(mean_length)
+        return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
+
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) < skim.target else (low, middle)
+    return (kept(low) / mean_length).astype(np.float32)
 
 
 def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
@@ -88,16 +129,17 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
 class Controller:
     """State of the budget's controller; part of the checkpoint.
 
-    integral: the coefficient's integral part. measured: moving average of the share, to damp the sampling noise of a batch.
+    integral: the coefficient's integral part. measured: moving average of the share, to damp the sampling noise of a batch. Both
+    have the shape of `goal`.
     """
 
     integral: jax.Array
     measured: jax.Array
 
     @classmethod
-    def start(cls) -> "Controller":
+    def start(cls, shape: tuple[int, ...] = ()) -> "Controller":
         """Before the first step: nothing is priced, everything is kept."""
-        return cls(jnp.float32(0.0), jnp.float32(1.0))
+        return cls(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32))
 
     def coefficient(self, skim: SkimConfig, target: jax.Array) -> jax.Array:
         """The weight of the share in this step's objective; negative where too much is skimmed."""
@@ -110,8 +152,8 @@ class Controller:
         return Controller(jnp.where(target < 1.0, integral, 0.0), measured)
 
 
-def target_share(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
-    """The share wanted at `step`: 1 during the warm-up, then linearly down to the budget, then constant."""
+def target_share(skim: SkimConfig, goal: np.ndarray, step: jax.Array, total_steps: int) -> jax.Array:
+    """The share wanted at `step`: 1 during the warm-up, then linearly down to the goal, then constant."""
     progress = step.astype(jnp.float32) / total_steps
     fall = jnp.clip((progress - skim.warmup) / max(skim.anneal, 1.0 / total_steps), 0.0, 1.0)
-    return 1.0 - (1.0 - skim.target) * fall
+    return 1.0 - (1.0 - jnp.asarray(goal)) * fall

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -38,6 +39,7 @@ class Trainer:
     graph: nnx.GraphDef
     optimizer: optax.GradientTransformation
     total_steps: int
+    goal: np.ndarray
     teacher_graph: nnx.GraphDef | None = None
 
     @classmethod
@@ -47,19 +49,24 @@ class Trainer:
         model: TranskimmerForSequenceClassification,
         total_steps: int,
         teacher: TranskimmerForSequenceClassification | None = None,
+        mean_length: float = 32.0,
     ) -> tuple["Trainer", TrainState, nnx.State | None]:
-        """The trainer, the state before the first step, and the teacher's parameters where there is one."""
+        """The trainer, the state before the first step, and the teacher's parameters where there is one.
+
+        mean_length: tokens of a training text on average.
+        """
         graph, params = nnx.split(model)
         teacher_graph, teacher_params = nnx.split(teacher) if teacher is not None else (None, None)
-        trainer = cls(config, model.arch, graph, create_optimizer(config.optimizer, total_steps), total_steps, teacher_graph)
-        state = TrainState(jnp.int32(0), params, trainer.optimizer.init(params), objectives.Controller.start())
+        optimizer, goal = create_optimizer(config.optimizer, total_steps), objectives.goal(config.skim, model.arch, mean_length)
+        trainer = cls(config, model.arch, graph, optimizer, total_steps, goal, teacher_graph)
+        state = TrainState(jnp.int32(0), params, trainer.optimizer.init(params), objectives.Controller.start(goal.shape))
         return trainer, state, teacher_params
 
     def train_step(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
-        target = objectives.target_share(skim, state.step, self.total_steps)
+        target = objectives.target_share(skim, self.goal, state.step, self.total_steps)
         if not skimming:
             coefficient = jnp.float32(0.0)
         elif skim.objective == "budget":
@@ -75,6 +82,7 @@ class Trainer:
         if skimming and skim.objective == "budget":
             controller = controller.update(skim, target, sums["share"])
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
     def _gradients(self, params, batch: Batch, teacher_params, coefficient, noise, key):
@@ -111,12 +119,15 @@ class Trainer:
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
         task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
         if self.teacher_graph is not None:
-            teacher_logits = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs, only_logits=True).logits)
-            distill = objectives.distillation_loss(out.logits, teacher_logits, batch["weight"], config.distill.temperature)
+            teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs, only_logits=True))
+            distill = objectives.distillation_loss(out.logits, teacher.logits, batch["weight"], config.distill.temperature)
             task = (1 - config.distill.weight) * task + config.distill.weight * distill / denominators["weight"]
+            if config.distill.state_weight > 0:
+                states = objectives.state_distillation_loss(out.first_states, teacher.first_states, batch["weight"])
+                task = task + config.distill.state_weight * states / denominators["weight"]
         kept = jnp.sum(out.keep) / (out.keep.shape[0] * denominators["tokens"])
         if not config.skim.enabled:
             return task, {"loss": task, "task_loss": task, "share": kept, "kept_tokens": kept}
         share = objectives.priced_share(config.skim, self.arch, out.keep, batch["attention_mask"], denominators["share"])
-        loss = task + coefficient * share
+        loss = task + jnp.mean(coefficient * share)
         return loss, {"loss": loss, "task_loss": task, "share": share, "kept_tokens": kept}

@@ -1,0 +1,120 @@
+"""A model and the labelled texts it is judged on: the flags that name them, and how they are loaded."""
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from transkimmer_jax.data.batches import TokenizedExamples
+    from transkimmer_jax.data.tasks import Task
+    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews")
+    data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
+    parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
+    parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")
+    parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
+    parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
+    parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
+    parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Labelled texts: tokens, and labels [N] in the same order."""
+
+    tokenized: "TokenizedExamples"
+    labels: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledModel:
+    """A model with what it is judged on.
+
+    calibration: what the model folder says of kept tokens, if anything. pad_id: of its tokenizer. splits: by name, the first
+    being the one that counts.
+    """
+
+    model: "TranskimmerForSequenceClassification"
+    task: "Task"
+    calibration: "Calibration | None"
+    pad_id: int
+    splits: dict[str, Split]
+
+    @property
+    def threshold(self) -> float:
+        """The checkpoint's."""
+        return self.model.arch.skim.threshold if self.model.arch.skim else 0.0
+
+
+def load(args: argparse.Namespace) -> LabelledModel:
+    """What the flags name.
+
+    Raises:
+      ConfigError: numbers that cannot be meant.
+      CheckpointError: a model that cannot be used, or not for this task.
+      DataError: data that cannot be read.
+    """
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
+    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.weights.files import read_config, resolve
+
+    _check(args)
+    folder = resolve(args.model)
+    saved = read_config(folder)
+    trained_on = saved.get("task", {})
+    data = DataConfig(
+        task="files" if args.data else args.task,
+        data_dir=args.data_dir,
+        validation_file=args.data,
+        text_columns=tuple(args.text_columns or (trained_on.get("text_columns", ("text",)) if args.data else ("text",))),
+        label_column=args.label_column or (trained_on.get("label_column", "label") if args.data else "label"),
+        max_length=args.max_length or (trained_on.get("max_length") if args.data or args.task == trained_on.get("name") else None),
+    )
+    model = huggingface.load(folder, dense=None)
+    if args.data:
+        # The file's labels are those the model knows, whichever of them happen to occur in it.
+        regression = saved.get("problem_type") == "regression"
+        names = None if regression else tuple(saved["id2label"][str(index)] for index in range(model.arch.num_labels))
+        metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1")
+        task = Task("files", data.text_columns, names, data.max_length or FILES_MAX_LENGTH, metrics, data.label_column)
+    else:
+        task = get_task(data)
+    limit = model.arch.max_position_embeddings
+    if task.max_length > limit:
+        raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
+    if task.num_labels != model.arch.num_labels:
+        raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
+    tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
+    splits = {}
+    for name, split in task.validation_splits.items():
+        examples = (
+            sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
+            if args.data
+            else sources.load_split(task, split, data)
+        )
+        examples = sources.subsample(examples, args.examples, seed=0)
+        splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
+    calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
+    return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("max_length", 3), ("batch_size", 1), ("examples", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    if args.text_columns is not None and len(args.text_columns) > 2:
+        raise ConfigError(f"--text-columns names one column or two, not {len(args.text_columns)}")

@@ -1,0 +1,221 @@
+"""`sweep`: one checkpoint at many thresholds, and the one to take."""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from transkimmer_jax import files
+from transkimmer_jax.cli import labelled
+from transkimmer_jax.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from transkimmer_jax.analysis.sweeps import Point
+    from transkimmer_jax.inference.engine import SkimEngine
+
+_DESCRIPTION = """
+Evaluate a skimming model at many thresholds, write sweep.json, sweep.csv and sweep.png to --output, and pick a threshold:
+the best one within --budget, or the cheapest that loses at most --tolerance against the dense model.
+
+With --guarantee 0.95 the choice is risk-controlled: a part of the texts chooses the candidates, the others test them, and the
+probability that the picked threshold's true risk exceeds --tolerance is at most 5 % (Learn then Test). The risk is the loss of
+accuracy, or with --risk disagreement the share of texts that are answered differently than by the dense model.
+"""
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "sweep",
+        help="metric against FLOPs over thresholds, and the threshold to take",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    labelled.add_arguments(parser)
+    parser.add_argument("--output", required=True, help="folder for sweep.json, sweep.csv and sweep.png")
+    parser.add_argument("--points", type=int, default=16, help="thresholds to evaluate (default: %(default)s)")
+    parser.add_argument("--dense", metavar="DIR", help="dense model to compare with (default: the same weights with nothing skimmed)")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--budget", type=float, help="share of the unpadded dense model's FLOPs to spend at most, in (0, 1]")
+    choice.add_argument("--tolerance", type=float, help="loss of the metric against dense to accept, e.g. 0.01")
+    parser.add_argument("--guarantee", type=float, metavar="CONFIDENCE", help="with --tolerance: hold it with this probability, e.g. 0.95")
+    parser.add_argument(
+        "--risk", choices=("accuracy", "disagreement"), default="accuracy", help="what --guarantee bounds (default: accuracy)"
+    )
+    parser.add_argument("--apply", action="store_true", help="write the picked threshold, and a calibration for it, into the model folder")
+    parser.set_defaults(command=_sweep)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.points < 3:
+        raise ConfigError(f"--points must be at least 3, not {args.points}")
+    if args.budget is not None and not 0 < args.budget <= 1:
+        raise ConfigError(f"--budget is a share in (0, 1], not {args.budget}")
+    if args.tolerance is not None and not 0 <= args.tolerance < 1:
+        raise ConfigError(f"--tolerance is a loss in [0, 1), not {args.tolerance}")
+    if args.guarantee is not None:
+        if not 0 < args.guarantee < 1:
+            raise ConfigError(f"--guarantee is a probability between 0 and 1, not {args.guarantee}")
+        if not args.tolerance:
+            raise ConfigError("--guarantee needs a --tolerance above 0: no sample can show that nothing at all is lost")
+    if args.apply and args.budget is None and args.tolerance is None:
+        raise ConfigError("--apply needs --budget or --tolerance: nothing is picked without")
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    import jax
+    import numpy as np
+
+    from transkimmer_jax.analysis import sweeps
+    from transkimmer_jax.data.tasks import compute_metrics
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.progress import tqdm
+    from transkimmer_jax.training import evaluation
+
+    _check(args)
+    found = labelled.load(args)
+    model, task = found.model, found.task
+    if model.arch.skim is None:
+        raise CheckpointError(f"{args.model} is a dense model: it has no thresholds to sweep")
+    if args.guarantee is not None and task.is_regression:
+        raise ConfigError(f"--guarantee counts right and wrong answers, and {task.name} is regression")
+    if args.guarantee is not None and args.risk == "accuracy" and "accuracy" not in task.metrics:
+        raise ConfigError(f"{task.name} is scored by {task.primary_metric}, not by accuracy: give --risk disagreement")
+    if args.apply and not pathlib.Path(args.model).is_dir():
+        raise ConfigError(f"--apply writes into a model folder, and {args.model} is none")
+    split = next(iter(found.splits.values()))
+    dense_logits = None if args.dense is None else _dense_logits(args, found, split.tokenized)
+    engine = SkimEngine(model, max_length=task.max_length, calibration=found.calibration, batch_size=args.batch_size)
+    # With a guarantee, a quarter of the texts chooses what is tested on the others.
+    order = np.random.default_rng(0).permutation(len(split.labels))
+    choosing, testing = np.split(order, [0 if args.guarantee is None else len(order) // 4])
+    if args.guarantee is not None and not len(choosing):
+        raise ConfigError(f"--guarantee needs more than {len(order)} texts")
+
+    def evaluate(rows: np.ndarray, threshold: float) -> evaluation.SplitEvaluation:
+        predictions = engine.predict_tokenized(split.tokenized.take(rows), threshold=threshold)
+        return evaluation.summarize(predictions, split.labels[rows], task, model.arch)
+
+    everything = np.arange(len(order))
+    with tqdm(total=args.points, desc="sweeping", unit="threshold") as bar:
+
+        def evaluate_and_show(threshold: float) -> evaluation.SplitEvaluation:
+            bar.update()
+            return evaluate(everything if args.guarantee is None else choosing, threshold)
+
+        points = sweeps.sweep(evaluate_and_show, found.threshold, args.points)
+    if args.guarantee is not None:
+        thresholds = tqdm([point.threshold for point in points], desc="testing", unit="threshold")
+        points = [sweeps.Point(threshold, evaluate(everything, threshold)) for threshold in thresholds]
+    if dense_logits is None:
+        dense_logits = points[0].evaluation.predictions.logits
+    metric = task.primary_metric
+    dense = compute_metrics(task, dense_logits, split.labels)[metric]
+    result: dict[str, Any] = {
+        "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
+        "examples": len(split.labels), "device": jax.devices()[0].device_kind,
+        "points": [point.describe() for point in points],
+        "pareto": [point.describe()["threshold"] for point in sweeps.pareto(points, metric)],
+    }  # fmt: skip
+    # What can be served: infinities keep everything, or nothing.
+    finite = [point for point in points if math.isfinite(point.threshold)]
+    if args.guarantee is not None:
+        chosen, result["guarantee"] = _guaranteed(args, finite, dense_logits, split.labels, choosing, testing)
+    elif args.tolerance is not None:
+        chosen = sweeps.cheapest_above(finite, metric, dense - args.tolerance)
+    elif args.budget is not None:
+        chosen = sweeps.best_within(finite, metric, args.budget)
+    else:
+        chosen = None
+    result["chosen"] = None if chosen is None else chosen.describe()
+    output = pathlib.Path(args.output)
+    files.write_json(output / "sweep.json", result)
+    sweeps.write_csv(output / "sweep.csv", points)
+    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, task.name)
+    _print_table(points, metric, dense, chosen)
+    if chosen is None and (args.budget is not None or args.tolerance is not None):
+        raise ConfigError(f"no threshold meets what was asked for; {output / 'sweep.csv'} says what there is")
+    if args.apply and chosen is not None:
+        _apply(args, engine, chosen)
+
+
+def _dense_logits(args: argparse.Namespace, found: labelled.LabelledModel, tokenized: Any) -> "np.ndarray":
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.weights.files import read_config, resolve
+
+    engine = SkimEngine.from_pretrained(args.dense, dense=True, batch_size=args.batch_size, max_length=found.task.max_length)
+    if engine.arch.num_labels != found.task.num_labels:
+        raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {found.task.name} has {found.task.num_labels}")
+    if engine.arch.vocab_size != found.model.arch.vocab_size:
+        raise CheckpointError(f"{args.dense} has another vocabulary than {args.model}: the same token ids mean something else to it")
+    names, others = (read_config(resolve(folder)).get("id2label") for folder in (args.model, args.dense))
+    if names and others and names != others:
+        raise CheckpointError(f"{args.dense} calls its labels {list(others.values())}, {args.model} {list(names.values())}")
+    return engine.predict_tokenized(tokenized, progress=True).logits
+
+
+def _guaranteed(
+    args: argparse.Namespace,
+    points: list["Point"],
+    dense_logits: "np.ndarray",
+    labels: "np.ndarray",
+    choosing: "np.ndarray",
+    testing: "np.ndarray",
+) -> tuple["Point | None", dict[str, Any]]:
+    """The last certified point, and what was tested: the texts at `choosing` say which points are worth a test on those at `testing`."""
+    from transkimmer_jax.analysis import guarantees
+
+    reference = dense_logits.argmax(axis=1)
+    candidates, p_values, risks = [], [], []
+    for point in points:
+        answers = point.evaluation.predictions.logits.argmax(axis=1)
+        if args.risk == "accuracy":
+            losses = (reference == labels).astype(float) - (answers == labels).astype(float)
+        else:
+            losses = (answers != reference).astype(float)
+        # A threshold that is too risky on the choosing part would end the sequence: it is left out, as are all behind it.
+        if losses[choosing].mean() > args.tolerance:
+            break
+        candidates.append(point)
+        risks.append(float(losses[testing].mean()))
+        if args.risk == "accuracy":
+            p_values.append(guarantees.betting_p_value(losses[testing], args.tolerance, 1 - args.guarantee))
+        else:
+            p_values.append(guarantees.binomial_p_value(int(losses[testing].sum()), len(testing), args.tolerance))
+    count = guarantees.certified(p_values, args.guarantee)
+    tested = [
+        {"threshold": point.describe()["threshold"], "risk": risk, "p_value": p_value}
+        for point, risk, p_value in zip(candidates, risks, p_values, strict=True)
+    ]
+    about = {"confidence": args.guarantee, "risk": args.risk, "tolerance": args.tolerance, "examples": len(testing), "tested": tested}
+    return (candidates[count - 1] if count else None), about
+
+
+def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Point | None") -> None:
+    print(f"{'threshold':>10} {metric:>10} {'against dense':>13} {'FLOPs vs unpadded':>18} {'tokens kept':>12}")
+    for point in points:
+        each, value = point.evaluation, point.value(metric)
+        mark = "  <- chosen" if point is chosen else ""
+        print(
+            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+13.4f} {each.flops_vs_unpadded:17.2f}x {each.kept_tokens:12.1%}{mark}"
+        )
+
+
+def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
+    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.weights.files import read_config
+
+    folder = pathlib.Path(args.model)
+    assert engine.arch.skim is not None
+    # Whole, since the original's config.json has no skim section.
+    skim = dataclasses.replace(engine.arch.skim, threshold=chosen.threshold)
+    config = read_config(folder) | {"skim": dataclasses.asdict(skim)}
+    predictions = chosen.evaluation.predictions
+    Calibration.of(predictions.lengths, predictions.kept, chosen.threshold).save(folder)
+    files.write_json(folder / "config.json", config)
+    print(json.dumps({"applied": chosen.threshold, "model": args.model}))
