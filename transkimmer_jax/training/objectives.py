@@ -147,7 +147,7 @@ class Controller:
 
     def update(self, skim: SkimConfig, target: jax.Array, share: jax.Array) -> "Controller":
         """After a step that kept `share`. The integral does not wind up while the target is still that of the dense model."""
-        measured = 0.9 * self.measured + 0.1 * jnp.minimum(share, 1.0)
+        measured = 0.7 * self.measured + 0.3 * jnp.minimum(share, 1.0)
         integral = self.integral + skim.controller_gain * (measured - target)
         return Controller(jnp.where(target < 1.0, integral, 0.0), measured)
 
