@@ -1,9 +1,9 @@
-"""Write the tables of docs/performance.md from the committed records below results/.
+"""Write the tables of the documents in docs/ from the committed records below results/.
 
     python benchmarks/tables.py [--check]
 
-A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/benchmarks/. With --check
-nothing is written, and the status is 1 where the document and the records disagree.
+A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/. With --check
+nothing is written, and the status is 1 where a document and the records disagree.
 """
 
 import argparse
@@ -13,8 +13,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs" / "performance.md"
-RECORDS = ROOT / "results" / "benchmarks"
+RECORDS = ROOT / "results"
 COLUMNS = {
     "workload": lambda r: r["workload"],
     "H / layers": lambda r: f"{r['hidden_size']} / {r['layers']}",
@@ -37,6 +36,16 @@ COLUMNS = {
     "predictions changed": lambda r: str(r["predictions_changed"]),
     "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
     "MB beside weights": lambda r: f"{r['temporary_bytes'] / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}",
+    # Of training runs.
+    "what": lambda r: r["what"],
+    "commit": lambda r: r["commit"],
+    "task": lambda r: r["task"],
+    "metric": lambda r: r["metric"].replace("_", " "),
+    "dense": lambda r: f"{100 * r['dense_value']:.1f}",
+    "value": lambda r: f"{100 * r['value']:.1f}",
+    "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
+    "threshold": lambda r: f"{r['threshold']:.2f}",
+    "seed": lambda r: str(r["seed"]),
 }
 VIEWS = {
     "saving": (
@@ -48,6 +57,7 @@ VIEWS = {
         "onnxruntime",
     ),
     "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
+    "runs": ("what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit"),
 }  # fmt: skip
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -59,16 +69,18 @@ def _rate(record: dict, contender: str) -> str:
 
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
-    records = [record for file in files for record in json.loads((RECORDS / file).read_text(encoding="utf-8"))]
+    found = [json.loads((RECORDS / file).read_text(encoding="utf-8")) for file in files]
+    records = [record for each in found for record in (each if isinstance(each, list) else [each])]
     cells = [[name, *(COLUMNS[name](record) for record in records)] for name in VIEWS[view]]
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     commands = list(dict.fromkeys(record["command"] for record in records))
-    machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
-    return "\n".join(
-        [*lines, "", f"On {'; '.join(machines)}, medians of {records[0]['repeats']} rounds. From:", "", "```", *commands, "```", ""]
-    )
+    machine = ""
+    if view != "runs":
+        machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
+        machine = f"On {'; '.join(machines)}, medians of {records[0]['repeats']} rounds. "
+    return "\n".join([*lines, "", f"{machine}From:", "", "```", *commands, "```", ""])
 
 
 def rendered(text: str) -> str:
@@ -80,11 +92,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the document and the records agree")
     args = parser.parse_args()
-    text = DOCUMENT.read_text(encoding="utf-8")
-    if args.check:
-        return int(rendered(text) != text)
-    DOCUMENT.write_text(rendered(text), encoding="utf-8")
-    return 0
+    stale = 0
+    for document in sorted((ROOT / "docs").glob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        if rendered(text) != text:
+            stale = 1
+            if not args.check:
+                document.write_text(rendered(text), encoding="utf-8")
+    return stale if args.check else 0
 
 
 if __name__ == "__main__":
