@@ -57,7 +57,9 @@ VIEWS = {
         "onnxruntime",
     ),
     "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
-    "runs": ("what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit"),
+    "runs": (
+        "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit",
+    ),
 }  # fmt: skip
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
