@@ -9,8 +9,8 @@ import pytest
 from transkimmer_jax import files
 from transkimmer_jax.errors import TrainingError
 
-FULL = "no space left on the disk; free some or choose another --workdir"
-QUOTA = "the disk quota is used up; free some or choose another --workdir"
+FULL = "no space left on the disk; free some or write elsewhere"
+QUOTA = "the disk quota is used up; free some or write elsewhere"
 FAILURES = [
     (OSError(errno.ENOSPC, "whatever"), FULL),
     (OSError(errno.EDQUOT, "whatever"), QUOTA),

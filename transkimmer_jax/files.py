@@ -94,8 +94,8 @@ def explained(path: str | os.PathLike) -> Iterator[None]:
 def _write_failure(error: BaseException) -> str | None:
     """Why a write failed, where `error` says so by number or, as libraries in other languages do, by words."""
     reasons = {
-        errno.ENOSPC: "no space left on the disk; free some or choose another --workdir",
-        errno.EDQUOT: "the disk quota is used up; free some or choose another --workdir",
+        errno.ENOSPC: "no space left on the disk; free some or write elsewhere",
+        errno.EDQUOT: "the disk quota is used up; free some or write elsewhere",
         errno.EACCES: "permission denied",
         errno.EPERM: "permission denied",
         errno.EROFS: "the file system is read-only",

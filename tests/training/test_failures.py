@@ -18,7 +18,7 @@ from transkimmer_jax.config import override
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 
-FULL = "no space left on the disk; free some or choose another --workdir"
+FULL = "no space left on the disk; free some or write elsewhere"
 
 
 @pytest.fixture

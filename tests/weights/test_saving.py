@@ -165,7 +165,7 @@ def test_full_disk(tmp_path, monkeypatch, failure, exists):
     monkeypatch.setattr(huggingface, "save_file", write_half)
     with pytest.raises(TrainingError) as caught:
         model.save_pretrained(target, label_names=("a", "b", "c"))
-    assert str(caught.value) == f"cannot write {target}: no space left on the disk; free some or choose another --workdir"
+    assert str(caught.value) == f"cannot write {target}: no space left on the disk; free some or write elsewhere"
     assert contents(tmp_path) == before
     assert target.exists() == exists
     assert [path.name for path in target.parent.iterdir()] == (["best"] if exists else [])

@@ -1,0 +1,40 @@
+"""Make the committed record of a skimming run: its result, its dense baseline's, and its wall clock.
+
+    python benchmarks/record.py runs/sst2_skim --dense runs/sst2_dense --benchmark sst2.json --output results/sst2_minilm-6l.json
+
+--benchmark is what `python -m transkimmer_jax benchmark --json` has written of the run's model; of its settings the one with the largest
+batch counts. benchmarks/tables.py makes the tables of the documents from such records.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, help="workdir of the skimming run")
+    parser.add_argument("--dense", type=pathlib.Path, required=True, help="workdir of the dense run with the same data and seed")
+    parser.add_argument("--benchmark", type=pathlib.Path, help="measurements of the run's model on its task")
+    parser.add_argument("--what", default="", help="what sets the run apart, for the table")
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    result, dense = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (args.run, args.dense))
+    if (result["task"], result["seed"]) != (dense["task"], dense["seed"]):
+        parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {args.dense} is {dense['task']}, seed {dense['seed']}")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense["command"]}
+    record |= {"cores": len(os.sched_getaffinity(0)), "commit": commit, "clock_vs_padded": None, "clock_vs_unpadded": None}
+    if args.benchmark:
+        measured = max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"])
+        for name in ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed"):
+            record[name] = measured[name]
+        record["clock_command"] = measured["command"]
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
