@@ -25,7 +25,7 @@ def main() -> None:
     if (result["task"], result["seed"]) != (dense["task"], dense["seed"]):
         parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {args.dense} is {dense['task']}, seed {dense['seed']}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense["command"]}
+    record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense.get("command")}
     record |= {"cores": len(os.sched_getaffinity(0)), "commit": commit, "clock_vs_padded": None, "clock_vs_unpadded": None}
     if args.benchmark:
         measured = max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"])

@@ -39,6 +39,7 @@ COLUMNS = {
     # Of training runs.
     "what": lambda r: r["what"],
     "commit": lambda r: r["commit"],
+    "timed at batch": lambda r: str(r["batch_size"]),
     "task": lambda r: r["task"],
     "metric": lambda r: r["metric"].replace("_", " "),
     "dense": lambda r: f"{100 * r['dense_value']:.1f}",
@@ -57,6 +58,10 @@ VIEWS = {
         "onnxruntime",
     ),
     "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
+    "results": (
+        "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
+        "timed at batch", "kept per layer", "seed",
+    ),
     "runs": (
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit",
     ),
@@ -77,9 +82,10 @@ def table(view: str, files: list[str]) -> str:
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
-    commands = list(dict.fromkeys(record["command"] for record in records))
+    names = ("dense_command", "command", "clock_command")
+    commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     machine = ""
-    if view != "runs":
+    if view not in ("results", "runs"):
         machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
         machine = f"On {'; '.join(machines)}, medians of {records[0]['repeats']} rounds. "
     return "\n".join([*lines, "", f"{machine}From:", "", "```", *commands, "```", ""])

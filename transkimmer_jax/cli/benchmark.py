@@ -99,11 +99,16 @@ def _benchmark(args: argparse.Namespace) -> None:
             files.write_json(args.json, results)
 
 
+_SYNTHETIC = ("hidden_size", "layers", "predictor_size", "vocab_size", "keep", "seed")
+
+
 def _portable(args: argparse.Namespace) -> list[str]:
     """The arguments, without paths of this machine."""
     found = []
     for name, value in vars(args).items():
         if name in ("command", "json", "data_dir", "model") or value is None or value is False:
+            continue
+        if name in _SYNTHETIC and not args.synthetic:
             continue
         flag = f"--{name.replace('_', '-')}"
         found += [flag] if value is True else [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
