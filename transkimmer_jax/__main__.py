@@ -2,7 +2,7 @@ import sys
 
 from transkimmer_jax import console
 from transkimmer_jax.cli import main
-from transkimmer_jax.inference.memory import keep_freed_memory
+from transkimmer_jax.memory import keep_freed_memory
 
 
 def entry() -> None:

@@ -86,9 +86,10 @@ def read_lines(workdir):
 
 
 def read_result(workdir):
-    """result.json without the seconds, which no two runs share."""
+    """result.json without the seconds, which no two runs share, and without the command, which only train.py has."""
     result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     assert result.pop("seconds") > 0
+    result.pop("command")
     return result
 
 

@@ -78,7 +78,8 @@ def test_records(finished):
         f"validation/{name}"
         for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1", "kept_layer_2")
     }  # fmt: skip
-    assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
+    # Nothing costs yet; what gates drop by their noise may be rewarded.
+    assert training[0]["coefficient"] <= 0 and training[0]["target"] == 1
     assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
     best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
     assert best["validation/accuracy"] == result_of(finished)["value"]

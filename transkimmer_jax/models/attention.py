@@ -16,7 +16,7 @@ from transkimmer_jax.models.layers import dropout
 # exp(score - highest kept score) of a skimmed key appears only in the gradient of its gate. The exact derivative there grows without
 # bound with the score, though letting the key in could at most replace the attended value by the key's: w / (1 + w) of the way.
 # Bounded so, gradients of gates are of the size of the effects of gates.
-_MAX_SKIMMED_LOG_WEIGHT = 0.0
+_MAX_SKIMMED_LOG_WEIGHT = 0.1  # above 0, where the highest kept key lies, by more than rounding
 
 # Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches, and larger temporaries cost page
 # faults on top of the memory traffic.
@@ -66,9 +66,7 @@ def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_r
     scores = _scores(query, key)
     counted = counted[:, None, None, :]
     highest = jnp.max(scores + jnp.where(counted > 0, 0.0, -1e30), axis=-1, keepdims=True)
-    shifted = scores - jax.lax.stop_gradient(highest)
-    # Not jnp.minimum, which halves the gradient of the highest kept key: that one lies exactly at the bound.
-    weights = counted * jnp.exp(jnp.where(shifted > _MAX_SKIMMED_LOG_WEIGHT, _MAX_SKIMMED_LOG_WEIGHT, shifted))
+    weights = counted * jnp.exp(jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT))
     total = jnp.sum(weights, axis=-1)
     if kept is not None:
         weights = weights * kept[:, None, None, :]

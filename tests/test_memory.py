@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from transkimmer_jax.inference.memory import keep_freed_memory
+from transkimmer_jax.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
