@@ -87,7 +87,8 @@ def table(view: str, files: list[str]) -> str:
     machine = ""
     if view not in ("results", "runs"):
         machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
-        machine = f"On {'; '.join(machines)}, medians of {records[0]['repeats']} rounds. "
+        rounds = " or ".join(map(str, sorted({record["repeats"] for record in records})))
+        machine = f"On {'; '.join(machines)}, medians of {rounds} rounds. "
     return "\n".join([*lines, "", f"{machine}From:", "", "```", *commands, "```", ""])
 
 
