@@ -58,16 +58,14 @@ def test_result(config, finished):
     assert result["device"] == jax.devices()[0].device_kind and result["pretrained"] == config.model.pretrained
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"skim.allocation": "learned"}, {"skim.allocation": "geometric", "skim.fit_threshold": "true"}],
-    ids=["learned", "geometric"],
-)
-def test_it_learns_and_skims(config, tmp_path, changes):
+@pytest.mark.parametrize("allocation", ["learned", "geometric"])
+def test_it_learns_and_skims(config, tmp_path, allocation):
     """Longer than the other runs here: at these learning rates the controllers take a hundred steps to settle."""
-    result = train_and_evaluate(override(config, {"train.steps": "150", "train.eval_every": "50", **changes}), tmp_path / "run")
+    changes = {"skim.allocation": allocation, "skim.fit_threshold": "true", "train.steps": "150", "train.eval_every": "50"}
+    result = train_and_evaluate(override(config, changes), tmp_path / "run")
     assert result["value"] > 0.9
-    assert result["kept_tokens"] < 0.9 and 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
+    # Met by the threshold, as near as 60 texts of a few words can.
+    assert result["kept_tokens"] < 0.9 and 0.7 * 0.95 <= 1 / result["flops_vs_unpadded"] <= 0.7 * 1.05, "the budget"
     assert result["flops_vs_padded"] > result["flops_vs_unpadded"] > 1
 
 
@@ -84,8 +82,7 @@ def test_records(finished):
         f"validation/{name}"
         for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1", "kept_layer_2")
     }  # fmt: skip
-    # Nothing costs yet; what gates drop by their noise may be rewarded.
-    assert training[0]["coefficient"] <= 0 and training[0]["target"] == 1
+    assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
     assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
     best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
     assert best["validation/accuracy"] == result_of(finished)["value"]
