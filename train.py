@@ -9,6 +9,7 @@ import sys
 from transkimmer_jax import console
 from transkimmer_jax.config import describe, load_config
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.parallel import processes
 
 
 def main(arguments: list[str]) -> None:
@@ -20,15 +21,18 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--workdir", help="where everything is kept; the same folder resumes (default: runs/<name of the config>)")
+    processes.add_flags(parser)
     known, rest = parser.parse_known_args(arguments)
     config = load_config(known.config, parse_overrides(rest))
-    workdir = pathlib.Path(known.workdir or f"runs/{pathlib.Path(known.config).stem}")
+    workdir = known.workdir or f"runs/{pathlib.Path(known.config).stem}"
 
-    from transkimmer_jax.training.loop import train_and_evaluate
+    with processes.together(known):
+        from transkimmer_jax.training.loop import train_and_evaluate
 
-    result = train_and_evaluate(config, workdir, command=shlex.join(["python", "train.py", *arguments]))
-    print(json.dumps(result, indent=2))
-    print(f"model: {workdir / 'model'}")
+        result = train_and_evaluate(config, workdir, command=shlex.join(["python", "train.py", *arguments]))
+        if processes.is_first():
+            print(json.dumps(result, indent=2))
+            print(f"model: {workdir}/model")
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, str]:

@@ -32,7 +32,8 @@ def jax_step(arch: Architecture, batch: dict[str, np.ndarray]):
     """A function that runs one JAX training step and waits for it."""
     config = Config(skim=SkimConfig(enabled=arch.skim is not None, objective="coefficient"))
     model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
-    trainer, state, _ = Trainer.create(config, model, total_steps=1000)
+    trainer = Trainer.create(config, model, total_steps=1000)
+    state = trainer.start(nnx.split(model)[1])
     compiled = jax.jit(trainer.train_step, donate_argnums=0).lower(state, batch, None).compile()
 
     def run():

@@ -140,6 +140,14 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all processes share the work. A workdir resumes on any other mesh."""
+
+    data: Annotated[int | None, "groups of devices, each with a copy of the parameters; None: as many as the devices at hand make"] = None
+    fsdp: Annotated[int, "devices of a group, over which parameters and optimiser state are split; they split the batch as well"] = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -149,6 +157,7 @@ class Config:
     data: Annotated[DataConfig, "data"] = DataConfig()
     optimizer: Annotated[OptimizerConfig, "optimiser"] = OptimizerConfig()
     train: Annotated[TrainConfig, "training"] = TrainConfig()
+    mesh: Annotated[MeshConfig, "devices"] = MeshConfig()
 
     def __post_init__(self):
         def require(condition, message):
@@ -202,6 +211,9 @@ class Config:
         )
         require(optimizer.learning_rate > 0, f"optimizer.learning_rate must be positive, not {optimizer.learning_rate}")
         require(0 <= optimizer.warmup <= 1, f"optimizer.warmup must lie in [0, 1], not {optimizer.warmup}")
+        for name in ("data", "fsdp"):
+            value = getattr(self.mesh, name)
+            require(value is None or value >= 1, f"mesh.{name} must be at least 1, not {value}")
         require(train.epochs > 0, f"train.epochs must be positive, not {train.epochs}")
 
 

@@ -12,11 +12,16 @@ from typing import NoReturn
 
 import absl.logging
 
-from transkimmer_jax.errors import TranskimmerError
+from transkimmer_jax.errors import PeerError, Preempted, TranskimmerError
+
+# Exit statuses beside 0, 2 (a user's mistake) and 130 (interrupted). The first is sysexits' "try again": schedulers may restart on it.
+PREEMPTED = 75
+PEER_LOST = 76
 
 
 def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Run a command; its exit status. A `TranskimmerError` is printed as one line and gives 2, an interrupt 130."""
+    """Run a command; its exit status. A `TranskimmerError` is printed as one line and gives 2 (`Preempted` and `PeerError` statuses of
+    their own), an interrupt 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transkimmer_jax").setLevel(logging.INFO)
     # Orbax logs a failed write with its traceback, beside raising what becomes one line here.
@@ -28,9 +33,12 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     try:
         with _background_failures_held_back():
             command(arguments)
+    except Preempted as notice:
+        print(notice, file=sys.stderr)
+        return PREEMPTED
     except TranskimmerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return PEER_LOST if isinstance(error, PeerError) else 2
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
         return 130

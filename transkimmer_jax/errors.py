@@ -21,5 +21,13 @@ class TrainingError(TranskimmerError):
     """A run that cannot start or go on: a foreign workdir, gradients that are not finite, a full disk."""
 
 
+class PeerError(TranskimmerError):
+    """Another process of the same run that is gone, or that does not answer."""
+
+
+class Preempted(TranskimmerError):
+    """The run was asked to stop and has saved; the same command goes on."""
+
+
 class InferenceError(TranskimmerError):
     """Texts that cannot be answered, or answers that are not numbers."""

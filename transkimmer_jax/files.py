@@ -1,4 +1,5 @@
-"""Results appear whole or not at all: written beside their place, then renamed into it."""
+"""Results appear whole or not at all: written beside their place, then renamed into it. In a bucket (gs://...) a file appears when
+all of it is there, and a folder's files one after the other."""
 
 import contextlib
 import errno
@@ -9,6 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+from etils import epath
 
 from transkimmer_jax.errors import TrainingError
 
@@ -24,12 +27,33 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is in a bucket: 'gs://...'."""
+    return "://" in os.fspath(path)
+
+
+def copy_folder(source: pathlib.Path, target: epath.Path) -> None:
+    """Copy the files below a local folder to another folder, local or remote."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source).as_posix()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+
+
 @contextlib.contextmanager
 def replaced_file(path: str | os.PathLike) -> Iterator[TextIO]:
     """A temporary text file that becomes `path` when the block ends well, and vanishes when it does not.
 
     What is neither file nor folder (a pipe, /dev/null) cannot be replaced and is written directly.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            beside = pathlib.Path(folder, "file")
+            with beside.open("w", encoding="utf-8") as file:
+                yield file
+            epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(path).write_bytes(beside.read_bytes())
+        return
     target = pathlib.Path(path)
     with explained(path):
         if target.is_dir():
@@ -56,6 +80,11 @@ def replaced_file(path: str | os.PathLike) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def replaced_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder)
+            copy_folder(pathlib.Path(folder), epath.Path(path))
+        return
     path = pathlib.Path(path).resolve()  # '.' and links have a parent and a name only then
     with explained(path):
         if path.exists() and not path.is_dir():

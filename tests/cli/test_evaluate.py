@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -183,49 +181,3 @@ def test_arguments_that_cannot_be_parsed(capsys, arguments, complaint):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2 and complaint in capsys.readouterr().err
-
-
-def help_of(main, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--help"])
-    assert stopped.value.code == 0
-
-
-def test_help(capsys):
-    help_of(cli.main)
-    assert "evaluate" in capsys.readouterr().out
-    help_of(cli.main, "evaluate")
-    printed = capsys.readouterr().out
-    for option in (
-        "model",
-        "task",
-        "data",
-        "data-dir",
-        "text-columns",
-        "label-column",
-        "threshold",
-        "max-length",
-        "mode",
-        "batch-size",
-        "examples",
-        "json",
-    ):
-        assert f"--{option} " in printed
-    help_of(runs.train_main())
-    printed = capsys.readouterr().out
-    for option in ("--config CONFIG", "--workdir", "--config.skim.target=0.4", "--config.train.seed=0"):
-        assert option in printed
-
-
-def test_as_a_module():
-    """`python -m transkimmer_jax`, which must answer without loading what only the work needs."""
-    code = """
-import runpy, sys
-sys.argv = ["transkimmer_jax", "evaluate", "--help"]
-try:
-    runpy.run_module("transkimmer_jax", run_name="__main__")
-finally:
-    print(sorted({"tensorflow_datasets", "transformers", "orbax", "grain"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)
-    assert "--threshold" in done.stdout and done.stdout.splitlines()[-1] == "[]"

@@ -10,14 +10,15 @@ import sys
 
 import numpy as np
 import pytest
+from cli.answers import assert_same
 from cli.saved import make_tensors, save_model
 from models.reference import transkimmer
 from training import runs
 from weights.checkpoints import random_tensors
 
 from transkimmer_jax import cli, console
-from transkimmer_jax.cli import predict as command
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.inference import engine
 from transkimmer_jax.inference.engine import SkimEngine
 
 TENSORS = make_tensors()
@@ -81,15 +82,6 @@ def reviews(write):
     return write("reviews.jsonl", [{"id": f"review {number}", "text": text} for number, text in enumerate(TEXTS)])
 
 
-def assert_same(answers, expected, rtol=1e-4):
-    """The same but for the last digits of probabilities, in which batches of other texts may differ."""
-    assert len(answers) == len(expected)
-    for answer, wanted in zip(answers, expected, strict=True):
-        rest = [{name: value for name, value in one.items() if name != "probabilities"} for one in (answer, wanted)]
-        assert rest[0] == rest[1]
-        assert answer["probabilities"] == pytest.approx(wanted["probabilities"], rel=rtol)
-
-
 def without_id(answers):
     return [{name: value for name, value in answer.items() if name != "id"} for answer in answers]
 
@@ -130,7 +122,7 @@ def test_quiet(predict, reviews):
 
 def test_windows_do_not_matter(predict, reviews, monkeypatch):
     expected, sizes, whole = predict("--input", reviews), [], SkimEngine.predict
-    monkeypatch.setattr(command, "_WINDOW", 4)
+    monkeypatch.setattr(engine, "STREAM_WINDOW", 4)
     monkeypatch.setattr(SkimEngine, "predict", lambda self, texts, **options: sizes.append(len(texts)) or whole(self, texts, **options))
     assert_same(predict("--input", reviews), expected)
     assert sizes == [4, 4, 4, 4, 4, 2]
@@ -139,7 +131,7 @@ def test_windows_do_not_matter(predict, reviews, monkeypatch):
 
 def test_what_was_answered_before_a_mistake_is_written(capsys, model_folder, write, monkeypatch, tmp_path):
     """To standard output; a file appears whole or not at all."""
-    monkeypatch.setattr(command, "_WINDOW", 4)
+    monkeypatch.setattr(engine, "STREAM_WINDOW", 4)
     broken = write("broken.jsonl", 9 * '{"text": "a"}\n' + '{"text": \n{"text": "b"}\n')
     assert console.run(main, ["--model", model_folder, "--input", broken, "--quiet"]) == 2
     captured = capsys.readouterr()
@@ -377,26 +369,3 @@ def test_standard_output_on_a_full_disk(model_folder, write):
         said = process.stderr.read()
         assert process.wait() == 2
     assert said.startswith("error: cannot write standard output: no space left on the disk") and said.count("\n") == 1
-
-
-def test_help_answers_at_once():
-    """Without loading what only the work needs."""
-    code = """
-import argparse, sys
-from transkimmer_jax.cli import export, predict
-for command in (predict, export):
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers())
-    try:
-        parser.parse_args([command.__name__.rpartition(".")[2], "--help"])
-    except SystemExit:
-        pass
-print(sorted({"tensorflow_datasets", "transformers", "orbax", "grain", "transkimmer_jax.inference"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)
-    for option in (
-        "model", "input", "output", "format", "text-columns", "copy", "threshold", "max-length", "batch-tokens", "dtype", "quiet",
-        "platforms", "lengths",
-    ):  # fmt: skip
-        assert f"--{option} " in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

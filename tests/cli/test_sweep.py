@@ -5,8 +5,6 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
-import sys
 
 import pytest
 from cli.saved import make_tensors, save_model
@@ -331,20 +329,3 @@ def test_arguments_that_cannot_be_parsed(capsys, arguments, complaint):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["sweep", *arguments])
     assert stopped.value.code == 2 and complaint in capsys.readouterr().err
-
-
-def test_help_answers_at_once():
-    """Without loading what only the work needs."""
-    code = """
-import runpy, sys
-sys.argv = ["transkimmer_jax", "sweep", "--help"]
-try:
-    runpy.run_module("transkimmer_jax", run_name="__main__")
-finally:
-    heavy = {"tensorflow_datasets", "transformers", "orbax", "grain", "scipy", "sklearn", "matplotlib", "transkimmer_jax.inference"}
-    print(sorted(heavy & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)
-    for option in ("model", "task", "data", "output", "points", "dense", "budget", "tolerance", "guarantee", "risk", "apply"):
-        assert f"--{option} " in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

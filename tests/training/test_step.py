@@ -52,13 +52,19 @@ def make_config(**sections):
     return Config(**defaults | sections)
 
 
+def create(config, model, total_steps, teacher=None):
+    """The trainer, the state before the first step, and the teacher's parameters."""
+    trainer = Trainer.create(config, model, total_steps, teacher)
+    return trainer, trainer.start(nnx.split(model)[1]), None if teacher is None else nnx.split(teacher)[1]
+
+
 def leaves(tree):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_every_parameter_moves_and_each_shape_is_traced_once():
     """Dropout, sampled gates and the budget's price on; another padded length is another program."""
-    trainer, state, _ = Trainer.create(make_config(skim=SkimConfig()), make_model(), total_steps=20)
+    trainer, state, _ = create(make_config(skim=SkimConfig()), make_model(), total_steps=20)
     before, traced = leaves(state.params), []
 
     @functools.wraps(trainer.train_step)
@@ -94,7 +100,7 @@ def test_accumulation_changes_nothing(changes):
                 predictor.decision.bias[...] = jnp.array([-bias, bias])
         skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
         config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
-        trainer, state, _ = Trainer.create(config, model, total_steps=20)
+        trainer, state, _ = create(config, model, total_steps=20)
         gradients = jax.jit(trainer._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jnp.float32(1.0), jax.random.key(0))
         results.append(gradients)
     (whole, sums), (split, split_sums) = results
@@ -114,7 +120,7 @@ def test_accumulation_changes_nothing(changes):
 def test_a_tiny_batch_is_learned_by_heart(changes):
     """Skimming at a low, constant price. Parameters stay float32 whatever the compute dtype."""
     config = make_config(skim=dataclasses.replace(SKIM, coefficient=0.01))
-    trainer, state, _ = Trainer.create(config, make_model(**NO_DROPOUT, **changes), total_steps=100)
+    trainer, state, _ = create(config, make_model(**NO_DROPOUT, **changes), total_steps=100)
     train_step, losses = jax.jit(trainer.train_step, donate_argnums=0), []
     for _ in range(30):
         state, metrics = train_step(state, make_batch(), None)
@@ -144,7 +150,7 @@ def test_the_teacher_takes_part():
     divergence = temperature**2 * ((np.exp(taught) * (taught - learned)).sum(axis=-1) * batch["weight"]).sum() / real
     assert divergence > 0.1
 
-    trainer, state, params = Trainer.create(config, student, 20, teacher)
+    trainer, state, params = create(config, student, 20, teacher)
     train_step = jax.jit(trainer.train_step)
     after, metrics = train_step(state, batch, params)
     assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy + weight * divergence, rel=1e-5)
@@ -170,6 +176,6 @@ def test_the_teachers_states_take_part():
         config = make_config(
             skim=dataclasses.replace(SKIM, enabled=False), distill=DistillConfig(teacher="given", weight=0.0, state_weight=state_weight)
         )
-        trainer, state, params = Trainer.create(config, student, 20, teacher)
+        trainer, state, params = create(config, student, 20, teacher)
         losses.append(float(jax.jit(trainer.train_step)(state, batch, params)[1]["loss"]))
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)

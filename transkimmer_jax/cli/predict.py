@@ -12,14 +12,26 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transkimmer_jax import files
+from transkimmer_jax.cli import shards
+from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import Answer, SkimEngine
 
-_WINDOW = 4096  # texts read, sorted by length and answered together: what is in memory at a time
 _ANSWERED = ("label", "probabilities", "tokens", "kept", "truncated")
+_DESCRIPTION = """
+Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated.
+
+Several files are answered into a folder, --output-dir, each X into its shard <stem of X>.jsonl, which is written whole or not at all.
+The same command goes on after an interruption: a shard that is there is skipped. A finished shard is trusted by its name; delete it
+or use --overwrite if the input or the model has changed. (What a killed process had of a shard is left in a hidden file,
+.<stem of X>.jsonl.*, which nothing reads.)
+
+Processes, on one machine or many, share the files: process I of N takes every N-th of the sorted inputs, from the I-th on. They do
+not talk to each other; each must be given the same inputs.
+"""
 
 
 def add(commands) -> None:
@@ -27,16 +39,31 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="labels of texts, as JSON lines",
-        description="Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated.",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
-    parser.add_argument("--input", default="-", metavar="FILE", help="a .jsonl, .csv or .txt file (default: standard input)")
-    parser.add_argument("--output", default="-", metavar="FILE", help="JSON lines, written whole or not at all (default: standard output)")
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help=".jsonl, .csv or .txt files, or quoted patterns such as 'part-*.jsonl' (default: standard input)",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="for one input: JSON lines, written whole or not at all (default: standard output)"
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="for any number of files: a shard of JSON lines for each")
+    parser.add_argument("--overwrite", action="store_true", help="answer again the files whose shards are in --output-dir")
+    parser.add_argument("--process-index", type=int, metavar="I", help="of this process, from 0 (default: JAX_PROCESS_ID, or 0)")
+    parser.add_argument(
+        "--process-count", type=int, metavar="N", help="of the processes that share the files (default: JAX_NUM_PROCESSES, or 1)"
+    )
     parser.add_argument(
         "--format",
         choices=("jsonl", "csv", "text"),
-        help="of the input; text is one text a line (default: by the file's name; jsonl for standard input)",
+        help="of every input; text is one text a line (default: by the file's name; jsonl for standard input)",
     )
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
     parser.add_argument(
@@ -63,14 +90,37 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--copy {taken}: the output has a {taken!r} of its own; rename the column")
 
 
-def _text_columns(args: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[str, ...]:
-    """Where the texts are. Raises `ConfigError` where the model was trained on another number of columns."""
+def _shards(args: argparse.Namespace) -> list[Shard]:
+    """What this process is to answer. Raises `ConfigError` for inputs and outputs that do not go together."""
+    inputs = shards.expand(args.input or ["-"])
+    if args.output_dir is None:
+        if len(inputs) > 1:
+            raise ConfigError(f"{len(inputs)} inputs need --output-dir, a folder for the answers to each")
+        for flag, given in (
+            ("--overwrite", args.overwrite),
+            ("--process-index", args.process_index is not None),
+            ("--process-count", args.process_count is not None),
+        ):
+            if given:
+                raise ConfigError(f"{flag} is for --output-dir")
+        return [Shard(inputs[0], args.output or "-", overwrite=True)]
+    if args.output is not None:
+        raise ConfigError("--output and --output-dir: give one of them")
+    if "-" in inputs:
+        raise ConfigError("--output-dir names answers after their files, and standard input has no name: give --input, or --output")
+    index, count = shards.process_of(args.process_index, args.process_count)
+    return shards.plan(inputs, args.output_dir, args.overwrite)[index::count]
+
+
+def _text_columns(args: argparse.Namespace, path: str, trained_on: dict[str, Any]) -> tuple[str, ...]:
+    """Where the texts of a file are. Raises `ConfigError` where the model was trained on another number of columns."""
     of_model = trained_on.get("text_columns")
-    if _format(args) == "text":
+    if _format(args, path) == "text":
+        where = "" if args.output_dir is None else f"{path}: "
         if args.text_columns:
-            raise ConfigError("--text-columns is for jsonl and csv: in the text format each line is a text")
+            raise ConfigError(f"{where}--text-columns is for jsonl and csv: in the text format each line is a text")
         if of_model is not None and len(of_model) == 2:
-            raise ConfigError(f"{args.model} reads pairs of texts, and the text format has one a line: give jsonl or csv")
+            raise ConfigError(f"{where}{args.model} reads pairs of texts, and the text format has one a line: give jsonl or csv")
         return ("text",)
     columns = tuple(args.text_columns or of_model or ("text",))
     if len(columns) > 2:
@@ -81,39 +131,78 @@ def _text_columns(args: argparse.Namespace, trained_on: dict[str, Any]) -> tuple
     return columns
 
 
-def _format(args: argparse.Namespace) -> str | None:
-    return args.format or ("text" if args.input.lower().endswith(".txt") else None)
+def _format(args: argparse.Namespace, path: str) -> str | None:
+    return args.format or ("text" if path.lower().endswith(".txt") else None)
 
 
 def _predict(args: argparse.Namespace) -> None:
+    _check(args)
+    own = _shards(args)
+    left = [shard for shard in own if not shard.is_finished()]
+    if not left:  # and no model need be loaded
+        print(_there(len(own), len(own)), file=sys.stderr)
+        return
+    if args.output_dir is not None:
+        shards.require_inputs(left)
+
     # Imported here, so that --help answers at once.
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.weights.files import read_config, resolve
 
-    _check(args)
     folder = resolve(args.model)
-    columns = _text_columns(args, read_config(folder).get("task", {}))
+    trained_on = read_config(folder).get("task", {})
+    columns = {shard.input: _text_columns(args, shard.input, trained_on) for shard in own}
     options = {"max_length": args.max_length} if args.max_length is not None else {}
+    # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
+    pairs = len(columns[own[0].input]) == 2
     engine = SkimEngine.from_pretrained(
-        folder, dtype=args.dtype, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=len(columns) == 2, **options
+        folder, dtype=args.dtype, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **options
     )
     limit = engine.arch.max_position_embeddings
     if args.max_length is not None and args.max_length > limit:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     engine.programs.progress = not args.quiet
     try:
-        summary = _answer(args, columns, engine)
+        summary = _answer(args, own, columns, engine)
     except BrokenPipeError:
         return  # whoever reads has seen enough, as `head` does
     print(summary, file=sys.stderr)
 
 
-def _answer(args: argparse.Namespace, columns: tuple[str, ...], engine: "SkimEngine") -> str:
-    """Read, answer and write window by window; a line about it all."""
-    started, count, kept = time.perf_counter(), 0, 0.0
-    with _output(args.output) as file, tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
-        examples = _read(args, columns)
-        while window := list(itertools.islice(examples, _WINDOW)):
+def _answer(args: argparse.Namespace, own: list[Shard], columns: dict[str, tuple[str, ...]], engine: "SkimEngine") -> str:
+    """Answer file by file what is left; a line about it all."""
+    started, count, kept, there = time.perf_counter(), 0, 0.0, 0
+    with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
+        for number, shard in enumerate(own, start=1):
+            if shard.is_finished():
+                there += 1
+                continue
+            if args.output_dir is not None:
+                bar.set_postfix(file=f"{number} of {len(own)}")
+            texts, shares = _answer_file(args, shard, columns[shard.input], engine, bar)
+            count, kept = count + texts, kept + shares
+    seconds, programs = time.perf_counter() - started, engine.programs
+    share = f"{kept / count:.3f}" if count else "none"
+    return (
+        f"{count} texts in {seconds:.1f} s ({count / seconds:.1f} texts/s, {programs.compile_seconds:.1f} s of it compiling),"
+        f" mean share kept: {share}, truncated: {engine.statistics.truncated},"
+        f" programs compiled: {len(programs)}, overflows: {engine.statistics.overflows}"
+        + ("" if args.output_dir is None else f"; {_there(there, len(own))}")
+    )
+
+
+def _there(count: int, files: int) -> str:
+    return f"{count} of {files} files were there already"
+
+
+def _answer_file(args: argparse.Namespace, shard: Shard, columns: tuple[str, ...], engine: "SkimEngine", bar: tqdm) -> tuple[int, float]:
+    """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
+    from transkimmer_jax.inference.engine import STREAM_WINDOW
+
+    count, kept = 0, 0.0
+    with _output(shard.output) as file:
+        examples = _read(args, shard.input, columns)
+        while window := list(itertools.islice(examples, STREAM_WINDOW)):
             answers = engine.predict([text for text, _ in window], progress=not args.quiet)
             for (_, copied), answer in zip(window, answers, strict=True):
                 file.write(json.dumps(copied | _described(answer)) + "\n")
@@ -121,20 +210,14 @@ def _answer(args: argparse.Namespace, columns: tuple[str, ...], engine: "SkimEng
             count += len(window)
             kept += sum(answer.kept for answer in answers)
             bar.update(len(window))
-    seconds, programs = time.perf_counter() - started, engine.programs
-    share = f"{kept / count:.3f}" if count else "none"
-    return (
-        f"{count} texts in {seconds:.1f} s ({count / seconds:.1f} texts/s, {programs.compile_seconds:.1f} s of it compiling),"
-        f" mean share kept: {share}, truncated: {engine.statistics.truncated},"
-        f" programs compiled: {len(programs)}, overflows: {engine.statistics.overflows}"
-    )
+    return count, kept
 
 
-def _read(args: argparse.Namespace, columns: tuple[str, ...]) -> "Iterator[tuple[str | tuple[str, str], dict[str, Any]]]":
-    """(text or pair, columns to copy) of every record."""
+def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> "Iterator[tuple[str | tuple[str, str], dict[str, Any]]]":
+    """(text or pair, columns to copy) of every record of a file."""
     from transkimmer_jax.data import sources
 
-    for where, record in sources.read_records(args.input, _format(args)):
+    for where, record in sources.read_records(path, _format(args, path)):
         texts = [sources.column_text(record, column, where, "--text-columns") for column in columns]
         for column, text in zip(columns, texts, strict=True):
             try:

@@ -87,17 +87,29 @@ def _flat(rows: list[list[int]], dtype) -> np.ndarray:
     return np.fromiter(itertools.chain.from_iterable(rows), dtype)
 
 
-def training_iterator(examples: TokenizedExamples, plan: BatchPlan, total_steps: int, pad_id: int) -> grain.DatasetIterator:
+def training_iterator(
+    examples: TokenizedExamples, plan: BatchPlan, total_steps: int, pad_id: int, rows: np.ndarray | None = None
+) -> grain.DatasetIterator:
     """The batches of steps 0 to `total_steps`, prefetched by a thread; Orbax saves and restores the iterator itself.
 
-    Each batch is a dict: `input_ids`, `attention_mask`, `token_type_ids` [batch_size, bucket] int32, `labels` [batch_size] and
-    `weight` [batch_size] float32, all ones.
+    Each batch is a dict: `input_ids`, `attention_mask`, `token_type_ids` [rows, bucket] int32, `labels` [rows] and `weight` [rows]
+    float32, all ones.
+
+    rows: which of a batch's rows this process computes, of `batch_size`; None: all. The bucket is that of the whole batch, so all
+    processes have the same shapes at the same step.
     """
+    mine = slice(None) if rows is None else rows
 
     def batch_of(step: int) -> Batch:
-        rows, padded_length = plan.batch(step)
+        members, padded_length = plan.batch(step)
+        rows = members[mine]
         return collate(examples, rows, padded_length, pad_id, np.ones(len(rows), np.float32))
 
     # One thread is ample for slicing memory, and does not fight the main thread for the interpreter.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
     return iter(grain.MapDataset.range(total_steps).map(batch_of).to_iter_dataset(options))
+
+
+def move(iterator: grain.DatasetIterator, step: int) -> None:
+    """Have a training iterator go on at `step`: what a checkpoint of another number of processes does not hold for this one."""
+    iterator.set_state(iterator.get_state() | {"next_index": step})

@@ -36,13 +36,13 @@ from transkimmer_jax.progress import tqdm
 
 Text = str | tuple[str, str]
 
+STREAM_WINDOW = 4096  # texts of a stream that are read, sorted by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
 _IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
 # In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
 _FORGETTING = 0.95
 _TRUST = 2.0
 _SMALL = 8  # the part of a batch that a small batch is
-_STREAM_WINDOW = 4096  # texts sorted together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ class SkimEngine:
         tokenized, truncated = self._tokenize(texts)
         return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
 
-    def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = _STREAM_WINDOW) -> Iterator[Answer]:
+    def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = STREAM_WINDOW) -> Iterator[Answer]:
         """Answers in the order of `texts`, while they are still coming: `window` of them are sorted and answered together."""
         stream = iter(texts)
         while chunk := list(itertools.islice(stream, window)):

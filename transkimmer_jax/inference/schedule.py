@@ -7,6 +7,7 @@ So capacities are calibrated: batches are drawn from how many tokens each layer 
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -130,7 +131,7 @@ class Calibration:
     def save(self, folder: str | pathlib.Path) -> None:
         """Write it beside a model's config.json, where an engine finds it. Raises `TrainingError` where the disk is full."""
         values = {"threshold": self.threshold, "lengths": self.lengths.tolist(), "kept": self.kept.tolist()}
-        files.write_text(pathlib.Path(folder) / CALIBRATION_FILE, json.dumps(values) + "\n")
+        files.write_text(os.path.join(folder, CALIBRATION_FILE), json.dumps(values) + "\n")
 
     @classmethod
     def load(cls, folder: str | pathlib.Path, layers: int) -> "Calibration | None":

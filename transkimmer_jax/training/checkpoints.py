@@ -1,28 +1,42 @@
-"""Checkpoints of a run: the training state and the data iterator, saved together by Orbax, asynchronously.
+"""Checkpoints of a run: the training state and the data iterator, saved together by Orbax, asynchronously, by all processes.
 
-Kept are the latest ones and the best. What is best is decided by a rank that is saved with each evaluated checkpoint.
+Kept are the latest ones and the best. What is best is decided by a rank that is saved with each evaluated checkpoint. A checkpoint
+that cannot be read any more is put aside when a run starts, and the one before it is used.
 """
 
-import pathlib
+import json
+import logging
 from typing import Any
 
 import grain
 import jax
+import tensorstore
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.parallel import processes
 from transkimmer_jax.training.step import TrainState
+
+logger = logging.getLogger("transkimmer_jax")
 
 _policies = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """The checkpoints below `<workdir>/checkpoints`. A context manager: leaving it waits for what is being written."""
+    """The checkpoints below `<workdir>/checkpoints`, a local folder or a bucket. A context manager: leaving it waits for what is
+    being written."""
 
-    def __init__(self, workdir: pathlib.Path, keep_latest: int):
+    def __init__(self, workdir: epath.Path, keep_latest: int):
+        folder = epath.Path(workdir) / "checkpoints"
+        folder = folder if "://" in str(folder) else epath.Path(folder.absolute())
+        if processes.is_first():
+            _put_damaged_aside(folder)
+        processes.wait_for_all("damaged checkpoints put aside")
         best = _policies.BestN(get_metric_fn=lambda metrics: metrics["rank"], n=1, keep_checkpoints_without_metrics=False)
         self._checkpointer = ocp.training.Checkpointer(
-            (workdir / "checkpoints").absolute(),
+            folder,
             preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(keep_latest), best]),
             cleanup_tmp_directories=True,
         )
@@ -46,16 +60,25 @@ class Checkpoints:
             {"state": state, "data": data},
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
-            custom_metadata={"seconds": seconds},
+            custom_metadata={"seconds": seconds, "processes": jax.process_count()},
         )
 
+    def wait(self) -> None:
+        """Return when everything is on the disk."""
+        self._checkpointer.wait()
+
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, float]:
-        """The newest checkpoint's state, shaped like `state`, and the seconds trained before it; moves `data` to its place."""
+        """The newest checkpoint's state, shaped and placed like `state`, and the seconds trained before it; moves `data` to its place."""
         latest = self._checkpointer.latest
         assert latest is not None
-        restored = self._checkpointer.load_checkpointables(latest.step, {"state": _abstract(state), "data": data})
-        metadata = self._checkpointer.checkpointables_metadata(latest.step)
-        return restored["state"], float(metadata.custom_metadata["seconds"])
+        metadata = self._checkpointer.checkpointables_metadata(latest.step).custom_metadata
+        wanted: dict[str, Any] = {"state": _abstract(state)}
+        if metadata.get("processes", 1) == jax.process_count():
+            wanted["data"] = data
+        restored = self._checkpointer.load_checkpointables(latest.step, wanted)["state"]
+        if "data" not in wanted:
+            pipeline.move(data, int(restored.step))
+        return restored, float(metadata["seconds"])
 
     def restore_best(self, state: TrainState) -> tuple[TrainState, int]:
         """The state of the highest-ranked checkpoint, and its step. Raises `TrainingError` where none was evaluated."""
@@ -70,3 +93,38 @@ class Checkpoints:
 
 def _abstract(state: TrainState) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+def _put_damaged_aside(folder: epath.Path) -> None:
+    """Move checkpoints that cannot be read to `<folder>_damaged`, and say so: a run would fail on them half-way through loading, in
+    some of its processes and not in others."""
+    if not folder.exists():
+        return
+    for path in sorted(folder.iterdir()):
+        if not path.name.isdigit():
+            continue
+        reason = _damage(path)
+        if reason is not None:
+            aside = folder.parent / "checkpoints_damaged" / path.name
+            logger.warning("checkpoint %s is damaged (%s): moved to %s, an older one is used", path, reason, aside)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            if aside.exists():
+                aside.rmtree()
+            path.rename(aside)
+
+
+def _damage(path: epath.Path) -> str | None:
+    """What is wrong with a checkpoint; None where every byte of it can be read."""
+    try:
+        for file in (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA", *(path / "data").glob("process_*.json")):
+            json.loads(file.read_text())
+        base = str(path / "state")
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base if "://" in base else f"file://{base}"}).result()
+        keys = store.list().result()
+        if not keys:
+            return "no array in it"
+        for key in keys:
+            store.read(key).result()
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+    return None

@@ -14,14 +14,18 @@ from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, compute_metrics
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.progress import tqdm
 
 # (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
-EvaluationStep = Callable[[Any, dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
+EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, jax.Array]]
 
 
-def evaluation_step(graph: nnx.GraphDef) -> EvaluationStep:
-    """The jitted step of the models with this graph: deterministic gates, the threshold a run-time value."""
+def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
+    """The jitted step of the models with this graph: deterministic gates, the threshold a run-time value.
+
+    placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
+    """
 
     def step(params, batch, threshold):
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
@@ -29,7 +33,15 @@ def evaluation_step(graph: nnx.GraphDef) -> EvaluationStep:
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
 
-    return jax.jit(step)
+    if placement is None:
+        return jax.jit(step)
+    on_mesh = jax.jit(step, out_shardings=placement.replicated)
+
+    def placed(params, batch, threshold):
+        size = len(batch["input_ids"])
+        return on_mesh(params, placement.global_batch(batch, np.arange(size), size), threshold)
+
+    return placed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +78,7 @@ def predict(
     for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False, unit="batch"):
         index = batch["index"]
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        out = jax.device_get(step(params, inputs, jnp.float32(threshold)))
+        out = jax.device_get(step(params, inputs, np.float32(threshold)))
         real = index >= 0
         out["kept"] = out["kept"].T
         for name, values in out.items():

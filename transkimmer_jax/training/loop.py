@@ -1,19 +1,23 @@
 """The training loop: `train_and_evaluate(config, workdir)`.
 
-The order of a (re)start: the workdir's config is compared, the data is planned from the seed, the model is built, and
-the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a resumed
+The order of a (re)start: the workdir's config is compared, the data is planned from the seed, the model is built and placed on the
+mesh, and the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a resumed
 run and an uninterrupted one do the same arithmetic.
+
+Every process of a run does all of this. They differ in which rows of a batch they feed, and the first alone writes records and
+results.
 """
 
 import dataclasses
 import json
 import logging
-import pathlib
+import os
 import time
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from transkimmer_jax import config as configs
@@ -22,14 +26,17 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, pipeline, sources
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, get_task
-from transkimmer_jax.errors import CheckpointError, TrainingError
+from transkimmer_jax.errors import CheckpointError, ConfigError, Preempted, TrainingError
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.parallel.placement import Placement, bytes_per_device
+from transkimmer_jax.parallel.processes import Preemption
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.checkpoints import Checkpoints
 from transkimmer_jax.training.evaluation import SplitEvaluation
-from transkimmer_jax.training.records import Records
+from transkimmer_jax.training.records import NoRecords, Records
 from transkimmer_jax.training.step import Trainer
 from transkimmer_jax.weights import huggingface
 from transkimmer_jax.weights.files import resolve
@@ -41,7 +48,7 @@ _BUDGET_TOLERANCE = 1.05
 _FITTED_EXAMPLES = 512
 
 
-def train_and_evaluate(config: Config, workdir: str | pathlib.Path, command: str | None = None) -> dict[str, Any]:
+def train_and_evaluate(config: Config, workdir: str | os.PathLike, command: str | None = None) -> dict[str, Any]:
     """Train as `config` says, keep everything below `workdir`, and return the content of `result.json`.
 
     command: what was typed, for the result. The same workdir resumes where its newest checkpoint left off; a finished one returns
@@ -49,32 +56,35 @@ def train_and_evaluate(config: Config, workdir: str | pathlib.Path, command: str
 
     Raises:
       TranskimmerError: a config, checkpoint, data set or workdir that cannot be used; gradients that are not finite; a
-        full disk. The message is one line.
+        full disk; another process that is gone. The message is one line. `Preempted`: a SIGTERM came, and the run was saved.
     """
-    workdir = pathlib.Path(workdir)
-    with files.explained(workdir):
-        _check_owner(config, workdir)
-        finished = workdir / "result.json"
+    folder = epath.Path(workdir)
+    with files.explained(folder), processes.explained():
+        _check_owner(config, folder)
+        finished = folder / "result.json"
         if finished.exists():
-            logger.info("%s holds a finished run", workdir)
-            return json.loads(finished.read_text(encoding="utf-8"))
-        run = _Run(config, workdir)
+            logger.info("%s holds a finished run", folder)
+            return json.loads(finished.read_text())
+        run = _Run(config, folder)
         # Only now: a config that turns out to be unusable must not keep the corrected one out of the workdir.
-        files.write_json(workdir / "config.json", configs.to_dict(config))
-        return run.train(command)
+        if processes.is_first():
+            files.write_json(folder / "config.json", configs.to_dict(config))
+        processes.wait_for_all("config written")
+        with jax.set_mesh(run.placement.mesh):
+            return run.train(command)
 
 
-def _check_owner(config: Config, workdir: pathlib.Path) -> None:
-    """Refuse a workdir that another config has written."""
+def _check_owner(config: Config, workdir: epath.Path) -> None:
+    """Refuse a workdir that another config has written; on which devices it was is not asked."""
     path = workdir / "config.json"
     values = configs.to_dict(config)
     if not path.exists():
         return
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(path.read_text())
     except ValueError as error:
         raise TrainingError(f"{path} is not valid JSON: {error}") from error
-    changed = configs.difference(written, values)
+    changed = configs.difference(written | {"mesh": None}, values | {"mesh": None})
     if changed:
         raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
 
@@ -102,10 +112,17 @@ class _Evaluated:
 class _Run:
     """What one run holds while it trains."""
 
-    def __init__(self, config: Config, workdir: pathlib.Path):
+    def __init__(self, config: Config, workdir: epath.Path):
         self.config, self.workdir = config, workdir
         data, train = config.data, config.train
         self.task = get_task(data)
+        self.placement = Placement.create(config.mesh)
+        self.rows = self.placement.rows(data.batch_size)
+        if data.batch_size % (self.placement.device_count * config.optimizer.accumulation):
+            raise ConfigError(
+                f"data.batch_size={data.batch_size} cannot be shared by {self.placement.device_count} devices in "
+                f"{config.optimizer.accumulation} micro-batches: make it a multiple of their product"
+            )
         # Data first: what is wrong with the user's files shows before anything slow.
         training = sources.subsample(sources.load_split(self.task, self.task.train_split, data), data.train_examples, train.seed)
         held_out = {
@@ -130,7 +147,7 @@ class _Run:
         )
         self.total_steps = train.steps or max(1, round(train.epochs * plan.steps_per_epoch))
         self.eval_every = train.eval_every or plan.steps_per_epoch
-        self.data = pipeline.training_iterator(tokenized, plan, self.total_steps, pad_id)
+        self.data = pipeline.training_iterator(tokenized, plan, self.total_steps, pad_id, self.rows)
         teacher = None
         if config.distill.teacher is not None:
             teacher = huggingface.load(
@@ -144,47 +161,55 @@ class _Run:
                     f"distill.teacher={config.distill.teacher} has {shapes[0][0]} layers of size {shapes[0][1]}, {config.model.pretrained} "
                     f"has {shapes[1][0]} of {shapes[1][1]}: states cannot be compared; set distill.state_weight=0"
                 )
-        self.trainer, self.initial_state, self.teacher_params = Trainer.create(
-            config, self.model, self.total_steps, teacher, float(tokenized.lengths.mean())
-        )
-        self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0)
-        self.evaluation_step = evaluation.evaluation_step(self.trainer.graph)
+        self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, float(tokenized.lengths.mean()))
+        self.initial_state = self.trainer.place(nnx.split(self.model)[1], self.placement)
+        self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.initial_state)
+        self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0, out_shardings=(shardings, self.placement.replicated))
+        self.evaluation_step = evaluation.evaluation_step(self.trainer.graph, self.placement)
+        logger.info("%s: %d training examples, %d steps of %d", self.task.name, len(tokenized), self.total_steps, data.batch_size)
         logger.info(
-            "%s: %d training examples, %d steps of %d, on %s",
-            self.task.name, len(tokenized), self.total_steps, data.batch_size, jax.devices()[0].device_kind,
+            "%s; mesh data %d x fsdp %d, %d examples a device and step, %.0f MB of parameters and optimiser state on each",
+            processes.describe(), self.placement.mesh.shape["data"], self.placement.mesh.shape["fsdp"],
+            data.batch_size // self.placement.device_count, bytes_per_device(self.initial_state) / 2**20,
         )  # fmt: skip
 
     def _split(self, examples: sources.Examples) -> _Split:
         data, length = self.config.data, self.task.max_length
         tokenized = pipeline.tokenize(examples, self.tokenizer, length)
+        # Rounded up to what the devices can share; the copies that fill a batch have no weight.
+        size = -(-data.eval_batch_size // self.placement.device_count) * self.placement.device_count
         pad_id = self.tokenizer.pad_token_id
-        return _Split(batches.evaluation_batches(tokenized, data.eval_batch_size, data.length_buckets, length, pad_id), examples.labels)
+        return _Split(batches.evaluation_batches(tokenized, size, data.length_buckets, length, pad_id), examples.labels)
 
     def train(self, command: str | None) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
         config, state = self.config, self.initial_state
         evaluated: _Evaluated | None = None
-        with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints:
+        with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints, Preemption() as preemption:
             step, seconds_before = 0, 0.0
             if checkpoints.latest_step is not None:
                 state, seconds_before = checkpoints.restore(state, self.data)
                 step = int(state.step)
                 logger.info("resuming at step %d of %d", step, self.total_steps)
             started = time.monotonic()
-            with Records(self.workdir, step) as records, tqdm(total=self.total_steps, initial=step, desc="training", unit="step") as bar:
+            bar = tqdm(total=self.total_steps, initial=step, desc="training", unit="step", disable=not processes.is_first())
+            with Records(self.workdir, step) if processes.is_first() else NoRecords() as records, bar:
                 window: list[dict[str, jax.Array]] = []
                 due: tuple[int, list[dict[str, jax.Array]]] | None = None
                 shown: dict[str, str] = {}
                 while step < self.total_steps:
-                    state, metrics = self.train_step(state, next(self.data), self.teacher_params)
+                    batch = self.placement.global_batch(next(self.data), self.rows, config.data.batch_size)
+                    state, metrics = self.train_step(state, batch, self.teacher_params)
                     step += 1
+                    preempted = preemption.reached(step)
                     window.append(metrics)
                     # A window is read one step after its last, when the next step is under way already.
                     if due is not None:
                         shown |= self._log(records, *due)
                         due = None
                     evaluates = step % self.eval_every == 0 or step == self.total_steps
-                    saves = evaluates or (config.train.save_every is not None and step % config.train.save_every == 0)
+                    saves = evaluates or preempted or (config.train.save_every is not None and step % config.train.save_every == 0)
                     if step % config.train.log_every == 0 or saves:
                         due, window = (step, window), []
                     if saves:
@@ -199,6 +224,10 @@ class _Run:
                             rank = self._rank(evaluated)
                             shown[self.task.primary_metric] = f"{evaluated.first.metrics[self.task.primary_metric]:.4f}"
                         checkpoints.save(step, state, self.data, seconds_before + time.monotonic() - started, rank)
+                        records.publish()
+                    if preempted and step < self.total_steps:
+                        checkpoints.wait()
+                        raise Preempted(f"stopped by SIGTERM and saved at step {step} of {self.total_steps}; the same command resumes")
                     bar.set_postfix(shown, refresh=False)
                     bar.update()
             seconds = seconds_before + time.monotonic() - started
@@ -207,7 +236,7 @@ class _Run:
             evaluated = self._evaluate(best.params, best_step)
         return self._finish(best.params, best_step, evaluated, seconds, command)
 
-    def _log(self, records: Records, step: int, window: list[dict[str, jax.Array]]) -> dict[str, str]:
+    def _log(self, records: Records | NoRecords, step: int, window: list[dict[str, jax.Array]]) -> dict[str, str]:
         """Write a window's means; what the progress bar shows of them. Raises `TrainingError` where they are not finite."""
         values = jax.device_get(window)
         means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
@@ -225,7 +254,14 @@ class _Run:
             threshold,
             {
                 name: evaluation.evaluate(
-                    self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, threshold, f"evaluating {name}"
+                    self.evaluation_step,
+                    params,
+                    split.batches,
+                    split.labels,
+                    self.task,
+                    self.model.arch,
+                    threshold,
+                    f"evaluating {name}" if processes.is_first() else None,
                 )
                 for name, split in self.splits.items()
             },
@@ -261,10 +297,32 @@ class _Run:
 
     def _finish(self, params: nnx.State, best_step: int, evaluated: "_Evaluated", seconds: float, command: str | None) -> dict[str, Any]:
         """Write the model folder and the result of the best checkpoint."""
-        model = nnx.merge(self.trainer.graph, params)
+        whole = jax.device_get(jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)(params))
+        model = nnx.merge(self.trainer.graph, whole)
         if model.arch.skim is not None:
             model.arch = dataclasses.replace(model.arch, skim=dataclasses.replace(model.arch.skim, threshold=evaluated.threshold))
         data = self.config.data
+        result = {
+            **evaluation.describe(self.task, evaluated.splits),
+            "threshold": evaluated.threshold,
+            "task": self.task.name,
+            "steps": self.total_steps,
+            "best_step": best_step,
+            "seconds": round(seconds, 1),
+            "seed": self.config.train.seed,
+            "device": jax.devices()[0].device_kind,
+            "devices": self.placement.device_count,
+            "train_examples": data.train_examples,
+            "pretrained": self.config.model.pretrained,
+            "command": command,
+        }
+        if processes.is_first():
+            self._write(model, evaluated, result)
+        processes.wait_for_all("result written")
+        return result
+
+    def _write(self, model: TranskimmerForSequenceClassification, evaluated: _Evaluated, result: dict[str, Any]) -> None:
+        """`model/`, with the texts' kept tokens beside it, and `result.json`."""
         huggingface.save(
             model,
             self.workdir / "model",
@@ -282,22 +340,8 @@ class _Run:
             # So that an engine starts with ladders that fit (DESIGN section 4).
             seen = first.predictions
             Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(self.workdir / "model")
-        result = {
-            **evaluation.describe(self.task, evaluated.splits),
-            "threshold": evaluated.threshold,
-            "task": self.task.name,
-            "steps": self.total_steps,
-            "best_step": best_step,
-            "seconds": round(seconds, 1),
-            "seed": self.config.train.seed,
-            "device": jax.devices()[0].device_kind,
-            "train_examples": data.train_examples,
-            "pretrained": self.config.model.pretrained,
-            "command": command,
-        }
         files.write_json(self.workdir / "result.json", result)
         logger.info("%s %.4f, %.1f %% of the tokens kept", self.task.primary_metric, result["value"], 100 * first.kept_tokens)
-        return result
 
 
 def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassification:

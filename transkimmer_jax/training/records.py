@@ -1,11 +1,14 @@
 """What a run writes down as it goes: `metrics.jsonl` and TensorBoard events."""
 
 import json
+import os
 import pathlib
 import socket
 import struct
+import tempfile
 import time
 
+from etils import epath
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
@@ -13,19 +16,39 @@ from tensorboardX.summary import scalar
 from transkimmer_jax import files
 
 
+class NoRecords:
+    """What the processes beside the first write down: nothing."""
+
+    def __enter__(self) -> "NoRecords":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """As `Records.write`."""
+
+    def publish(self) -> None:
+        """As `Records.publish`."""
+
+
 class Records:
     """Scalars by step. A context manager.
 
     Opening at step n drops what an interrupted run wrote after it, so that a resumed run's records equal those of one
-    that was never interrupted.
+    that was never interrupted. Files in a bucket cannot grow: there they are written beside, and copied by `publish`.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    def __init__(self, workdir: os.PathLike, step: int):
+        self._workdir = epath.Path(workdir)
+        self._beside = tempfile.TemporaryDirectory() if files.is_remote(workdir) else None
+        folder = pathlib.Path(self._workdir if self._beside is None else self._beside.name)
+        path = folder / "metrics.jsonl"
+        published = self._workdir / "metrics.jsonl"
+        if published.exists():
+            lines = [line for line in published.read_text().splitlines() if _step_of(line) <= step]
             files.write_text(path, "".join(line + "\n" for line in lines))
-        self._events = _EventFile(workdir / "tensorboard", step)
+        self._events = _EventFile(folder / "tensorboard", step)
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Records":
@@ -34,6 +57,9 @@ class Records:
     def __exit__(self, *exception) -> None:
         self._events.close()
         self._file.close()
+        self.publish()
+        if self._beside is not None:
+            self._beside.cleanup()
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Add one line, and one event a scalar."""
@@ -41,6 +67,11 @@ class Records:
         self._file.flush()
         for name, value in scalars.items():
             self._events.write(Event(step=step, summary=scalar(name, value)))
+
+    def publish(self) -> None:
+        """Bring the files to where they belong, if that is not where they are written."""
+        if self._beside is not None:
+            files.copy_folder(pathlib.Path(self._beside.name), self._workdir)
 
 
 class _EventFile:

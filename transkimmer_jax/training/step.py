@@ -13,6 +13,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import GumbelGate
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import objectives
 from transkimmer_jax.training.optimizer import create_optimizer
 
@@ -50,17 +51,23 @@ class Trainer:
         total_steps: int,
         teacher: TranskimmerForSequenceClassification | None = None,
         mean_length: float = 32.0,
-    ) -> tuple["Trainer", TrainState, nnx.State | None]:
-        """The trainer, the state before the first step, and the teacher's parameters where there is one.
+    ) -> "Trainer":
+        """The steps of a run of `model`, which may be one of shapes alone.
 
         mean_length: tokens of a training text on average.
         """
-        graph, params = nnx.split(model)
-        teacher_graph, teacher_params = nnx.split(teacher) if teacher is not None else (None, None)
         optimizer, goal = create_optimizer(config.optimizer, total_steps), objectives.goal(config.skim, model.arch, mean_length)
-        trainer = cls(config, model.arch, graph, optimizer, total_steps, goal, teacher_graph)
-        state = TrainState(jnp.int32(0), params, trainer.optimizer.init(params), objectives.Controller.start(goal.shape))
-        return trainer, state, teacher_params
+        teacher_graph = None if teacher is None else nnx.split(teacher)[0]
+        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, teacher_graph)
+
+    def start(self, params: nnx.State) -> TrainState:
+        """The state before the first step. To be jitted with the shardings of a `Placement`, so that no device ever holds all of it."""
+        return TrainState(jnp.int32(0), params, self.optimizer.init(params), objectives.Controller.start(self.goal.shape))
+
+    def place(self, params: nnx.State, placement: Placement) -> TrainState:
+        """`start`, on the devices of a mesh."""
+        shardings = placement.parameters(jax.eval_shape(self.start, params))
+        return jax.jit(self.start, out_shardings=shardings)(placement.put(params))
 
     def train_step(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step on one batch; scalars to log come with the new state."""
@@ -100,7 +107,8 @@ class Trainer:
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
             return gradient(params, batch, teacher_params, coefficient, noise, denominators, key)
-        micro = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+        # Every count-th row, so that each device splits the rows that it has.
+        micro = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def accumulate(total, inputs):
             part = gradient(params, inputs[0], teacher_params, coefficient, noise, denominators, inputs[1])

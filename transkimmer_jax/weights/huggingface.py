@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -71,13 +72,13 @@ def save(
     An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
     that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
     """
-    folder = pathlib.Path(folder)
+    place = epath.Path(folder)
     if label_names is None and model.arch.num_labels > 1:
         label_names = tuple(f"LABEL_{index}" for index in range(model.arch.num_labels))
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
-    is_checkpoint = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
-    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint:
+    is_checkpoint = all((place / name).is_file() for name in ("config.json", "model.safetensors"))
+    if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     pad_token_id = 0 if tokenizer is None or tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = architecture.to_hugging_face(model.arch, label_names, pad_token_id) | (extra_config or {})

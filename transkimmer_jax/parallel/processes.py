@@ -1,0 +1,164 @@
+"""The processes of one run: found, started, kept in step, and ended together."""
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+from transkimmer_jax.errors import ConfigError, PeerError, Preempted
+
+logger = logging.getLogger("transkimmer_jax")
+
+# How the failures of jax's and gloo's calls name a process that is gone, or that does not answer.
+_GONE = re.compile(
+    r"gloo|connection (closed|reset|refused)|heartbeat|coordination service|DEADLINE_EXCEEDED|UNAVAILABLE|Barrier|socket closed"
+    r"|peer|DISTRIBUTED",
+    re.IGNORECASE,
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `initialize` reads."""
+    group = parser.add_argument_group("many processes (found by themselves on TPU pods, under Slurm and Open MPI; see docs/pods.md)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0 (default: JAX_COORDINATOR_ADDRESS)")
+    group.add_argument("--num-processes", type=int, help="of the run (default: JAX_NUM_PROCESSES)")
+    group.add_argument("--process-id", type=int, help="of this one, from 0 (default: JAX_PROCESS_ID)")
+    group.add_argument(
+        "--peer-timeout", type=int, default=100, metavar="SECONDS", help="after which a process that does not answer counts as gone"
+    )
+
+
+def initialize(args: argparse.Namespace) -> None:
+    """Join the other processes where there are any; call before anything else of jax.
+
+    Raises:
+      ConfigError: flags that do not go together.
+      PeerError: the others did not come within `--peer-timeout`.
+    """
+    coordinator = args.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    count = args.num_processes if args.num_processes is not None else _number("JAX_NUM_PROCESSES")
+    index = args.process_id if args.process_id is not None else _number("JAX_PROCESS_ID")
+    stated = [value is not None for value in (coordinator, count, index)]
+    if any(stated) and not all(stated) and not _cluster():
+        raise ConfigError("--coordinator, --num-processes and --process-id (or their variables, see --help) go together: give all three")
+    if count is not None and (count < 1 or (index is not None and not 0 <= index < count)):
+        raise ConfigError(f"--process-id must lie in [0, {count}), and is {index}")
+    if count == 1 or not (any(stated) or _cluster()):
+        return
+    try:
+        seconds = args.peer_timeout
+        jax.distributed.initialize(
+            coordinator, count, index,
+            initialization_timeout=seconds, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise PeerError(
+            f"the {count or ''} processes did not find each other within {args.peer_timeout} s at {coordinator}: {reason}"
+        ) from error
+    if jax.process_index() != 0:
+        logging.getLogger("transkimmer_jax").setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def together(args: argparse.Namespace) -> Iterator[None]:
+    """`initialize`, and at the end of a run that ends well, or was preempted, wait for the others to end too. After any other failure
+    the others are left to notice."""
+    initialize(args)
+    try:
+        yield
+    except Preempted:
+        _part()
+        raise
+    _part()
+
+
+def _part() -> None:
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise ConfigError(f"{variable}={text!r} is not a number")
+    return int(text)
+
+
+def _cluster() -> bool:
+    """Whether jax can find the other processes by itself: Slurm, Open MPI, a TPU host."""
+    several = any(int(os.environ.get(name, "1") or 1) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    pods = any("," in os.environ.get(name, "") for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
+    pods = pods or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
+    chips = any(pathlib.Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
+    return several or (not on_cpu and (pods or (chips and importlib.util.find_spec("libtpu") is not None)))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes records and results."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Return when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def describe() -> str:
+    """A line about this process and its devices."""
+    local, every = jax.local_devices(), jax.devices()
+    return f"process {jax.process_index()} of {jax.process_count()}, {len(local)} of {len(every)} devices ({every[0].device_kind})"
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn the failures of calls that wait for another process into a `PeerError` of one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # ValueError: Orbax's, of a barrier
+        if jax.process_count() == 1 or not _GONE.search(str(error)):
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise PeerError(f"another process is gone or does not answer, the same command on all of them resumes ({reason})") from error
+
+
+class Preemption:
+    """Notice of a SIGTERM, which is how clouds announce that a machine will be taken away. A context manager.
+
+    In a single process the signal is caught here; among several, jax's service passes it on, so that all stop at the same step.
+    """
+
+    def __init__(self):
+        self._told = False
+        self._before = None
+
+    def __enter__(self) -> "Preemption":
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._tell)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _tell(self, *_) -> None:
+        self._told = True
+        print("SIGTERM: saving after this step", file=sys.stderr)
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and leave after `step`; called after every step, and true in all processes at once."""
+        return self._told if jax.process_count() == 1 else bool(multihost_utils.reached_preemption_sync_point(step))
