@@ -352,16 +352,27 @@ def test_killed_and_started_again(predict, model_folder, inputs, tmp_path, monke
     windows = {name: -(-len(texts) // 4) for name, texts in TEXTS.items()}
 
     def unfinished():
-        return {path.name.split(".")[1]: len(read(path)) for path in out.iterdir() if path.name.startswith(".")}
+        return sorted((path.name.split(".")[1], len(read(path))) for path in out.glob(".*"))
 
     killed_before(2, "--model", model_folder, *arguments)
-    assert list(out.glob("[!.]*")) == [] and unfinished() == {"a": 4}, "a window was written"
+    assert list(out.glob("[!.]*")) == [] and unfinished() == [("a", 4)], "a window was written, and to nothing that looks like a shard"
+    (out / ".a.jsonl.backup").touch()
     killed_before(windows["a"] + windows["b"] + 3, "--model", model_folder, *arguments)
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["a.jsonl", "b.jsonl"] and unfinished() == {"a": 4, "c": 8}
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["a.jsonl", "b.jsonl"] and unfinished() == [("a", 0), ("c", 8)]
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert closing(predict(*arguments)) == (sum(len(TEXTS[name]) for name in "cde"), 2, 5)
-    assert all(path.stat().st_mtime_ns == before.get(path.name) for path in out.glob("[ab].jsonl"))
+    assert all((out / name).stat().st_mtime_ns == before[name] for name in ("a.jsonl", "b.jsonl"))
     predict("--input", *inputs, "--output-dir", tmp_path / "whole")
-    assert sorted(path.name for path in out.glob("[!.]*")) == names(tmp_path / "whole")
+    assert names(out) == [".a.jsonl.backup", *names(tmp_path / "whole")], "what was left unfinished is gone"
     for path in (tmp_path / "whole").iterdir():
         assert_same(read(out / path.name), read(path))
+
+
+def test_two_processes_at_one_shard(tmp_path):
+    """The one that came later goes on."""
+    shard = str(tmp_path / "a.jsonl")
+    refused = pytest.raises(ConfigError, match="a.jsonl: another process is answering the same file: give each an index of its own")
+    with refused, shards.replaced_shard(shard) as first, shards.replaced_shard(shard) as second:
+        first.write("first")
+        second.write("second")
+    assert names(tmp_path) == ["a.jsonl"] and (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "second"

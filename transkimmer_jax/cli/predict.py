@@ -26,11 +26,10 @@ Label texts. Each becomes a line of JSON: copied columns, label, probabilities, 
 
 Several files are answered into a folder, --output-dir, each X into its shard <stem of X>.jsonl, which is written whole or not at all.
 The same command goes on after an interruption: a shard that is there is skipped. A finished shard is trusted by its name; delete it
-or use --overwrite if the input or the model has changed. (What a killed process had of a shard is left in a hidden file,
-.<stem of X>.jsonl.*, which nothing reads.)
+or use --overwrite if the input or the model has changed.
 
 Processes, on one machine or many, share the files: process I of N takes every N-th of the sorted inputs, from the I-th on. They do
-not talk to each other; each must be given the same inputs.
+not talk to each other: give all the same inputs, and each an index of its own.
 """
 
 
@@ -200,7 +199,7 @@ def _answer_file(args: argparse.Namespace, shard: Shard, columns: tuple[str, ...
     from transkimmer_jax.inference.engine import STREAM_WINDOW
 
     count, kept = 0, 0.0
-    with _output(shard.output) as file:
+    with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
         examples = _read(args, shard.input, columns)
         while window := list(itertools.islice(examples, STREAM_WINDOW)):
             answers = engine.predict([text for text, _ in window], progress=not args.quiet)

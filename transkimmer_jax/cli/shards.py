@@ -1,13 +1,19 @@
 """Many input files and the files of their answers: which there are, and which of them are this process's."""
 
+import contextlib
 import dataclasses
 import glob
 import os
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
 
 from etils import epath
 
+from transkimmer_jax import files
 from transkimmer_jax.errors import ConfigError, DataError
+
+_RANDOM = 8 * "[a-z0-9_]"  # how `files.replaced_file` ends the name of what it has not finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +76,24 @@ def require_inputs(shards: Sequence[Shard]) -> None:
     for shard in shards:
         if not os.path.exists(shard.input):
             raise DataError(f"{shard.input}: cannot be read: No such file or directory")
+
+
+@contextlib.contextmanager
+def replaced_shard(path: str) -> Iterator[TextIO]:
+    """`files.replaced_file` that first deletes what killed processes have left unfinished of the same shard.
+
+    Raises:
+      ConfigError: another process has begun the same shard meanwhile, and so has deleted this one's.
+    """
+    with files.explained(path):
+        target = pathlib.Path(path).resolve()  # as `replaced_file` does
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.{_RANDOM}"):
+            leftover.unlink(missing_ok=True)
+    try:
+        with files.replaced_file(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: another process is answering the same file: give each an index of its own") from error
 
 
 def process_of(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def _check_owner(config: Config, workdir: epath.Path) -> None:
         written = json.loads(path.read_text())
     except ValueError as error:
         raise TrainingError(f"{path} is not valid JSON: {error}") from error
-    changed = configs.difference(written | {"mesh": None}, values | {"mesh": None})
+    changed = configs.difference(written | {"mesh": {}}, values | {"mesh": {}})
     if changed:
         raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
 
