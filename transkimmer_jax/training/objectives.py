@@ -142,8 +142,9 @@ class Controller:
         return cls(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32))
 
     def coefficient(self, skim: SkimConfig, target: jax.Array) -> jax.Array:
-        """The weight of the share in this step's objective; negative where too much is skimmed."""
-        return self.integral + skim.controller_damping * (self.measured - target)
+        """The weight of the share in this step's objective; negative where too much is skimmed, 0 while the target is still that of
+        the dense model."""
+        return jnp.where(target < 1.0, self.integral + skim.controller_damping * (self.measured - target), 0.0)
 
     def update(self, skim: SkimConfig, target: jax.Array, share: jax.Array) -> "Controller":
         """After a step that kept `share`. The integral does not wind up while the target is still that of the dense model."""
