@@ -137,7 +137,7 @@ def test_processes_share_the_files(count, by, predict, inputs, tmp_path, monkeyp
     found = []
     for index in range(count):
         if by == "flags":
-            arguments = ["--process-index", index, "--process-count", count]
+            arguments = ["--process-id", index, "--num-processes", count]
             monkeypatch.setenv("JAX_PROCESS_ID", "0")
             monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
         else:
@@ -264,7 +264,7 @@ def test_inputs_and_outputs_that_do_not_go_together(refusal, inputs, tmp_path):
     pattern = f"{tmp_path}/no*.jsonl"
     assert refusal("--input", a, pattern, *out) == f"--input {pattern}: no file matches it"
     assert refusal("--input", pattern) == f"--input {pattern}: no file matches it"
-    for flag in (["--overwrite"], ["--process-index=0"], ["--process-count=1"]):
+    for flag in (["--overwrite"], ["--process-id=0"], ["--num-processes=1"]):
         assert refusal("--input", a, *flag) == f"{flag[0].partition('=')[0]} is for --output-dir"
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
@@ -282,7 +282,7 @@ def test_names_that_clash(refusal, inputs, write, tmp_path):
     out.mkdir()
     for _ in range(2):
         assert refusal("--input", *inputs, other, "--output-dir", out) == complaint
-        assert refusal("--input", *inputs, other, "--output-dir", out, "--process-index=1", "--process-count=7") == complaint
+        assert refusal("--input", *inputs, other, "--output-dir", out, "--process-id=1", "--num-processes=7") == complaint
         shard.touch()
     complaint = f"--input {inputs[0]} and {inputs[0]} would both be answered in {shard}: rename one"
     assert refusal("--input", inputs[0], inputs[0].parent / "?.jsonl", "--output-dir", out) == complaint
@@ -291,7 +291,7 @@ def test_names_that_clash(refusal, inputs, write, tmp_path):
 def test_answers_do_not_replace_inputs(refusal, inputs, monkeypatch):
     before = [path.read_bytes() for path in inputs]
     monkeypatch.chdir(inputs[0].parent)
-    for arguments in ([], ["--overwrite"], ["--process-index=1", "--process-count=2"]):
+    for arguments in ([], ["--overwrite"], ["--process-id=1", "--num-processes=2"]):
         complaint = f"--output-dir .: the answers to {inputs[0]} would replace the input {inputs[0]}: take another folder"
         assert refusal("--input", *inputs, "--output-dir", ".", *arguments) == complaint
     assert [path.read_bytes() for path in inputs] == before
@@ -299,12 +299,12 @@ def test_answers_do_not_replace_inputs(refusal, inputs, monkeypatch):
 
 def test_processes_that_cannot_be_meant(refusal, inputs, tmp_path, monkeypatch):
     arguments = ("--input", *inputs, "--output-dir", tmp_path / "out")
-    together = "--process-index and --process-count go together: give both or neither"
-    assert refusal(*arguments, "--process-index=0") == together and refusal(*arguments, "--process-count=2") == together
+    together = "--process-id and --num-processes go together: give both or neither"
+    assert refusal(*arguments, "--process-id=0") == together and refusal(*arguments, "--num-processes=2") == together
     for index in (-1, 2):
-        complaint = f"--process-index must be at least 0 and less than --process-count, which is 2, not {index}"
-        assert refusal(*arguments, f"--process-index={index}", "--process-count=2") == complaint
-    assert refusal(*arguments, "--process-index=0", "--process-count=0") == "--process-count must be at least 1, not 0"
+        complaint = f"--process-id must be at least 0 and less than --num-processes, which is 2, not {index}"
+        assert refusal(*arguments, f"--process-id={index}", "--num-processes=2") == complaint
+    assert refusal(*arguments, "--process-id=0", "--num-processes=0") == "--num-processes must be at least 1, not 0"
     monkeypatch.setenv("JAX_PROCESS_ID", "4")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
     assert refusal(*arguments) == "JAX_PROCESS_ID must be at least 0 and less than JAX_NUM_PROCESSES, which is 4, not 4"

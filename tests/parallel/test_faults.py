@@ -10,6 +10,9 @@ from training import runs
 
 from transkimmer_jax.config import override
 
+# Each case starts four or more processes, half a minute of CPU time at least: `make test` runs the few that stand for the others.
+slow = pytest.mark.slow
+
 FIELDS = {"train.steps": "24", "train.log_every": "1", "train.eval_every": "12", "train.save_every": "4", "train.keep_latest": "2"}
 PREEMPTED, PEER_LOST = 75, 76
 MESH = "--config.mesh.fsdp=2"  # parameters are split over the two processes
@@ -57,8 +60,9 @@ def committed(workdir):
     return sorted(int(path.parent.name) for path in (workdir / "checkpoints").glob("*/commit_success.txt"))
 
 
-@pytest.mark.parametrize("moment", [1, 9, 20])
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize(
+    ("who", "moment"), [(1, 9), *(pytest.param(who, moment, marks=slow) for who, moment in [(0, 1), (0, 9), (0, 20), (1, 1), (1, 20)])]
+)
 def test_one_process_is_killed(start, whole, who, moment):
     """The other ends by itself, in bounded time, and says why."""
     with start() as run:
@@ -76,6 +80,7 @@ def test_one_process_is_killed(start, whole, who, moment):
     assert_equal(run.workdir, whole)
 
 
+@slow
 @pytest.mark.parametrize("moment", [0, 6, 13])
 def test_all_processes_are_killed(start, whole, moment):
     with start() as run:
@@ -88,6 +93,7 @@ def test_all_processes_are_killed(start, whole, moment):
     assert_equal(run.workdir, whole)
 
 
+@slow
 @pytest.mark.parametrize("checkpoint", [4, 8, 16])
 def test_killed_while_a_checkpoint_is_written(start, whole, checkpoint):
     """At the moment at which the checkpoint's folder appears, complete or not."""
@@ -101,8 +107,9 @@ def test_killed_while_a_checkpoint_is_written(start, whole, checkpoint):
     assert_equal(run.workdir, whole)
 
 
-@pytest.mark.parametrize("who", [0, 1])
-@pytest.mark.parametrize("moment", [2, 15])
+@pytest.mark.parametrize(
+    ("who", "moment"), [(1, 2), *(pytest.param(who, moment, marks=slow) for who, moment in [(0, 2), (0, 15), (1, 15)])]
+)
 def test_preemption(start, whole, who, moment):
     """One process is told; all save the same step and leave with the status that says so."""
     with start() as run:
@@ -119,6 +126,7 @@ def test_preemption(start, whole, who, moment):
     assert_equal(run.workdir, whole)
 
 
+@slow
 def test_preemption_of_a_single_process(config_file, tmp_path):
     workdir = tmp_path / "run"
     with launch.Run(config_file, tmp_path / "whole") as run:
@@ -142,7 +150,7 @@ def half_way(start):
     return run.workdir
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("keep", [0.5, pytest.param(0.0, marks=slow), pytest.param(0.99, marks=slow)])
 def test_a_truncated_checkpoint(start, whole, half_way, keep):
     """It is put aside and named; the one before it is used."""
     *_, before, newest = committed(half_way)
@@ -158,6 +166,7 @@ def test_a_truncated_checkpoint(start, whole, half_way, keep):
     assert_equal(half_way, whole)
 
 
+@slow
 def test_all_checkpoints_damaged(start, whole, half_way):
     """The run starts from the beginning."""
     for step in committed(half_way):
@@ -167,6 +176,7 @@ def test_all_checkpoints_damaged(start, whole, half_way):
     assert_equal(half_way, whole)
 
 
+@slow
 @pytest.mark.parametrize(
     ("fields", "options"),
     [((), {"count": 1}), ((MESH,), {"count": 1, "devices": 2}), (("--config.mesh.fsdp=4",), {"count": 2, "devices": 2})],
@@ -178,6 +188,7 @@ def test_another_mesh(start, whole, half_way, fields, options):
     assert_equal(half_way, whole, bitwise=False)
 
 
+@slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_hanging_process(start, who):
     """Stopped, not ended: its connections stay open."""

@@ -42,7 +42,7 @@ def assert_same(workdir, alone):
             assert weights[0][name] == pytest.approx(tensor, rel=1e-3, abs=1e-4), name
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4), (1, 8)])
+@pytest.mark.parametrize(("data", "fsdp"), [(2, 4), pytest.param(8, 1, marks=pytest.mark.slow), pytest.param(1, 8, marks=pytest.mark.slow)])
 def test_simulated_devices(config_file, alone, tmp_path, data, fsdp):
     mesh = (f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}")
     with launch.Run(config_file, tmp_path / "run", *mesh, devices=8) as run:
@@ -51,7 +51,7 @@ def test_simulated_devices(config_file, alone, tmp_path, data, fsdp):
     assert_same(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize(("count", "devices", "fsdp"), [(2, 2, 2), (4, 1, 2)])
+@pytest.mark.parametrize(("count", "devices", "fsdp"), [(2, 2, 2), pytest.param(4, 1, 2, marks=pytest.mark.slow)])
 def test_real_processes(config_file, alone, tmp_path, count, devices, fsdp):
     """In the second case the parameters are split over processes too."""
     with launch.Run(config_file, tmp_path / "run", f"--config.mesh.fsdp={fsdp}", count=count, devices=devices) as run:

@@ -55,9 +55,9 @@ def add(commands) -> None:
     )
     parser.add_argument("--output-dir", metavar="DIR", help="for any number of files: a shard of JSON lines for each")
     parser.add_argument("--overwrite", action="store_true", help="answer again the files whose shards are in --output-dir")
-    parser.add_argument("--process-index", type=int, metavar="I", help="of this process, from 0 (default: JAX_PROCESS_ID, or 0)")
+    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0 (default: JAX_PROCESS_ID, or 0)")
     parser.add_argument(
-        "--process-count", type=int, metavar="N", help="of the processes that share the files (default: JAX_NUM_PROCESSES, or 1)"
+        "--num-processes", type=int, metavar="N", help="of the processes that share the files (default: JAX_NUM_PROCESSES, or 1)"
     )
     parser.add_argument(
         "--format",
@@ -97,8 +97,8 @@ def _shards(args: argparse.Namespace) -> list[Shard]:
             raise ConfigError(f"{len(inputs)} inputs need --output-dir, a folder for the answers to each")
         for flag, given in (
             ("--overwrite", args.overwrite),
-            ("--process-index", args.process_index is not None),
-            ("--process-count", args.process_count is not None),
+            ("--process-id", args.process_id is not None),
+            ("--num-processes", args.num_processes is not None),
         ):
             if given:
                 raise ConfigError(f"{flag} is for --output-dir")
@@ -107,7 +107,7 @@ def _shards(args: argparse.Namespace) -> list[Shard]:
         raise ConfigError("--output and --output-dir: give one of them")
     if "-" in inputs:
         raise ConfigError("--output-dir names answers after their files, and standard input has no name: give --input, or --output")
-    index, count = shards.process_of(args.process_index, args.process_count)
+    index, count = shards.process_of(args.process_id, args.num_processes)
     return shards.plan(inputs, args.output_dir, args.overwrite)[index::count]
 
 

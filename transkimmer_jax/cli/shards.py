@@ -103,7 +103,7 @@ def process_of(index: int | None, count: int | None, environ: Mapping[str, str] 
     Raises:
       ConfigError: one of the two without the other, or numbers that cannot be meant.
     """
-    index_name, count_name = "--process-index", "--process-count"
+    index_name, count_name = "--process-id", "--num-processes"
     if (index is None) != (count is None):
         raise ConfigError(f"{index_name} and {count_name} go together: give both or neither")
     if index is None or count is None:
