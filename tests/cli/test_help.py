@@ -14,7 +14,7 @@ OPTIONS = {
         "json",
     ),
     "predict": (
-        "model", "input", "output", "output-dir", "overwrite", "process-index", "process-count", "format", "text-columns", "copy",
+        "model", "input", "output", "output-dir", "overwrite", "process-id", "num-processes", "format", "text-columns", "copy",
         "threshold", "max-length", "batch-tokens", "dtype", "quiet",
     ),
     "benchmark": ("model", "task", "examples", "synthetic", "hidden-size", "length"),

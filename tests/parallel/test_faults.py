@@ -57,7 +57,8 @@ def assert_equal(workdir, whole, bitwise=True):
 
 def committed(workdir):
     """Steps of the checkpoints that are complete."""
-    return sorted(int(path.parent.name) for path in (workdir / "checkpoints").glob("*/commit_success.txt"))
+    names = [path.parent.name for path in (workdir / "checkpoints").glob("*/commit_success.txt")]
+    return sorted(int(name) for name in names if name.isdigit())  # others are still being written, or deleted
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,11 @@ def test_all_processes_are_killed(start, whole, moment):
 
 
 @slow
-@pytest.mark.parametrize("checkpoint", [4, 8, 16])
-def test_killed_while_a_checkpoint_is_written(start, whole, checkpoint):
+@pytest.mark.parametrize("step", [4, 8, 16])
+def test_killed_while_a_checkpoint_is_written(start, whole, step):
     """At the moment at which the checkpoint's folder appears, complete or not."""
     with start() as run:
-        run.until(lambda: any((run.workdir / "checkpoints").glob(f"{checkpoint}*")))
+        run.until(lambda: any((run.workdir / "checkpoints").glob(f"*{step}*")))
         for process in run.processes:
             process.kill()
         run.wait()
@@ -144,7 +145,7 @@ def test_preemption_of_a_single_process(config_file, tmp_path):
 def half_way(start):
     """The workdir of a run that was preempted after its second checkpoint."""
     with start() as run:
-        run.until(lambda: len(committed(run.workdir)) == 2 and launch.steps_taken(run.workdir) > 9)
+        run.until(lambda: len(committed(run.workdir)) >= 2 and launch.steps_taken(run.workdir) > 9)
         run.processes[0].send_signal(signal.SIGTERM)
         assert run.wait() == [PREEMPTED] * 2, run.output()
     return run.workdir

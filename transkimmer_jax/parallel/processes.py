@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from transkimmer_jax.console import PEER_LOST
 from transkimmer_jax.errors import ConfigError, PeerError, Preempted
 
 logger = logging.getLogger("transkimmer_jax")
@@ -43,7 +44,7 @@ def initialize(args: argparse.Namespace) -> None:
 
     Raises:
       ConfigError: flags that do not go together.
-      PeerError: the others did not come within `--peer-timeout`.
+      PeerError: the coordinator's address cannot be used. Where the others do not come within `--peer-timeout` the process ends.
     """
     coordinator = args.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     count = args.num_processes if args.num_processes is not None else _number("JAX_NUM_PROCESSES")
@@ -55,17 +56,26 @@ def initialize(args: argparse.Namespace) -> None:
         raise ConfigError(f"--process-id must lie in [0, {count}), and is {index}")
     if count == 1 or not (any(stated) or _cluster()):
         return
+    seconds = args.peer_timeout
+
+    def give_up() -> None:
+        # In this way, since jax's own end of waiting is that of the process, with a stack trace of C++.
+        missing = f"{count} processes" if count else "processes"
+        print(f"error: the {missing} did not find each other within {seconds} s (coordinator: {coordinator})", file=sys.stderr, flush=True)
+        os._exit(PEER_LOST)
+
+    watchdog = threading.Timer(seconds, give_up)
+    watchdog.daemon = True
+    watchdog.start()
     try:
-        seconds = args.peer_timeout
         jax.distributed.initialize(
             coordinator, count, index,
-            initialization_timeout=seconds, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds,
+            initialization_timeout=2 * seconds, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise PeerError(
-            f"the {count or ''} processes did not find each other within {args.peer_timeout} s at {coordinator}: {reason}"
-        ) from error
+        raise PeerError(f"cannot join the other processes at {coordinator}: {(str(error).splitlines() or [''])[0][:200]}") from error
+    finally:
+        watchdog.cancel()
     if jax.process_index() != 0:
         logging.getLogger("transkimmer_jax").setLevel(logging.WARNING)
 
