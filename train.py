@@ -7,8 +7,7 @@ import shlex
 import sys
 
 from transkimmer_jax import console
-from transkimmer_jax.config import describe, load_config
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.config import describe, load_config, parse_overrides
 from transkimmer_jax.parallel import processes
 
 
@@ -33,21 +32,6 @@ def main(arguments: list[str]) -> None:
         if processes.is_first():
             print(json.dumps(result, indent=2))
             print(f"model: {workdir}/model")
-
-
-def parse_overrides(arguments: list[str]) -> dict[str, str]:
-    """`--config.a.b=c` and `--config.a.b c` as {'a.b': 'c'}. Raises `ConfigError` for anything else."""
-    overrides, rest = {}, list(arguments)
-    while rest:
-        name, given, value = rest.pop(0).partition("=")
-        if not name.startswith("--config."):
-            raise ConfigError(f"unknown argument {name!r}; fields are set by --config.SECTION.FIELD=VALUE, see --help")
-        if not given:
-            if not rest:
-                raise ConfigError(f"{name} lacks a value: {name}=VALUE")
-            value = rest.pop(0)
-        overrides[name.removeprefix("--config.")] = value
-    return overrides
 
 
 if __name__ == "__main__":

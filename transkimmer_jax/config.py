@@ -271,6 +271,21 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
     return override(config, overrides or {})
 
 
+def parse_overrides(arguments: list[str]) -> dict[str, str]:
+    """`--config.a.b=c` and `--config.a.b c` as {'a.b': 'c'}. Raises `ConfigError` for anything else."""
+    overrides, rest = {}, list(arguments)
+    while rest:
+        name, given, value = rest.pop(0).partition("=")
+        if not name.startswith("--config."):
+            raise ConfigError(f"unknown argument {name!r}; fields are set by --config.SECTION.FIELD=VALUE, see --help")
+        if not given:
+            if not rest:
+                raise ConfigError(f"{name} lacks a value: {name}=VALUE")
+            value = rest.pop(0)
+        overrides[name.removeprefix("--config.")] = value
+    return overrides
+
+
 def override(config: Config, overrides: dict[str, str]) -> Config:
     """`config` with dotted fields replaced by values parsed from text. Raises `ConfigError`."""
     changes: dict[str, dict[str, Any]] = {}

@@ -2,14 +2,17 @@
 
 import argparse
 
-from transkimmer_jax.cli import benchmark, evaluate, export, predict, sweep
+from transkimmer_jax.cli import aot, benchmark, evaluate, export, predict, sweep
 
 
 def main(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
     parser = argparse.ArgumentParser(prog="python -m transkimmer_jax", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (evaluate, predict, benchmark, export, sweep):
+    for command in (evaluate, predict, benchmark, export, sweep, aot):
         command.add(commands)
-    parsed = parser.parse_args(arguments)
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(parsed, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
     parsed.command(parsed)

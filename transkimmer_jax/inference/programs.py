@@ -41,7 +41,7 @@ class Programs:
     """The compacted programs of one model: made when first needed, kept, counted.
 
     Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], lost [D, B]
-    and, where `depths`, depth [D, T].
+    and, where `depths`, depth [D, T]. Of a model of shapes alone, programs can be lowered and not run.
     """
 
     def __init__(self, model: TranskimmerForSequenceClassification, devices: list[jax.Device], depths: bool = False):
@@ -51,7 +51,7 @@ class Programs:
         self.device_count = len(devices)
         self._whole = jax.NamedSharding(self._mesh, jax.P())
         self._batch_sharding = jax.NamedSharding(self._mesh, jax.P("data"))
-        self.params = jax.device_put(params, self._whole)
+        self.params = jax.tree.map(self._placed, params)
         # A call with these takes apart a tuple, which costs less than an nnx.State: of a short text's time that would be a tenth.
         self._leaves = tuple(jax.tree.leaves(self.params))
         self._thresholds: dict[float, jax.Array] = {}  # the last one, on the devices
@@ -62,6 +62,11 @@ class Programs:
 
     def __len__(self) -> int:
         return len(self._compiled)
+
+    def _placed(self, leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole)
+        return jax.device_put(leaf, self._whole)
 
     def compile(self, schedules: list[Schedule], progress: bool | None = None) -> None:
         """Compile what is not there yet. progress: with a bar; None: as `self.progress` says."""

@@ -45,6 +45,14 @@ class Architecture:
         return jnp.dtype(self.compute_dtype)
 
 
+# Of these names the shapes are known without a file (Devlin et al., 2019, section 3).
+WELL_KNOWN = {
+    "bert-base-uncased": Architecture(skim=None),
+    "bert-large-uncased": Architecture(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, skim=None
+    ),
+}  # fmt: skip
+
 _REQUIRED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
     "type_vocab_size",

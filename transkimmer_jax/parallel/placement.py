@@ -1,6 +1,7 @@
 """Where arrays live on a mesh of devices: batches split over all of them, parameters over one axis (DESIGN section 5)."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -55,14 +56,8 @@ class Placement:
         return jax.NamedSharding(self.mesh, jax.P(_BATCH))
 
     def parameter(self, shape: tuple[int, ...]) -> jax.NamedSharding:
-        """Of a parameter, and of what the optimiser keeps of it: a matrix is split over 'fsdp' along its longest axis that divides;
-        vectors, a few thousandths of the whole, are not."""
-        size = self.mesh.shape["fsdp"]
-        divisible = [axis for axis, length in enumerate(shape) if length % size == 0]
-        if len(shape) < 2 or not divisible or size == 1:
-            return self.replicated
-        longest = max(divisible, key=lambda axis: shape[axis])
-        return jax.NamedSharding(self.mesh, jax.P(*("fsdp" if axis == longest else None for axis in range(longest + 1))))
+        """Of a parameter, and of what the optimiser keeps of it."""
+        return jax.NamedSharding(self.mesh, _parameter_spec(shape, self.mesh.shape["fsdp"]))
 
     def parameters(self, tree: Any) -> Any:
         """The shardings of a tree of arrays, or of their shapes."""
@@ -101,6 +96,43 @@ class Placement:
             return jax.make_array_from_callback((batch_size, *values.shape[1:]), self.batch, part)
 
         return jax.tree.map(place, local)
+
+
+def gathered(params: Any) -> Any:
+    """Parameters as a computation reads them: whole on every device of the mesh in use, their gradients split again as they are.
+
+    Left to itself the partitioner may follow the weights instead: split the activations along their features and move those
+    between devices, which are many times as large (docs/pods.md has what both cost). Without a mesh, or where its 'fsdp' axis has
+    one device, nothing changes.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    size = 1 if mesh.empty else mesh.shape.get("fsdp", 1)
+    if size == 1:
+        return params
+
+    def gather(leaf):
+        spec = _parameter_spec(leaf.shape, size)
+        return leaf if spec == jax.P() else _whole(leaf, spec)
+
+    return jax.tree.map(gather, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(leaf: jax.Array, spec: jax.P) -> jax.Array:
+    return jax.lax.with_sharding_constraint(leaf, jax.P())
+
+
+_whole.defvjp(lambda leaf, spec: (_whole(leaf, spec), None), lambda spec, _, gradient: (jax.lax.with_sharding_constraint(gradient, spec),))
+
+
+def _parameter_spec(shape: tuple[int, ...], size: int) -> jax.P:
+    """A matrix is split over the `size` devices of 'fsdp' along its longest axis that divides; vectors, a few thousandths of the
+    whole, are not."""
+    divisible = [axis for axis, length in enumerate(shape) if length % size == 0]
+    if len(shape) < 2 or not divisible or size == 1:
+        return jax.P()
+    longest = max(divisible, key=lambda axis: shape[axis])
+    return jax.P(*("fsdp" if axis == longest else None for axis in range(longest + 1)))
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -14,28 +14,33 @@ from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task, compute_metrics
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.progress import tqdm
 
 # (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
 EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, jax.Array]]
 
 
-def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
-    """The jitted step of the models with this graph: deterministic gates, the threshold a run-time value.
-
-    placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
-    """
+def function(graph: nnx.GraphDef) -> EvaluationStep:
+    """The step of the models with this graph, to be jitted: deterministic gates, the threshold a run-time value."""
 
     def step(params, batch, threshold):
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        out = nnx.merge(graph, params)(*inputs, threshold=threshold, only_logits=True)
+        out = nnx.merge(graph, gathered(params))(*inputs, threshold=threshold, only_logits=True)
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
 
+    return step
+
+
+def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
+    """The jitted `function`.
+
+    placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
+    """
     if placement is None:
-        return jax.jit(step)
-    on_mesh = jax.jit(step, out_shardings=placement.replicated)
+        return jax.jit(function(graph))
+    on_mesh = jax.jit(function(graph), out_shardings=placement.replicated)
 
     def placed(params, batch, threshold):
         size = len(batch["input_ids"])

@@ -346,24 +346,27 @@ class _Run:
 
 def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassification:
     """The model that a config starts from. Raises `CheckpointError`."""
+    return huggingface.load(config.model.pretrained, seed=config.train.seed, **model_options(config, task))
+
+
+def model_options(config: Config, task: Task) -> dict[str, Any]:
+    """What a config sets of the model that it starts from: options of `huggingface.load` and `huggingface.shapes`."""
     model, skim = config.model, config.skim
-    return huggingface.load(
-        model.pretrained,
-        dense=not skim.enabled,
-        skim_overrides={
+    return {
+        "dense": not skim.enabled,
+        "skim_overrides": {
             **({} if skim.predictor_size is None else {"predictor_size": skim.predictor_size}),
             "initial_bias": skim.initial_bias,
             "temperature": skim.temperature,
             "threshold": skim.threshold,
             "attention_masking": model.attention_masking,
         },
-        seed=config.train.seed,
-        num_labels=task.num_labels,
-        compute_dtype=model.compute_dtype,
-        remat=model.remat,
-        hidden_dropout=model.hidden_dropout,
-        attention_dropout=model.attention_dropout,
-    )
+        "num_labels": task.num_labels,
+        "compute_dtype": model.compute_dtype,
+        "remat": model.remat,
+        "hidden_dropout": model.hidden_dropout,
+        "attention_dropout": model.attention_dropout,
+    }
 
 
 def _scalars(evaluated: _Evaluated) -> dict[str, float]:

@@ -13,7 +13,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import GumbelGate
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import objectives
 from transkimmer_jax.training.optimizer import create_optimizer
 
@@ -122,12 +122,12 @@ class Trainer:
 
     def _loss(self, params, batch: Batch, teacher_params, coefficient, noise, denominators, key):
         config = self.config
-        model = nnx.merge(self.graph, params)
+        model = nnx.merge(self.graph, gathered(params))
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
         task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
         if self.teacher_graph is not None:
-            teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, teacher_params)(*inputs, only_logits=True))
+            teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
             distill = objectives.distillation_loss(out.logits, teacher.logits, batch["weight"], config.distill.temperature)
             task = (1 - config.distill.weight) * task + config.distill.weight * distill / denominators["weight"]
             if config.distill.state_weight > 0:

@@ -49,11 +49,32 @@ def load(
     folder = resolve(str(checkpoint))
     arch = architecture.from_hugging_face(read_config(folder), str(folder))
     tensors = _normalized(read_tensors(folder), folder)
+    return _build(_configured(arch, tensors, dense, skim_overrides or {}, overrides), tensors, folder, seed)
+
+
+def shapes(
+    checkpoint: str | os.PathLike, *, dense: bool = False, skim_overrides: dict[str, Any] | None = None, **overrides: Any
+) -> Architecture:
+    """The architecture that `load` would give a model, from `config.json` alone; BERT's base and large sizes need no file at all.
+
+    Raises:
+      CheckpointError: no such checkpoint, or one of another kind.
+    """
+    arch = architecture.WELL_KNOWN.get(str(checkpoint))
+    if arch is None:
+        folder = resolve(str(checkpoint))
+        arch = architecture.from_hugging_face(read_config(folder), str(folder))
+    return _configured(arch, {}, dense, skim_overrides or {}, overrides)
+
+
+def _configured(
+    arch: Architecture, tensors: dict[str, np.ndarray], dense: bool | None, skim_overrides: dict[str, Any], overrides: dict[str, Any]
+) -> Architecture:
+    """A checkpoint's architecture with a user's options."""
     arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
     if dense is None:
         dense = arch.skim is None and not any(name.startswith("encoder.skim_predictors.") for name in tensors)
-    arch = dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides or {}))
-    return _build(arch, tensors, folder, seed)
+    return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))
 
 
 def save(

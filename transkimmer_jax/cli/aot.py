@@ -1,0 +1,134 @@
+"""`aot`: a config's programs compiled for TPU slices that are not here, and what they would cost there."""
+
+import argparse
+import importlib.metadata
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from transkimmer_jax import files
+from transkimmer_jax.config import describe, load_config, parse_overrides
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.progress import tqdm
+
+if TYPE_CHECKING:
+    from transkimmer_jax.parallel.ahead import Costs, Workload
+    from transkimmer_jax.parallel.topology import Topology
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "aot",
+        help="compile a config's programs for a TPU slice, without a TPU",
+        description="Compile the training step, the evaluation step and the compacted programs of a config for TPU slices, without a "
+        "TPU and without weights or data, and print what each asks of a chip and how fast it can be there at best: memory, FLOPs, "
+        "bytes, collectives, step time, examples a second, model FLOPs utilisation. Needs the libtpu package (pip install -e '.[aot]') "
+        "and, for twelve layers, minutes. Fields of the config are set as for train.py: --config.model.compute_dtype=bfloat16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=describe(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--topology", nargs="+", required=True, metavar="CHIP:SHAPE", help="e.g. v5e:4x4, v5p:2x2x4, v6e:16x16")
+    parser.add_argument("--config", required=True, help="a Python file with get_config(), e.g. configs/glue_qnli.py")
+    # Not from parallel.ahead, which is slow to import.
+    programs = ("train", "evaluate", "compacted")
+    parser.add_argument("--programs", nargs="+", choices=programs, default=programs, help="which (default: all)")
+    parser.add_argument(
+        "--batch-per-chip", type=int, default=32, metavar="N", help="examples of a step on each chip (default: %(default)s)"
+    )
+    parser.add_argument("--length", type=int, help="tokens that they are padded to (default: the task's)")
+    parser.add_argument("--batch-tokens", type=int, help="tokens of a compacted batch on each chip (default: the engine's on a TPU)")
+    parser.add_argument("--json", metavar="FILE", help="also write the records to this file, each as soon as it is there")
+    parser.set_defaults(command=_aot, takes_overrides=True)
+
+
+def _aot(args: argparse.Namespace) -> None:
+    for name in ("batch_per_chip", "length", "batch_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    config = load_config(args.config, parse_overrides(args.rest))
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.data.tasks import get_task
+    from transkimmer_jax.parallel import topology
+    from transkimmer_jax.parallel.ahead import Workload
+    from transkimmer_jax.training.loop import model_options
+    from transkimmer_jax.weights import huggingface
+
+    task = get_task(config.data)
+    slices = [topology.topology(name) for name in args.topology]
+    arch = huggingface.shapes(config.model.pretrained, **model_options(config, task))
+    length = args.length or task.max_length
+    if length > arch.max_position_embeddings:
+        raise ConfigError(f"--length={length} is more than the {arch.max_position_embeddings} positions of {config.model.pretrained}")
+    teacher = None
+    if config.distill.teacher is not None:
+        teacher = huggingface.shapes(
+            config.distill.teacher, dense=True, num_labels=task.num_labels, compute_dtype=config.model.compute_dtype
+        )
+    workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens)
+    command = "python -m transkimmer_jax " + shlex.join(sys.argv[1:])
+    records: list[dict[str, Any]] = []
+    wanted = [(each, program) for each in slices for program in args.programs]
+    for each, program in tqdm(wanted, desc="compiling", unit="program", leave=False):
+        for costs in workload.compile(program, each):
+            records.append(_record(costs, each, workload, task.name) | {"command": command})
+            tqdm.write(_text(records[-1]))
+        if args.json:
+            files.write_json(args.json, records)
+
+
+_PARTS = {"compute": "compute", "memory": "memory", "collectives": "collective"}
+
+
+def _record(costs: "Costs", slice_: "Topology", workload: "Workload", task: str) -> dict[str, Any]:
+    chip, bound = slice_.chip, costs.bound
+    return {
+        "task": task,
+        "program": costs.program,
+        "topology": slice_.name,
+        "chips": len(slice_.devices),
+        "fsdp": workload.config.mesh.fsdp,
+        "hidden_size": workload.arch.hidden_size,
+        "layers": workload.arch.num_hidden_layers,
+        "length": workload.length,
+        "examples": costs.examples,
+        "dtype": workload.arch.compute_dtype,
+        "compile_seconds": round(costs.compile_seconds, 1),
+        "memory_bytes": costs.memory_bytes,
+        "chip_memory_bytes": chip.memory,
+        "flops": costs.flops,
+        "model_flops": costs.model_flops,
+        "traffic_bytes": costs.traffic.memory_bytes,
+        "collectives": {kind: {"count": count, "sent_bytes": sent} for kind, (count, sent) in costs.traffic.collectives.items()},
+        "sent_bytes": costs.traffic.sent_bytes,
+        "compute_seconds": bound.compute,
+        "memory_seconds": bound.memory,
+        "collective_seconds": bound.collectives,
+        "step_seconds": bound.seconds,
+        "collective_share": bound.collective_share,
+        "examples_per_second": costs.examples / bound.seconds,
+        "utilization": costs.utilization(chip),
+        **{package: importlib.metadata.version(package) for package in ("jax", "libtpu")},
+    }
+
+
+def _text(record: dict[str, Any]) -> str:
+    def milliseconds(name: str) -> str:
+        return f"{1e3 * record[name + '_seconds']:.2f} ms"
+
+    kinds = ", ".join(f"{each['count']} {kind} ({each['sent_bytes'] / 1e6:.1f} MB)" for kind, each in record["collectives"].items())
+    times = ", ".join(f"{part} {milliseconds(name)}" for part, name in _PARTS.items())
+    lines = {
+        "memory a chip": f"{record['memory_bytes'] / 1e9:.2f} of {record['chip_memory_bytes'] / 1e9:.0f} GB",
+        "work a chip": f"{record['flops'] / 1e9:.1f} GFLOP, {record['traffic_bytes'] / 1e9:.2f} GB of memory traffic",
+        "collectives": kinds or "none",
+        "time at least": f"{milliseconds('step')} ({times})",
+        "so at most": f"{record['examples_per_second']:,.0f} examples/s, {record['utilization']:.0%} model FLOPs utilisation",
+        "collectives take": f"{record['collective_share']:.1%} of the time, where nothing runs beside them",
+        "compiled in": f"{record['compile_seconds']} s",
+    }
+    what = f"{record['program']} on {record['topology']} ({record['chips']} chips, fsdp {record['fsdp']})"
+    batch = f"{record['examples']} examples of {record['length']} tokens, {record['dtype']}"
+    return "\n".join([f"{what}: {batch}", *(f"  {name:17} {value}" for name, value in lines.items())])

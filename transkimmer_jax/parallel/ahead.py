@@ -1,0 +1,142 @@
+"""A run's programs, compiled for devices that are not here, and what they ask of each of them.
+
+Nothing is allocated: parameters and batches are shapes, each with the sharding that it has in a run.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transkimmer_jax.analysis import flops, roofline
+from transkimmer_jax.config import Config
+from transkimmer_jax.inference.engine import cast
+from transkimmer_jax.inference.programs import Programs
+from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.parallel.topology import Topology
+from transkimmer_jax.training import evaluation
+from transkimmer_jax.training.step import Trainer
+
+PROGRAMS = ("train", "evaluate", "compacted")
+_STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a compiled program asks of each chip.
+
+    program: what it does. examples: of a call, on all chips. compile_seconds: on this machine. memory_bytes: parameters, inputs,
+    results and temporaries. flops: operations, by the compiler's count. model_flops: those that the model itself needs, by this
+    package's count (`analysis/flops.py`), of padded batches, three times a forward pass for training.
+    traffic, bound: see `analysis/roofline.py`.
+    """
+
+    program: str
+    examples: int
+    compile_seconds: float
+    memory_bytes: int
+    flops: float
+    model_flops: float
+    traffic: roofline.Traffic
+    bound: roofline.Bound
+
+    def utilization(self, chip: roofline.Chip) -> float:
+        """Model FLOPs utilisation at most: of what the chip could compute in the program's least time, what the model needs."""
+        return self.model_flops / (chip.flops * self.bound.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A config's model on batches of one shape.
+
+    arch: of the model. teacher: of the dense teacher, if there is one. batch: examples of a training or evaluation step on each
+    chip. length: to which they are padded. batch_tokens: of a compacted program, on each chip; None for an accelerator's default.
+    """
+
+    config: Config
+    arch: Architecture
+    teacher: Architecture | None
+    batch: int
+    length: int
+    batch_tokens: int | None = None
+
+    def compile(self, program: str, topology: Topology) -> list[Costs]:
+        """Compile 'train', 'evaluate' or 'compacted' (its cheapest and its widest program) for a slice.
+
+        Raises:
+          ConfigError: a mesh that the slice does not fill.
+        """
+        if program == "compacted":
+            return [self._compacted(name, schedule, topology) for name, schedule in self._schedules().items()]
+        placement = Placement.create(self.config.mesh, topology.devices)
+        length = np.float64(self.length)
+        forward = self.batch * float(flops.skimmed(self.arch, [length] * self.arch.num_hidden_layers, length))
+        with jax.set_mesh(placement.mesh):
+            if program == "train":
+                return [_compiled("training step", self._train(placement), topology, self.batch, 3 * forward)]
+            return [_compiled("evaluation step", self._evaluate(placement), topology, self.batch, forward)]
+
+    def _train(self, placement: Placement) -> jax.stages.Lowered:
+        model, teacher = _shapes_of(self.arch), None if self.teacher is None else _shapes_of(self.teacher)
+        trainer = Trainer.create(self.config, model, _STEPS, teacher, float(self.length))
+        state = _placed(jax.eval_shape(trainer.start, nnx.split(model)[1]), placement)
+        teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        step = jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(shardings, placement.replicated))
+        return step.lower(state, self._batch(placement, labels=True), teacher_params)
+
+    def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
+        graph, params = nnx.split(_shapes_of(self.arch))
+        threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=placement.replicated)
+        step = jax.jit(evaluation.function(graph), out_shardings=placement.replicated)
+        return step.lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
+
+    def _batch(self, placement: Placement, labels: bool) -> dict[str, jax.ShapeDtypeStruct]:
+        size = self.batch * placement.device_count
+        tokens, rows = (size, self.length), (size,)
+        shapes: dict[str, tuple[tuple[int, ...], Any]]
+        shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (tokens, jnp.int32))
+        if labels:
+            shapes |= {"labels": (rows, jnp.float32 if self.arch.num_labels == 1 else jnp.int32), "weight": (rows, jnp.float32)}
+        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=placement.batch) for name, (shape, dtype) in shapes.items()}
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """The cheapest and the widest program of an engine that nobody has calibrated, for texts of `length` tokens."""
+        bucket = buckets(self.batch_tokens or default_batch_tokens("tpu"), None, self.length)[-1]
+        threshold = self.arch.skim.threshold if self.arch.skim else 0.0
+        drawn = Calibration.assumed(self.arch.num_hidden_layers, threshold).draw(bucket, DRAWN_BATCHES)
+        rungs = ladder(bucket, self.arch, drawn, granule("tpu"))
+        return {"compacted, cheapest": rungs[0], "compacted, widest": rungs[-1]} if len(rungs) > 1 else {"compacted": rungs[0]}
+
+    def _compacted(self, name: str, schedule: Schedule, topology: Topology) -> Costs:
+        model = nnx.eval_shape(lambda: cast(TranskimmerForSequenceClassification(self.arch, rngs=nnx.Rngs(0))))
+        lowered = Programs(model, topology.devices).lowered(schedule)
+        return _compiled(name, lowered, topology, schedule.bucket.tokens // schedule.bucket.width, schedule.flops(self.arch))
+
+
+def _compiled(name: str, lowered: jax.stages.Lowered, topology: Topology, examples: int, model_flops: float) -> Costs:
+    """Compile, and read off the program. examples, model_flops: of each chip."""
+    started = time.perf_counter()
+    compiled: Any = lowered.compile()
+    seconds = time.perf_counter() - started
+    memory = compiled.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    operations, traffic = float(compiled.cost_analysis()["flops"]), roofline.traffic(compiled.as_text())
+    bound = roofline.bound(topology.chip, topology.shape, operations, traffic)
+    return Costs(name, examples * len(topology.devices), seconds, needed, operations, model_flops, traffic, bound)
+
+
+def _shapes_of(arch: Architecture) -> TranskimmerForSequenceClassification:
+    return nnx.eval_shape(lambda: TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0)))
+
+
+def _placed(tree: Any, placement: Placement) -> Any:
+    """Shapes with the shardings of parameters."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement.parameter(leaf.shape)), tree)
