@@ -1,5 +1,6 @@
 """Strict numerics for every test: no silent dtype or rank promotion, and real assets where they are at hand."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -39,6 +40,13 @@ def minilm():
 def bert_tiny():
     """Real pretrained BERT weights under old parameter names, 2 layers, H=128, with a masked-LM head."""
     return real_checkpoint("bert-tiny")
+
+
+@pytest.fixture(scope="session")
+def libtpu():
+    """The compiler for TPUs, which takes no TPU."""
+    if importlib.util.find_spec("libtpu") is None:
+        unavailable("needs libtpu: pip install -e '.[aot]'")
 
 
 WORDS = ["a", "b", "c", "good", "bad", "film", "##s", "the", "is"]

@@ -19,6 +19,7 @@ OPTIONS = {
     ),
     "benchmark": ("model", "task", "examples", "synthetic", "hidden-size", "length"),
     "export": ("model", "output", "platforms", "lengths", "threshold", "batch-tokens"),
+    "aot": ("topology", "config", "programs", "batch-per-chip", "length", "batch-tokens", "json"),
     "sweep": ("model", "task", "data", "output", "points", "dense", "budget", "tolerance", "guarantee", "risk", "apply"),
 }  # fmt: skip
 
@@ -50,7 +51,10 @@ sys.argv = ["transkimmer_jax", {command!r}, "--help"]
 try:
     runpy.run_module("transkimmer_jax", run_name="__main__")
 finally:
-    heavy = {{"tensorflow_datasets", "transformers", "orbax", "grain", "scipy", "sklearn", "matplotlib", "transkimmer_jax.inference"}}
+    heavy = {{
+        "tensorflow_datasets", "transformers", "orbax", "grain", "scipy", "sklearn", "matplotlib", "transkimmer_jax.inference",
+        "transkimmer_jax.parallel.ahead",
+    }}
     print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=True)

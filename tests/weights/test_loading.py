@@ -1,6 +1,7 @@
 """Laws of loading: every layout of a Hugging Face folder gives exactly the file's values; what does not fit is one
 one-line `CheckpointError` that names everything that is wrong."""
 
+import dataclasses
 import json
 import logging
 import re
@@ -14,7 +15,9 @@ from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import SkimArchitecture
+from transkimmer_jax.weights import huggingface
 
 load = TranskimmerForSequenceClassification.from_pretrained
 
@@ -407,3 +410,19 @@ def test_state_is_parameters_of_float32(tmp_path, tensors):
     model = load(write_checkpoint(tmp_path, tensors))
     flat = nnx.to_flat_state(nnx.state(model))
     assert {str(variable.get_value().dtype) for _, variable in flat} == {"float32"}
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_shapes_of_well_known_sizes(size):
+    """Against transformers' own description of them."""
+    from transformers import BertConfig
+
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    config = BertConfig(**(large if size == "large" else {})).to_dict()
+    expected = dataclasses.replace(architecture.from_hugging_face(config, "here"), skim=None)
+    assert huggingface.shapes(f"bert-{size}-uncased", dense=True) == expected
+
+
+def test_shapes_are_those_of_the_model(bert_tiny):
+    options = {"skim_overrides": {"predictor_size": 32}, "num_labels": 3, "compute_dtype": "bfloat16"}
+    assert huggingface.shapes(bert_tiny, **options) == huggingface.load(bert_tiny, **options).arch

@@ -125,7 +125,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _OPCODE = re.compile(r"\s([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?([%\w.\-, ]+)\}?")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(r"replica_groups=(mesh\[.*?\] \{.*?\}|\{\{[\d,]*\}|\[\d+,\d+\]|\{\})")
 
@@ -194,7 +194,7 @@ def _executed(
 
 
 def _called(each: _Instruction) -> list[str]:
-    return [name.strip().lstrip("%") for found in _CALLED.finditer(each.line) for name in found[1].split(",")]
+    return [name.strip().lstrip("%") for found in _CALLED.finditer(each.line) for name in (found[1] or found[2]).split(",")]
 
 
 def _bytes(kind: str, everywhere: bool = False) -> float:

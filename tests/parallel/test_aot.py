@@ -1,0 +1,105 @@
+"""Programs for TPU slices that are not here. Compiling them is slow and needs the libtpu package."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from training import runs
+
+from transkimmer_jax import cli
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.parallel import topology
+
+ARCHITECTURE = {
+    "model_type": "bert", "vocab_size": 1024, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 1024, "max_position_embeddings": 64, "type_vocab_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Shapes are enough: a folder without weights or tokenizer."""
+    folder = tmp_path_factory.mktemp("shapes")
+    (folder / "config.json").write_text(json.dumps(ARCHITECTURE))
+    return folder
+
+
+def arguments(checkpoint, *more, name="v5e:2x2"):
+    config = str(runs.TRAIN_PY.parent / "configs" / "glue_sst2.py")
+    return ["aot", "--topology", name, "--config", config, f"--config.model.pretrained={checkpoint}", *more]
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:", "v5e:4", "v5e:4x4x4", "v5e:0x4", "v5e:4*4", "v5p:2x2", "v99:2x2", ":2x2"])
+def test_what_is_no_topology(name):
+    with pytest.raises(ConfigError, match=f"no topology '{name.replace('*', '.')}'"):
+        topology.parse(name)
+
+
+def test_shapes():
+    assert topology.parse("v5e:16x16")[1] == (16, 16) and topology.parse("v5p:2x2x4")[0].name == "TPU v5p"
+
+
+def test_without_libtpu(monkeypatch, checkpoint):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "libtpu" else found(name, *more))
+    with pytest.raises(ConfigError, match=r"needs the libtpu package: pip install -e '\.\[aot\]'"):
+        cli.main(arguments(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--batch-per-chip", "0"), "--batch-per-chip must be at least 1, not 0"),
+        (("--config.skim.targett=1",), "skim.targett"),
+        (("--somewhere", "x"), "unknown argument '--somewhere'"),
+    ],
+)
+def test_unusable_flags(checkpoint, more, message):
+    with pytest.raises(ConfigError, match=message):
+        cli.main(arguments(checkpoint, *more))
+
+
+@pytest.fixture(scope="module")
+def records(checkpoint, libtpu, tmp_path_factory):
+    """What the command writes of all programs, and of the training step with its weights split."""
+    found = []
+    for number, more in enumerate([(), ("--programs", "train", "--config.mesh.fsdp=4")]):
+        file = tmp_path_factory.mktemp("records") / f"{number}.json"
+        command = arguments(checkpoint, "--config.model.compute_dtype=bfloat16", "--json", str(file), *more)
+        done = subprocess.run([sys.executable, "-m", "transkimmer_jax", *command], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
+        assert done.returncode == 0, done.stderr
+        assert "collectives take" in done.stdout
+        found.append({record["program"]: record for record in json.loads(file.read_text())})
+    return found
+
+
+@pytest.mark.slow
+def test_every_program_is_compiled_and_bounded(records):
+    whole = records[0]
+    assert list(whole) == ["training step", "evaluation step", "compacted, cheapest", "compacted, widest"]
+    for record in whole.values():
+        assert record["chips"] == 4 and record["examples"] % 4 == 0
+        assert 0 < record["memory_bytes"] < record["chip_memory_bytes"]
+        assert record["step_seconds"] == max(record[name] for name in ("compute_seconds", "memory_seconds", "collective_seconds"))
+        assert 0 < record["utilization"] <= 1
+        # The compiler counts what is elementwise as well, and of short sequences' attention some padding.
+        assert 1 <= record["flops"] / record["model_flops"] < 1.25
+    assert whole["compacted, cheapest"]["flops"] < whole["compacted, widest"]["flops"]
+    assert not whole["compacted, cheapest"]["collectives"]
+
+
+@pytest.mark.slow
+def test_copies_reduce_their_gradients_and_parts_gather_their_weights(records):
+    copies, parts = (found["training step"] for found in records)
+    matrices = (
+        2 * (4 * 256 * 256 + 2 * 256 * 1024 + 256 * 256) + 256 * 256 + (1024 + 64) * 256
+    )  # layers with predictors, pooler, embeddings
+    # Float32 gradients, or those of matrices in bfloat16 where the compiler converts them late; each chip sends 2 x 3/4 of them.
+    assert 1.5 * 2 * matrices <= copies["sent_bytes"] <= 1.5 * 4 * 1.1 * matrices
+    assert set(copies["collectives"]) == {"all-reduce"}
+    # Weights for both passes and gradients, not activations: those of 32 x 64 tokens are many more.
+    assert "all-gather" in parts["collectives"]
+    assert parts["sent_bytes"] <= 3 / 4 * (2 * 4 + 2 * 4) * 1.1 * matrices
+    assert parts["memory_bytes"] < copies["memory_bytes"]
