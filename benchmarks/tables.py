@@ -34,8 +34,23 @@ COLUMNS = {
     "max logit difference": lambda r: f"{r['max_logit_difference']:.1e}",
     "decisions flipped": lambda r: str(r["decisions_flipped"]),
     "predictions changed": lambda r: str(r["predictions_changed"]),
+    "FLOPs run / needed, dense": lambda r: f"{r['flops_run']:.2f}, {r['flops_run_dense']:.2f}" if "flops_run" in r else "",
     "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
     "MB beside weights": lambda r: f"{r['temporary_bytes'] / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}",
+    # Of programs compiled for slices that are not here.
+    "program": lambda r: r["program"],
+    "slice": lambda r: r["topology"],
+    "fsdp": lambda r: str(r["fsdp"]),
+    "examples": lambda r: f"{r['examples']:,}",
+    "GB a chip": lambda r: f"{r['memory_bytes'] / 1e9:.2f}",
+    "GFLOP a chip": lambda r: f"{r['flops'] / 1e9:,.0f}",
+    "GB moved": lambda r: f"{r['traffic_bytes'] / 1e9:.1f}",
+    "collectives": lambda r: ", ".join(f"{each['count']} {kind}" for kind, each in r["collectives"].items()),
+    "MB sent": lambda r: f"{r['sent_bytes'] / 1e6:,.1f}" if r["collectives"] else "",
+    "ms at least": lambda r: f"{1e3 * r['step_seconds']:.1f}",
+    "examples/s at most": lambda r: f"{r['examples_per_second']:,.0f}",
+    "utilisation at most": lambda r: f"{r['utilization']:.0%}",
+    "share of collectives": lambda r: f"{r['collective_share']:.1%}",
     # Of training runs.
     "what": lambda r: r["what"],
     "commit": lambda r: r["commit"],
@@ -51,13 +66,17 @@ COLUMNS = {
 VIEWS = {
     "saving": (
         "workload", "H / layers", "S", "batch", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
-        "efficiency", "overflows / batches", "MB beside weights",
+        "efficiency", "FLOPs run / needed, dense", "overflows / batches", "MB beside weights",
     ),
     "contenders": (
         "workload", "H / layers", "S", "batch", "compacted", "dense packed", "dense bucketed", "dense padded", "masked", "PyTorch",
         "onnxruntime",
     ),
     "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
+    "slices": (
+        "program", "slice", "fsdp", "examples", "GB a chip", "GFLOP a chip", "GB moved", "collectives", "MB sent", "ms at least",
+        "examples/s at most", "utilisation at most", "share of collectives",
+    ),
     "results": (
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
         "timed at batch", "kept per layer", "seed",
@@ -84,12 +103,20 @@ def table(view: str, files: list[str]) -> str:
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     names = ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
-    machine = ""
-    if view not in ("results", "runs"):
-        machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
-        rounds = " or ".join(map(str, sorted({record["repeats"] for record in records})))
-        machine = f"On {'; '.join(machines)}, medians of {rounds} rounds. "
-    return "\n".join([*lines, "", f"{machine}From:", "", "```", *commands, "```", ""])
+    return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
+
+
+def _circumstances(view: str, records: list[dict]) -> str:
+    """Where the records were made, and how."""
+    if view in ("results", "runs"):
+        return ""
+    if view == "slices":
+        shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
+        compilers = sorted({f"jax {record['jax']} with libtpu {record['libtpu']}" for record in records})
+        return f"{'; '.join(shapes)}, compiled by {'; '.join(compilers)}. "
+    machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
+    rounds = " or ".join(map(str, sorted({record["repeats"] for record in records})))
+    return f"On {'; '.join(machines)}, medians of {rounds} rounds. "
 
 
 def rendered(text: str) -> str:

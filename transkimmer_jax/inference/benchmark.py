@@ -178,6 +178,8 @@ def measure(
         "clock_vs_padded": medians["dense_padded"] / medians["compacted"] if "dense_padded" in medians else None,
         "clock_vs_unpadded": clock_vs_unpadded,
         "efficiency": clock_vs_unpadded / flops_vs_unpadded,
+        "flops_run": _flops_run(compacted) / used * len(workload.examples) / compacted.statistics.examples,
+        "flops_run_dense": _flops_run(packed) / unpadded * len(workload.examples) / packed.statistics.examples,
         **_disagreement(checked, exact),
         "programs": len(compacted.programs),
         "programs_dense": len(packed.programs),
@@ -188,6 +190,11 @@ def measure(
         "temporary_bytes": compacted.programs.temporary_bytes(),
         "temporary_bytes_dense": packed.programs.temporary_bytes(),
     }
+
+
+def _flops_run(engine: SkimEngine) -> float:
+    """Operations of all programs that an engine has run, empty rows and second runs included."""
+    return sum(count * schedule.flops(engine.arch) * engine.programs.device_count for schedule, count in engine.programs.calls.items())
 
 
 def _interleaved(runs: dict[str, Callable[[], Any]], repeats: int, progress: bool) -> dict[str, list[float]]:

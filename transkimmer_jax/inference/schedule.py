@@ -67,7 +67,8 @@ class Schedule:
             if layer < len(self.layers) - 1:
                 total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * self.bucket.sequences * width * width
             else:
-                total += flops.per_key(arch) * rows + flops.per_query(arch) * self.bucket.sequences
+                total += flops.per_key(arch) * rows
+                total += (flops.per_query(arch) + flops.per_token_pair(arch) * width) * self.bucket.sequences
             entering = rows
         return total
 
