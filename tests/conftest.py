@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -84,6 +86,26 @@ def write(tmp_path):
         return path
 
     return _write
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Gives a file system of its own the size that is asked for, e.g. '700k', and returns its folder."""
+    folder = tmp_path / "disk"
+
+    def resized(size):
+        options = f"remount,size={size}" if folder.exists() else f"size={size}"
+        folder.mkdir(exist_ok=True)
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode
+        ):
+            pytest.skip("may not mount a file system")
+        return folder
+
+    yield resized
+    if os.path.ismount(folder):
+        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -137,6 +137,7 @@ class TrainConfig:
     eval_every: Annotated[int | None, "steps between evaluations; None: once an epoch"] = None
     save_every: Annotated[int | None, "steps between checkpoints; None: at every evaluation"] = None
     keep_latest: Annotated[int, "checkpoints kept beside the best"] = 1
+    save_timeout: Annotated[int, "seconds in which all processes must have written a checkpoint, else the run ends"] = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Config:
         for section, names in (
             (data, ("batch_size", "eval_batch_size", "grouping_window")),
             (optimizer, ("accumulation",)),
-            (train, ("log_every", "keep_latest")),
+            (train, ("log_every", "keep_latest", "save_timeout")),
         ):
             for name in names:
                 require(getattr(section, name) >= 1, f"{_section_name(section)}.{name} must be at least 1, not {getattr(section, name)}")

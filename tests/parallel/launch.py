@@ -40,11 +40,11 @@ def free_port():
 class Run:
     """The processes of one run. A context manager: leaving it ends those that are still there."""
 
-    def __init__(self, config_file, workdir, *fields, count=1, devices=1, peer_timeout=20, **variables):
+    def __init__(self, config_file, workdir, *fields, count=1, devices=1, peer_timeout=20, logs=None, **variables):
         self.workdir = workdir
         port = free_port()
         command = [sys.executable, str(runs.TRAIN_PY), "--config", str(config_file), "--workdir", str(workdir), *fields]
-        self.logs = [workdir.parent / f"{workdir.name}.{number}.log" for number in range(count)]
+        self.logs = [(logs or workdir.parent) / f"{workdir.name}.{number}.log" for number in range(count)]
         self.processes = []
         for number, log in enumerate(self.logs):
             flags = []

@@ -190,6 +190,23 @@ def test_another_mesh(start, whole, half_way, fields, options):
 
 
 @slow
+@pytest.mark.parametrize("size", ["100k", "500k", "800k"])
+def test_a_full_disk(config_file, whole, disk, tmp_path, size):
+    """Full before the first checkpoint is finished, and after it; with more room the same command goes on."""
+    workdir = disk(size) / "run"
+    fields = (MESH, "--config.train.save_timeout=15")
+    with launch.Run(config_file, workdir, *fields, count=2, logs=tmp_path) as run:
+        statuses = run.wait(limit=120)
+        assert all(status != 0 for status in statuses), run.output()
+        assert "no space left on the disk; free some or write elsewhere" in run.output() and "Traceback" not in run.output()
+    assert not (workdir / "result.json").exists()
+    disk("64m")
+    with launch.Run(config_file, workdir, *fields, count=2) as run:
+        run.finish()
+    assert_equal(workdir, whole)
+
+
+@slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_hanging_process(start, who):
     """Stopped, not ended: its connections stay open."""

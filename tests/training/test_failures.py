@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -206,23 +205,9 @@ def test_a_full_disk_here_and_there(refusal, monkeypatch, tmp_path, place):
     assert refusal() == f"cannot write {culprit}: {FULL}"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system that two checkpoints fill."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", folder], capture_output=True).returncode
-    ):
-        pytest.skip("may not mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_really_full_disk(small_disk, config, program_cache, tmp_path, caplog):
+def test_a_really_full_disk(disk, config, program_cache, tmp_path, caplog):
     """One line, also from what writes in the background; and with more room the same command goes on to the end."""
-    config_file, workdir = runs.write_config(tmp_path / "task.py", config), small_disk / "run"
+    config_file, workdir = runs.write_config(tmp_path / "task.py", config), disk("700k") / "run"  # two checkpoints
     process = runs.start_train(config_file, workdir, program_cache)
     printed, notes = process.communicate(timeout=120)
     assert process.returncode == 2 and printed == "", notes
@@ -231,7 +216,7 @@ def test_a_really_full_disk(small_disk, config, program_cache, tmp_path, caplog)
     assert {path.name for path in workdir.iterdir()} == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
     assert any(path.name.isdigit() for path in (workdir / "checkpoints").iterdir()), "else there is nothing to resume from"
 
-    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    disk("64m")
     caplog.set_level("INFO", "transkimmer_jax")
     assert console.run(runs.train_main(), ["--config", str(config_file), "--workdir", str(workdir)]) == 0
     assert re.search("^resuming at step (15|20) of 60$", "\n".join(caplog.messages), re.MULTILINE)

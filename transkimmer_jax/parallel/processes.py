@@ -139,8 +139,8 @@ def explained() -> Iterator[None]:
     """Turn the failures of calls that wait for another process into a `PeerError` of one line."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # ValueError: Orbax's, of a barrier
-        if jax.process_count() == 1 or not _GONE.search(str(error)):
+    except (RuntimeError, ValueError, TimeoutError) as error:  # ValueError and TimeoutError: Orbax's, of barriers
+        if jax.process_count() == 1 or not (isinstance(error, TimeoutError) or _GONE.search(str(error))):
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise PeerError(f"another process is gone or does not answer, the same command on all of them resumes ({reason})") from error

@@ -26,9 +26,12 @@ _policies = ocp.training.preservation_policies
 
 class Checkpoints:
     """The checkpoints below `<workdir>/checkpoints`, a local folder or a bucket. A context manager: leaving it waits for what is
-    being written."""
+    being written.
 
-    def __init__(self, workdir: epath.Path, keep_latest: int):
+    timeout: seconds in which all processes must have written one. Where one of them cannot, the others wait so long for it.
+    """
+
+    def __init__(self, workdir: epath.Path, keep_latest: int, timeout: int):
         folder = epath.Path(workdir) / "checkpoints"
         folder = folder if "://" in str(folder) else epath.Path(folder.absolute())
         if processes.is_first():
@@ -39,6 +42,7 @@ class Checkpoints:
             folder,
             preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(keep_latest), best]),
             cleanup_tmp_directories=True,
+            context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=timeout)),
         )
 
     def __enter__(self) -> "Checkpoints":

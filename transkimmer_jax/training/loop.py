@@ -186,7 +186,7 @@ class _Run:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""
         config, state = self.config, self.initial_state
         evaluated: _Evaluated | None = None
-        with Checkpoints(self.workdir, config.train.keep_latest) as checkpoints, Preemption() as preemption:
+        with Checkpoints(self.workdir, config.train.keep_latest, config.train.save_timeout) as checkpoints, Preemption() as preemption:
             step, seconds_before = 0, 0.0
             if checkpoints.latest_step is not None:
                 state, seconds_before = checkpoints.restore(state, self.data)
