@@ -11,6 +11,11 @@ The dense baseline of the 6-layer MiniLM on 20,000 examples gave 87.0 % in 7 min
 
     python train.py --config configs/glue_sst2.py --config.model.pretrained=packaged:minilm-6l --config.skim.enabled=false \
         --config.data.train_examples=20000 --config.train.epochs=1 --config.optimizer.learning_rate=5e-5
+
+On all 67,349 texts it gave 90.7 %, in 54 minutes on the same cores beside other work, seed 0 (results/sst2_minilm-6l_dense_full.json):
+
+    python train.py --config configs/glue_sst2.py --config.model.pretrained=packaged:minilm-6l --config.skim.enabled=false \
+        --config.train.epochs=2 --config.optimizer.learning_rate=5e-5
 """
 
 from configs import base
