@@ -189,14 +189,16 @@ class Config:
         for name in ("hidden_dropout", "attention_dropout"):
             value = getattr(self.model, name)
             require(value is None or 0 <= value < 1, f"model.{name} must lie in [0, 1), not {value}")
-        for section, names in (
+        least_one: tuple[tuple[Any, tuple[str, ...]], ...] = (
             (data, ("batch_size", "eval_batch_size", "grouping_window")),
             (optimizer, ("accumulation",)),
             (train, ("log_every", "keep_latest", "save_timeout")),
-        ):
+        )
+        for section, names in least_one:
             for name in names:
                 require(getattr(section, name) >= 1, f"{_section_name(section)}.{name} must be at least 1, not {getattr(section, name)}")
-        for section, names in ((data, ("train_examples", "eval_examples")), (train, ("steps", "eval_every", "save_every"))):
+        least_one_or_none = ((data, ("train_examples", "eval_examples")), (train, ("steps", "eval_every", "save_every")))
+        for section, names in least_one_or_none:
             for name in names:
                 value = getattr(section, name)
                 require(value is None or value >= 1, f"{_section_name(section)}.{name} must be at least 1, not {value}")

@@ -124,6 +124,19 @@ def count_compilations(work):
     return len(seen)
 
 
+@given(st.lists(st.integers(1, 64), max_size=80))
+def test_no_batch_is_rather_empty(engine, lengths):
+    """Each text is in one batch that holds it, and small batches would not have done with far fewer rows."""
+    lengths = np.array(lengths, int)
+    plan = engine._thrifty_plan(lengths)
+    assert sorted(row for _, rows in plan for row in rows) == list(range(len(lengths)))
+    for bucket, rows in plan:
+        assert bucket.holds(len(rows), lengths[rows].sum(), lengths[rows].max())
+        small = engine._plan(lengths[rows], engine.small_buckets)
+        assert bucket in engine.small_buckets or sum(each.tokens for each, _ in small) > 0.75 * bucket.tokens
+    assert sum(bucket.tokens for bucket, _ in plan) <= sum(bucket.tokens for bucket, _ in engine._plan(lengths, engine.buckets))
+
+
 def test_steady_state_compiles_nothing(engine):
     """Other texts, other thresholds: the programs are there already."""
     engine.warm_up(progress=False)

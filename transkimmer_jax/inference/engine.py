@@ -43,6 +43,8 @@ _IN_FLIGHT = 2  # batches started before the oldest is read, so that the host pa
 _FORGETTING = 0.95
 _TRUST = 2.0
 _SMALL = 8  # the part of a batch that a small batch is
+# Of a batch's rows, the most that small batches may have which replace it: each costs a start and multiplies fewer rows at a time.
+_RATHER_EMPTY = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,13 +281,21 @@ class SkimEngine:
             plan.append((self._bucket(int(lengths[order[-1]]), among), order[start:]))
         return plan
 
+    def _thrifty_plan(self, lengths: np.ndarray) -> list[tuple[Bucket, np.ndarray]]:
+        """`_plan`, with small batches for what would leave a batch rather empty: rows are computed whether a token is there or not."""
+        plan: list[tuple[Bucket, np.ndarray]] = []
+        for bucket, members in self._plan(lengths, self.buckets):
+            small = [(each, members[part]) for each, part in self._plan(lengths[members], self.small_buckets)]
+            fewer = sum(each.tokens for each, _ in small) <= _RATHER_EMPTY * bucket.tokens
+            plan += small if fewer else [(bucket, members)]
+        return plan
+
     def _run(
         self, examples: TokenizedExamples, rows: np.ndarray, least_rung: int, threshold: float
     ) -> Iterator[tuple["_Started", dict[str, np.ndarray]]]:
         """Run the examples at `rows`, in groups of one batch a device, on rungs from `least_rung` on; and what came of it."""
         lengths = examples.lengths
-        few = least_rung > 0 and 2 * lengths[rows].sum() < self._bucket(int(lengths[rows].max()), self.buckets).tokens
-        plan = [(bucket, rows[members]) for bucket, members in self._plan(lengths[rows], self.small_buckets if few else self.buckets)]
+        plan = [(bucket, rows[members]) for bucket, members in self._thrifty_plan(lengths[rows])]
         started: collections.deque[_Started] = collections.deque()
         for bucket, group in self._groups(plan, lengths):
             packed = [_pack(examples, members, bucket) for members in group]
