@@ -124,7 +124,7 @@ def count_compilations(work):
     return len(seen)
 
 
-@given(st.lists(st.integers(1, 64), max_size=80))
+@given(st.lists(st.integers(1, ARCH.max_position_embeddings), max_size=80))
 def test_no_batch_is_rather_empty(engine, lengths):
     """Each text is in one batch that holds it, and small batches would not have done with far fewer rows."""
     lengths = np.array(lengths, int)
