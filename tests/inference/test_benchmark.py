@@ -57,6 +57,9 @@ def test_a_setting(tmp_path, capsys):
         # Every text is as long as the bucket is wide, so only what is skimmed leaves rows empty.
         assert record["flops_run"] >= record["flops_run_dense"] == pytest.approx(1)
         assert record["temporary_bytes"] <= record["temporary_bytes_dense"]
+        # The command is one that this parser takes, paths aside.
+        flags = {word for word in record["command"].split() if word.startswith("--")}
+        assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--dtype", "--seed", "--contenders", "--predictor-size"}, flags
         assert "--keep 0.9,0.4,0.2" in record["command"] and str(tmp_path) not in record["command"]
 
 

@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> None:
     for command in (evaluate, predict, benchmark, export, sweep, aot):
         command.add(commands)
     parsed, rest = parser.parse_known_args(arguments)
-    if rest and not getattr(parsed, "takes_overrides", False):
+    if getattr(parsed, "takes_overrides", False):
+        parsed.rest = rest
+    elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    parsed.rest = rest
     parsed.command(parsed)
