@@ -31,7 +31,6 @@ def add(commands) -> None:
     )
     parser.add_argument("--topology", nargs="+", required=True, metavar="CHIP:SHAPE", help="e.g. v5e:4x4, v5p:2x2x4, v6e:16x16")
     parser.add_argument("--config", required=True, help="a Python file with get_config(), e.g. configs/glue_qnli.py")
-    # Not from parallel.ahead, which is slow to import.
     programs = ("train", "evaluate", "compacted")
     parser.add_argument("--programs", nargs="+", choices=programs, default=programs, help="which (default: all)")
     parser.add_argument(

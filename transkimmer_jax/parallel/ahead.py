@@ -24,7 +24,6 @@ from transkimmer_jax.parallel.topology import Topology
 from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.step import Trainer
 
-PROGRAMS = ("train", "evaluate", "compacted")
 _STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
 
 
