@@ -61,9 +61,8 @@ def committed(workdir):
     return sorted(int(name) for name in names if name.isdigit())  # others are still being written, or deleted
 
 
-@pytest.mark.parametrize(
-    ("who", "moment"), [(1, 9), *(pytest.param(who, moment, marks=slow) for who, moment in [(0, 1), (0, 9), (0, 20), (1, 1), (1, 20)])]
-)
+@slow
+@pytest.mark.parametrize(("who", "moment"), [(0, 1), (0, 9), (0, 20), (1, 1), (1, 9), (1, 20)])
 def test_one_process_is_killed(start, whole, who, moment):
     """The other ends by itself, in bounded time, and says why."""
     with start() as run:

@@ -49,13 +49,14 @@ def test_result(config, finished):
     result = result_of(finished)
     assert set(result) == {
         "metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded",
-        "task", "steps", "best_step", "seconds", "seed", "device", "train_examples", "pretrained", "threshold", "command",
+        "task", "steps", "best_step", "seconds", "seed", "device", "devices", "train_examples", "pretrained", "threshold",
+        "command",
     }  # fmt: skip
     assert result["task"] == "files" and result["metric"] == "accuracy"
     assert result["value"] == result["metrics"]["validation"]["accuracy"] and result["examples"] == {"validation": 40}
     assert result["kept_tokens"] == pytest.approx(np.mean(result["kept_per_layer"]), rel=1e-12) and len(result["kept_per_layer"]) == 3
     assert result["steps"] == 60 and result["best_step"] in (20, 40, 60) and result["seed"] == 0 and result["seconds"] > 0
-    assert result["device"] == jax.devices()[0].device_kind and result["pretrained"] == config.model.pretrained
+    assert result["device"] == jax.devices()[0].device_kind and result["devices"] == 1 and result["pretrained"] == config.model.pretrained
 
 
 @pytest.mark.parametrize("allocation", ["learned", "geometric"])
