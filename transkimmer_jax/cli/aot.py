@@ -48,6 +48,10 @@ def _aot(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     config = load_config(args.config, parse_overrides(args.rest))
+    if args.batch_per_chip % config.optimizer.accumulation:
+        raise ConfigError(
+            f"--batch-per-chip={args.batch_per_chip} must be a multiple of optimizer.accumulation={config.optimizer.accumulation}"
+        )
     # Imported here, so that --help answers at once.
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.parallel import topology

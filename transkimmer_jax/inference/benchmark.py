@@ -272,8 +272,7 @@ def _batched(model: TranskimmerForSequenceClassification, batches: EvaluationBat
 
 def _dense(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:
     """The same weights without predictors."""
-    dense = nnx.eval_shape(lambda: TranskimmerForSequenceClassification(dataclasses.replace(model.arch, skim=None), rngs=nnx.Rngs(0)))
-    graph, shapes = nnx.split(dense)
+    graph, shapes = nnx.split(TranskimmerForSequenceClassification.abstract(dataclasses.replace(model.arch, skim=None)))
     weights = dict(jax.tree_util.tree_leaves_with_path(nnx.split(model)[1]))
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(lambda path, _: weights[path], shapes))
 
@@ -281,7 +280,7 @@ def _dense(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenc
 def _in_dtype(model: TranskimmerForSequenceClassification, dtype: str) -> TranskimmerForSequenceClassification:
     """The same weights, computed in another dtype."""
     arch = dataclasses.replace(model.arch, compute_dtype=dtype)
-    graph, _ = nnx.split(nnx.eval_shape(lambda: TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))))
+    graph, _ = nnx.split(TranskimmerForSequenceClassification.abstract(arch))
     return nnx.merge(graph, nnx.split(model)[1])
 
 

@@ -285,8 +285,10 @@ class SkimEngine:
         """`_plan`, with small batches for what would leave a batch rather empty: rows are computed whether a token is there or not."""
         plan: list[tuple[Bucket, np.ndarray]] = []
         for bucket, members in self._plan(lengths, self.buckets):
-            small = [(each, members[part]) for each, part in self._plan(lengths[members], self.small_buckets)]
-            fewer = sum(each.tokens for each, _ in small) <= _RATHER_EMPTY * bucket.tokens
+            most, small = _RATHER_EMPTY * bucket.tokens, []
+            if lengths[members].sum() <= most:
+                small = [(each, members[part]) for each, part in self._plan(lengths[members], self.small_buckets)]
+            fewer = small and sum(each.tokens for each, _ in small) <= most
             plan += small if fewer else [(bucket, members)]
         return plan
 

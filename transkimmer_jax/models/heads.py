@@ -187,6 +187,11 @@ class TranskimmerForSequenceClassification(nnx.Module):
             last_hidden_state=None if only_logits else out.tokens.forwarded(),
         )
 
+    @classmethod
+    def abstract(cls, arch: Architecture) -> "TranskimmerForSequenceClassification":
+        """A model of shapes alone, for what is compiled, or filled with weights, without making any."""
+        return nnx.eval_shape(lambda: cls(arch, rngs=nnx.Rngs(0)))
+
     def require_compactable(self) -> None:
         """Raises `CheckpointError` where leaving skimmed tokens out would change the answer."""
         if self.arch.skim is not None and self.arch.skim.attention_masking != "renormalized":

@@ -83,19 +83,17 @@ class Workload:
             return [_compiled("evaluation step", self._evaluate(placement), topology, self.batch, forward)]
 
     def _train(self, placement: Placement) -> jax.stages.Lowered:
-        model, teacher = _shapes_of(self.arch), None if self.teacher is None else _shapes_of(self.teacher)
+        model = TranskimmerForSequenceClassification.abstract(self.arch)
+        teacher = None if self.teacher is None else TranskimmerForSequenceClassification.abstract(self.teacher)
         trainer = Trainer.create(self.config, model, _STEPS, teacher, float(self.length))
         state = _placed(jax.eval_shape(trainer.start, nnx.split(model)[1]), placement)
         teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        step = jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(shardings, placement.replicated))
-        return step.lower(state, self._batch(placement, labels=True), teacher_params)
+        return trainer.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)
 
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
-        graph, params = nnx.split(_shapes_of(self.arch))
+        graph, params = nnx.split(TranskimmerForSequenceClassification.abstract(self.arch))
         threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=placement.replicated)
-        step = jax.jit(evaluation.function(graph), out_shardings=placement.replicated)
-        return step.lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
+        return evaluation.jitted(graph, placement).lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
 
     def _batch(self, placement: Placement, labels: bool) -> dict[str, jax.ShapeDtypeStruct]:
         size = self.batch * placement.device_count
@@ -130,10 +128,6 @@ def _compiled(name: str, lowered: jax.stages.Lowered, topology: Topology, exampl
     operations, traffic = float(compiled.cost_analysis()["flops"]), roofline.traffic(compiled.as_text())
     bound = roofline.bound(topology.chip, topology.shape, operations, traffic)
     return Costs(name, examples * len(topology.devices), seconds, needed, operations, model_flops, traffic, bound)
-
-
-def _shapes_of(arch: Architecture) -> TranskimmerForSequenceClassification:
-    return nnx.eval_shape(lambda: TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0)))
 
 
 def _placed(tree: Any, placement: Placement) -> Any:

@@ -102,7 +102,7 @@ def gathered(params: Any) -> Any:
     """Parameters as a computation reads them: whole on every device of the mesh in use, their gradients split again as they are.
 
     Left to itself the partitioner may follow the weights instead: split the activations along their features and move those
-    between devices, which are many times as large (docs/pods.md has what both cost). Without a mesh, or where its 'fsdp' axis has
+    between devices, which are many times as large. Without a mesh, or where its 'fsdp' axis has
     one device, nothing changes.
     """
     mesh = jax.sharding.get_abstract_mesh()

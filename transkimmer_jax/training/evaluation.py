@@ -21,8 +21,11 @@ from transkimmer_jax.progress import tqdm
 EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, jax.Array]]
 
 
-def function(graph: nnx.GraphDef) -> EvaluationStep:
-    """The step of the models with this graph, to be jitted: deterministic gates, the threshold a run-time value."""
+def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
+    """The step of the models with this graph: deterministic gates, the threshold a run-time value.
+
+    placement: the mesh that computes it, of arrays of its own; the answers are whole everywhere. None: the default device.
+    """
 
     def step(params, batch, threshold):
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
@@ -30,21 +33,21 @@ def function(graph: nnx.GraphDef) -> EvaluationStep:
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
 
-    return step
+    return jax.jit(step) if placement is None else jax.jit(step, out_shardings=placement.replicated)
 
 
 def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
-    """The jitted `function`.
+    """`jitted`, for batches in the host's memory.
 
     placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
     """
+    step = jitted(graph, placement)
     if placement is None:
-        return jax.jit(function(graph))
-    on_mesh = jax.jit(function(graph), out_shardings=placement.replicated)
+        return step
 
     def placed(params, batch, threshold):
         size = len(batch["input_ids"])
-        return on_mesh(params, placement.global_batch(batch, np.arange(size), size), threshold)
+        return step(params, placement.global_batch(batch, np.arange(size), size), threshold)
 
     return placed
 

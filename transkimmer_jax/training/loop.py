@@ -164,8 +164,7 @@ class _Run:
         self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, float(tokenized.lengths.mean()))
         self.initial_state = self.trainer.place(nnx.split(self.model)[1], self.placement)
         self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.initial_state)
-        self.train_step = jax.jit(self.trainer.train_step, donate_argnums=0, out_shardings=(shardings, self.placement.replicated))
+        self.train_step = self.trainer.jitted(self.initial_state, self.placement)
         self.evaluation_step = evaluation.evaluation_step(self.trainer.graph, self.placement)
         logger.info("%s: %d training examples, %d steps of %d", self.task.name, len(tokenized), self.total_steps, data.batch_size)
         logger.info(

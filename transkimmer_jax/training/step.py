@@ -69,6 +69,11 @@ class Trainer:
         shardings = placement.parameters(jax.eval_shape(self.start, params))
         return jax.jit(self.start, out_shardings=shardings)(placement.put(params))
 
+    def jitted(self, state: TrainState, placement: Placement) -> Any:
+        """`train_step` for states that lie as this one does, of arrays or shapes with shardings. The state is donated."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        return jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, placement.replicated))
+
     def train_step(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
