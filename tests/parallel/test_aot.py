@@ -77,6 +77,20 @@ def records(checkpoint, libtpu, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("v5e:3x3", (), "libtpu knows no topology 'v5e:3x3'"),
+        ("v5e:2x2", ("--config.mesh.fsdp=3",), "mesh.data=1 x mesh.fsdp=3 are 3 devices, and there are 4"),
+    ],
+)
+def test_slices_that_do_not_fit(libtpu, checkpoint, name, more, message):
+    command = [sys.executable, "-m", "transkimmer_jax", *arguments(checkpoint, *more, name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"error: {message}"), done.stderr
+
+
+@pytest.mark.slow
 def test_every_program_is_compiled_and_bounded(records):
     whole = records[0]
     assert list(whole) == ["training step", "evaluation step", "compacted, cheapest", "compacted, widest"]

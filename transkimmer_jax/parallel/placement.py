@@ -32,8 +32,9 @@ class Placement:
         every = jax.devices() if devices is None else devices
         data = config.data or max(1, len(every) // config.fsdp)
         wanted = data * config.fsdp
-        # A single process may use some of its devices; of many processes each needs a part.
-        if wanted != len(every) and (jax.process_count() > 1 or wanted > len(every)):
+        # A single process may use some of its devices, unless they form a torus; of many processes each needs a part.
+        whole = jax.process_count() > 1 or every[0].platform == "tpu"
+        if wanted > len(every) or (whole and wanted != len(every)):
             raise ConfigError(
                 f"mesh.data={data} x mesh.fsdp={config.fsdp} are {wanted} devices, and there are {len(every)}: their product must be that"
             )
