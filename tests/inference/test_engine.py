@@ -2,6 +2,7 @@
 compiled in steady state; and what cannot be answered is one line that names the culprit."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from training import runs
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, DataError, InferenceError
+from transkimmer_jax.inference.batching import Batching, Sizes, neighbours
+from transkimmer_jax.inference.call import Call
 from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.schedule import Calibration
+from transkimmer_jax.models.encoder import Stage
 
 LAYERS = ARCH.num_hidden_layers
 TOLERANCE = 1e-4
@@ -93,13 +97,50 @@ def test_batching_does_not_matter(expected, options):
     assert_same(SkimEngine(make_model(), depths=True, **options).predict_tokenized(STREAM), expected)
 
 
+def in_stages(cuts, calibration, **options):
+    """An engine that makes its batches anew behind the predictors of these layers."""
+    engine = SkimEngine(make_model(), calibration=calibration, depths=True, **options)
+    bounds = [0, *cuts, LAYERS + 1]
+    sizes = Sizes(options.get("batch_tokens"), options.get("batch_size"), 40, 8, 64)
+    engine.batchings = tuple(
+        Batching(Stage(first, stop), ARCH, engine.calibration, sizes, calibration is not None) for first, stop in itertools.pairwise(bounds)
+    )
+    return engine
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 3), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("options", [{"batch_tokens": 160}, {"batch_size": 2}], ids=str)
+def test_stages_do_not_matter(engine, expected, cuts, options):
+    """Wherever batches are made anew, from before the first layer to before the last, and whatever waits for whom."""
+    staged = in_stages(cuts, engine.calibration, **options)
+    assert_same(staged.predict_tokenized(STREAM), expected)
+    assert staged.statistics.examples == len(STREAM) and staged.stages[0].first == 0
+    rows = list(range(0, len(STREAM), 3))
+    assert_same(staged.predict_tokenized(taken(STREAM, rows)), [expected[row] for row in rows])
+    above = masked(make_model(), STREAM, 1.0)
+    assert_same(staged.predict_tokenized(STREAM, threshold=1.0), above)
+
+
+def test_states_wait_for_few_batches_only(engine, monkeypatch):
+    """What waits between two stages is bounded, however long the stream."""
+    waiting = []
+    original = Call._take
+    monkeypatch.setattr(Call, "_take", lambda self, *args: (original(self, *args), waiting.append(len(self._states)))[0])
+    for count in (5, 15):
+        staged = in_stages((1, 2), engine.calibration, batch_size=1)
+        staged.predict_tokenized(taken(STREAM, list(range(len(STREAM))) * count))
+        waiting.append(-1)
+    short, long = waiting[: waiting.index(-1)], waiting[waiting.index(-1) + 1 : -1]
+    assert 0 < max(long) <= 1.2 * max(short) < len(STREAM)
+
+
 def test_overflow_is_climbed_out_of(expected):
     """A calibration that promises that next to nothing is kept: every first try overflows, every answer is exact."""
     lengths = np.arange(1, 41)
     wrong = Calibration(lengths, np.ones((LAYERS, 40), int), 0.0)
-    engine = SkimEngine(make_model(), batch_tokens=160, calibration=wrong, depths=True)
+    engine = SkimEngine(make_model(), batch_tokens=160, calibration=wrong, depths=True, rebatch=False)
     assert_same(engine.predict_tokenized(STREAM), expected)
-    assert engine.statistics.overflows >= len(engine.buckets) // 2
+    assert engine.statistics.overflows >= len(engine.batchings[0].buckets) // 2
     assert engine.statistics.examples == len(STREAM) and engine.statistics.again >= len(STREAM) // 2
 
     def cost_of_a_pass():
@@ -108,8 +149,8 @@ def test_overflow_is_climbed_out_of(expected):
         return sum(count * schedule.flops(ARCH) for schedule, count in engine.programs.calls.items())
 
     costs = [cost_of_a_pass() for _ in range(6)]
-    batches = len(engine._plan(STREAM.lengths, engine.buckets))
-    full = max(engine.ladder(bucket)[-1].flops(ARCH) for bucket in engine.buckets)
+    batches = len(neighbours(STREAM.lengths, engine.batchings[0].buckets))
+    full = max(engine.batchings[0].ladder(bucket)[-1].flops(ARCH) for bucket in engine.batchings[0].buckets)
     assert costs[-1] <= costs[0] and costs[-1] < 1.5 * batches * full, "it learns what trying costs"
 
 
@@ -128,13 +169,13 @@ def count_compilations(work):
 def test_no_batch_is_rather_empty(engine, lengths):
     """Each text is in one batch that holds it, and small batches would not have done with far fewer rows."""
     lengths = np.array(lengths, int)
-    plan = engine._thrifty_plan(lengths)
+    plan = engine.batchings[0].plan(lengths)
     assert sorted(row for _, rows in plan for row in rows) == list(range(len(lengths)))
     for bucket, rows in plan:
         assert bucket.holds(len(rows), lengths[rows].sum(), lengths[rows].max())
-        small = engine._plan(lengths[rows], engine.small_buckets)
-        assert bucket in engine.small_buckets or sum(each.tokens for each, _ in small) > 0.75 * bucket.tokens
-    assert sum(bucket.tokens for bucket, _ in plan) <= sum(bucket.tokens for bucket, _ in engine._plan(lengths, engine.buckets))
+        small = neighbours(lengths[rows], engine.batchings[0].small_buckets)
+        assert bucket in engine.batchings[0].small_buckets or sum(each.tokens for each, _ in small) > 0.75 * bucket.tokens
+    assert sum(bucket.tokens for bucket, _ in plan) <= sum(bucket.tokens for bucket, _ in neighbours(lengths, engine.batchings[0].buckets))
 
 
 def test_steady_state_compiles_nothing(engine):
@@ -153,15 +194,19 @@ def test_steady_state_compiles_nothing(engine):
 
 def test_the_number_of_programs_is_bounded(engine):
     engine.warm_up(progress=False)
-    assert len(engine.programs) <= 2 * 2 * 5 * len(engine.buckets), "two calibrations of at most five rungs, for whole and small batches"
-    assert all(len(engine.ladder(bucket)) <= 5 for bucket in (*engine.buckets, *engine.small_buckets))
+    assert len(engine.programs) <= 2 * 2 * 5 * len(engine.batchings[0].buckets), (
+        "two calibrations of at most five rungs, for whole and small batches"
+    )
+    assert all(
+        len(engine.batchings[0].ladder(bucket)) <= 5 for bucket in (*engine.batchings[0].buckets, *engine.batchings[0].small_buckets)
+    )
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():
-    engine = SkimEngine(make_model(), batch_tokens=160)
+    engine = SkimEngine(make_model(), batch_tokens=160, rebatch=False)
     engine.warm_up([10, 12, 16], progress=False)
-    whole, small = engine.buckets[0], engine.small_buckets[0]
-    assert len(engine.programs) == len({*engine.ladder(whole), *engine.ladder(small)})
+    whole, small = engine.batchings[0].buckets[0], engine.batchings[0].small_buckets[0]
+    assert len(engine.programs) == len({*engine.batchings[0].ladder(whole), *engine.batchings[0].ladder(small)})
 
 
 def test_logits_that_are_not_numbers():

@@ -12,8 +12,10 @@ from inference.skimmers import ARCH
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.encoder import Stage
 
 LAYERS = ARCH.num_hidden_layers
+WHOLE = Stage.whole(LAYERS)
 
 
 def sample(seed=0, count=300, longest=40):
@@ -50,10 +52,10 @@ def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, batc
 def test_a_ladder(seed, batch_size, width, granule):
     """Rising in cost, every rung within the bucket and falling with depth, and the last holds everything."""
     bucket = next(bucket for bucket in buckets(None, batch_size, 40) if bucket.width == width)
-    rungs = ladder(bucket, ARCH, sample(seed).draw(bucket, 100), granule)
+    rungs = ladder(bucket, WHOLE, ARCH, sample(seed).draw(bucket, 100), granule)
     costs = [schedule.flops(ARCH) for schedule in rungs]
     assert costs == sorted(costs) and len(set(costs)) == len(costs) and 1 <= len(rungs) <= 5
-    assert rungs[-1] == Schedule.full(bucket, LAYERS)
+    assert rungs[-1] == Schedule.full(bucket, WHOLE, LAYERS)
     for schedule in rungs:
         rows, widths = zip(*schedule.layers, strict=True)
         assert list(rows) == sorted(rows, reverse=True) and list(widths) == sorted(widths, reverse=True)
@@ -63,7 +65,7 @@ def test_a_ladder(seed, batch_size, width, granule):
 def test_the_lean_rung_loses_few_texts_and_the_safe_one_seldom_any():
     """Of batches of the kind it was calibrated on; and neither has much more room than they need."""
     bucket, calibration = buckets(None, 32, 40)[-1], sample()
-    lean, safe = ladder(bucket, ARCH, calibration.draw(bucket, 200), 1)[:2]
+    lean, safe = ladder(bucket, WHOLE, ARCH, calibration.draw(bucket, 200), 1)[:2]
     others = calibration.draw(bucket, 200, seed=2)
     assert losses(lean, others)[1] < 0.1 and losses(lean, others)[0] > 0.3
     assert losses(safe, others)[0] < 0.1 and losses(safe, others)[1] < 0.005
@@ -75,20 +77,20 @@ def test_fewer_tokens_kept_make_cheaper_rungs():
     bucket = buckets(None, 32, 40)[-1]
     calibration = sample()
     fewer = dataclasses.replace(calibration, kept=np.maximum(1, calibration.kept // 2))
-    cost, less = (ladder(bucket, ARCH, each.draw(bucket, 100), 8)[0].flops(ARCH) for each in (calibration, fewer))
+    cost, less = (ladder(bucket, WHOLE, ARCH, each.draw(bucket, 100), 8)[0].flops(ARCH) for each in (calibration, fewer))
     assert less < 0.8 * cost
 
 
 def test_a_dense_model_has_one_program_a_bucket():
     dense = dataclasses.replace(ARCH, skim=None)
     bucket = buckets(None, 4, 40)[0]
-    assert ladder(bucket, dense, Calibration.assumed(LAYERS, 0.0).draw(bucket, 10), 8) == (Schedule.full(bucket, LAYERS),)
+    assert ladder(bucket, WHOLE, dense, Calibration.assumed(LAYERS, 0.0).draw(bucket, 10), 8) == (Schedule.full(bucket, WHOLE, LAYERS),)
 
 
 def test_an_assumed_calibration_serves_every_bucket():
     arch = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     for bucket in buckets(4096, None, 512):
-        rungs = ladder(bucket, arch, Calibration.assumed(6, 0.0).draw(bucket, 100), 8)
+        rungs = ladder(bucket, Stage.whole(arch.num_hidden_layers), arch, Calibration.assumed(6, 0.0).draw(bucket, 100), 8)
         assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
 
 
@@ -96,13 +98,13 @@ def test_texts_longer_than_all_buckets_but_the_last_still_calibrate_it():
     """And the others are served by shares."""
     long = Calibration.of(np.full(50, 40), np.tile([[30], [20], [10]], 50), 0.0)
     for bucket in buckets(None, 8, 40):
-        first = ladder(bucket, ARCH, long.draw(bucket, 100), 1)[0]
+        first = ladder(bucket, WHOLE, ARCH, long.draw(bucket, 100), 1)[0]
         assert first.layers[-1][1] < bucket.width and first.layers[-1][0] <= 0.5 * bucket.tokens
 
 
 def test_losses_by_hand():
     """A text too wide is lost alone; of those that find no rows, the last ones; what is lost frees rows further down."""
-    schedule = Schedule(Bucket(3, 12, 6), ((10, 5), (4, 3)))
+    schedule = Schedule(Stage.whole(2), Bucket(3, 12, 6), ((10, 5), (4, 3)))
     assert losses(schedule, [np.array([[3, 5, 2], [1, 2, 1]])]) == (0.0, 0.0)
     assert losses(schedule, [np.array([[3, 6, 2], [1, 3, 1]])]) == (1.0, pytest.approx(1 / 3)), "too wide"
     assert losses(schedule, [np.array([[3, 5, 3], [1, 2, 1]])]) == (1.0, pytest.approx(1 / 3)), "no rows for the last"

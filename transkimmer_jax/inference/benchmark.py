@@ -25,7 +25,8 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.inference.engine import SkimEngine, Statistics, cast
+from transkimmer_jax.inference.call import Statistics
+from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture

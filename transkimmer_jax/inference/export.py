@@ -72,7 +72,7 @@ def export(
     platform = "cpu" if platforms == ("cpu",) else platforms[-1]
     batch_tokens = batch_tokens or default_batch_tokens(platform)
     one = jax.local_devices()[:1]
-    engine = SkimEngine.from_pretrained(folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens, devices=one)
+    engine = SkimEngine.from_pretrained(folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens, devices=one, rebatch=False)
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     schedules = [(rung, each) for bucket in _used(engine, lengths) for rung, each in enumerate(_ladder(engine, bucket, platform))]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
@@ -119,17 +119,18 @@ def _require_replaceable(output: pathlib.Path) -> None:
 def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
     """The buckets that texts of these lengths are answered in, narrowest first."""
     if lengths is None:
-        return list(engine.buckets)
+        return list(engine.batchings[0].buckets)
     wrong = next((length for length in lengths if not 1 <= length <= engine.max_length), None)
     if wrong is not None:
         raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {engine.max_length}; correct --lengths")
-    widths = {next(bucket.width for bucket in engine.buckets if length <= bucket.width) for length in lengths}
-    return [bucket for bucket in engine.buckets if bucket.width in widths]
+    found = engine.batchings[0].buckets
+    widths = {next(bucket.width for bucket in found if length <= bucket.width) for length in lengths}
+    return [bucket for bucket in found if bucket.width in widths]
 
 
 def _ladder(engine: SkimEngine, bucket: Bucket, platform: str) -> tuple[Schedule, ...]:
     """Without the lean rung: whoever runs an export runs the whole batch again where one text finds no room."""
-    return ladder(bucket, engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform), lean=False)
+    return ladder(bucket, engine.stages[0], engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform), lean=False)
 
 
 def _entry(rung: int, schedule: Schedule) -> dict[str, Any]:

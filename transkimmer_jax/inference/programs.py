@@ -1,10 +1,10 @@
 """Compiled programs, one for each schedule, and the batches they run."""
 
 import collections
-import dataclasses
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,28 +25,17 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-@dataclasses.dataclass(frozen=True)
-class PackedBatch:
-    """A batch for one device, sequences one after the other.
-
-    input_ids, token_type_ids: [T] int32. lengths: [B] int32, 0 for an empty slot.
-    """
-
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
-    lengths: np.ndarray
-
-
 class Programs:
     """The compacted programs of one model: made when first needed, kept, counted.
 
-    Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], lost [D, B]
-    and, where `depths`, depth [D, T]. Of a model of shapes alone, programs can be lowered and not run.
+    Each takes one batch a device and returns, for every device, kept [D, predictors, B], lost [D, B], where `depths` depth [D, T],
+    and logits [D, B, num_labels] or, of a stage before the last, states [D, rows, H]; see `heads.CompactedOutput`. Of a model of
+    shapes alone, programs can be lowered and not run.
     """
 
     def __init__(self, model: TranskimmerForSequenceClassification, devices: list[jax.Device], depths: bool = False):
         self._graph, params = nnx.split(model)
-        self._layers, self._depths = model.arch.num_hidden_layers, depths
+        self.arch, self._depths = model.arch, depths
         self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self.device_count = len(devices)
         self._whole = jax.NamedSharding(self._mesh, jax.P())
@@ -92,39 +81,51 @@ class Programs:
         return jax.jit(program).lower(self._leaves, *self.arguments(schedule))
 
     def function(self, schedule: Schedule) -> Any:
-        """(params, input_ids [D, T], token_type_ids [D, T], lengths [D, B], threshold) -> dict of arrays, unjitted."""
+        """(params, *rows, lengths [D, B], threshold) -> dict of arrays, unjitted. The rows are input_ids and token_type_ids [D, T]
+        of a stage that begins with the embedding, else states [D, T, H]."""
 
-        def one_device(params, input_ids, token_type_ids, lengths, threshold):
-            out = nnx.merge(self._graph, params).compacted(
-                input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers, threshold=threshold
-            )
-            answers = {"logits": out.logits, "kept": out.kept, "lost": out.lost}
+        def one_device(params, *inputs):
+            *rows, lengths, threshold = inputs
+            rows, lengths, model = [each[0] for each in rows], lengths[0], nnx.merge(self._graph, params)
+            hidden = model.packed_embeddings(rows[0], rows[1], lengths) if schedule.stage.first == 0 else rows[0]
+            out = model.compacted_stage(hidden, lengths, schedule.bucket.width, schedule.layers, schedule.stage, threshold=threshold)
+            answers = {"kept": out.kept, "lost": out.lost, "logits": out.logits, "states": out.states}
             if self._depths:
                 answers["depth"] = out.depth
-            return jax.tree.map(lambda array: array[None], answers)
+            return {name: array[None] for name, array in answers.items() if array is not None}
 
         if self.device_count == 1:
             return one_device
         split, whole = jax.P("data"), jax.P()
-        return jax.shard_map(one_device, mesh=self._mesh, in_specs=(whole, split, split, split, whole), out_specs=split, check_vma=False)
+        in_specs = (whole, *(split for _ in self.arguments(schedule)[:-1]), whole)
+        return jax.shard_map(one_device, mesh=self._mesh, in_specs=in_specs, out_specs=split, check_vma=False)
 
     def arguments(self, schedule: Schedule) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what follows the parameters in a call."""
-        rows = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.tokens), jnp.int32, sharding=self._batch_sharding)
-        slots = jax.ShapeDtypeStruct((self.device_count, schedule.bucket.sequences), jnp.int32, sharding=self._batch_sharding)
-        return rows, rows, slots, jax.ShapeDtypeStruct((), jnp.float32, sharding=self._whole)
+        tokens, sequences = schedule.bucket.tokens, schedule.bucket.sequences
+        rows: list[tuple[tuple[int, ...], Any]]
+        if schedule.stage.first == 0:
+            rows = [((tokens,), jnp.int32), ((tokens,), jnp.int32)]
+        else:
+            rows = [((tokens, self.arch.hidden_size), self.arch.dtype)]
+        shapes = [
+            jax.ShapeDtypeStruct((self.device_count, *shape), dtype, sharding=self._batch_sharding)
+            for shape, dtype in (*rows, ((sequences,), jnp.int32))
+        ]
+        return (*shapes, jax.ShapeDtypeStruct((), jnp.float32, sharding=self._whole))
 
-    def run(self, schedule: Schedule, batches: list[PackedBatch], threshold: float) -> dict[str, jax.Array]:
+    def run(self, schedule: Schedule, batches: Sequence[np.ndarray], threshold: float) -> dict[str, jax.Array]:
         """Start a program on one batch a device; the arrays come when they are read.
 
         A schedule not compiled yet is compiled first.
+
+        Args:
+          batches: rows and lengths, as `function` takes them.
         """
         if schedule not in self._compiled:
             self.compile([schedule])
-        assert len(batches) == self.device_count
         self.calls[schedule] += 1
-        stacked = [np.stack([getattr(batch, name) for batch in batches]) for name in ("input_ids", "token_type_ids", "lengths")]
-        inputs = jax.device_put(stacked, self._batch_sharding)
+        inputs = jax.device_put(list(batches), self._batch_sharding)
         if threshold not in self._thresholds:
             self._thresholds = {threshold: jax.device_put(np.float32(threshold), self._whole)}
         return self._compiled[schedule](self._leaves, *inputs, self._thresholds[threshold])

@@ -17,9 +17,11 @@ from transkimmer_jax import files
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.encoder import Stage
 
 CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+LATER_WIDTHS = (8, *WIDTHS)  # of stages behind the first, which tokens enter that have been chosen
 _SAMPLE = 1024  # examples that a calibration holds at most
 DRAWN_BATCHES = 200
 _NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
@@ -27,6 +29,12 @@ _SAFE = 0.97  # share of the drawn batches of which the second rung loses nothin
 # Standard deviations between the widest text of the sample and attention's width. A text wider than all of the sample will come, and
 # costs a second run.
 _WIDTH_HEADROOM = 2.0
+# Slots beyond those for texts of the mean length, where attention's part of the cost is small: else they run out before rows do.
+_MORE_SLOTS = 1.08
+_NARROW = 64
+# A stage ends where less than this part is left of the tokens that entered it, and more than this part of the whole cost is to come.
+_GONE = 0.7
+_WORTH_A_START = 0.1
 # Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
 _HEADROOM = (1.1, 1.25)
 
@@ -49,56 +57,70 @@ class Bucket:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A bucket, and the (rows, width) of each layer behind its predictor: all the shapes of one program."""
+    """A stage of the network, the bucket of its batches, and the (rows, width) behind each of its predictors: all the shapes of one
+    program."""
 
+    stage: Stage
     bucket: Bucket
     layers: tuple[tuple[int, int], ...]
 
     @classmethod
-    def full(cls, bucket: Bucket, layers: int) -> "Schedule":
-        """The one that every batch of the bucket fits in."""
-        return cls(bucket, ((bucket.tokens, bucket.width),) * layers)
+    def full(cls, bucket: Bucket, stage: Stage, layers: int) -> "Schedule":
+        """The one that every batch of the bucket fits in, for a network of so many layers."""
+        return cls(stage, bucket, ((bucket.tokens, bucket.width),) * len(stage.skims(layers)))
 
     def flops(self, arch: Architecture) -> float:
         """Operations of the program; its time is near proportional to them."""
-        total, entering = self.bucket.sequences * flops.head(arch), self.bucket.tokens
-        for layer, (rows, width) in enumerate(self.layers):
-            total += flops.per_predicted_token(arch) * entering
-            if layer < len(self.layers) - 1:
-                total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * self.bucket.sequences * width * width
-            else:
-                total += flops.per_key(arch) * rows
+        total, (rows, width) = 0.0, (self.bucket.tokens, self.bucket.width)
+        behind = iter(self.layers)
+        for step in range(self.stage.first, self.stage.stop):
+            if step == arch.num_hidden_layers:
+                total += flops.per_key(arch) * rows + self.bucket.sequences * flops.head(arch)
                 total += (flops.per_query(arch) + flops.per_token_pair(arch) * width) * self.bucket.sequences
-            entering = rows
+            else:
+                if step > 0:
+                    total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * self.bucket.sequences * width * width
+                total += flops.per_predicted_token(arch) * rows
+                rows, width = next(behind)
         return total
 
 
-def buckets(batch_tokens: int | None, batch_size: int | None, max_length: int, lengths: np.ndarray | None = None) -> tuple[Bucket, ...]:
+def buckets(
+    batch_tokens: int | None, batch_size: int | None, max_length: int, lengths: np.ndarray | None = None, widths: Sequence[int] = WIDTHS
+) -> tuple[Bucket, ...]:
     """The buckets in use, narrowest first. Their number bounds the number of programs.
 
     Args:
       batch_tokens: rows of every bucket.
       batch_size: instead, rows of so many sequences of the bucket's width.
       max_length: the widest bucket's width.
+      widths: of the others.
       lengths: of a sample of texts, [N]. A bucket then has the slots that its rows need for texts of the mean length there: empty
         slots cost attention, and a batch of shorter texts leaves some rows empty instead. Without, rows run out before slots do.
     """
-    widths = [width for width in WIDTHS if width < max_length]
-    found, previous = [], min(7, max_length - 1)
-    for width in (*widths, max_length):
+    found: list[Bucket] = []
+    narrower = 0
+    for width in (*(width for width in widths if width < max_length), max_length):
         tokens = batch_size * width if batch_size is not None else max(batch_tokens or 0, width)
         tokens = round_up(tokens, 8)
-        slots = tokens // (previous + 1)
-        if lengths is not None and ((lengths > previous) & (lengths <= width)).any():
-            slots = math.ceil(tokens / lengths[(lengths > previous) & (lengths <= width)].mean() - 1e-9)
-        found.append(Bucket(max(1, slots), tokens, width))
-        previous = width
+        # The shortest there; of the narrowest bucket's, few are as short as can be.
+        mean = float(narrower + 1 if narrower else min(widths[0] // 2, max_length))
+        if lengths is not None and ((lengths > narrower) & (lengths <= width)).any():
+            mean = lengths[(lengths > narrower) & (lengths <= width)].mean()
+            mean /= _MORE_SLOTS if width <= _NARROW else 1.0
+        found.append(Bucket(max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
+        narrower = width
     return tuple(found)
 
 
 def default_batch_tokens(platform: str) -> int:
     """Tokens of a batch where nobody says: enough for matrix products at full speed, little enough to answer soon."""
     return 4096 if platform == "cpu" else 16384
+
+
+def enough_rows(platform: str) -> int | None:
+    """Rows beyond which a matrix product becomes no faster for each; None: as many as a batch may have."""
+    return 1024 if platform == "cpu" else None
 
 
 def granule(platform: str) -> int:
@@ -117,6 +139,8 @@ class Calibration:
     """How many tokens a model kept of a sample of texts.
 
     lengths: [N] tokens of each. kept: [layers, N] tokens that each layer computed. threshold: of the gates.
+
+    `of_stage` gives that of a part of the network, whose `lengths` are the tokens that enter it.
     """
 
     lengths: np.ndarray
@@ -162,8 +186,14 @@ class Calibration:
         kept[0] = lengths
         return cls(lengths, np.minimum.accumulate(kept, axis=0), threshold)
 
+    def of_stage(self, stage: Stage) -> "Calibration":
+        """What enters a stage, and what its predictors keep of it."""
+        layers = stage.skims(len(self.kept))
+        entering = self.lengths if stage.first == 0 else self.kept[stage.first - 1]
+        return Calibration(entering, self.kept[layers.start : layers.stop], self.threshold)
+
     def draw(self, bucket: Bucket, count: int, seed: int = 0) -> list[np.ndarray]:
-        """`count` batches of the bucket as texts like the sample's fill it, each as its texts' `kept` [layers, b].
+        """`count` batches of the bucket as texts like the sample's fill it, each as its texts' `kept` [predictors, b].
 
         Each is drawn from a resample of the sample, so that the batches differ by what the sample leaves open as well: the sums of
         large batches concentrate, but around a mean that a sample knows only so well.
@@ -187,20 +217,47 @@ class Calibration:
         return batches
 
 
-def ladder(bucket: Bucket, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int, lean: bool = True) -> tuple[Schedule, ...]:
-    """Schedules of a bucket, cheapest first, for batches like the `drawn` ones.
+def stages(calibration: Calibration, arch: Architecture) -> tuple[Stage, ...]:
+    """The parts of the network between which batches are made anew.
+
+    A program's capacities have to leave room for what may come, and what no token takes is computed for nothing; and where few are
+    left, matrix products have too few rows to be fast. Batches made of what is known to be left are full again. So a stage ends where
+    a good part of the tokens that entered it is gone, if what is still to come costs enough to pay for another start.
+    """
+    layers = arch.num_hidden_layers
+    if arch.skim is None:
+        return (Stage.whole(layers),)
+    lengths, kept = calibration.lengths.astype(float), calibration.kept.astype(float)
+    total = flops.skimmed(arch, kept, lengths).sum()
+    found, first, entered = [], 0, lengths.sum()
+    for step in range(layers):
+        count = kept[step].sum()
+        to_come = flops.skimmed(arch, np.concatenate([np.zeros_like(kept[:step]), kept[step:]]), np.zeros_like(lengths)).sum()
+        if count < _GONE * entered and to_come > _WORTH_A_START * total:
+            found.append(Stage(first, step + 1))
+            first, entered = step + 1, count
+    return (*found, Stage(first, layers + 1))
+
+
+def ladder(
+    bucket: Bucket, stage: Stage, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int, lean: bool = True
+) -> tuple[Schedule, ...]:
+    """Schedules of a stage's bucket, cheapest first, for batches like the `drawn` ones.
 
     The lean one, left out on demand, has room for the median batch: of every other batch the last few texts are lost and run again,
     which costs less than room for all that may come, if only they run again. The safe one loses nothing of nearly all batches, for
     calls of few batches, where a lost text would cost a batch of its own. Above stand one with some headroom; one half-way to the last
     on a logarithmic scale, for texts that keep more than the sample did; and the last, which holds every batch.
     """
-    full = Schedule.full(bucket, arch.num_hidden_layers)
-    if arch.skim is None:
+    full = Schedule.full(bucket, stage, arch.num_hidden_layers)
+    if arch.skim is None or not full.layers:
         return (full,)
-    totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, layers]
+    totals = np.array([batch.sum(axis=1) for batch in drawn])  # [batches, predictors]
     widest = np.array([batch.max(axis=1) for batch in drawn])
     widths = widest.max(axis=0) + _WIDTH_HEADROOM * np.concatenate(drawn, axis=1).std(axis=1)
+    if stage.stop <= arch.num_hidden_layers:
+        # What is handed on costs nothing in this stage, so there is room for all of it.
+        totals[:, -1], widths[-1] = bucket.tokens, bucket.width
     median = _rounded(full, np.median(totals, axis=0), widths, rows_multiple)
     for quantile in np.linspace(_SAFE, 1.0, 9):
         safe = _rounded(full, np.quantile(totals, quantile, axis=0), widths, rows_multiple)

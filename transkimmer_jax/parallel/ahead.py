@@ -18,6 +18,7 @@ from transkimmer_jax.inference.engine import cast
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.parallel.topology import Topology
@@ -109,7 +110,7 @@ class Workload:
         bucket = buckets(self.batch_tokens or default_batch_tokens("tpu"), None, self.length)[-1]
         threshold = self.arch.skim.threshold if self.arch.skim else 0.0
         drawn = Calibration.assumed(self.arch.num_hidden_layers, threshold).draw(bucket, DRAWN_BATCHES)
-        rungs = ladder(bucket, self.arch, drawn, granule("tpu"))
+        rungs = ladder(bucket, Stage.whole(self.arch.num_hidden_layers), self.arch, drawn, granule("tpu"))
         return {"compacted, cheapest": rungs[0], "compacted, widest": rungs[-1]} if len(rungs) > 1 else {"compacted": rungs[0]}
 
     def _compacted(self, name: str, schedule: Schedule, topology: Topology) -> Costs:

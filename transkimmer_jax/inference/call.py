@@ -1,0 +1,190 @@
+"""One call of the engine: sequences on their way through the network's stages.
+
+A stage's sequences wait until they fill batches. Those of a batch that find no room in its capacities are lost whole and wait again,
+with each other and for more room; the others' answers stand.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.inference.batching import Batching, Plan
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.programs import Programs
+from transkimmer_jax.inference.schedule import Bucket
+
+_IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
+# Batches of the first stage between two looks at whether later ones can be filled: bounds the states that wait in memory.
+_LOOK = 8
+
+
+@dataclasses.dataclass
+class Statistics:
+    """What an engine has done so far: examples answered, batches run, batches that lost texts, texts run again, texts cut."""
+
+    examples: int = 0
+    batches: int = 0
+    overflows: int = 0
+    again: int = 0
+    truncated: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Started:
+    """A program that runs: on one batch a device, `group` their examples."""
+
+    bucket: Bucket
+    group: list[np.ndarray]
+    rung: int
+    answers: dict[str, jax.Array]
+
+
+class Call:
+    """Examples to be answered at a threshold. `answer` once."""
+
+    def __init__(
+        self, programs: Programs, batchings: tuple[Batching, ...], statistics: Statistics, examples: TokenizedExamples, threshold: float
+    ):
+        self._programs, self._batchings, self._statistics = programs, batchings, statistics
+        self._examples, self._threshold = examples, threshold
+        arch, count = programs.arch, len(examples.lengths)
+        self._logits = np.zeros((count, arch.num_labels), np.float32)
+        self._kept = np.zeros((arch.num_hidden_layers, count), np.int32)
+        self._depths: list[np.ndarray] | None = None
+        self._entering = examples.lengths.copy()  # tokens of each example that enter its stage
+        self._states: dict[int, np.ndarray] = {}  # of those tokens, [n, H], behind the first stage
+        self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
+
+    def answer(self, update: Callable[[int], object]) -> Predictions:
+        """All answers. update: is told of examples as they are answered."""
+        self._update = update
+        self._wait(0, 0, np.arange(len(self._entering)))
+        self._drain(0, last_call=True)
+        return Predictions(self._logits, self._kept, self._examples.lengths, self._depths)
+
+    def _wait(self, stage: int, least_rung: int, rows: np.ndarray) -> None:
+        if len(rows):
+            self._waiting.setdefault((stage, least_rung), []).append(rows)
+
+    def _drain(self, from_stage: int, last_call: bool) -> None:
+        """Run what waits for a stage or a later one; unless it is the last call, what fills batches."""
+        for stage in range(from_stage, len(self._batchings)):
+            least = -1
+            while rungs := [rung for waiting, rung in self._waiting if waiting == stage and rung > least]:
+                least = min(rungs)
+                self._pass(stage, least, np.concatenate(self._waiting.pop((stage, least))), last_call)
+
+    def _pass(self, stage: int, least_rung: int, rows: np.ndarray, last_call: bool) -> None:
+        """Run examples that wait for one stage."""
+        batching, lengths = self._batchings[stage], self._entering[rows]
+        plan = batching.plan(lengths) if last_call else batching.full(lengths)
+        if not last_call:
+            left = np.ones(len(rows), bool)
+            for _, members in plan:
+                left[members] = False
+            self._wait(stage, least_rung, rows[left])
+        highest, lost = least_rung, [np.zeros(0, np.int64)]
+        for number, run in enumerate(self._run(batching, [(bucket, rows[members]) for bucket, members in plan], least_rung)):
+            highest = max(highest, run.rung)
+            lost += self._take(stage, run)
+            if stage == 0 and number % _LOOK == _LOOK - 1:
+                self._drain(1, last_call=False)
+        again = np.concatenate(lost)
+        self._statistics.again += len(again)
+        self._wait(stage, highest + 1, again)
+
+    def _run(self, batching: Batching, plan: Plan, least_rung: int) -> Iterator[_Started]:
+        """Run a plan, in groups of one batch a device, each on the rung that is likely to be cheapest."""
+        started: collections.deque[_Started] = collections.deque()
+        for bucket, group in self._groups(plan):
+            rung = batching.choose_rung(bucket, self._threshold, least_rung, len(plan))
+            answers = self._programs.run(batching.ladder(bucket)[rung], self._packed(batching, bucket, group), self._threshold)
+            started.append(_Started(bucket, group, rung, answers))
+            if len(started) >= _IN_FLIGHT:
+                yield started.popleft()
+        yield from started
+
+    def _groups(self, plan: Plan) -> Iterator[tuple[Bucket, list[np.ndarray]]]:
+        """One batch for every device, all in the bucket of the widest; where no more fit, the other devices' are empty."""
+        devices = self._programs.device_count
+        group: list[np.ndarray] = []
+        for number, (bucket, rows) in enumerate(plan):
+            group.append(rows)
+            following = plan[number + 1][0] if number + 1 < len(plan) else None
+            # Neighbours rise in width, and a wider bucket has fewer slots.
+            fit = following is not None and all(
+                following.holds(len(each), int(self._entering[each].sum()), following.width) for each in group
+            )
+            if len(group) == devices or not fit:
+                yield bucket, group + [np.zeros(0, np.int64)] * (devices - len(group))
+                group = []
+
+    def _packed(self, batching: Batching, bucket: Bucket, group: list[np.ndarray]) -> list[np.ndarray]:
+        """The rows of a group's batches, as a program takes them, and their lengths."""
+        devices, arch, examples = len(group), self._programs.arch, self._examples
+        lengths = np.zeros((devices, bucket.sequences), np.int32)
+        if batching.stage.first == 0:
+            packed = [np.zeros((devices, bucket.tokens), np.int32) for _ in range(2)]
+            sources: list[Callable[[int], np.ndarray]] = [
+                lambda row: examples.input_ids[examples.offsets[row] : examples.offsets[row + 1]],
+                lambda row: examples.token_type_ids[examples.offsets[row] : examples.offsets[row + 1]],
+            ]
+        else:
+            packed = [np.zeros((devices, bucket.tokens, arch.hidden_size), arch.dtype)]
+            sources = [self._states.__getitem__]
+        for device, rows in enumerate(group):
+            if len(rows):
+                lengths[device, : len(rows)] = self._entering[rows]
+                total = lengths[device].sum()
+                for target, source in zip(packed, sources, strict=True):
+                    np.concatenate([source(row) for row in rows], out=target[device, :total], casting="unsafe")
+        return [*packed, lengths]
+
+    def _take(self, stage: int, run: _Started) -> list[np.ndarray]:
+        """Wait for a started group, take what came of it, and return the examples that it lost."""
+        batching = self._batchings[stage]
+        part, layers = batching.stage, self._programs.arch.num_hidden_layers
+        skims, is_last = part.skims(layers), stage == len(self._batchings) - 1
+        answers = jax.device_get(run.answers)
+        lost = []
+        for device, rows in enumerate(run.group):
+            if not len(rows):
+                continue
+            count = len(rows)
+            gone = answers["lost"][device, :count]
+            self._statistics.batches += 1
+            self._statistics.overflows += int(gone.any())
+            batching.remember(run.bucket, run.rung, self._threshold, gone)
+            lost.append(rows[gone])
+            kept, there = answers["kept"][device][:, :count], rows[~gone]
+            self._kept[skims.start : skims.stop, there] = kept[:, ~gone]
+            if "depth" in answers:
+                self._take_depths(part.first, rows, gone, answers["depth"][device])
+            if is_last:
+                self._logits[there] = answers["logits"][device, :count][~gone]
+                self._statistics.examples += len(there)
+                self._update(len(there))
+                for row in there:
+                    self._states.pop(row, None)
+            else:
+                # Of lost sequences there are no rows.
+                ends = np.cumsum(kept[-1])
+                for row, start, end, is_gone in zip(rows, ends - kept[-1], ends, gone, strict=True):
+                    if not is_gone:
+                        self._states[row] = answers["states"][device][start:end]
+                self._entering[there] = kept[-1][~gone]
+                self._wait(stage + 1, 0, there)
+        return lost
+
+    def _take_depths(self, first: int, rows: np.ndarray, gone: np.ndarray, depth: np.ndarray) -> None:
+        """Of each token that entered a stage which begins at step `first`, how many layers have computed it."""
+        self._depths = self._depths or [np.zeros(length, np.int32) for length in self._examples.lengths]
+        parts = np.split(depth, np.cumsum(self._entering[rows]))
+        for row, part, is_gone in zip(rows, parts, gone, strict=False):
+            if not is_gone:
+                found = self._depths[row]
+                found[found == first] = part
