@@ -20,7 +20,7 @@ from training import runs
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, DataError, InferenceError
-from transkimmer_jax.inference.batching import Batching, Sizes, neighbours
+from transkimmer_jax.inference.batching import Batching, Sizes, filled
 from transkimmer_jax.inference.call import Call
 from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.schedule import Calibration
@@ -149,7 +149,7 @@ def test_overflow_is_climbed_out_of(expected):
         return sum(count * schedule.flops(ARCH) for schedule, count in engine.programs.calls.items())
 
     costs = [cost_of_a_pass() for _ in range(6)]
-    batches = len(neighbours(STREAM.lengths, engine.batchings[0].buckets))
+    batches = len(engine.batchings[0].plan(STREAM.lengths))
     full = max(engine.batchings[0].ladder(bucket)[-1].flops(ARCH) for bucket in engine.batchings[0].buckets)
     assert costs[-1] <= costs[0] and costs[-1] < 1.5 * batches * full, "it learns what trying costs"
 
@@ -167,15 +167,20 @@ def count_compilations(work):
 
 @given(st.lists(st.integers(1, ARCH.max_position_embeddings), max_size=80))
 def test_no_batch_is_rather_empty(engine, lengths):
-    """Each text is in one batch that holds it, and small batches would not have done with far fewer rows."""
-    lengths = np.array(lengths, int)
-    plan = engine.batchings[0].plan(lengths)
+    """Each text is in one batch that holds it, and batches of whole size or small ones alone would not have done with fewer rows."""
+    lengths, batching = np.array(lengths, int), engine.batchings[0]
+    plan = batching.plan(lengths)
     assert sorted(row for _, rows in plan for row in rows) == list(range(len(lengths)))
     for bucket, rows in plan:
         assert bucket.holds(len(rows), lengths[rows].sum(), lengths[rows].max())
-        small = neighbours(lengths[rows], engine.batchings[0].small_buckets)
-        assert bucket in engine.batchings[0].small_buckets or sum(each.tokens for each, _ in small) > 0.75 * bucket.tokens
-    assert sum(bucket.tokens for bucket, _ in plan) <= sum(bucket.tokens for bucket, _ in neighbours(lengths, engine.batchings[0].buckets))
+    home = np.searchsorted([bucket.width for bucket in batching.buckets], lengths)
+    whole = 0
+    for number, bucket in enumerate(batching.buckets):
+        full, rest = filled(bucket, np.flatnonzero(home == number), lengths)
+        assert all(len(rows) == bucket.sequences or lengths[rows].sum() > bucket.tokens - bucket.width for _, rows in full)
+        whole += bucket.tokens * (len(full) + (len(rest) > 0))
+    assert sum(bucket.tokens for bucket, _ in plan) <= whole
+    assert all(bucket in batching.buckets for bucket, _ in batching.full(lengths))
 
 
 def test_steady_state_compiles_nothing(engine):
@@ -194,12 +199,11 @@ def test_steady_state_compiles_nothing(engine):
 
 def test_the_number_of_programs_is_bounded(engine):
     engine.warm_up(progress=False)
-    assert len(engine.programs) <= 2 * 2 * 5 * len(engine.batchings[0].buckets), (
-        "two calibrations of at most five rungs, for whole and small batches"
-    )
-    assert all(
-        len(engine.batchings[0].ladder(bucket)) <= 5 for bucket in (*engine.batchings[0].buckets, *engine.batchings[0].small_buckets)
-    )
+    bound = 2 * 5 * len(SkimEngine(make_model(), batch_tokens=160).batchings[0].buckets)  # it began without a calibration
+    for batching in engine.batchings:
+        assert all(len(batching.ladder(bucket)) <= 5 for bucket in (*batching.buckets, *batching.small_buckets))
+        bound += 2 * 5 * len(batching.buckets)
+    assert 0 < len(engine.programs) <= bound, "at most five rungs, for whole and small batches"
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():

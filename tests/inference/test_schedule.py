@@ -1,6 +1,7 @@
 """Laws of buckets, calibrations and ladders."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference.skimmers import ARCH
 
+from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up
-from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up, stages
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.encoder import Stage
 
 LAYERS = ARCH.num_hidden_layers
@@ -92,6 +94,45 @@ def test_an_assumed_calibration_serves_every_bucket():
     for bucket in buckets(4096, None, 512):
         rungs = ladder(bucket, Stage.whole(arch.num_hidden_layers), arch, Calibration.assumed(6, 0.0).draw(bucket, 100), 8)
         assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
+
+
+def test_stages_end_where_tokens_are_gone():
+    """All layers in order, one stage for what keeps everything, and no start that would not pay."""
+    arch = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, skim=SkimArchitecture())
+    lengths = np.full(50, 40)
+
+    def bounds(*shares):
+        found = stages(Calibration(lengths, np.array(shares)[:, None] * lengths, 0.0), arch)
+        assert found[0].first == 0 and found[-1].stop == 7
+        assert all(before.stop == after.first for before, after in itertools.pairwise(found))
+        return [stage.first for stage in found[1:]]
+
+    assert bounds(1, 1, 1, 1, 1, 1) == [] == bounds(1, 0.95, 0.9, 0.85, 0.8, 0.75)
+    assert bounds(1, 1, 0.5, 0.5, 0.5, 0.5) == [3]
+    assert bounds(0.5, 0.5, 0.5, 0.2, 0.2, 0.2) == [1, 4]
+    assert bounds(1, 1, 1, 1, 1, 0.1) == [], "the last layer alone, for position 0, costs nothing"
+    assert stages(Calibration(lengths, np.ones((6, 1)) * 0.1 * lengths, 0.0), dataclasses.replace(arch, skim=None)) == (Stage.whole(6),)
+
+
+@given(st.sets(st.integers(1, LAYERS)), st.integers(1, 50), st.integers(1, 50))
+def test_stages_cost_what_the_whole_costs(cuts, sequences, width):
+    """Of the same rows, whole schedules."""
+    bucket = Bucket(sequences, sequences * width, width)
+    parts = [Stage(*bounds) for bounds in itertools.pairwise([0, *sorted(cuts), LAYERS + 1])]
+    whole = Schedule.full(bucket, WHOLE, LAYERS).flops(ARCH)
+    assert sum(Schedule.full(bucket, part, LAYERS).flops(ARCH) for part in parts) == pytest.approx(whole)
+    lengths = np.full(sequences, width, float)
+    assert whole == pytest.approx(flops.skimmed(ARCH, [lengths] * LAYERS, lengths).sum())
+    assert [layer for part in parts for layer in part.skims(LAYERS)] == list(range(LAYERS))
+
+
+def test_a_calibration_of_a_stage():
+    """What enters it, and what its predictors keep."""
+    whole = sample()
+    assert np.array_equal(whole.of_stage(Stage(0, 2)).lengths, whole.lengths)
+    later = whole.of_stage(Stage(1, LAYERS + 1))
+    assert np.array_equal(later.lengths, whole.kept[0]) and np.array_equal(later.kept, whole.kept[1:])
+    assert whole.of_stage(Stage(LAYERS, LAYERS + 1)).kept.shape == (0, len(whole.lengths))
 
 
 def test_texts_longer_than_all_buckets_but_the_last_still_calibrate_it():

@@ -31,8 +31,11 @@ Plan = list[tuple[Bucket, np.ndarray]]  # batches: (the bucket of the longest, i
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """batch_tokens, batch_size, max_length: as of `SkimEngine`, one of the first two None. rows_multiple, enough_rows: see `schedule.granule` and
-    `schedule.enough_rows`."""
+    """How large batches are.
+
+    batch_tokens, batch_size, max_length: as of `SkimEngine`, one of the first two None. rows_multiple, enough_rows: see
+    `schedule.granule` and `schedule.enough_rows`.
+    """
 
     batch_tokens: int | None
     batch_size: int | None

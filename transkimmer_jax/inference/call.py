@@ -149,7 +149,7 @@ class Call:
         batching = self._batchings[stage]
         part, layers = batching.stage, self._programs.arch.num_hidden_layers
         skims, is_last = part.skims(layers), stage == len(self._batchings) - 1
-        answers = jax.device_get(run.answers)
+        answers = {name: np.asarray(array) for name, array in run.answers.items()}
         lost = []
         for device, rows in enumerate(run.group):
             if not len(rows):

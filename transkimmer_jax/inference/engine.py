@@ -188,9 +188,9 @@ class SkimEngine:
     def use(self, calibration: Calibration | None) -> None:
         """Build the buckets and ladders anew for texts like those of a calibration; None: for any."""
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
-        parts = stages(self.calibration, self.arch) if self._rebatch else (Stage.whole(self.arch.num_hidden_layers),)
-        sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
         known = calibration is not None
+        parts = stages(self.calibration, self.arch) if self._rebatch and known else (Stage.whole(self.arch.num_hidden_layers),)
+        sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
         self.batchings = tuple(Batching(stage, self.arch, self.calibration, sizes, known) for stage in parts)
 
     @property

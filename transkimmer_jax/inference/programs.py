@@ -125,7 +125,6 @@ class Programs:
         if schedule not in self._compiled:
             self.compile([schedule])
         self.calls[schedule] += 1
-        inputs = jax.device_put(list(batches), self._batch_sharding)
         if threshold not in self._thresholds:
             self._thresholds = {threshold: jax.device_put(np.float32(threshold), self._whole)}
-        return self._compiled[schedule](self._leaves, *inputs, self._thresholds[threshold])
+        return self._compiled[schedule](self._leaves, *batches, self._thresholds[threshold])
