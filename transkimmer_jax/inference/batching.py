@@ -8,6 +8,7 @@ import numpy as np
 from transkimmer_jax.inference.schedule import (
     DRAWN_BATCHES,
     LATER_WIDTHS,
+    SINGLE_WIDTHS,
     WIDTHS,
     Bucket,
     Calibration,
@@ -60,7 +61,9 @@ class Batching:
         lengths = self._calibration.lengths if known else None
         tokens, size = sizes.batch_tokens, sizes.batch_size
         widths: Sequence[int] = WIDTHS
-        if stage.first > 0:
+        if size == 1:
+            widths = SINGLE_WIDTHS
+        elif stage.first > 0:
             # Of one size whatever their width: what enters the stage tells little of how long the texts were.
             tokens, size, widths = tokens or _typical_tokens(calibration, sizes), None, LATER_WIDTHS
             # Small ones, as the last of a call is seldom full.

@@ -118,7 +118,8 @@ def measure(
     """One setting's numbers, see `python -m transkimmer_jax benchmark --help`.
 
     Args:
-      batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest.
+      batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest. 1: texts come
+        alone, each in a call of its own.
       repeats: rounds in which every contender runs once, after one that warms up.
       contenders: which to run; compacted and dense_packed always do.
     """
@@ -140,8 +141,8 @@ def measure(
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
     runs: dict[str, Callable[[], np.ndarray] | None] = {
-        "compacted": lambda: compacted.predict_tokenized(workload.examples).logits,
-        "dense_packed": lambda: packed.predict_tokenized(workload.examples).logits,
+        "compacted": _packed(compacted, workload.examples, batch_size),
+        "dense_packed": _packed(packed, workload.examples, batch_size),
         "masked": _batched(cast_model, order, workload.threshold) if "masked" in contenders else None,
         "dense_padded": _batched(cast_dense, padded, 0.0) if "dense_padded" in contenders else None,
         "dense_bucketed": _batched(cast_dense, order, 0.0) if "dense_bucketed" in contenders and len(buckets) > 1 else None,
@@ -253,6 +254,12 @@ def _disagreement(predictions: Predictions, exact: _Masked) -> dict[str, Any]:
         "decisions_flipped": int(flipped.sum()),
         "predictions_changed": int(changed),
     }
+
+
+def _packed(engine: SkimEngine, examples: TokenizedExamples, batch_size: int) -> Callable[[], np.ndarray]:
+    """All in one call; of batches of one text, one call each, so that no text waits for another."""
+    parts = [examples] if batch_size > 1 else [examples.take(np.array([row])) for row in range(len(examples))]
+    return lambda: np.concatenate([engine.predict_tokenized(part).logits for part in parts])
 
 
 def _batched(model: TranskimmerForSequenceClassification, batches: EvaluationBatches, threshold: float) -> Callable[[], np.ndarray]:

@@ -22,6 +22,7 @@ from transkimmer_jax.models.encoder import Stage
 CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 LATER_WIDTHS = (8, *WIDTHS)  # of stages behind the first, which tokens enter that have been chosen
+SINGLE_WIDTHS = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 576, 64))  # of texts alone, with all the rows
 _SAMPLE = 1024  # examples that a calibration holds at most
 DRAWN_BATCHES = 200
 _NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
@@ -92,7 +93,7 @@ def buckets(
 
     Args:
       batch_tokens: rows of every bucket.
-      batch_size: instead, rows of so many sequences of the bucket's width.
+      batch_size: instead, rows of so many sequences of the bucket's width; 1: and no more than one sequence.
       max_length: the widest bucket's width.
       widths: of the others.
       lengths: of a sample of texts, [N]. A bucket then has the slots that its rows need for texts of the mean length there: empty
@@ -108,7 +109,7 @@ def buckets(
         if lengths is not None and ((lengths > narrower) & (lengths <= width)).any():
             mean = lengths[(lengths > narrower) & (lengths <= width)].mean()
             mean /= _MORE_SLOTS if width <= _NARROW else 1.0
-        found.append(Bucket(max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
+        found.append(Bucket(1 if batch_size == 1 else max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
         narrower = width
     return tuple(found)
 
