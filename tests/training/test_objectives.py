@@ -147,15 +147,19 @@ def test_layer_shares_are_counts(case):
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @pytest.mark.parametrize("target", [0.15, 0.3, 0.6, 0.95])
-def test_a_geometric_goal_costs_the_budget(target, kind):
-    """And each layer keeps the same part of the tokens behind position 0."""
+@pytest.mark.parametrize("steepness", [0.0, 0.5, 1.0])
+def test_a_geometric_goal_costs_the_budget(steepness, target, kind):
+    """And of the tokens behind position 0 each layer keeps the same part of the layer's before it, or of all, or between."""
     arch = dataclasses.replace(ARCH, num_hidden_layers=12, hidden_size=384, intermediate_size=1536)
-    goal = objectives.goal(SkimConfig(target=target, target_kind=kind), arch, mean_length=40.0)
+    goal = objectives.goal(SkimConfig(target=target, target_kind=kind, steepness=steepness), arch, mean_length=40.0)
     kept = goal.astype(np.float64) * 40
     spent = flops.skimmed(arch, kept, np.array(40.0)) / flops.dense(arch, np.array(40.0)) if kind == "flops" else goal.mean()
     assert float(spent) == pytest.approx(target, rel=1e-4)
     parts = (kept - 1) / np.concatenate([[39.0], kept[:-1] - 1])
-    np.testing.assert_allclose(parts, parts[0], rtol=1e-3)
+    if steepness < 1:
+        np.testing.assert_allclose(parts[1:], 1.0 if steepness == 0 else parts[0] ** np.diff(np.sqrt(np.arange(1, 13))), rtol=1e-3)
+    else:
+        np.testing.assert_allclose(parts, parts[0], rtol=1e-3)
 
 
 def test_a_budget_below_the_possible():

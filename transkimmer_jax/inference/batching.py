@@ -24,8 +24,9 @@ from transkimmer_jax.models.encoder import Stage
 _FORGETTING = 0.95
 _TRUST = 2.0
 _SMALL = 8  # the part of a batch that a small batch is
-# Of a batch's rows, the most that small batches may have which replace it: each costs a start and multiplies fewer rows at a time.
-_RATHER_EMPTY = 0.75
+# A program costs so many rows more than it has: it reads all weights, and products of few rows are slow. On 2 CPU cores at H=384 one of
+# 128 rows runs at about 0.7 of the speed of one of 1024.
+_ROWS_OF_A_START = 50
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (the bucket of the longest, its members)
 
@@ -124,8 +125,8 @@ class Batching:
         small = next(each for each in self.small_buckets if each.width >= bucket.width)
         batches, rest = filled(small, members, lengths)
         batches += [(small, rest)] if len(rest) else []
-        rather_empty = sum(each.tokens for each, _ in batches) <= _RATHER_EMPTY * bucket.tokens
-        return batches if rather_empty else [(bucket, members)]
+        whole: Plan = [(bucket, members)]
+        return batches if self._cost(batches) < self._cost(whole) else whole
 
     def _cost_of_carrying(self, carried: np.ndarray, bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> float:
         """By how much batches of the bucket cost more when they take others with them."""
@@ -137,7 +138,10 @@ class Batching:
         return cost(np.concatenate([carried, members])) - cost(members)
 
     def _cost(self, plan: Plan) -> float:
-        return sum(Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch) for bucket, _ in plan)
+        return sum(
+            Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch) * (1 + _ROWS_OF_A_START / bucket.tokens)
+            for bucket, _ in plan
+        )
 
     def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`

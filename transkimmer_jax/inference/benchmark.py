@@ -35,6 +35,7 @@ from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
 _CALIBRATION_EXAMPLES = 256  # random ones
+_STREAM_TOKENS = 2**15  # of a synthetic stream, as far as four batches are not more
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 
@@ -72,7 +73,7 @@ def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, l
     sample = _random_examples(rng, arch, max(16, -(-4096 // length)), length)
     if shares is not None:
         model = _with_shares(model, sample, shares)
-    batches = max(4, 16 // batch_size)  # one alone may be an odd one
+    batches = max(4, _STREAM_TOKENS // (batch_size * length))  # one alone may be an odd one
     examples, calibration = (_random_examples(rng, arch, count, length) for count in (batches * batch_size, _CALIBRATION_EXAMPLES))
     return Workload("synthetic", model, examples, calibration, length, 0.0)
 

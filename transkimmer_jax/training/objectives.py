@@ -90,14 +90,14 @@ def priced_share(skim: SkimConfig, arch: Architecture, keep: jax.Array, attentio
 def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
     """What `priced_share` is to be in the end: the budget itself, or what it leaves to each layer, [layers].
 
-    Of texts of `mean_length` tokens a layer then keeps position 0, and of the other tokens a constant part of those that the layer
-    before it kept, such that the whole costs the budget.
+    Of texts of `mean_length` tokens layer l of 1 to N then keeps position 0, and of the other tokens the part p ** (l ** steepness),
+    with the p for which the whole costs the budget.
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
 
     def kept(part: float) -> np.ndarray:
-        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1)
+        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1) ** skim.steepness
 
     def share(part: float) -> float:
         if skim.target_kind == "tokens":
