@@ -97,9 +97,9 @@ def test_batching_does_not_matter(expected, options):
     assert_same(SkimEngine(make_model(), depths=True, **options).predict_tokenized(STREAM), expected)
 
 
-def in_stages(cuts, calibration, **options):
+def in_stages(cuts, calibration, model=None, **options):
     """An engine that makes its batches anew behind the predictors of these layers."""
-    engine = SkimEngine(make_model(), calibration=calibration, depths=True, **options)
+    engine = SkimEngine(model or make_model(), calibration=calibration, depths=True, **options)
     bounds = [0, *cuts, LAYERS + 1]
     sizes = Sizes(options.get("batch_tokens"), options.get("batch_size"), 40, 8, 64)
     engine.batchings = tuple(
@@ -246,6 +246,9 @@ def test_weights_are_stored_as_they_are_computed_with():
     rough = SkimEngine(stored, batch_tokens=160).predict_tokenized(STREAM, threshold=-np.inf)
     exact = np.stack([example.logits for example in masked(make_model(), STREAM, -np.inf)])
     assert np.abs(rough.logits - exact).max() < 0.1 * np.abs(exact).max()
+    # States go from stage to stage in bfloat16 as well.
+    staged = in_stages((1, 2), Calibration.assumed(LAYERS, 0.0), model=stored, batch_tokens=160)
+    assert np.abs(staged.predict_tokenized(STREAM, threshold=-np.inf).logits - exact).max() < 0.1 * np.abs(exact).max()
 
 
 TEXTS = ["good film", "", "bad bad the film is bad", "a", "the films"]
@@ -368,6 +371,11 @@ def test_several_devices():
         one = SkimEngine(make_model(), batch_tokens=160, depths=True, devices=jax.local_devices()[:1]).predict_tokenized(examples)
         assert all((a == b).all() for a, b in zip(many.depths, one.depths)) and (many.kept == one.kept).all()
         assert np.abs(many.logits - one.logits).max() < 1e-4 and np.abs(one.logits).max() > 0.1
+        engine.calibrate(examples)
+        assert len(engine.stages) > 1
+        staged = engine.predict_tokenized(examples)
+        assert all((a == b).all() for a, b in zip(staged.depths, one.depths)) and (staged.kept == one.kept).all()
+        assert np.abs(staged.logits - one.logits).max() < 1e-4
         print("the same")
     """
     done = subprocess.run(
