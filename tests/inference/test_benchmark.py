@@ -42,7 +42,8 @@ def test_layers_keep_what_was_asked_for(shares):
         assert (np.diff(kept) <= 0).all() and ((np.std(predictions.kept / predictions.lengths, axis=1) > 0) == (kept < 1)).all()
 
 
-def test_a_setting(tmp_path, capsys):
+def test_a_setting(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "_STREAM_TOKENS", 800)
     cli.main([*SYNTHETIC, "--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     assert [record["batch_size"] for record in found] == [2, 4]

@@ -87,6 +87,11 @@ class Batching:
             self._ladders[bucket] = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple)
         return self._ladders[bucket]
 
+    @property
+    def expected(self) -> list[int]:
+        """Numbers of tokens with which the calibration's texts enter the stage."""
+        return np.unique(self._calibration.lengths).tolist()
+
     def schedules(self, lengths: Iterable[int] | None) -> list[Schedule]:
         """Of every program that sequences of these lengths (None: of any) can need here."""
         every = dict.fromkeys((*self.buckets, *self.small_buckets))

@@ -199,12 +199,14 @@ class SkimEngine:
         return tuple(batching.stage for batching in self.batchings)
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
-        """Compile ahead of time every program that texts of these lengths (None: of any) can need."""
+        """Compile ahead of time every program that texts of these lengths need; None: that any text can need.
+
+        Of texts of these lengths any number of tokens may be left for the later stages: compiled is for what was left of the
+        calibration's, and should another number come, its program is compiled then.
+        """
         schedules = []
         for number, batching in enumerate(self.batchings):
-            # Of a text of so many tokens, any number may be left.
-            narrower = None if lengths is None or number == 0 else range(1, max(lengths) + 1)
-            schedules += batching.schedules(lengths if number == 0 else narrower)
+            schedules += batching.schedules(None if lengths is None else lengths if number == 0 else batching.expected)
         self.programs.compile(schedules, progress)
 
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:

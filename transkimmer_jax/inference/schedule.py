@@ -30,8 +30,9 @@ _SAFE = 0.97  # share of the drawn batches of which the second rung loses nothin
 # Standard deviations between the widest text of the sample and attention's width. A text wider than all of the sample will come, and
 # costs a second run.
 _WIDTH_HEADROOM = 2.0
-# Slots beyond those for texts of the mean length, where attention's part of the cost is small: else they run out before rows do.
-_MORE_SLOTS = 1.08
+# Slots beyond those for texts of the mean length, where attention's part of the cost is small: else they run out before rows do. By how
+# much lengths differ, as standard deviation over mean.
+_MORE_SLOTS = 0.4
 _NARROW = 64
 # A stage ends where less than this part is left of the tokens that entered it, and more than this part of the whole cost is to come.
 _GONE = 0.7
@@ -107,8 +108,10 @@ def buckets(
         # The shortest there; of the narrowest bucket's, few are as short as can be.
         mean = float(narrower + 1 if narrower else min(widths[0] // 2, max_length))
         if lengths is not None and ((lengths > narrower) & (lengths <= width)).any():
-            mean = lengths[(lengths > narrower) & (lengths <= width)].mean()
-            mean /= _MORE_SLOTS if width <= _NARROW else 1.0
+            inside = lengths[(lengths > narrower) & (lengths <= width)]
+            mean = float(inside.mean())
+            if width <= _NARROW:
+                mean /= 1 + _MORE_SLOTS * float(inside.std()) / mean
         found.append(Bucket(1 if batch_size == 1 else max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
         narrower = width
     return tuple(found)
