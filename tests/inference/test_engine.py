@@ -108,8 +108,11 @@ def in_stages(cuts, calibration, model=None, **options):
     return engine
 
 
-@pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 3), (1, 2, 3)], ids=str)
-@pytest.mark.parametrize("options", [{"batch_tokens": 160}, {"batch_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    ("cuts", "options"),
+    [((1,), {"batch_size": 2}), ((2,), {"batch_tokens": 160}), ((1, 3), {"batch_size": 2}), ((1, 2, 3), {"batch_tokens": 160})],
+    ids=str,
+)
 def test_stages_do_not_matter(engine, expected, cuts, options):
     """Wherever batches are made anew, from before the first layer to before the last, and whatever waits for whom."""
     staged = in_stages(cuts, engine.calibration, **options)
