@@ -156,10 +156,7 @@ def test_a_geometric_goal_costs_the_budget(steepness, target, kind):
     spent = flops.skimmed(arch, kept, np.array(40.0)) / flops.dense(arch, np.array(40.0)) if kind == "flops" else goal.mean()
     assert float(spent) == pytest.approx(target, rel=1e-4)
     parts = (kept - 1) / np.concatenate([[39.0], kept[:-1] - 1])
-    if steepness < 1:
-        np.testing.assert_allclose(parts[1:], 1.0 if steepness == 0 else parts[0] ** np.diff(np.sqrt(np.arange(1, 13))), rtol=1e-3)
-    else:
-        np.testing.assert_allclose(parts, parts[0], rtol=1e-3)
+    np.testing.assert_allclose(parts[1:], parts[0] ** np.diff(np.arange(1, 13) ** steepness), rtol=1e-3)
 
 
 def test_a_budget_below_the_possible():

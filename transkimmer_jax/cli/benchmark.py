@@ -60,7 +60,7 @@ def add(commands) -> None:
         default="0.9,0.8,0.6,0.4,0.3,0.2,0.15,0.12,0.1,0.08,0.06,0.05",
         help="synthetic: share of the tokens that each layer keeps, or 'all' (default: %(default)s, stretched to --layers)",
     )
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each (default: 32)")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each; 1: texts come alone (default: 32)")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="one setting each")
     parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these beside compacted and dense_packed (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds in which every contender runs once (default: %(default)s)")

@@ -1,7 +1,7 @@
 """How the batches of one stage are made, and which rung of its bucket's ladder each runs."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,11 +24,10 @@ from transkimmer_jax.models.encoder import Stage
 _FORGETTING = 0.95
 _TRUST = 2.0
 _SMALL = 8  # the part of a batch that a small batch is
-# A program costs so many rows more than it has: it reads all weights, and products of few rows are slow. On 2 CPU cores at H=384 one of
-# 128 rows runs at about 0.7 of the speed of one of 1024.
+# A program costs so many rows more than it has: it reads all weights, and products of few rows are slow.
 _ROWS_OF_A_START = 50
 
-Plan = list[tuple[Bucket, np.ndarray]]  # batches: (the bucket of the longest, its members)
+Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +91,11 @@ class Batching:
         """Numbers of tokens with which the calibration's texts enter the stage."""
         return np.unique(self._calibration.lengths).tolist()
 
-    def schedules(self, lengths: Iterable[int] | None) -> list[Schedule]:
+    def schedules(self, lengths: Sequence[int] | None) -> list[Schedule]:
         """Of every program that sequences of these lengths (None: of any) can need here."""
         every = dict.fromkeys((*self.buckets, *self.small_buckets))
         if lengths is not None:
-            widths = {_bucket(length, self.buckets).width for length in set(lengths)}
+            widths = {bucket.width for bucket, _ in by_bucket(np.array(lengths), self.buckets)}
             every = {bucket: None for bucket in every if bucket.width in widths}
         return [schedule for bucket in every for schedule in self.ladder(bucket)]
 
@@ -108,7 +107,7 @@ class Batching:
         """
         found: Plan = []
         carried = np.zeros(0, np.int64)
-        homes = _by_bucket(lengths, self.buckets)
+        homes = by_bucket(lengths, self.buckets)
         for number, (bucket, members) in enumerate(homes):
             batches, rest = filled(bucket, np.concatenate([carried, members]), lengths)
             found += batches
@@ -123,7 +122,7 @@ class Batching:
 
     def full(self, lengths: np.ndarray) -> Plan:
         """Those batches of `plan` that more sequences would not fill better."""
-        return [batch for bucket, members in _by_bucket(lengths, self.buckets) for batch in filled(bucket, members, lengths)[0]]
+        return [batch for bucket, members in by_bucket(lengths, self.buckets) for batch in filled(bucket, members, lengths)[0]]
 
     def _rest(self, bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> Plan:
         """Batches of what does not fill one of the bucket."""
@@ -194,17 +193,14 @@ def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Pl
     return batches, order
 
 
-def _by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Bucket, np.ndarray]]:
+def by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Bucket, np.ndarray]]:
     """Positions in `lengths` by the narrowest bucket that holds them, without empty ones."""
     home = np.searchsorted([bucket.width for bucket in among], lengths)
     return [(among[number], np.flatnonzero(home == number)) for number in np.unique(home)]
 
 
-def _bucket(length: int, among: tuple[Bucket, ...]) -> Bucket:
-    return next(bucket for bucket in among if length <= bucket.width)
-
-
 def _typical_tokens(calibration: Calibration, sizes: Sizes) -> int:
     """Rows of the batch that a text of median length begins in."""
     first = buckets(None, sizes.batch_size, sizes.max_length)
-    return _bucket(min(int(np.median(calibration.lengths)), sizes.max_length), first).tokens
+    ((bucket, _),) = by_bucket(np.minimum([int(np.median(calibration.lengths))], sizes.max_length), first)
+    return bucket.tokens

@@ -1,6 +1,6 @@
 """Answers at the price of the tokens that are kept: `SkimEngine`.
 
-Texts are tokenised, sorted by length and packed into batches of near equal numbers of tokens (`batching.py`), which run through the
+Texts are tokenised, grouped by length and packed into batches of near equal numbers of tokens (`batching.py`), which run through the
 network's stages (`call.py`) in compiled programs (`programs.py`). Answers are exact whatever was calibrated.
 """
 
@@ -27,7 +27,7 @@ from transkimmer_jax.progress import tqdm
 
 Text = str | tuple[str, str]
 
-STREAM_WINDOW = 4096  # texts of a stream that are read, sorted by length and answered together: what is in memory at a time
+STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
 
 
@@ -64,7 +64,7 @@ class SkimEngine:
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.
       rebatch: make batches anew where the calibration says that a good part of their tokens is gone. The states of those that are
-        left go through the host's memory, which is no way on a CPU; None: there only.
+        left go through the host's memory, which a CPU has them in anyway; None: on a CPU only.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
@@ -152,7 +152,7 @@ class SkimEngine:
         return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
 
     def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = STREAM_WINDOW) -> Iterator[Answer]:
-        """Answers in the order of `texts`, while they are still coming: `window` of them are sorted and answered together."""
+        """Answers in the order of `texts`, while they are still coming: `window` of them are grouped by length and answered together."""
         stream = iter(texts)
         while chunk := list(itertools.islice(stream, window)):
             yield from self.predict(chunk, threshold=threshold, progress=False)

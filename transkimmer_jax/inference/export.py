@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.inference.batching import by_bucket
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Bucket, Schedule, default_batch_tokens, granule, ladder
 from transkimmer_jax.models import attention
@@ -123,9 +124,7 @@ def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
     wrong = next((length for length in lengths if not 1 <= length <= engine.max_length), None)
     if wrong is not None:
         raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {engine.max_length}; correct --lengths")
-    found = engine.batchings[0].buckets
-    widths = {next(bucket.width for bucket in found if length <= bucket.width) for length in lengths}
-    return [bucket for bucket in found if bucket.width in widths]
+    return [bucket for bucket, _ in by_bucket(np.array(lengths), engine.batchings[0].buckets)]
 
 
 def _ladder(engine: SkimEngine, bucket: Bucket, platform: str) -> tuple[Schedule, ...]:
