@@ -107,7 +107,7 @@ class DataConfig:
         int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"
     ] = None
     length_buckets: Annotated[tuple[int, ...], "a batch is padded to the smallest of these that holds it; max_length is always one"] = (
-        16, 32, 48, 64, 96, 128, 192, 256, 384, 512,
+        8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512,
     )  # fmt: skip
     batch_size: Annotated[int, "examples an optimiser step"] = 32
     eval_batch_size: Annotated[int, "examples an evaluation step"] = 64

