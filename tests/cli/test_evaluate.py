@@ -164,6 +164,10 @@ def test_a_maximal_length_beyond_the_positions(refusal, model_folder, reviews):
     assert refusal("--model", model_folder, "--task", "imdb_reviews") == f"512 {complaint}"
 
 
+def test_a_test_split_that_is_not_there(refusal, model_folder, reviews):
+    assert refusal("--model", model_folder, "--data", reviews, "--split", "test").startswith("files has no labelled test split")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -175,7 +175,7 @@ def test_every_tfds_task_loads(name, tmp_path, monkeypatch):
     data = DataConfig(task=name, data_dir=str(tmp_path))
     task = get_task(data)
     with tfds.testing.mock_data(num_examples=5):
-        for split in (task.train_split, *task.validation_splits.values()):
+        for split in (task.train_split, *task.validation_splits.values(), *task.test_splits.values()):
             examples = load_split(task, split, data)
             assert len(examples) == 5 and all(type(text) is str for text in examples.texts)
             assert (examples.pairs is not None) == task.is_pair
@@ -210,16 +210,21 @@ def test_missing_tfds_data_names_the_folder(monkeypatch, tmp_path, by_config):
 
 
 @pytest.mark.parametrize("name", TFDS_TASKS)
-def test_real_validation_split(name):
+def test_real_splits(name):
     folder = os.environ.get("TFDS_DATA_DIR")
     tfds_name = "imdb_reviews/plain_text" if name == "imdb_reviews" else name
     if folder is None or not list(pathlib.Path(folder, tfds_name).glob("*/dataset_info.json")):
         pytest.skip(f"TFDS_DATA_DIR holds no {name}")
     task = get_task(DataConfig(task=name))
-    examples = load_split(task, next(iter(task.validation_splits.values())), DataConfig(task=name, data_dir=folder))
-    assert len(examples) == {"glue/sst2": 872, "glue/mrpc": 408, "glue/qnli": 5463, "imdb_reviews": 25000}.get(name, len(examples))
-    assert all(examples.texts)
-    if task.is_regression:
-        assert examples.labels.min() >= 0 and examples.labels.max() <= 5
-    else:
-        assert set(examples.labels.tolist()) == set(range(task.num_labels))
+    sizes = {"glue/sst2": [872], "glue/mrpc": [408, 1725], "glue/stsb": [1500, 1379], "glue/qnli": [5463], "imdb_reviews": [2500, 25000]}
+    splits = [
+        load_split(task, split, DataConfig(task=name, data_dir=folder))
+        for split in (*task.validation_splits.values(), *task.test_splits.values())
+    ]
+    assert [len(examples) for examples in splits] == sizes.get(name, [len(splits[0])])
+    for examples in splits:
+        assert all(examples.texts)
+        if task.is_regression:
+            assert examples.labels.min() >= 0 and examples.labels.max() <= 5
+        else:
+            assert set(examples.labels.tolist()) == set(range(task.num_labels))

@@ -25,7 +25,10 @@ def test_properties():
     assert (mnli.num_labels, mnli.is_regression, mnli.is_pair, mnli.primary_metric) == (3, False, True, "accuracy")
     assert mnli.validation_splits == {"matched": "validation_matched", "mismatched": "validation_mismatched"}
     assert (stsb.num_labels, stsb.is_regression, stsb.primary_metric) == (1, True, "pearson")
-    assert get_task(DataConfig(task="imdb_reviews")).validation_splits == {"validation": "test"}
+    imdb = get_task(DataConfig(task="imdb_reviews"))
+    assert (imdb.train_split, imdb.validation_splits, imdb.test_splits) == ("train[:90%]", {"validation": "train[90%:]"}, {"test": "test"})
+    tested = [name for name in LENGTHS if get_task(DataConfig(task=name)).test_splits]
+    assert sorted(tested) == ["glue/mrpc", "glue/stsb", "imdb_reviews"]
 
 
 @pytest.mark.parametrize("name", LENGTHS)

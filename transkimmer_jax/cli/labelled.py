@@ -5,7 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from transkimmer_jax.data.batches import TokenizedExamples
@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        default="validation",
+        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
+    )
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
 
 
@@ -99,7 +105,10 @@ def load(args: argparse.Namespace) -> LabelledModel:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    for name, split in task.validation_splits.items():
+    named = task.validation_splits if args.split == "validation" else task.test_splits
+    if not named:
+        raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
+    for name, split in named.items():
         examples = (
             sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
             if args.data

@@ -48,7 +48,7 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
 
     Args:
       task: what `tasks.get_task(data)` returned.
-      split: the task's `train_split` or one of the values of its `validation_splits`.
+      split: the task's `train_split` or one of the values of its `validation_splits` or `test_splits`.
       data: says where the data lies.
 
     Raises:

@@ -24,6 +24,7 @@ class Task:
     label_column: str = "label"
     train_split: str = "train"
     validation_splits: dict[str, str] = dataclasses.field(default_factory=lambda: {"validation": "validation"})  # name in reports -> split
+    test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more labelled texts, on which no choice is made
 
     @property
     def num_labels(self) -> int:
@@ -47,6 +48,7 @@ _SENTENCE = ("sentence",)
 _SENTENCES = ("sentence1", "sentence2")
 _SENTIMENT = ("negative", "positive")
 _ENTAILMENT = ("entailment", "not_entailment")
+_TEST = {"test": "test"}  # most of GLUE's test splits hide their labels
 
 # Label orders are those of the TFDS builders; lengths are the padded lengths of the literature (DESIGN section 2).
 _TASKS = {
@@ -54,9 +56,9 @@ _TASKS = {
     for task in (
         Task("glue/cola", _SENTENCE, ("unacceptable", "acceptable"), 64, ("matthews_correlation",)),
         Task("glue/sst2", _SENTENCE, _SENTIMENT, 64),
-        Task("glue/mrpc", _SENTENCES, ("not_equivalent", "equivalent"), 128, ("f1", "accuracy")),
+        Task("glue/mrpc", _SENTENCES, ("not_equivalent", "equivalent"), 128, ("f1", "accuracy"), test_splits=_TEST),
         Task("glue/qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), 128, ("f1", "accuracy")),
-        Task("glue/stsb", _SENTENCES, None, 64, ("pearson", "spearman")),
+        Task("glue/stsb", _SENTENCES, None, 64, ("pearson", "spearman"), test_splits=_TEST),
         Task(
             "glue/mnli",
             ("premise", "hypothesis"),
@@ -67,7 +69,16 @@ _TASKS = {
         Task("glue/qnli", ("question", "sentence"), _ENTAILMENT, 128),
         Task("glue/rte", _SENTENCES, _ENTAILMENT, 256),
         Task("glue/wnli", _SENTENCES, ("not_entailment", "entailment"), 128),
-        Task("imdb_reviews", ("text",), ("neg", "pos"), 512, validation_splits={"validation": "test"}),
+        # IMDB has no validation split: a tenth of its training texts, which TFDS has shuffled.
+        Task(
+            "imdb_reviews",
+            ("text",),
+            ("neg", "pos"),
+            512,
+            train_split="train[:90%]",
+            validation_splits={"validation": "train[90%:]"},
+            test_splits=_TEST,
+        ),
         Task("movie_reviews", ("text",), _SENTIMENT, 64),
     )
 }

@@ -1,0 +1,140 @@
+"""Make one row of the table of docs/results.md: train the dense model, then the skimming one from it, score both and time them.
+
+    python benchmarks/row.py glue/mrpc [--backbone minilm-6l --target 0.28 --seed 0]
+
+Both are scored by the compacted engine: on the test split where its labels are known, on which nothing was chosen, else on the
+validation split. Everything is kept below --workdir, and what is there is not made again: the same command goes on where it stopped.
+The record goes to results/rows/, and benchmarks/tables.py makes the table of what lies there.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+from transkimmer_jax import files
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data.tasks import get_task
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a task is trained, the same for all seeds and targets. Fields of the config, without '--config.'."""
+
+    config: str
+    data: tuple[str, ...]  # of both trainings
+    dense: tuple[str, ...]
+    skim: tuple[str, ...]
+
+
+# Of a few thousand texts the dense model makes four passes at 1e-4; of SST-2's 67,349 fewer at 5e-5. Skimming starts from there at 5e-5.
+_SMALL = ("optimizer.learning_rate=1e-4", "train.epochs=4"), ("optimizer.learning_rate=5e-5", "train.epochs=4")
+_LARGE = ("optimizer.learning_rate=5e-5", "train.epochs=2"), ("optimizer.learning_rate=5e-5", "train.epochs=2")
+_LONG = ("optimizer.learning_rate=1e-4", "train.epochs=1"), ("optimizer.learning_rate=5e-5", "train.epochs=2")
+_BATCH = "data.batch_size=32"
+RECIPES = {
+    "glue/cola": Recipe("glue_cola", (_BATCH,), *_SMALL),
+    "glue/mrpc": Recipe("glue_mrpc", (_BATCH,), *_SMALL),
+    "glue/rte": Recipe("glue_rte", (_BATCH,), *_SMALL),
+    "glue/stsb": Recipe("glue_stsb", (_BATCH,), *_SMALL),
+    "glue/sst2": Recipe("glue_sst2", (_BATCH,), *_LARGE),
+    "imdb_reviews": Recipe("imdb", (_BATCH, "data.max_length=256", "data.train_examples=6000", "data.eval_examples=1000"), *_LONG),
+}
+# Texts of a split that are scored and timed; a part of IMDB's is enough.
+EXAMPLES = {"imdb_reviews": 5000}
+TIMED = {"imdb_reviews": 1000}
+_PREDICTORS = ("skim.predictor_size=96",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=RECIPES)
+    parser.add_argument("--backbone", default="minilm-6l", help="of the packaged checkpoints (default: %(default)s)")
+    parser.add_argument("--target", type=float, default=0.28, help="share of the dense model's FLOPs to spend (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-clock", action="store_true", help="do not time it")
+    parser.add_argument("--batch-size", type=int, default=32, help="of the timing (default: %(default)s)")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs", "rows"))
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "rows"))
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    name = f"{args.task.rpartition('/')[2]}_{args.backbone}"
+    dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}"
+    recipe = RECIPES[args.task]
+    _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
+    start = (f"model.pretrained={dense}/model", f"distill.teacher={dense}/model")
+    _train(recipe, skim, args.seed, *start, *_PREDICTORS, f"skim.target={args.target}", *recipe.skim)
+    trained, before = (_read(run / "result.json") for run in (skim, dense))
+    split = "test" if get_task(DataConfig(task=args.task)).test_splits else "validation"
+    scored, reference = (_evaluated(run, args.task, split) for run in (skim, dense))
+    record = {
+        **{name: trained[name] for name in ("task", "metric", "threshold", "steps", "best_step", "seconds", "seed", "device")},
+        "backbone": args.backbone,
+        "target": args.target,
+        "budget_error": 1 / trained["flops_vs_unpadded"] / args.target - 1,
+        "split": split,
+        "examples": scored["examples"],
+        **{name: scored[name] for name in ("value", "metrics", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded")},
+        "dense_value": reference["value"],
+        "dense_metrics": reference["metrics"],
+        "validation_value": trained["value"],
+        "dense_validation_value": before["value"],
+        "command": trained["command"],
+        "dense_command": before["command"],
+        "row_command": shlex.join(["python", "benchmarks/row.py", *sys.argv[1:]]),
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip(),
+    }
+    if not args.no_clock:
+        record |= _timed(skim, args.task, args.batch_size)
+    args.output.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.output / f"{name}_{args.target}_{args.seed}.json", record)
+
+
+def _train(recipe: Recipe, workdir: pathlib.Path, seed: int, *fields: str) -> None:
+    if (workdir / "result.json").exists():
+        return  # also where a field has another default since
+    fields = (*fields, *recipe.data, f"train.seed={seed}")
+    _run("train.py", "--config", f"configs/{recipe.config}.py", *(f"--config.{field}" for field in fields), "--workdir", str(workdir))
+
+
+def _evaluated(run: pathlib.Path, task: str, split: str) -> dict[str, Any]:
+    path = run / f"evaluated_{split}.json"
+    if not path.exists():
+        examples = ("--examples", str(EXAMPLES[task])) if task in EXAMPLES else ()
+        arguments = ("--model", str(run / "model"), "--task", task, "--split", split, *examples)
+        _run("-m", "transkimmer_jax", "evaluate", *arguments, "--json", str(path))
+    return _read(path)
+
+
+def _timed(run: pathlib.Path, task: str, batch_size: int) -> dict[str, Any]:
+    path = run / f"timed_{batch_size}.json"
+    if not path.exists():
+        examples = ("--examples", str(TIMED[task])) if task in TIMED else ()
+        arguments = ("--model", str(run / "model"), "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
+        contenders = ("--contenders", "masked", "dense_padded", "dense_bucketed")
+        _run("-m", "transkimmer_jax", "benchmark", *arguments, *contenders, "--json", str(path))
+    measured = _read(path)[0]
+    names = ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed")
+    return {name: measured[name] for name in names} | {"clock_command": measured["command"]}
+
+
+def _run(*command: str) -> None:
+    print("python", *command, flush=True)
+    done = subprocess.run([sys.executable, *command], check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+
+
+def _read(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
