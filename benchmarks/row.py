@@ -17,10 +17,11 @@ import subprocess
 import sys
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.tasks import get_task
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
