@@ -2,15 +2,18 @@
 
     python benchmarks/tables.py [--check]
 
-A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/. With --check
-nothing is written, and the status is 1 where a document and the records disagree.
+A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
+The view 'rows' has one row for all seeds of a task, backbone and target. With --check nothing is written, and the status is 1 where a
+document and the records disagree.
 """
 
 import argparse
 import json
 import pathlib
 import re
+import statistics
 import sys
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
@@ -85,6 +88,23 @@ VIEWS = {
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit",
     ),
 }  # fmt: skip
+# Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
+ROWS: dict[str, Callable[[list[dict]], str]] = {
+    "task": lambda rs: rs[0]["task"],
+    "backbone": lambda rs: rs[0]["backbone"],
+    "metric": lambda rs: f"{rs[0]['metric'].replace('_', ' ')}, {rs[0]['split']}",
+    "asked": lambda rs: f"{rs[0]['target']:.2f}",
+    "dense": lambda rs: _spread([100 * r["dense_value"] for r in rs]),
+    "skimming": lambda rs: _spread([100 * r["value"] for r in rs]),
+    "lost": lambda rs: _spread([100 * (r["dense_value"] - r["value"]) for r in rs]),
+    "FLOPs vs padded": lambda rs: f"{statistics.mean(r['flops_vs_padded'] for r in rs):.2f}x",
+    "FLOPs vs unpadded": lambda rs: f"{statistics.mean(r['flops_vs_unpadded'] for r in rs):.2f}x",
+    "clock vs padded": lambda rs: _clock(rs, "clock_vs_padded"),
+    "clock vs dense packed": lambda rs: _clock(rs, "clock_vs_unpadded"),
+    "budget error": lambda rs: f"{max((r['budget_error'] for r in rs), key=abs):+.1%}",
+    "kept per layer": lambda rs: " ".join(f"{statistics.mean(each):.2f}" for each in zip(*(r["kept_per_layer"] for r in rs), strict=True)),
+    "seeds": lambda rs: " ".join(str(r["seed"]) for r in rs),
+}
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -93,22 +113,43 @@ def _rate(record: dict, contender: str) -> str:
     return "" if rate is None else f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({statistics.stdev(values):.1f})"
+
+
+def _clock(records: list[dict], name: str) -> str:
+    timed = [record[name] for record in records if record.get(name) is not None]
+    return f"{statistics.mean(timed):.2f}x" if timed else ""
+
+
+def _seeds_together(records: list[dict]) -> list[list[dict]]:
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["backbone"], -record["target"]), []).append(record)
+    return [sorted(groups[key], key=lambda record: record["seed"]) for key in sorted(groups)]
+
+
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
-    found = [json.loads((RECORDS / file).read_text(encoding="utf-8")) for file in files]
+    paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
-    cells = [[name, *(COLUMNS[name](record) for record in records)] for name in VIEWS[view]]
+    if view == "rows":
+        cells = [[name, *(cell(group) for group in _seeds_together(records))] for name, cell in ROWS.items()]
+    else:
+        cells = [[name, *(COLUMNS[name](record) for record in records)] for name in VIEWS[view]]
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
-    names = ("dense_command", "command", "clock_command")
+    names = ("row_command",) if view == "rows" else ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
 
 
 def _circumstances(view: str, records: list[dict]) -> str:
     """Where the records were made, and how."""
-    if view in ("results", "runs"):
+    if view in ("results", "runs", "rows"):
         return ""
     if view == "slices":
         shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
