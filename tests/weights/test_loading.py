@@ -6,6 +6,7 @@ import json
 import logging
 import re
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -222,6 +223,18 @@ def test_overrides(tmp_path, tensors):
     assert arch.skim == SkimArchitecture(predictor_size=16)
 
 
+def test_the_first_layers_alone(tmp_path):
+    """As of a file that never had the others."""
+    tensors = random_tensors(predictor_size=32)
+    first = {name: tensor for name, tensor in tensors.items() if not re.match(r"bert\.encoder\.(layer|skim_predictors)\.[12]\.", name)}
+    assert len(first) == len(tensors) - 2 * (16 + 8)
+    cut = load(write_checkpoint(tmp_path / "all", tensors), dense=False, num_hidden_layers=1)
+    alone = load(write_checkpoint(tmp_path / "first", first, CONFIG | {"num_hidden_layers": 1}), dense=False)
+    assert cut.arch == alone.arch and cut.arch.num_hidden_layers == 1
+    for ours, theirs in zip(jax.tree.leaves(nnx.state(cut)), jax.tree.leaves(nnx.state(alone)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 # --- errors
 
 
@@ -281,6 +294,12 @@ def test_config_of_another_size(tmp_path, tensors):
 @pytest.mark.parametrize(("layers", "problem"), [(2, "unexpected encoder.layer.2."), (4, "missing encoder.layer.3.")])
 def test_config_of_another_depth(tmp_path, tensors, layers, problem):
     assert refusal(write_checkpoint(tmp_path, tensors, CONFIG | {"num_hidden_layers": layers})).count(problem) == 16
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_more_layers_than_there_are(tmp_path, tensors, layers):
+    with pytest.raises(CheckpointError, match=f"num_hidden_layers={layers} of a checkpoint with 3 layers: take 1 to 3"):
+        load(write_checkpoint(tmp_path, tensors), num_hidden_layers=layers)
 
 
 def test_other_number_of_labels(tmp_path, tensors):

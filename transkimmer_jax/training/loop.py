@@ -361,6 +361,7 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
             "attention_masking": model.attention_masking,
         },
         "num_labels": task.num_labels,
+        "num_hidden_layers": model.num_hidden_layers,
         "compute_dtype": model.compute_dtype,
         "remat": model.remat,
         "hidden_dropout": model.hidden_dropout,

@@ -41,7 +41,8 @@ def load(
       checkpoint: a folder, a hub id, or 'packaged:<asset>'.
       dense: True leaves skimming out, whatever the checkpoint holds; None does where it holds no predictors.
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
-      **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone.
+      **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. With fewer
+        num_hidden_layers than the checkpoint has, its last layers are left out.
 
     Raises:
       CheckpointError: one error that lists everything missing, unexpected or of the wrong shape.
@@ -49,7 +50,10 @@ def load(
     folder = resolve(str(checkpoint))
     arch = architecture.from_hugging_face(read_config(folder), str(folder))
     tensors = _normalized(read_tensors(folder), folder)
-    return _build(_configured(arch, tensors, dense, skim_overrides or {}, overrides), tensors, folder, seed)
+    configured = _configured(arch, tensors, dense, skim_overrides or {}, overrides)
+    if configured.num_hidden_layers < arch.num_hidden_layers:
+        tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < configured.num_hidden_layers}
+    return _build(configured, tensors, folder, seed)
 
 
 def shapes(
@@ -71,7 +75,10 @@ def _configured(
     arch: Architecture, tensors: dict[str, np.ndarray], dense: bool | None, skim_overrides: dict[str, Any], overrides: dict[str, Any]
 ) -> Architecture:
     """A checkpoint's architecture with a user's options."""
+    there = arch.num_hidden_layers
     arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
+    if not 1 <= arch.num_hidden_layers <= there:
+        raise CheckpointError(f"num_hidden_layers={arch.num_hidden_layers} of a checkpoint with {there} layers: take 1 to {there}")
     if dense is None:
         dense = arch.skim is None and not any(name.startswith("encoder.skim_predictors.") for name in tensors)
     return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))

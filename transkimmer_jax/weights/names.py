@@ -5,6 +5,7 @@ Adding a backbone is adding a table. Names are written without the `bert.` prefi
 """
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -57,6 +58,12 @@ def normalize(name: str) -> str:
         if name.endswith(old):
             name = name.removesuffix(old) + new
     return name
+
+
+def layer_of(name: str) -> int:
+    """The index of the layer that a tensor belongs to, in this table's form of its name; -1 where it belongs to none."""
+    found = re.match(r"encoder\.(?:layer|skim_predictors)\.(\d+)\.", name)
+    return int(found[1]) if found else -1
 
 
 def checkpoint_name(name: str) -> str:
