@@ -27,6 +27,12 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense.get("command")}
     record |= {"cores": len(os.sched_getaffinity(0)), "commit": commit, "clock_vs_padded": None, "clock_vs_unpadded": None}
+    # A result's FLOPs are against all layers of its own model; here they are against those of the baseline.
+    layers, of_dense = (
+        json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] for run in (args.run, args.dense)
+    )
+    for name in ("flops_vs_padded", "flops_vs_unpadded"):
+        record[name] *= of_dense / layers
     if args.benchmark:
         measured = max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"])
         for name in ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed"):
