@@ -41,7 +41,7 @@ _LARGE = ("optimizer.learning_rate=5e-5", "train.epochs=2"), ("optimizer.learnin
 _LONG = ("optimizer.learning_rate=1e-4", "train.epochs=2"), ("optimizer.learning_rate=5e-5", "train.epochs=2")
 _BATCH = "data.batch_size=32"
 _DEEP = ("optimizer.learning_rate=5e-5", "train.epochs=1"), ("optimizer.learning_rate=5e-5", "train.epochs=1", "skim.steepness=1")
-_PART = ("data.max_length=256", "data.train_examples=4000", "data.eval_examples=1000")
+_PART = ("data.max_length=256", "data.train_examples=3000", "data.eval_examples=1000")
 RECIPES = {
     ("glue/cola", "minilm-6l"): Recipe("glue_cola", (_BATCH,), *_SMALL),
     ("glue/mrpc", "minilm-6l"): Recipe("glue_mrpc", (_BATCH,), *_SMALL),
