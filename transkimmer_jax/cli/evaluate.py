@@ -17,6 +17,12 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        default="validation",
+        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
+    )
     parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument(
         "--mode",
@@ -37,7 +43,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.training import evaluation
 
-    found = labelled.load(args)
+    found = labelled.load(args, args.split)
     model, task = found.model, found.task
     threshold = found.threshold if args.threshold is None else args.threshold
     if args.mode == "compacted":

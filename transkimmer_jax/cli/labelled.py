@@ -25,12 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
-    parser.add_argument(
-        "--split",
-        choices=("validation", "test"),
-        default="validation",
-        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
-    )
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
 
 
@@ -62,8 +56,8 @@ class LabelledModel:
         return self.model.arch.skim.threshold if self.model.arch.skim else 0.0
 
 
-def load(args: argparse.Namespace) -> LabelledModel:
-    """What the flags name.
+def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
+    """What the flags name; of a task its validation splits, or with 'test' its test splits, on which nothing should be chosen.
 
     Raises:
       ConfigError: numbers that cannot be meant.
@@ -105,14 +99,14 @@ def load(args: argparse.Namespace) -> LabelledModel:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    named = task.validation_splits if args.split == "validation" else task.test_splits
+    named = task.test_splits if split == "test" else task.validation_splits
     if not named:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
-    for name, split in named.items():
+    for name, of_task in named.items():
         examples = (
             sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
             if args.data
-            else sources.load_split(task, split, data)
+            else sources.load_split(task, of_task, data)
         )
         examples = sources.subsample(examples, args.examples, seed=0)
         splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
