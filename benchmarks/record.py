@@ -11,6 +11,19 @@ import json
 import os
 import pathlib
 import subprocess
+from typing import Any
+
+
+def circumstances() -> dict[str, Any]:
+    """Where and from which code a record is made."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    return {"cores": len(os.sched_getaffinity(0)), "commit": commit}
+
+
+def clock(measured: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of one setting that `benchmark` has measured."""
+    names = ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed")
+    return {name: measured[name] for name in names} | {"clock_command": measured["command"]}
 
 
 def main() -> None:
@@ -24,9 +37,8 @@ def main() -> None:
     result, dense = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (args.run, args.dense))
     if (result["task"], result["seed"]) != (dense["task"], dense["seed"]):
         parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {args.dense} is {dense['task']}, seed {dense['seed']}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense.get("command")}
-    record |= {"cores": len(os.sched_getaffinity(0)), "commit": commit, "clock_vs_padded": None, "clock_vs_unpadded": None}
+    record |= circumstances() | {"clock_vs_padded": None, "clock_vs_unpadded": None}
     # A result's FLOPs are against all layers of its own model; here they are against those of the baseline.
     layers, of_dense = (
         json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] for run in (args.run, args.dense)
@@ -34,10 +46,7 @@ def main() -> None:
     for name in ("flops_vs_padded", "flops_vs_unpadded"):
         record[name] *= of_dense / layers
     if args.benchmark:
-        measured = max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"])
-        for name in ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed"):
-            record[name] = measured[name]
-        record["clock_command"] = measured["command"]
+        record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"]))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

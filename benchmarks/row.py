@@ -17,6 +17,8 @@ import subprocess
 import sys
 from typing import Any
 
+from record import circumstances, clock
+
 from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.tasks import get_task
@@ -29,38 +31,37 @@ class Recipe:
     """How a task is trained, the same for all seeds and targets. Fields of the config, without '--config.'."""
 
     config: str
-    data: tuple[str, ...]  # of both trainings
     dense: tuple[str, ...]
     skim: tuple[str, ...]
+    both: tuple[str, ...] = ()
 
 
 # Of a few thousand texts the dense model makes four passes at 1e-4; of SST-2's 67,349 fewer at 5e-5. Skimming starts from there at 5e-5.
-# Twelve layers can afford to read more in the first ones: a steeper plan.
 _SMALL = ("optimizer.learning_rate=1e-4", "train.epochs=4"), ("optimizer.learning_rate=5e-5", "train.epochs=4")
 _LARGE = ("optimizer.learning_rate=5e-5", "train.epochs=2"), ("optimizer.learning_rate=5e-5", "train.epochs=1")
 _LONG = ("optimizer.learning_rate=1e-4", "train.epochs=2"), ("optimizer.learning_rate=5e-5", "train.epochs=2")
-_BATCH = "data.batch_size=32"
+# A steeper plan, in the hope that twelve layers can afford to read more in the first ones; docs/results.md says that they cannot.
 _DEEP = ("optimizer.learning_rate=5e-5", "train.epochs=1"), ("optimizer.learning_rate=5e-5", "train.epochs=1", "skim.steepness=1")
 _PART = ("data.max_length=256", "data.train_examples=3000", "data.eval_examples=1000")
 RECIPES = {
-    ("glue/cola", "minilm-6l"): Recipe("glue_cola", (_BATCH,), *_SMALL),
-    ("glue/mrpc", "minilm-6l"): Recipe("glue_mrpc", (_BATCH,), *_SMALL),
-    ("glue/rte", "minilm-6l"): Recipe("glue_rte", (_BATCH,), *_SMALL),
-    ("glue/stsb", "minilm-6l"): Recipe("glue_stsb", (_BATCH,), *_SMALL),
-    ("glue/sst2", "minilm-6l"): Recipe("glue_sst2", (_BATCH,), *_LARGE),
-    ("glue/sst2", "e5-small-12l"): Recipe("glue_sst2", (_BATCH,), *_DEEP),
-    ("imdb_reviews", "minilm-6l"): Recipe("imdb", (_BATCH, *_PART), *_LONG),
+    ("glue/cola", "minilm-6l"): Recipe("glue_cola", *_SMALL),
+    ("glue/mrpc", "minilm-6l"): Recipe("glue_mrpc", *_SMALL),
+    ("glue/rte", "minilm-6l"): Recipe("glue_rte", *_SMALL),
+    ("glue/stsb", "minilm-6l"): Recipe("glue_stsb", *_SMALL),
+    ("glue/sst2", "minilm-6l"): Recipe("glue_sst2", *_LARGE),
+    ("glue/sst2", "e5-small-12l"): Recipe("glue_sst2", *_DEEP),
+    ("imdb_reviews", "minilm-6l"): Recipe("imdb", *_LONG, _PART),
 }
 # Texts of a split that are scored and timed; a part of IMDB's is enough.
 EXAMPLES = {"imdb_reviews": 2500}
 TIMED = {"imdb_reviews": 256}
-_PREDICTORS = ("skim.predictor_size=96",)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted({task for task, _ in RECIPES}))
-    parser.add_argument("--backbone", choices=("minilm-6l", "e5-small-12l"), default="minilm-6l", help="(default: %(default)s)")
+    backbones = sorted({backbone for _, backbone in RECIPES})
+    parser.add_argument("--backbone", choices=backbones, default="minilm-6l", help="(default: %(default)s)")
     parser.add_argument("--target", type=float, default=0.28, help="share of the dense model's FLOPs to spend (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
@@ -76,7 +77,7 @@ def main() -> None:
     recipe = RECIPES[args.task, args.backbone]
     _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
     start = (f"model.pretrained={dense}/model", f"distill.teacher={dense}/model")
-    _train(recipe, skim, args.seed, *start, *_PREDICTORS, f"skim.target={args.target}", *recipe.skim)
+    _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
     split = "test" if get_task(DataConfig(task=args.task)).test_splits else "validation"
     scored, reference = (_evaluated(run, args.task, split) for run in (skim, dense))
@@ -95,8 +96,7 @@ def main() -> None:
         "command": trained["command"],
         "dense_command": before["command"],
         "row_command": shlex.join(["python", "benchmarks/row.py", *sys.argv[1:]]),
-        "cores": len(os.sched_getaffinity(0)),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip(),
+        **circumstances(),
     }
     if not args.no_clock:
         record |= _timed(skim, args.task, args.batch_size)
@@ -107,7 +107,7 @@ def main() -> None:
 def _train(recipe: Recipe, workdir: pathlib.Path, seed: int, *fields: str) -> None:
     if (workdir / "result.json").exists():
         return  # also where a field has another default since
-    fields = (*fields, *recipe.data, f"train.seed={seed}")
+    fields = (*fields, *recipe.both, "data.batch_size=32", f"train.seed={seed}")
     _run("train.py", "--config", f"configs/{recipe.config}.py", *(f"--config.{field}" for field in fields), "--workdir", str(workdir))
 
 
@@ -127,9 +127,7 @@ def _timed(run: pathlib.Path, task: str, batch_size: int) -> dict[str, Any]:
         arguments = ("--model", str(run / "model"), "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
         contenders = ("--contenders", "masked", "dense_padded", "dense_bucketed")
         _run("-m", "transkimmer_jax", "benchmark", *arguments, *contenders, "--json", str(path))
-    measured = _read(path)[0]
-    names = ("clock_vs_padded", "clock_vs_unpadded", "efficiency", "batch_size", "predictions_changed")
-    return {name: measured[name] for name in names} | {"clock_command": measured["command"]}
+    return clock(_read(path)[0])
 
 
 def _run(*command: str) -> None:

@@ -99,14 +99,14 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    named = task.test_splits if split == "test" else task.validation_splits
-    if not named:
+    parts = task.test_splits if split == "test" else task.validation_splits
+    if not parts:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
-    for name, of_task in named.items():
+    for name, part in parts.items():
         examples = (
             sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
             if args.data
-            else sources.load_split(task, of_task, data)
+            else sources.load_split(task, part, data)
         )
         examples = sources.subsample(examples, args.examples, seed=0)
         splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
