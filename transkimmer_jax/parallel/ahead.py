@@ -23,6 +23,7 @@ from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.parallel.topology import Topology
 from transkimmer_jax.training import evaluation
+from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import Trainer
 
 _STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
@@ -86,7 +87,7 @@ class Workload:
     def _train(self, placement: Placement) -> jax.stages.Lowered:
         model = TranskimmerForSequenceClassification.abstract(self.arch)
         teacher = None if self.teacher is None else TranskimmerForSequenceClassification.abstract(self.teacher)
-        trainer = Trainer.create(self.config, model, _STEPS, teacher, float(self.length))
+        trainer = Trainer.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
         state = _placed(jax.eval_shape(trainer.start, nnx.split(model)[1]), placement)
         teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
         return trainer.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)

@@ -34,6 +34,7 @@ from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training import evaluation
+from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.checkpoints import Checkpoints
 from transkimmer_jax.training.evaluation import SplitEvaluation
 from transkimmer_jax.training.records import NoRecords, Records
@@ -95,6 +96,7 @@ class _Split:
 
     batches: EvaluationBatches
     labels: np.ndarray
+    lengths: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +163,9 @@ class _Run:
                     f"distill.teacher={config.distill.teacher} has {shapes[0][0]} layers of size {shapes[0][1]}, {config.model.pretrained} "
                     f"has {shapes[1][0]} of {shapes[1][1]}: states cannot be compared; set distill.state_weight=0"
                 )
-        self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, float(tokenized.lengths.mean()))
+        # As long as the texts of the first validation split, on which the budget is met.
+        served = ServedLengths.of(next(iter(self.splits.values())).lengths, tokenized.lengths)
+        self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, served)
         self.initial_state = self.trainer.place(nnx.split(self.model)[1], self.placement)
         self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
         self.train_step = self.trainer.jitted(self.initial_state, self.placement)
@@ -179,7 +183,7 @@ class _Run:
         # Rounded up to what the devices can share; the copies that fill a batch have no weight.
         size = -(-data.eval_batch_size // self.placement.device_count) * self.placement.device_count
         pad_id = self.tokenizer.pad_token_id
-        return _Split(batches.evaluation_batches(tokenized, size, data.length_buckets, length, pad_id), examples.labels)
+        return _Split(batches.evaluation_batches(tokenized, size, data.length_buckets, length, pad_id), examples.labels, tokenized.lengths)
 
     def train(self, command: str | None) -> dict[str, Any]:
         """Train to the end, from the newest checkpoint where there is one, and write `model/` and `result.json`."""

@@ -12,9 +12,10 @@ from flax import nnx
 from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.models.skim import GumbelGate
+from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss
 from transkimmer_jax.parallel.placement import Placement, gathered
-from transkimmer_jax.training import objectives
+from transkimmer_jax.training import budget, objectives
+from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
 Batch = dict[str, jax.Array]  # input_ids, attention_mask, token_type_ids [B, S]; labels, weight [B]
@@ -28,7 +29,7 @@ class TrainState:
     step: jax.Array
     params: nnx.State
     opt_state: Any
-    controller: objectives.Controller
+    controller: Controller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Trainer:
     optimizer: optax.GradientTransformation
     total_steps: int
     goal: np.ndarray
+    served: ServedLengths
     teacher_graph: nnx.GraphDef | None = None
 
     @classmethod
@@ -50,19 +52,20 @@ class Trainer:
         model: TranskimmerForSequenceClassification,
         total_steps: int,
         teacher: TranskimmerForSequenceClassification | None = None,
-        mean_length: float = 32.0,
+        served: ServedLengths | None = None,
     ) -> "Trainer":
         """The steps of a run of `model`, which may be one of shapes alone.
 
-        mean_length: tokens of a training text on average.
+        served: what the budget is of; None: texts of 32 tokens.
         """
-        optimizer, goal = create_optimizer(config.optimizer, total_steps), objectives.goal(config.skim, model.arch, mean_length)
+        served = served or ServedLengths.like(32.0)
+        optimizer, goal = create_optimizer(config.optimizer, total_steps), budget.goal(config.skim, model.arch, served.mean)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
-        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, teacher_graph)
+        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, served, teacher_graph)
 
     def start(self, params: nnx.State) -> TrainState:
         """The state before the first step. To be jitted with the shardings of a `Placement`, so that no device ever holds all of it."""
-        return TrainState(jnp.int32(0), params, self.optimizer.init(params), objectives.Controller.start(self.goal.shape))
+        return TrainState(jnp.int32(0), params, self.optimizer.init(params), Controller.start(self.goal.shape))
 
     def place(self, params: nnx.State, placement: Placement) -> TrainState:
         """`start`, on the devices of a mesh."""
@@ -78,7 +81,7 @@ class Trainer:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
-        target = objectives.target_share(skim, self.goal, state.step, self.total_steps)
+        target = budget.target_share(skim, self.goal, state.step, self.total_steps)
         if not skimming:
             coefficient = jnp.float32(0.0)
         elif skim.objective == "budget":
@@ -86,13 +89,14 @@ class Trainer:
         else:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        noise = objectives.gate_noise(skim, state.step, self.total_steps)
+        noise = budget.gate_noise(skim, state.step, self.total_steps)
         grads, sums = self._gradients(state.params, batch, teacher_params, coefficient, noise, key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
         if skimming and skim.objective == "budget":
-            controller = controller.update(skim, target, sums["share"])
+            controller = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
+            sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
         return TrainState(state.step + 1, params, opt_state, controller), metrics
@@ -106,8 +110,10 @@ class Trainer:
         count = self.config.optimizer.accumulation
         denominators = {
             "weight": jnp.maximum(jnp.sum(batch["weight"]), 1.0),
-            "share": objectives.share_denominator(self.config.skim, self.arch, batch["attention_mask"]),
+            "skim": skim_denominator(batch["attention_mask"], self.config.skim.loss_normalization),
             "tokens": jnp.sum(batch["attention_mask"].astype(jnp.float32)),
+            # A constant: a token costs the same in a batch of short texts as in one of long ones.
+            "price": jnp.float32(len(batch["labels"]) * budget.available(self.config.skim, self.arch, self.served.mean)),
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
@@ -141,6 +147,14 @@ class Trainer:
         kept = jnp.sum(out.keep) / (out.keep.shape[0] * denominators["tokens"])
         if not config.skim.enabled:
             return task, {"loss": task, "task_loss": task, "share": kept, "kept_tokens": kept}
-        share = objectives.priced_share(config.skim, self.arch, out.keep, batch["attention_mask"], denominators["share"])
-        loss = task + jnp.mean(coefficient * share)
-        return loss, {"loss": loss, "task_loss": task, "share": share, "kept_tokens": kept}
+        if config.skim.objective == "coefficient":
+            share = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["skim"])
+            loss = task + coefficient * share
+            return loss, {"loss": loss, "task_loss": task, "share": share, "kept_tokens": kept}
+        lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
+        spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
+        available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
+        loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
+        counts = self.served.of_lengths(lengths)
+        measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
+        return loss, {"loss": loss, "task_loss": task, "kept_tokens": kept, **measured}

@@ -1,0 +1,173 @@
+"""Laws of the budget: what is spent against NumPy counts, the goal against the FLOPs counter, the controller against a simulated model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import SkimConfig
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.training import budget
+from transkimmer_jax.training.budget import Controller, ServedLengths, target_share
+
+ARCH = Architecture(
+    hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, num_labels=2, skim=SkimArchitecture(predictor_size=3)
+)
+lengths_lists = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+def test_what_is_spent_is_a_count(lengths, seed):
+    """Of each text, in tokens of each layer, in tokens over all, and in FLOPs."""
+    rng = np.random.default_rng(seed)
+    mask = (np.arange(6) < np.array(lengths)[:, None]).astype(np.float32)
+    gates = rng.random((2, *mask.shape)) < 0.6
+    gates[:, :, 0] = True
+    keep = np.cumprod(gates, axis=0).astype(np.float32) * mask
+    kept, sums = keep.sum(axis=-1), mask.sum(axis=-1)
+    for skim, spent, whole in (
+        (SkimConfig(allocation="geometric"), kept, sums),
+        (SkimConfig(allocation="learned", target_kind="tokens"), kept.mean(axis=0), sums),
+        (SkimConfig(allocation="learned", target_kind="flops"), flops.skimmed(ARCH, kept, sums), flops.dense(ARCH, sums)),
+    ):
+        np.testing.assert_allclose(budget.spent(skim, ARCH, jnp.array(keep), jnp.array(sums)), spent, rtol=1e-6)
+        np.testing.assert_allclose(budget.available(skim, ARCH, jnp.array(sums)), whole, rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(lengths_lists, lengths_lists)
+def test_served_lengths(served, training):
+    """Training texts stand for all served texts, none for less than nothing; where both are alike each stands for one."""
+    lengths = ServedLengths.of(np.array(served), np.array(training))
+    counts = np.asarray(lengths.of_lengths(jnp.array(training)))
+    assert lengths.mean == pytest.approx(np.mean(served)) and counts.mean() == pytest.approx(1.0, rel=1e-5) and (counts >= 0).all()
+    assert (counts > 0).all(), "no class without served texts"
+    alike = ServedLengths.of(np.array(served), np.array(served * 3))
+    np.testing.assert_allclose(alike.counts, 1.0, rtol=1e-6)
+
+
+def test_served_lengths_make_one_distribution_of_the_other():
+    """Phrases of 2 to 20 tokens for sentences of 11 to 30: weighted, their mean is that of the sentences up to 20."""
+    rng = np.random.default_rng(0)
+    served, training = rng.integers(11, 31, 4000), rng.integers(2, 21, 4000)
+    counts = np.asarray(ServedLengths.of(served, training).of_lengths(jnp.array(training)))
+    common = served[served < 21]
+    # Not wholly: the first class reaches down to the shortest phrases.
+    assert np.average(training, weights=counts) == pytest.approx(common.mean(), rel=0.1)
+    assert common.mean() > 1.4 * training.mean()
+    assert ServedLengths.of(served, training).of_lengths(jnp.array([100.0])) == 0, "no training text is that long"
+
+
+def test_alike_without_being_told():
+    np.testing.assert_array_equal(ServedLengths.like(9.0).of_lengths(jnp.array([1.0, 500.0])), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("target", [0.15, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("steepness", [0.0, 0.5, 1.0])
+def test_a_geometric_goal_costs_the_budget(steepness, target, kind):
+    """And of the tokens behind position 0 each layer keeps the same part of the layer's before it, or of all, or between."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=12, hidden_size=384, intermediate_size=1536)
+    goal = budget.goal(SkimConfig(target=target, target_kind=kind, steepness=steepness), arch, mean_length=40.0)
+    kept = goal.astype(np.float64) * 40
+    spent = flops.skimmed(arch, kept, np.array(40.0)) / flops.dense(arch, np.array(40.0)) if kind == "flops" else goal.mean()
+    assert float(spent) == pytest.approx(target, rel=1e-4)
+    parts = (kept - 1) / np.concatenate([[39.0], kept[:-1] - 1])
+    np.testing.assert_allclose(parts[1:], parts[0] ** np.diff(np.arange(1, 13) ** steepness), rtol=1e-3)
+
+
+def test_a_budget_below_the_possible():
+    """All but position 0 go, and the goal asks for no more than that."""
+    goal = budget.goal(SkimConfig(target=0.001, target_kind="tokens"), ARCH, mean_length=20.0)
+    np.testing.assert_allclose(goal, 1 / 20, rtol=1e-3)
+
+
+def schedule(skim, total_steps):
+    goal = budget.goal(dataclasses.replace(skim, allocation="learned"), ARCH, mean_length=10.0)
+    return [float(target_share(skim, goal, jnp.int32(step), total_steps)) for step in range(total_steps + 1)]
+
+
+def test_target_share():
+    """1 through the warm-up, then a straight line to the target, then constant."""
+    targets = schedule(SkimConfig(target=0.4, warmup=0.1, anneal=0.5), 100)
+    np.testing.assert_allclose(targets[:11], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(targets[10:61], np.linspace(1.0, 0.4, 51), rtol=1e-5)
+    np.testing.assert_allclose(targets[60:], 0.4, rtol=1e-6)
+
+
+def test_target_share_without_annealing_is_a_step():
+    targets = schedule(SkimConfig(target=0.25, warmup=0.5, anneal=0.0), 10)
+    np.testing.assert_allclose(targets, [1.0] * 6 + [0.25] * 5, rtol=1e-6)
+
+
+def test_the_controller_starts_at_zero_and_waits_through_the_warmup():
+    """Nothing is priced in the warm-up: predictors' overhead, which makes the share exceed 1, does not wind it up."""
+    skim, controller, one = SkimConfig(), Controller.start(), jnp.float32(1.0)
+    for _ in range(50):
+        assert float(controller.coefficient(skim, one)) == 0
+        controller = controller.update(skim, one, jnp.float32(1.1), one)
+    assert float(controller.measured) == 1
+
+
+def test_the_integral_does_not_wind_up_in_the_warmup():
+    """Gates that skim of themselves leave no debt of negative prices behind."""
+    skim, controller, one = SkimConfig(), Controller.start(), jnp.float32(1.0)
+    for _ in range(5):
+        controller = controller.update(skim, one, jnp.float32(0.5), one)
+    assert float(controller.integral) == 0
+    assert float(controller.update(skim, jnp.float32(0.99), jnp.float32(0.5), one).integral) < 0
+
+
+def test_the_controller_by_hand():
+    skim = SkimConfig(controller_gain=0.5, controller_damping=4.0)
+    controller = Controller.start().update(skim, jnp.float32(0.4), jnp.float32(0.8), jnp.float32(1.5))
+    measured = (0.9 + 0.1 * 0.8) / (0.9 + 0.1 * 1.5)
+    assert float(controller.measured) == pytest.approx(measured, rel=1e-6)
+    assert float(controller.integral) == pytest.approx(0.5 * (measured - 0.4), rel=1e-6)
+    assert float(controller.coefficient(skim, jnp.float32(0.3))) == pytest.approx(0.5 * (measured - 0.4) + 4 * (measured - 0.3), rel=1e-6)
+
+
+@pytest.mark.parametrize("target", [0.2, 0.4, 0.7])
+@pytest.mark.parametrize("resistance", [0.05, 0.5, 2.0])
+def test_the_controller_reaches_its_target(target, resistance):
+    """A simulated model whose keep logit falls where the coefficient exceeds the worth of its tokens, and rises where it does not.
+
+    The controller is told neither the worth nor how fast the model moves.
+    """
+    skim, total_steps, speed = SkimConfig(target=target), 1000, 0.02
+    # As a whole, and as two layers of which the second is reluctant.
+    goal, resistance = np.array([target, target / 2], np.float32), jnp.array([resistance, 2 * resistance])
+
+    def step(state, now):
+        controller, logit = state
+        wanted = target_share(skim, goal, now, total_steps)
+        coefficient = controller.coefficient(skim, wanted)
+        logit = jnp.clip(logit - speed * (coefficient - resistance), -10.0, 5.0)
+        share = jax.nn.sigmoid(logit)
+        # Every fourth batch is of longer texts, which keep less.
+        longer = jnp.where(now % 4 == 0, 3.0, 1.0)
+        return (controller.update(skim, wanted, share * longer, longer), logit), (share, coefficient)
+
+    _, (shares, coefficients) = jax.jit(lambda: jax.lax.scan(step, (Controller.start((2,)), jnp.full(2, 5.0)), jnp.arange(total_steps)))()
+    assert not coefficients[0].any()
+    np.testing.assert_allclose(shares[-100:], np.broadcast_to(goal, (100, 2)), rtol=0.05)
+    assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
+
+
+def test_gate_noise():
+    """All of it until the target is reached, none from `noise_end` on, a straight line between; always all where it is not wanted."""
+    skim = SkimConfig(warmup=0.1, anneal=0.4, noise_end=0.9)
+    noise = [float(budget.gate_noise(skim, jnp.int32(step), 100)) for step in range(101)]
+    np.testing.assert_allclose(noise[:51], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(noise[50:91], np.linspace(1, 0, 41), atol=1e-5)
+    np.testing.assert_allclose(noise[90:], 0.0, atol=1e-6)
+    for always in (SkimConfig(noise_end=None), SkimConfig(objective="coefficient")):
+        assert [float(budget.gate_noise(always, jnp.int32(step), 100)) for step in (0, 60, 100)] == [1.0, 1.0, 1.0]
+    abrupt = SkimConfig(warmup=0.1, anneal=0.8, noise_end=0.9)
+    assert [float(budget.gate_noise(abrupt, jnp.int32(step), 100)) for step in (89, 90, 91)] == pytest.approx([1.0, 0.0, 0.0], abs=1e-5)

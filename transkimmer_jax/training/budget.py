@@ -1,0 +1,159 @@
+"""Budget mode (DESIGN section 1.7): a stated share of the unpadded dense model's FLOPs, or tokens, on texts as they will be served.
+
+What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
+get more. PI controllers move the price until what texts of the served lengths spend is what was asked for; the share wanted falls from
+dense to the budget. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import SkimConfig
+from transkimmer_jax.models.architecture import Architecture
+
+_LENGTH_CLASSES = 8
+_MEMORY = 0.9  # of the moving sums, a step
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedLengths:
+    """How long the texts are that the budget is of.
+
+    Training texts can be of other lengths (SST-2 trains on phrases and serves sentences), and what they spend is then not what served
+    ones would.
+
+    mean: tokens of a served text on average. counts: [longest + 1] float32, for how many served texts a training text of a length
+    stands, 1 on average over the training texts.
+    """
+
+    mean: float
+    counts: np.ndarray
+
+    @classmethod
+    def like(cls, mean: float) -> "ServedLengths":
+        """Of training texts that are as those served."""
+        return cls(mean, np.ones(1, np.float32))
+
+    @classmethod
+    def of(cls, served: np.ndarray, training: np.ndarray) -> "ServedLengths":
+        """From the lengths [N] of texts as they will be served, and those [M] of the training texts.
+
+        Both are counted in classes of length that hold about as many served texts each.
+        """
+        edges = np.unique(np.quantile(served, np.arange(1, _LENGTH_CLASSES) / _LENGTH_CLASSES, method="lower"))
+        edges = edges[edges > served.min()]  # so that there are served texts in every class
+
+        def classes(lengths: np.ndarray) -> np.ndarray:
+            return np.searchsorted(edges, lengths, side="right")
+
+        wanted, given = (np.bincount(classes(lengths), minlength=len(edges) + 1) / len(lengths) for lengths in (served, training))
+        # A class without training texts is left to the others.
+        counts = np.divide(wanted, given, out=np.zeros_like(wanted), where=given > 0)
+        counts /= np.sum(counts * given)
+        return cls(float(served.mean()), counts[classes(np.arange(max(served.max(), training.max()) + 1))].astype(np.float32))
+
+    def of_lengths(self, lengths: jax.Array) -> jax.Array:
+        """`counts` of texts of these lengths [B]; of a longer one as of the longest."""
+        return jnp.asarray(self.counts)[jnp.minimum(lengths.astype(jnp.int32), len(self.counts) - 1)]
+
+
+def available(skim: SkimConfig, arch: Architecture, lengths: jax.Array) -> jax.Array:
+    """What the dense model spends on texts of these lengths [B], without padding: FLOPs, or tokens a layer. [B]."""
+    return flops.dense(arch, lengths) if skim.allocation == "learned" and skim.target_kind == "flops" else lengths
+
+
+def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Array) -> jax.Array:
+    """What is priced of each text, in the unit of `available`, differentiable in `keep` [layers, B, S].
+
+    [layers, B], or [B] where one price is for the model as a whole, predictors included.
+    """
+    kept = jnp.sum(keep, axis=-1)
+    if skim.allocation == "geometric":
+        return kept
+    return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
+
+
+def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
+    """The share of `available` to be spent in the end: the budget itself, or what it leaves to each layer, [layers].
+
+    Of texts of `mean_length` tokens layer l of 1 to N then keeps position 0, and of the other tokens the part p ** (l ** steepness),
+    with the p for which the whole costs the budget.
+    """
+    if skim.allocation == "learned":
+        return np.array(skim.target, np.float32)
+
+    def kept(part: float) -> np.ndarray:
+        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1) ** skim.steepness
+
+    def share(part: float) -> float:
+        if skim.target_kind == "tokens":
+            return float(kept(part).mean() / mean_length)
+        length = np.array(mean_length)
+        return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
+
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) < skim.target else (low, middle)
+    return (kept(low) / mean_length).astype(np.float32)
+
+
+def target_share(skim: SkimConfig, goal: np.ndarray, step: jax.Array, total_steps: int) -> jax.Array:
+    """The share wanted at `step`: 1 during the warm-up, then linearly down to the goal, then constant."""
+    progress = step.astype(jnp.float32) / total_steps
+    fall = jnp.clip((progress - skim.warmup) / max(skim.anneal, 1.0 / total_steps), 0.0, 1.0)
+    return 1.0 - (1.0 - jnp.asarray(goal)) * fall
+
+
+def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
+    """How much of their noise the gates have at `step`: all until the target is reached, then linearly less, none from `noise_end` on.
+
+    Noise explores which tokens can go; without any at the end, what is trained is what is evaluated.
+    """
+    if skim.objective != "budget" or skim.noise_end is None:
+        return jnp.float32(1.0)
+    progress = step.astype(jnp.float32) / total_steps
+    fall = max(skim.noise_end - skim.warmup - skim.anneal, 1.0 / total_steps)
+    return jnp.clip((skim.noise_end - progress) / fall, 0.0, 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Controller:
+    """State of the budget's controller; part of the checkpoint.
+
+    integral: the price's integral part, of the shape of `goal`. spent, available: moving sums, of that shape and a scalar. Of sums,
+    since a batch holds texts of one length or so, and the short ones keep other shares than the long ones.
+    """
+
+    integral: jax.Array
+    spent: jax.Array
+    available: jax.Array
+
+    @classmethod
+    def start(cls, shape: tuple[int, ...] = ()) -> "Controller":
+        """Before the first step: nothing is priced, everything is kept."""
+        return cls(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.float32(1.0))
+
+    @property
+    def measured(self) -> jax.Array:
+        """The share spent lately; predictors can make it more than 1, which is no reason to skim."""
+        return jnp.minimum(self.spent / self.available, 1.0)
+
+    def coefficient(self, skim: SkimConfig, target: jax.Array) -> jax.Array:
+        """The price in this step's objective; negative where too much is skimmed, 0 while the target is still that of the dense model."""
+        return jnp.where(target < 1.0, self.integral + skim.controller_damping * (self.measured - target), 0.0)
+
+    def update(self, skim: SkimConfig, target: jax.Array, spent: jax.Array, available: jax.Array) -> "Controller":
+        """After a step that spent `spent` of `available`, both relative to a served text's, a text.
+
+        The integral does not wind up while the target is still that of the dense model.
+        """
+        sums = [_MEMORY * old + (1 - _MEMORY) * new for old, new in ((self.spent, spent), (self.available, available))]
+        seen = Controller(self.integral, *sums)
+        integral = self.integral + skim.controller_gain * (seen.measured - target)
+        return dataclasses.replace(seen, integral=jnp.where(target < 1.0, integral, 0.0))
