@@ -175,7 +175,7 @@ def test_mistyped_values(name, text, expected):
         {"distill.weight": "1.5"}, {"distill.temperature": "0"},
         {"model.hidden_dropout": "1"}, {"model.attention_dropout": "-0.1"}, {"data.batch_size": "0"}, {"data.eval_batch_size": "0"},
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
-        {"data.train_examples": "0"}, {"data.eval_examples": "0"}, {"data.train_min_length": "-1"},
+        {"data.train_examples": "0"}, {"data.eval_examples": "0"},
         {"train.steps": "0"}, {"train.eval_every": "0"}, {"train.save_every": "0"},
         {"data.max_length": "2"}, {"data.text_columns": "a,b,c"}, {"data.text_columns": ""}, {"data.length_buckets": "32,16"},
         {"data.length_buckets": "16,16"}, {"data.length_buckets": ""}, {"data.batch_size": "33", "optimizer.accumulation": "2"},

@@ -117,9 +117,6 @@ class DataConfig:
     batch_size: Annotated[int, "examples an optimiser step"] = 32
     eval_batch_size: Annotated[int, "examples an evaluation step"] = 64
     train_examples: Annotated[int | None, "use only this many training examples, drawn by seed; None uses all"] = None
-    train_min_length: Annotated[
-        int, "leave out training examples of fewer tokens, [CLS] and [SEP] included: where those to be served are longer, as SST-2's are"
-    ] = 0
     eval_examples: Annotated[int | None, "use only this many validation examples, drawn by seed; None uses all"] = None
     grouping_window: Annotated[int, "batches' worth of shuffled examples that are sorted by length together; 1 turns grouping off"] = 64
 
@@ -218,7 +215,6 @@ class Config:
             for name in names:
                 value = getattr(section, name)
                 require(value is None or value >= 1, f"{_section_name(section)}.{name} must be at least 1, not {value}")
-        require(data.train_min_length >= 0, f"data.train_min_length must not be negative, got {data.train_min_length}")
         require(data.max_length is None or data.max_length >= 3, f"data.max_length must be at least 3, not {data.max_length}")
         require(len(data.text_columns) in (1, 2), f"data.text_columns names one column or two, not {len(data.text_columns)}")
         require(

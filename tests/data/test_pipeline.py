@@ -43,21 +43,6 @@ def test_buckets(buckets, max_length):
 
 
 @settings(deadline=None)
-@given(lengths_lists, st.integers(0, MAX_LENGTH + 1))
-def test_at_least(lengths, least):
-    examples = tokenized(lengths)
-    if least > max(lengths):
-        with pytest.raises(DataError, match=rf"train_min_length={least} leaves no .* longest has {max(lengths)} tokens"):
-            examples.at_least(least)
-        return
-    left = examples.at_least(least)
-    assert left.labels.tolist() == [row for row, length in enumerate(lengths) if length >= least]
-    for row, example in enumerate(left.labels):
-        tokens = left.input_ids[left.offsets[row] : left.offsets[row + 1]]
-        assert tokens.tolist() == [100 * example + position for position in range(lengths[example])]
-
-
-@settings(deadline=None)
 @given(lengths_lists, st.integers(1, 8), bucket_sets, st.integers(1, 5), st.integers(0, 2**32), st.integers(0, 5))
 def test_batch_plan(lengths, batch_size, buckets, window, seed, epoch):
     arguments = (np.asarray(lengths), batch_size, buckets, MAX_LENGTH, window, seed)

@@ -57,7 +57,6 @@ def reviews_file(write, *changed):
         ({"data__task": "glue/sst"}, "unknown task data.task='glue/sst'; did you mean 'glue/sst2'"),
         ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),
         ({"data__batch_size": 161, "data__grouping_window": 1}, "data.batch_size=161 is more than the 160 training examples: lower it"),
-        ({"data__train_min_length": 13}, "data.train_min_length=13 leaves no training example: the longest has "),
         ({"data__train_file": "none"}, "data.task='files' has no train split: set data.train_file"),
         ({"data__validation_file": "none"}, "nothing to evaluate on: give data.validation_file"),
         ({"data__text_columns": "review"}, "train.jsonl, line 1: no column 'review', only 'text', 'label': set data.text_columns"),

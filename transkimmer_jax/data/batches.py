@@ -45,15 +45,6 @@ class TokenizedExamples:
             self.truncated[rows],
         )
 
-    def at_least(self, length: int) -> "TokenizedExamples":
-        """The examples of `length` tokens or more. Raises `DataError` where there are none."""
-        long_enough = self.lengths >= length
-        if long_enough.all():
-            return self
-        if not long_enough.any():
-            raise DataError(f"data.train_min_length={length} leaves no training example: the longest has {self.lengths.max()} tokens")
-        return self.take(np.flatnonzero(long_enough))
-
 
 def effective_buckets(buckets: Sequence[int], max_length: int) -> tuple[int, ...]:
     """The padded lengths in use, rising: the `buckets` below `max_length`, and `max_length` itself."""

@@ -140,7 +140,7 @@ class _Run:
             raise CheckpointError(f"data.max_length={self.task.max_length} is more than the {limit} positions of {config.model.pretrained}")
         self.tokenizer = pipeline.load_tokenizer(folder, self.model.arch.vocab_size)
         pad_id = self.tokenizer.pad_token_id
-        tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length).at_least(data.train_min_length)
+        tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
         self.splits = {name: self._split(examples) for name, examples in held_out.items()}
         # What the threshold is fitted on.
         self.fitted_on = self._split(sources.subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed))
