@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import signal
 import struct
 import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -18,7 +20,9 @@ from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax import config as configs
 from transkimmer_jax.config import SkimConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import loop
+from transkimmer_jax.training.budget import Controller
 from transkimmer_jax.training.evaluation import SplitEvaluation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
@@ -218,6 +222,16 @@ def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
     runs.assert_same_run(tmp_path / "run", finished)
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 5
     assert_events_are_the_records(tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_version(config, finished, tmp_path, monkeypatch):
+    """Whose state has other parts: one line, instead of a library's page about trees."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "result.json").unlink()
+    monkeypatch.setattr(Controller, "start", lambda shape: {"price": jnp.zeros(shape)})
+    with pytest.raises(TrainingError, match=f"^{workdir / 'checkpoints' / '60'} does not hold the state that this version"):
+        train_and_evaluate(config, workdir)
 
 
 def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog, capsys):

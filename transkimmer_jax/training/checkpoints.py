@@ -72,14 +72,24 @@ class Checkpoints:
         self._checkpointer.wait()
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, float]:
-        """The newest checkpoint's state, shaped and placed like `state`, and the seconds trained before it; moves `data` to its place."""
+        """The newest checkpoint's state, shaped and placed like `state`, and the seconds trained before it; moves `data` to its place.
+
+        Raises `TrainingError` where it holds another kind of state.
+        """
         latest = self._checkpointer.latest
         assert latest is not None
         metadata = self._checkpointer.checkpointables_metadata(latest.step).custom_metadata
         wanted: dict[str, Any] = {"state": _abstract(state)}
         if metadata.get("processes", 1) == jax.process_count():
             wanted["data"] = data
-        restored = self._checkpointer.load_checkpointables(latest.step, wanted)["state"]
+        try:
+            restored = self._checkpointer.load_checkpointables(latest.step, wanted)["state"]
+        except (ValueError, KeyError) as error:  # trees that differ, or no handler of Orbax that takes them
+            # It can be read (see below), so it is of code that trains another state.
+            raise TrainingError(
+                f"{self._checkpointer.directory / str(latest.step)} does not hold the state that this version of transkimmer_jax trains: "
+                "finish the run with the version that began it, or choose another --workdir"
+            ) from error
         if "data" not in wanted:
             pipeline.move(data, int(restored.step))
         return restored, float(metadata["seconds"])
