@@ -12,7 +12,8 @@ from flax import nnx
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, OptimizerConfig, SkimConfig
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.training.step import Trainer
+from transkimmer_jax.training.budget import ServedLengths
+from transkimmer_jax.training.step import Trainer, TrainState
 
 ROWS, WIDTH = 8, 6
 ARCH = Architecture(
@@ -114,6 +115,35 @@ def test_accumulation_changes_nothing(changes):
     for name, leaf in whole.items():
         difference = np.abs(split[name] - leaf).max()
         assert difference <= 1e-6 * largest and difference <= 1e-5 * np.abs(leaf).max(), name
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_budgets_price_and_measure(count):
+    """A token costs the same in a batch of short texts as in one of long ones, and what is spent is measured over served lengths.
+
+    The first layer keeps all, the second position 0 only; by hand from the lengths. Of 4 tokens there is a served text for every
+    training text, of 6 there are two, of others none.
+    """
+    skim = SkimConfig(allocation="learned", target_kind="tokens", target=0.5, warmup=0.0, anneal=0.0, noise_end=None)
+    config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
+    model = make_model(**NO_DROPOUT)
+    for predictor, bias in zip(model.encoder.predictors, (50.0, -50.0), strict=True):
+        predictor.decision.bias[...] = jnp.array([-bias, bias])
+    served = ServedLengths(5.0, np.array([0, 0, 0, 0, 1, 0, 2], np.float32))
+    trainer = Trainer.create(config, model, 20, served=served)
+    state = trainer.start(nnx.split(model)[1])
+    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, integral=jnp.float32(3.0)))
+    for lengths in ([4] * 8, [6] * 8, [4, 6, 2, 1, 4, 6, 3, 5]):
+        batch = make_batch()
+        batch["attention_mask"] = (np.arange(WIDTH) < np.array(lengths)[:, None]).astype(np.int32)
+        after, metrics = jax.jit(trainer.train_step)(state, batch, None)
+        lengths = np.array(lengths)
+        kept, counts = (lengths + 1) / 2, served.counts[lengths]
+        coefficient = 3 + 10 * (1 - 0.5)
+        assert float(metrics["coefficient"]) == pytest.approx(coefficient)
+        assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(coefficient * kept.sum() / (8 * 5), rel=1e-5)
+        spent, available = (0.9 + 0.1 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
+        assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == float(after.controller.measured)
 
 
 @pytest.mark.parametrize("changes", [{}, {"compute_dtype": "bfloat16", "remat": True}], ids=["float32", "bfloat16 and remat"])
