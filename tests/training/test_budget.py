@@ -127,7 +127,7 @@ def test_the_integral_does_not_wind_up_in_the_warmup():
 def test_the_controller_by_hand():
     skim = SkimConfig(controller_gain=0.5, controller_damping=4.0)
     controller = Controller.start().update(skim, jnp.float32(0.4), jnp.float32(0.8), jnp.float32(1.5))
-    measured = (0.9 + 0.1 * 0.8) / (0.9 + 0.1 * 1.5)
+    measured = (0.7 + 0.3 * 0.8) / (0.7 + 0.3 * 1.5)
     assert float(controller.measured) == pytest.approx(measured, rel=1e-6)
     assert float(controller.integral) == pytest.approx(0.5 * (measured - 0.4), rel=1e-6)
     assert float(controller.coefficient(skim, jnp.float32(0.3))) == pytest.approx(0.5 * (measured - 0.4) + 4 * (measured - 0.3), rel=1e-6)

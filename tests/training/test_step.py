@@ -142,7 +142,7 @@ def test_the_budgets_price_and_measure(count):
         coefficient = 3 + 10 * (1 - 0.5)
         assert float(metrics["coefficient"]) == pytest.approx(coefficient)
         assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(coefficient * kept.sum() / (8 * 5), rel=1e-5)
-        spent, available = (0.9 + 0.1 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
+        spent, available = (0.7 + 0.3 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
         assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == float(after.controller.measured)
 
 

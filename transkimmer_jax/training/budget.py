@@ -16,7 +16,9 @@ from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.models.architecture import Architecture
 
 _LENGTH_CLASSES = 8
-_MEMORY = 0.9  # of the moving sums, a step
+# Of the moving sums, a step. What is measured late makes the controller swing: with 0.9 the quickstart's share did so by +-0.13, in periods
+# of 80 steps, to its end.
+_MEMORY = 0.7
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Trainer:
             "skim": skim_denominator(batch["attention_mask"], self.config.skim.loss_normalization),
             "tokens": jnp.sum(batch["attention_mask"].astype(jnp.float32)),
             # A constant: a token costs the same in a batch of short texts as in one of long ones.
-            "price": jnp.float32(len(batch["labels"]) * budget.available(self.config.skim, self.arch, self.served.mean)),
+            "price": len(batch["labels"]) * budget.available(self.config.skim, self.arch, jnp.float32(self.served.mean)),
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
