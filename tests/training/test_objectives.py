@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training import objectives
 from transkimmer_jax.training.objectives import distillation_loss, task_loss
 
-ARCH = Architecture(
-    hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, num_labels=2, skim=SkimArchitecture(predictor_size=3)
-)
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 1.0]], np.float32)
 TEACHER = np.array([[0.5, -1.0, 2.5], [1.0, 0.0, -1.0], [-3.0, 4.0, 1.0]], np.float32)
 

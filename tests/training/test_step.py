@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from transkimmer_jax import TranskimmerForSequenceClassification
-from transkimmer_jax.config import Config, DataConfig, DistillConfig, OptimizerConfig, SkimConfig
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import Trainer, TrainState
@@ -46,6 +46,15 @@ def make_batch(width=WIDTH, seed=0):
 
 def make_model(seed=0, **changes):
     return TranskimmerForSequenceClassification(dataclasses.replace(ARCH, **changes), rngs=nnx.Rngs(seed))
+
+
+def make_decided_model(**changes):
+    """Margins of 100 and -100 decide the gates whatever noise is added: the first layer keeps all, the second position 0 only."""
+    model = make_model(**NO_DROPOUT, **changes)
+    if model.arch.skim is not None:
+        for predictor, bias in zip(model.encoder.predictors, (50.0, -50.0), strict=True):
+            predictor.decision.bias[...] = jnp.array([-bias, bias])
+    return model
 
 
 def make_config(**sections):
@@ -91,14 +100,11 @@ def test_every_parameter_moves_and_each_shape_is_traced_once():
 def test_accumulation_changes_nothing(changes):
     """Gradient and logged sums of four micro-batches are those of the whole batch, though their token counts and weights differ.
 
-    Margins of 100 and -100 decide the gates whatever noise is added: the first layer keeps all, the second [CLS] only.
+    The first layer keeps all, the second [CLS] only.
     """
     results = []
     for count in (1, 4):
-        model = make_model(**NO_DROPOUT, **changes)
-        if model.arch.skim is not None:
-            for predictor, bias in zip(model.encoder.predictors, (50.0, -50.0), strict=True):
-                predictor.decision.bias[...] = jnp.array([-bias, bias])
+        model = make_decided_model(**changes)
         skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
         config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
         trainer, state, _ = create(config, model, total_steps=20)
@@ -117,6 +123,25 @@ def test_accumulation_changes_nothing(changes):
         assert difference <= 1e-6 * largest and difference <= 1e-5 * np.abs(leaf).max(), name
 
 
+@pytest.mark.parametrize("normalization", ["real", "padded"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_coefficients_share_is_a_count(count, normalization):
+    """Kept over real tokens, and over all positions in the paper's normalisation; the first layer keeps all, the second position 0 only."""
+    config = make_config(
+        model=ModelConfig(attention_masking="post_softmax"),
+        skim=dataclasses.replace(SKIM, loss_normalization=normalization),
+        optimizer=dataclasses.replace(OPTIMIZER, accumulation=count),
+    )
+    trainer, state, _ = create(config, make_decided_model(), total_steps=20)
+    batch = make_batch()
+    _, metrics = jax.jit(trainer.train_step)(state, batch, None)
+    mask = batch["attention_mask"]
+    kept, whole = mask.sum() + ROWS, {"real": mask.sum(), "padded": mask.size}
+    assert float(metrics["share"]) == pytest.approx(kept / (2 * whole[normalization]), rel=1e-6)
+    assert float(metrics["kept_tokens"]) == pytest.approx(kept / (2 * whole["real"]), rel=1e-6)
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["task_loss"] + metrics["share"]), rel=1e-6)
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_budgets_price_and_measure(count):
     """A token costs the same in a batch of short texts as in one of long ones, and what is spent is measured over served lengths.
@@ -126,9 +151,7 @@ def test_the_budgets_price_and_measure(count):
     """
     skim = SkimConfig(allocation="learned", target_kind="tokens", target=0.5, warmup=0.0, anneal=0.0, noise_end=None)
     config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
-    model = make_model(**NO_DROPOUT)
-    for predictor, bias in zip(model.encoder.predictors, (50.0, -50.0), strict=True):
-        predictor.decision.bias[...] = jnp.array([-bias, bias])
+    model = make_decided_model()
     served = ServedLengths(5.0, np.array([0, 0, 0, 0, 1, 0, 2], np.float32))
     trainer = Trainer.create(config, model, 20, served=served)
     state = trainer.start(nnx.split(model)[1])

@@ -111,7 +111,7 @@ class Trainer:
         denominators = {
             "weight": jnp.maximum(jnp.sum(batch["weight"]), 1.0),
             "skim": skim_denominator(batch["attention_mask"], self.config.skim.loss_normalization),
-            "tokens": jnp.sum(batch["attention_mask"].astype(jnp.float32)),
+            "tokens": skim_denominator(batch["attention_mask"]),
             # A constant: a token costs the same in a batch of short texts as in one of long ones.
             "price": len(batch["labels"]) * budget.available(self.config.skim, self.arch, jnp.float32(self.served.mean)),
         }
@@ -144,17 +144,18 @@ class Trainer:
             if config.distill.state_weight > 0:
                 states = objectives.state_distillation_loss(out.first_states, teacher.first_states, batch["weight"])
                 task = task + config.distill.state_weight * states / denominators["weight"]
-        kept = jnp.sum(out.keep) / (out.keep.shape[0] * denominators["tokens"])
+        kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
+        logged = {"task_loss": task, "kept_tokens": kept}
         if not config.skim.enabled:
-            return task, {"loss": task, "task_loss": task, "share": kept, "kept_tokens": kept}
+            return task, logged | {"loss": task, "share": kept}
         if config.skim.objective == "coefficient":
             share = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["skim"])
             loss = task + coefficient * share
-            return loss, {"loss": loss, "task_loss": task, "share": share, "kept_tokens": kept}
+            return loss, logged | {"loss": loss, "share": share}
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
         loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
         counts = self.served.of_lengths(lengths)
         measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
-        return loss, {"loss": loss, "task_loss": task, "kept_tokens": kept, **measured}
+        return loss, logged | {"loss": loss} | measured
