@@ -80,8 +80,8 @@ class SkimConfig:
     fit_threshold: Annotated[
         bool, "budget: evaluate, and save the model, at the threshold that spends the target on the validation texts (their labels unseen)"
     ] = True
-    controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.1
-    controller_damping: Annotated[float, "budget: proportional part of the coefficient per unit of (measured - wanted) share"] = 10.0
+    controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.3
+    controller_shift: Annotated[float, "budget: change of the predictors' margins a step per unit of (wanted - measured) share"] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

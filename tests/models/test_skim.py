@@ -14,7 +14,7 @@ from models.reference import relative_error
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.layouts import PaddedTokens
-from transkimmer_jax.models.skim import GumbelGate, SkimPredictor, ThresholdGate, skim_loss
+from transkimmer_jax.models.skim import GumbelGate, SkimPredictor, ThresholdGate, skim_loss, with_shifted_margins
 
 ARCH = Architecture(
     vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40,
@@ -52,6 +52,23 @@ def test_fresh_predictor_starts_at_its_bias(bias):
     kernel = np.asarray(predictor.decision.kernel[...])
     # The standard error of a standard deviation over n samples is sigma / sqrt(2 n).
     assert abs(kernel.std() - 0.02) < 4 * 0.02 / np.sqrt(2 * kernel.size)
+
+
+def test_shifted_margins():
+    """Each layer's by its own, and nothing else of the model changes."""
+    model, (ids, mask) = make_model(), make_batch()
+    graph, params = nnx.split(model)
+    shifted = nnx.merge(graph, with_shifted_margins(params, jnp.array([0.25, -3.0])))
+    for layer, shift in enumerate((0.25, -3.0)):
+        hidden = model(ids, mask).hidden_states[layer]
+        before, after = (each.encoder.predictors[layer](hidden) for each in (model, shifted))
+        np.testing.assert_allclose(after, before + shift, rtol=1e-5, atol=1e-5)
+    changed = [
+        jax.tree_util.keystr(path)
+        for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(nnx.split(shifted)[1]), strict=True)
+        if np.any(old != new)
+    ]
+    assert len(changed) == 2 and all("decision" in name and "bias" in name for name in changed), changed
 
 
 def test_threshold_gate_is_strict():

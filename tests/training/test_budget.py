@@ -106,57 +106,53 @@ def test_target_share_without_annealing_is_a_step():
     np.testing.assert_allclose(targets, [1.0] * 6 + [0.25] * 5, rtol=1e-6)
 
 
-def test_the_controller_starts_at_zero_and_waits_through_the_warmup():
-    """Nothing is priced in the warm-up: predictors' overhead, which makes the share exceed 1, does not wind it up."""
+@pytest.mark.parametrize("share", [0.5, 1.1])
+def test_the_controller_waits_through_the_warmup(share):
+    """Neither gates that skim of themselves nor predictors' overhead, which makes the share exceed 1, move anything."""
     skim, controller, one = SkimConfig(), Controller.start(), jnp.float32(1.0)
     for _ in range(50):
-        assert float(controller.coefficient(skim, one)) == 0
-        controller = controller.update(skim, one, jnp.float32(1.1), one)
-    assert float(controller.measured) == 1
-
-
-def test_the_integral_does_not_wind_up_in_the_warmup():
-    """Gates that skim of themselves leave no debt of negative prices behind."""
-    skim, controller, one = SkimConfig(), Controller.start(), jnp.float32(1.0)
-    for _ in range(5):
-        controller = controller.update(skim, one, jnp.float32(0.5), one)
-    assert float(controller.integral) == 0
-    assert float(controller.update(skim, jnp.float32(0.99), jnp.float32(0.5), one).integral) < 0
+        controller, shift = controller.update(skim, one, jnp.float32(share), one)
+        assert float(controller.price) == 0 == float(shift)
+    assert float(controller.measured) == pytest.approx(min(share, 1.0), rel=1e-6)
+    later, shift = controller.update(skim, jnp.float32(0.8), jnp.float32(share), one)
+    sign = 1 if share > 0.8 else -1
+    assert sign * float(later.price) > 0 > sign * float(shift), "too much: dearer, and margins fall"
 
 
 def test_the_controller_by_hand():
-    skim = SkimConfig(controller_gain=0.5, controller_damping=4.0)
-    controller = Controller.start().update(skim, jnp.float32(0.4), jnp.float32(0.8), jnp.float32(1.5))
+    skim = SkimConfig(controller_gain=0.5, controller_shift=4.0)
+    controller, shift = Controller.start().update(skim, jnp.float32(0.4), jnp.float32(0.8), jnp.float32(1.5))
     measured = (0.7 + 0.3 * 0.8) / (0.7 + 0.3 * 1.5)
     assert float(controller.measured) == pytest.approx(measured, rel=1e-6)
-    assert float(controller.integral) == pytest.approx(0.5 * (measured - 0.4), rel=1e-6)
-    assert float(controller.coefficient(skim, jnp.float32(0.3))) == pytest.approx(0.5 * (measured - 0.4) + 4 * (measured - 0.3), rel=1e-6)
+    assert float(controller.price) == pytest.approx(0.5 * (measured - 0.4), rel=1e-6)
+    assert float(shift) == pytest.approx(-4 * (measured - 0.4), rel=1e-6)
 
 
 @pytest.mark.parametrize("target", [0.2, 0.4, 0.7])
 @pytest.mark.parametrize("resistance", [0.05, 0.5, 2.0])
 def test_the_controller_reaches_its_target(target, resistance):
-    """A simulated model whose keep logit falls where the coefficient exceeds the worth of its tokens, and rises where it does not.
+    """A simulated model whose margins fall where the price exceeds the worth of its tokens, and rise where it does not.
 
-    The controller is told neither the worth nor how fast the model moves.
+    The controller is told neither the worth nor how fast the model moves. It follows the falling goal closely from when the gates
+    begin to close, and does not swing.
     """
     skim, total_steps, speed = SkimConfig(target=target), 1000, 0.02
     # As a whole, and as two layers of which the second is reluctant.
     goal, resistance = np.array([target, target / 2], np.float32), jnp.array([resistance, 2 * resistance])
 
     def step(state, now):
-        controller, logit = state
+        controller, margin = state
         wanted = target_share(skim, goal, now, total_steps)
-        coefficient = controller.coefficient(skim, wanted)
-        logit = jnp.clip(logit - speed * (coefficient - resistance), -10.0, 5.0)
-        share = jax.nn.sigmoid(logit)
+        margin = jnp.clip(margin - speed * (controller.price - resistance), -10.0, 10.0)
+        share = jax.nn.sigmoid(margin)
         # Every fourth batch is of longer texts, which keep less.
         longer = jnp.where(now % 4 == 0, 3.0, 1.0)
-        return (controller.update(skim, wanted, share * longer, longer), logit), (share, coefficient)
+        controller, shift = controller.update(skim, wanted, share * longer, longer)
+        return (controller, margin + shift), (share, wanted)
 
-    _, (shares, coefficients) = jax.jit(lambda: jax.lax.scan(step, (Controller.start((2,)), jnp.full(2, 5.0)), jnp.arange(total_steps)))()
-    assert not coefficients[0].any()
+    _, (shares, wanted) = jax.jit(lambda: jax.lax.scan(step, (Controller.start((2,)), jnp.full(2, 5.0)), jnp.arange(total_steps)))()
     np.testing.assert_allclose(shares[-100:], np.broadcast_to(goal, (100, 2)), rtol=0.05)
+    np.testing.assert_allclose(shares[300:], wanted[300:], atol=0.05)
     assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
 
 

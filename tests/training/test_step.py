@@ -155,16 +155,15 @@ def test_the_budgets_price_and_measure(count):
     served = ServedLengths(5.0, np.array([0, 0, 0, 0, 1, 0, 2], np.float32))
     trainer = Trainer.create(config, model, 20, served=served)
     state = trainer.start(nnx.split(model)[1])
-    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, integral=jnp.float32(3.0)))
+    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, price=jnp.float32(3.0)))
     for lengths in ([4] * 8, [6] * 8, [4, 6, 2, 1, 4, 6, 3, 5]):
         batch = make_batch()
         batch["attention_mask"] = (np.arange(WIDTH) < np.array(lengths)[:, None]).astype(np.int32)
         after, metrics = jax.jit(trainer.train_step)(state, batch, None)
         lengths = np.array(lengths)
         kept, counts = (lengths + 1) / 2, served.counts[lengths]
-        coefficient = 3 + 10 * (1 - 0.5)
-        assert float(metrics["coefficient"]) == pytest.approx(coefficient)
-        assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(coefficient * kept.sum() / (8 * 5), rel=1e-5)
+        assert float(metrics["coefficient"]) == 3.0
+        assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(3 * kept.sum() / (8 * 5), rel=1e-5)
         spent, available = (0.7 + 0.3 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
         assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == float(after.controller.measured)
 

@@ -31,6 +31,7 @@ from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.skim import with_shifted_margins
 from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
@@ -99,10 +100,9 @@ def _with_shares(
     for layer, share in enumerate(shares):
         margin, keep = jax.device_get(forward(params, ids))
         alive = margin[layer][keep[layer - 1] > 0] if layer else margin[layer]
-        bias: Any = params["encoder"]["predictors"][layer]["decision"]["bias"]
         # Just under the lowest where all stay.
         limit = np.quantile(alive, 1 - share / before) if share < before else alive.min() - 1.0
-        bias[...] = bias[...] + jnp.array([limit / 2, -limit / 2], jnp.float32)
+        params = with_shifted_margins(params, jnp.zeros(len(shares), jnp.float32).at[layer].set(-limit))
         before = share
     return nnx.merge(graph, params)
 

@@ -32,6 +32,19 @@ class SkimPredictor(nnx.Module):
         return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
 
 
+def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
+    """`params` of a model whose predictors give every token a margin that is `shift` [layers] larger."""
+    sides = jnp.array([-0.5, 0.5], jnp.float32)
+
+    def shifted(path, leaf: jax.Array) -> jax.Array:
+        keys = [entry.key for entry in path if hasattr(entry, "key")]
+        if "predictors" in keys and keys[-2:] == ["decision", "bias"]:
+            return leaf + shift[keys[keys.index("predictors") + 1]] * sides
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(shifted, params)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ThresholdGate:

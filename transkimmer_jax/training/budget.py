@@ -1,8 +1,9 @@
 """Budget mode (DESIGN section 1.7): a stated share of the unpadded dense model's FLOPs, or tokens, on texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
-get more. PI controllers move the price until what texts of the served lengths spend is what was asked for; the share wanted falls from
-dense to the budget. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
+get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two
+means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, until the
+gradient alone holds the share. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.models.architecture import Architecture
 
 _LENGTH_CLASSES = 8
-# Of the moving sums, a step. What is measured late makes the controllers swing: with 0.9 they did so all through the quickstart.
+# Of the moving sums, a step. What is measured late makes a controller swing.
 _MEMORY = 0.7
 
 
@@ -127,11 +128,11 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
 class Controller:
     """State of the budget's controller; part of the checkpoint.
 
-    integral: the price's integral part, of the shape of `goal`. spent, available: moving sums, of that shape and a scalar. Of sums,
-    since a batch holds texts of one length or so, and the short ones keep other shares than the long ones.
+    price: of what is spent, of the shape of `goal`. spent, available: moving sums, of that shape and a scalar. Of sums, since a batch
+    holds texts of one length or so, and the short ones keep other shares than the long ones.
     """
 
-    integral: jax.Array
+    price: jax.Array
     spent: jax.Array
     available: jax.Array
 
@@ -145,16 +146,14 @@ class Controller:
         """The share spent lately; predictors can make it more than 1, which is no reason to skim."""
         return jnp.minimum(self.spent / self.available, 1.0)
 
-    def coefficient(self, skim: SkimConfig, target: jax.Array) -> jax.Array:
-        """The price in this step's objective; negative where too much is skimmed, 0 while the target is still that of the dense model."""
-        return jnp.where(target < 1.0, self.integral + skim.controller_damping * (self.measured - target), 0.0)
-
-    def update(self, skim: SkimConfig, target: jax.Array, spent: jax.Array, available: jax.Array) -> "Controller":
+    def update(self, skim: SkimConfig, target: jax.Array, spent: jax.Array, available: jax.Array) -> tuple["Controller", jax.Array]:
         """After a step that spent `spent` of `available`, both relative to a served text's, a text.
 
-        The integral does not wind up while the target is still that of the dense model.
+        Returns:
+          The new state, and what is to be added to the margins of all tokens, of the shape of `goal`. Where too much is skimmed the
+          price falls below 0 and the margins rise. Neither moves while the target is still that of the dense model.
         """
         sums = [_MEMORY * old + (1 - _MEMORY) * new for old, new in ((self.spent, spent), (self.available, available))]
-        seen = Controller(self.integral, *sums)
-        integral = self.integral + skim.controller_gain * (seen.measured - target)
-        return dataclasses.replace(seen, integral=jnp.where(target < 1.0, integral, 0.0))
+        seen = Controller(self.price, *sums)
+        excess = jnp.where(target < 1.0, seen.measured - target, 0.0)
+        return dataclasses.replace(seen, price=self.price + skim.controller_gain * excess), -skim.controller_shift * excess

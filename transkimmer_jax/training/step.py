@@ -12,7 +12,7 @@ from flax import nnx
 from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss
+from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_shifted_margins
 from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
@@ -85,7 +85,7 @@ class Trainer:
         if not skimming:
             coefficient = jnp.float32(0.0)
         elif skim.objective == "budget":
-            coefficient = state.controller.coefficient(skim, target)
+            coefficient = state.controller.price
         else:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
@@ -95,7 +95,8 @@ class Trainer:
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
         if skimming and skim.objective == "budget":
-            controller = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
+            controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
+            params = with_shifted_margins(params, jnp.broadcast_to(shift, self.arch.num_hidden_layers))
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
