@@ -8,6 +8,7 @@ import sys
 
 from transkimmer_jax import console
 from transkimmer_jax.config import describe, load_config, parse_overrides
+from transkimmer_jax.memory import keep_freed_memory
 from transkimmer_jax.parallel import processes
 
 
@@ -35,4 +36,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     console.leave(console.run(main, sys.argv[1:]))

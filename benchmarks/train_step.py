@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py [--hidden-size 384 --layers 6 --batch-size 32 --length 64] [--json FILE]
 
-Random weights and random tokens, float32, AdamW, dropout on. The contenders take turns; the medians of their
-times are compared. PyTorch takes part where it is installed.
+Random weights and random tokens, float32, AdamW, dropout on, freed memory kept as `train.py` keeps it. The contenders take turns; the
+medians of their times are compared. PyTorch takes part where it is installed.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from flax import nnx
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from transkimmer_jax.config import Config, SkimConfig
+from transkimmer_jax.memory import keep_freed_memory
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.training.step import Trainer
@@ -82,6 +83,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", help="write the result to this file")
     args = parser.parse_args()
+    keep_freed_memory()
 
     arch = Architecture(
         hidden_size=args.hidden_size, num_hidden_layers=args.layers, intermediate_size=4 * args.hidden_size, skim=SkimArchitecture()

@@ -59,8 +59,8 @@ def test_shifted_margins():
     model, (ids, mask) = make_model(), make_batch()
     graph, params = nnx.split(model)
     shifted = nnx.merge(graph, with_shifted_margins(params, jnp.array([0.25, -3.0])))
-    for layer, shift in enumerate((0.25, -3.0)):
-        hidden = model(ids, mask).hidden_states[layer]
+    states = program(model)(ids, mask).hidden_states
+    for layer, (hidden, shift) in enumerate(zip(states, (0.25, -3.0), strict=False)):
         before, after = (each.encoder.predictors[layer](hidden) for each in (model, shifted))
         np.testing.assert_allclose(after, before + shift, rtol=1e-5, atol=1e-5)
     changed = [
