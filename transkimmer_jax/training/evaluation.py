@@ -1,12 +1,14 @@
 """Masked evaluation over whole splits: sums over all examples, never averages of batches' averages."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 from flax import nnx
 
 from transkimmer_jax.analysis import flops
@@ -129,25 +131,22 @@ def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Ar
 
 
 def find_threshold(share_at: Callable[[float], float], target: float) -> float:
-    """The threshold at which `share_at(threshold)`, which falls with it, is `target` within 1 %, or as near as halving comes.
+    """The threshold at which `share_at(threshold)`, which falls with it, is `target` within 1 %, or the nearest seen in 16 calls."""
+    found: dict[float, float] = {}
 
-    At most 16 calls.
-    """
-    found: dict[float, float] = {0.0: share_at(0.0)}
-    step = 1.0 if found[0.0] > target else -1.0
-    low = high = 0.0
-    # Outwards until the target lies between two thresholds, then halving.
-    while abs(high) < 32 and (found[high] > target) == (step > 0):
-        low, high = high, 2 * high or step
-        found[high] = share_at(high)
-    for _ in range(9):
-        best = min(found, key=lambda threshold: abs(found[threshold] - target))
-        if abs(found[best] - target) <= 0.01 * target or low == high:
-            break
-        middle = (low + high) / 2
-        found[middle] = share_at(middle)
-        low, high = (middle, high) if (found[middle] > target) == (step > 0) else (low, middle)
-    return min(found, key=lambda threshold: abs(found[threshold] - target))
+    def excess(threshold: float) -> float:
+        if threshold not in found:
+            found[threshold] = share_at(threshold) - target
+        return 0.0 if abs(found[threshold]) <= 0.01 * target else found[threshold]
+
+    # Outwards until the target lies between two thresholds, then Brent's method.
+    low, high, step = 0.0, 0.0, math.copysign(0.25, excess(0.0))
+    while abs(high) < 64 and excess(high) * step > 0:
+        low, high = high, 4 * high or step
+        excess(high)
+    if excess(low) * excess(high) < 0:
+        scipy.optimize.brentq(excess, low, high, maxiter=10, disp=False)
+    return min(found, key=lambda threshold: abs(found[threshold]))
 
 
 def describe(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
