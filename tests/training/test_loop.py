@@ -150,9 +150,10 @@ def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, tmp_path
     assert losses[-1] < losses[0]
     saved = json.loads((tmp_path / "run" / "model" / "config.json").read_text(encoding="utf-8"))
     assert saved["problem_type"] == "regression" and saved["task"]["text_columns"] == ["first", "second"]
-    # As many rows a batch: another program may round the last digit of a prediction otherwise.
     printed = evaluate(capsys, "--model", tmp_path / "run" / "model", "--data", tmp_path / "validation.csv", "--batch-size", 16)
-    assert printed["metrics"] == result["metrics"] and printed["kept_per_layer"] == result["kept_per_layer"]
+    # After eight steps predictions hardly differ, and a correlation makes much of how two programs round their last digits.
+    assert printed["metrics"]["validation"] == pytest.approx(result["metrics"]["validation"], rel=1e-3)
+    assert printed["kept_per_layer"] == result["kept_per_layer"]
 
 
 def read_events(path):
