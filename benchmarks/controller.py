@@ -1,6 +1,6 @@
 """Plot how a run's controller brought the share of kept tokens to its goal, from the run's metrics.jsonl.
 
-python benchmarks/controller.py runs/sst2_skim docs/controller_sst2.png
+python benchmarks/controller.py runs/sst2_skim docs/controller.png
 """
 
 import argparse

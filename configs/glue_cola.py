@@ -5,6 +5,11 @@
 Another encoder, another budget:
 
     python train.py --config configs/glue_cola.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+
+A row of docs/results.md, dense and skimming, scored and timed. The dense model gave a Matthews correlation of 30.2, the skimming one
+14.3 at 3.6 times fewer FLOPs, on 2 shared CPU cores, seed 0 (results/rows/cola_minilm-6l_0.28_0.json):
+
+    python benchmarks/row.py glue/cola
 """
 
 from configs import base

@@ -5,6 +5,11 @@
 Another encoder, another budget:
 
     python train.py --config configs/glue_mrpc.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+
+A row of docs/results.md, dense and skimming, scored on the test split and timed. The dense model gave an F1 of 85.2, the skimming
+one 82.9 at 3.5 times fewer FLOPs, on 2 shared CPU cores, seed 0 (results/rows/mrpc_minilm-6l_0.28_0.json):
+
+    python benchmarks/row.py glue/mrpc
 """
 
 from configs import base
