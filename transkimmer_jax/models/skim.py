@@ -32,12 +32,17 @@ class SkimPredictor(nnx.Module):
         return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
 
 
+def path_keys(path) -> list:
+    """The names and numbers on the way to a parameter, of a path of `jax.tree_util`."""
+    return [entry.key for entry in path if hasattr(entry, "key")]
+
+
 def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
     """`params` of a model whose predictors give every token a margin that is `shift` [layers] larger."""
     sides = jnp.array([-0.5, 0.5], jnp.float32)
 
     def shifted(path, leaf: jax.Array) -> jax.Array:
-        keys = [entry.key for entry in path if hasattr(entry, "key")]
+        keys = path_keys(path)
         if "predictors" in keys and keys[-2:] == ["decision", "bias"]:
             return leaf + shift[keys[keys.index("predictors") + 1]] * sides
         return leaf

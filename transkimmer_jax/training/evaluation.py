@@ -143,7 +143,6 @@ def find_threshold(share_at: Callable[[float], float], target: float) -> float:
     low, high, step = 0.0, 0.0, math.copysign(0.25, excess(0.0))
     while abs(high) < 64 and excess(high) * step > 0:
         low, high = high, 4 * high or step
-        excess(high)
     if excess(low) * excess(high) < 0:
         scipy.optimize.brentq(excess, low, high, maxiter=10, disp=False)
     return min(found, key=lambda threshold: abs(found[threshold]))

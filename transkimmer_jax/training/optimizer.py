@@ -4,6 +4,7 @@ import jax
 import optax
 
 from transkimmer_jax.config import OptimizerConfig
+from transkimmer_jax.models.skim import path_keys
 
 # Parameters that weight decay acts on, by the last name of their path. Biases and LayerNorm's scale and bias, the
 # predictors' included, are left alone.
@@ -43,13 +44,9 @@ def linear_warmup_decay(peak: float, warmup: float, total_steps: int) -> optax.S
 
 def decay_mask(params):
     """True where weight decay acts, as a tree like `params`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _keys(path)[-1] in _DECAYED, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path_keys(path)[-1] in _DECAYED, params)
 
 
 def roles(params):
     """'predictor' for the skim predictors' parameters, 'base' for all others, as a tree like `params`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "predictor" if "predictors" in _keys(path) else "base", params)
-
-
-def _keys(path) -> list:
-    return [entry.key for entry in path if hasattr(entry, "key")]
+    return jax.tree_util.tree_map_with_path(lambda path, _: "predictor" if "predictors" in path_keys(path) else "base", params)
