@@ -93,6 +93,10 @@ class DistillConfig:
     ] = None
     weight: Annotated[float, "share of the task loss that comes from the teacher's logits, between 0 and 1"] = 0.5
     temperature: Annotated[float, "softmax temperature of teacher and student"] = 2.0
+    token_noise: Annotated[
+        float,
+        "share of tokens replaced in half of the texts, which are learned from the teacher alone; for tasks of a few thousand texts",
+    ] = 0.0
     state_weight: Annotated[
         float, "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss"
     ] = 0.0
@@ -198,6 +202,11 @@ class Config:
         require(layers is None or layers >= 1, f"model.num_hidden_layers must be at least 1, not {layers}")
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
         require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
+        require(0 <= self.distill.token_noise < 1, f"distill.token_noise must lie in [0, 1), not {self.distill.token_noise}")
+        require(
+            self.distill.token_noise == 0 or self.distill.teacher is not None,
+            "distill.token_noise needs distill.teacher: nobody else labels texts with replaced tokens",
+        )
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
         for name in ("hidden_dropout", "attention_dropout"):
             value = getattr(self.model, name)

@@ -231,3 +231,29 @@ def test_the_teachers_states_take_part():
         trainer, state, params = create(config, student, 20, teacher)
         losses.append(float(jax.jit(trainer.train_step)(state, batch, params)[1]["loss"]))
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
+    """Their labels are not heard, the teacher is heard in full, and the budget does not count them."""
+    skim = SkimConfig(allocation="learned", target_kind="tokens", target=0.5, warmup=0.0, anneal=0.0, noise_end=None)
+    distill = DistillConfig(teacher="given", weight=0.25, token_noise=0.5)
+    config = make_config(skim=skim, distill=distill, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
+    trainer, state, _ = create(config, make_decided_model(), 20, make_model(seed=1, **DENSE))
+    gradients = jax.jit(trainer._gradients)
+
+    def sums(batch, teacher):
+        return gradients(state.params, batch, teacher, jnp.float32(0.0), jnp.float32(1.0), jax.random.key(0))[1]
+
+    teacher, batch = nnx.split(make_model(seed=1, **DENSE))[1], make_batch()
+    before = sums(batch, teacher)
+    heard = []
+    for row in range(ROWS):
+        changed = batch | {"labels": np.where(np.arange(ROWS) == row, (batch["labels"] + 1) % 3, batch["labels"])}
+        heard.append(float(sums(changed, teacher)["task_loss"]) != float(before["task_loss"]))
+    heard = np.array(heard)
+    assert 0 < heard.sum() < ROWS - 1 and not heard[-1], heard  # the last has no weight
+    # The budget counts texts without weight too: the last one, unless its tokens were replaced, which labels cannot tell.
+    lengths = batch["attention_mask"].sum(axis=1)
+    counted = float(before["available"]) * ROWS * trainer.served.mean
+    assert any(counted == pytest.approx(lengths[:-1][heard[:-1]].sum() + last, rel=1e-5) for last in (0, lengths[-1])), counted

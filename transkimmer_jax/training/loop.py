@@ -165,7 +165,8 @@ class _Run:
                 )
         # As long as the texts of the first validation split, on which the budget is met.
         served = ServedLengths.of(next(iter(self.splits.values())).lengths, tokenized.lengths)
-        self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, served)
+        special_ids = tuple(self.tokenizer.all_special_ids)
+        self.trainer = Trainer.create(config, self.model, self.total_steps, teacher, served, special_ids)
         self.initial_state = self.trainer.place(nnx.split(self.model)[1], self.placement)
         self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
         self.train_step = self.trainer.jitted(self.initial_state, self.placement)

@@ -14,7 +14,7 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_shifted_margins
 from transkimmer_jax.parallel.placement import Placement, gathered
-from transkimmer_jax.training import budget, objectives
+from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
@@ -44,6 +44,7 @@ class Trainer:
     goal: np.ndarray
     served: ServedLengths
     teacher_graph: nnx.GraphDef | None = None
+    special_ids: tuple[int, ...] = ()
 
     @classmethod
     def create(
@@ -53,15 +54,16 @@ class Trainer:
         total_steps: int,
         teacher: TranskimmerForSequenceClassification | None = None,
         served: ServedLengths | None = None,
+        special_ids: tuple[int, ...] = (),
     ) -> "Trainer":
         """The steps of a run of `model`, which may be one of shapes alone.
 
-        served: what the budget is of; None: texts of 32 tokens.
+        served: what the budget is of; None: texts of 32 tokens. special_ids: the tokenizer's, which `distill.token_noise` leaves alone.
         """
         served = served or ServedLengths.like(32.0)
         optimizer, goal = create_optimizer(config.optimizer, total_steps), budget.goal(config.skim, model.arch, served.mean)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
-        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, served, teacher_graph)
+        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, served, teacher_graph, special_ids)
 
     def start(self, params: nnx.State) -> TrainState:
         """The state before the first step. To be jitted with the shardings of a `Placement`, so that no device ever holds all of it."""
@@ -133,17 +135,27 @@ class Trainer:
         return total
 
     def _loss(self, params, batch: Batch, teacher_params, coefficient, noise, denominators, key):
-        config = self.config
+        config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
-        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        input_ids, labelled = batch["input_ids"], jnp.ones_like(weight)
+        if self.teacher_graph is not None and config.distill.token_noise > 0:
+            key, noise_key = jax.random.split(key)
+            input_ids, labelled = augmentation.with_replaced_tokens(
+                input_ids, batch["attention_mask"], self.special_ids, config.distill.token_noise, noise_key
+            )
+        inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
-        task = objectives.task_loss(out.logits, batch["labels"], batch["weight"]) / denominators["weight"]
-        if self.teacher_graph is not None:
+        if self.teacher_graph is None:
+            task = objectives.task_loss(out.logits, batch["labels"], weight) / denominators["weight"]
+        else:
+            # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens.
+            from_labels = (1 - config.distill.weight) * weight * labelled
             teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
-            distill = objectives.distillation_loss(out.logits, teacher.logits, batch["weight"], config.distill.temperature)
-            task = (1 - config.distill.weight) * task + config.distill.weight * distill / denominators["weight"]
+            task = objectives.task_loss(out.logits, batch["labels"], from_labels)
+            distill = objectives.distillation_loss(out.logits, teacher.logits, weight - from_labels, config.distill.temperature)
+            task = (task + distill) / denominators["weight"]
             if config.distill.state_weight > 0:
-                states = objectives.state_distillation_loss(out.first_states, teacher.first_states, batch["weight"])
+                states = objectives.state_distillation_loss(out.first_states, teacher.first_states, weight)
                 task = task + config.distill.state_weight * states / denominators["weight"]
         kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
         logged = {"task_loss": task, "kept_tokens": kept}
@@ -157,6 +169,6 @@ class Trainer:
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
         loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
-        counts = self.served.of_lengths(lengths)
+        counts = self.served.of_lengths(lengths) * labelled  # none of the served texts has replaced tokens
         measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
         return loss, logged | {"loss": loss} | measured
