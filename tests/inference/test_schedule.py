@@ -106,13 +106,13 @@ def test_stages_end_where_tokens_are_gone():
 
     def bounds(*shares):
         found = stages(Calibration(lengths, np.array(shares)[:, None] * lengths, 0.0), arch)
-        assert found[0].first == 0 and found[-1].stop == 7
+        assert found[0].first == 1 and found[-1].stop == 7
         assert all(before.stop == after.first for before, after in itertools.pairwise(found))
         return [stage.first for stage in found[1:]]
 
     assert bounds(1, 1, 1, 1, 1, 1) == [] == bounds(1, 0.95, 0.9, 0.85, 0.8, 0.75)
     assert bounds(1, 1, 0.5, 0.5, 0.5, 0.5) == [3]
-    assert bounds(0.5, 0.5, 0.5, 0.2, 0.2, 0.2) == [1, 4]
+    assert bounds(0.5, 0.5, 0.5, 0.2, 0.2, 0.2) == [4], "what enters the first layer is looked up"
     assert bounds(1, 1, 1, 1, 1, 0.1) == [], "the last layer alone, for position 0, costs nothing"
     assert stages(Calibration(lengths, np.ones((6, 1)) * 0.1 * lengths, 0.0), dataclasses.replace(arch, skim=None)) == (Stage.whole(6),)
 

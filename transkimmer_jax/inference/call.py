@@ -6,6 +6,7 @@ with each other and for more room; the others' answers stand.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import Batching, Plan
+from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Bucket
@@ -47,7 +49,13 @@ class Call:
     """Examples to be answered at a threshold. `answer` once."""
 
     def __init__(
-        self, programs: Programs, batchings: tuple[Batching, ...], statistics: Statistics, examples: TokenizedExamples, threshold: float
+        self,
+        programs: Programs,
+        batchings: tuple[Batching, ...],
+        first: FirstMargins | None,
+        statistics: Statistics,
+        examples: TokenizedExamples,
+        threshold: float,
     ):
         self._programs, self._batchings, self._statistics = programs, batchings, statistics
         self._examples, self._threshold = examples, threshold
@@ -56,8 +64,14 @@ class Call:
         self._kept = np.zeros((arch.num_hidden_layers, count), np.int32)
         self._depths: list[np.ndarray] | None = None
         self._entering = examples.lengths.copy()  # tokens of each example that enter its stage
+        # What the first stage reads of each token that enters it, and where each example's begin.
+        self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids)
+        self._offsets = examples.offsets
         self._states: dict[int, np.ndarray] = {}  # of those tokens, [n, H], behind the first stage
         self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
+        if batchings[0].stage.first == 1:
+            assert first is not None
+            self._choose(first)
 
     def answer(self, update: Callable[[int], object]) -> Predictions:
         """All answers. update: is told of examples as they are answered."""
@@ -65,6 +79,23 @@ class Call:
         self._wait(0, 0, np.arange(len(self._entering)))
         self._drain(0, last_call=True)
         return Predictions(self._logits, self._kept, self._examples.lengths, self._depths)
+
+    def _choose(self, first: FirstMargins) -> None:
+        """Decide which tokens enter the first layer."""
+        examples, arch = self._examples, self._programs.arch
+        positions = np.arange(len(examples.input_ids)) - np.repeat(examples.offsets[:-1], examples.lengths)
+        # Tokens and types out of range are read as the last ones, as the programs do.
+        ids, types = (
+            np.clip(each, 0, size - 1)
+            for each, size in ((examples.input_ids, arch.vocab_size), (examples.token_type_ids, arch.type_vocab_size))
+        )
+        kept = (first.of(ids, types, positions) > np.float32(self._threshold)) | (positions == 0)
+        self._tokens = (ids[kept], types[kept], positions[kept])
+        self._offsets = np.concatenate([[0], np.cumsum(kept)])[examples.offsets]
+        self._entering = np.diff(self._offsets)
+        self._kept[0] = self._entering
+        if self._programs.depths:
+            self._depths = np.split(kept.astype(np.int32), examples.offsets[1:])[:-1]
 
     def _wait(self, stage: int, least_rung: int, rows: np.ndarray) -> None:
         if len(rows):
@@ -125,24 +156,25 @@ class Call:
 
     def _packed(self, batching: Batching, bucket: Bucket, group: list[np.ndarray]) -> list[np.ndarray]:
         """The rows of a group's batches, as a program takes them, and their lengths."""
-        devices, arch, examples = len(group), self._programs.arch, self._examples
+        devices, arch = len(group), self._programs.arch
         lengths = np.zeros((devices, bucket.sequences), np.int32)
-        if batching.stage.first == 0:
-            packed = [np.zeros((devices, bucket.tokens), np.int32) for _ in range(2)]
-            sources: list[Callable[[int], np.ndarray]] = [
-                lambda row: examples.input_ids[examples.offsets[row] : examples.offsets[row + 1]],
-                lambda row: examples.token_type_ids[examples.offsets[row] : examples.offsets[row + 1]],
-            ]
+        if batching.stage.first <= 1:
+            packed = [np.zeros((devices, bucket.tokens), np.int32) for _ in self._tokens]
+            parts: list[Callable[[int], np.ndarray]] = [functools.partial(self._part, each) for each in self._tokens]
         else:
             packed = [np.zeros((devices, bucket.tokens, arch.hidden_size), arch.dtype)]
-            sources = [self._states.__getitem__]
+            parts = [self._states.__getitem__]
         for device, rows in enumerate(group):
             if len(rows):
                 lengths[device, : len(rows)] = self._entering[rows]
                 total = lengths[device].sum()
-                for target, source in zip(packed, sources, strict=True):
-                    np.concatenate([source(row) for row in rows], out=target[device, :total], casting="unsafe")
+                for target, part in zip(packed, parts, strict=True):
+                    np.concatenate([part(row) for row in rows], out=target[device, :total], casting="unsafe")
         return [*packed, lengths]
+
+    def _part(self, tokens: np.ndarray, row: int) -> np.ndarray:
+        """One example's of the `_tokens`."""
+        return tokens[self._offsets[row] : self._offsets[row + 1]]
 
     def _take(self, stage: int, run: _Started) -> list[np.ndarray]:
         """Wait for a started group, take what came of it, and return the examples that it lost."""

@@ -18,6 +18,7 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.batching import Batching, Sizes
 from transkimmer_jax.inference.call import Call, Statistics
+from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs, use_compilation_cache
 from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule, stages
@@ -63,8 +64,9 @@ class SkimEngine:
       devices: None: all local ones, each of which computes batches of its own.
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.
-      rebatch: make batches anew where the calibration says that a good part of their tokens is gone. The states of those that are
-        left go through the host's memory, which a CPU has them in anyway; None: on a CPU only.
+      rebatch: look up which tokens enter the first layer, and make batches anew where the calibration says that a good part of their
+        tokens is gone. The states of those that are left go through the host's memory, which a CPU has them in anyway; None: on a CPU
+        only.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
@@ -100,6 +102,7 @@ class SkimEngine:
             batch_tokens = default_batch_tokens(self._platform)
         self._batch_tokens, self._batch_size = batch_tokens, batch_size
         self.programs = Programs(model, devices, depths)
+        self._first = FirstMargins(self.programs, self.max_length) if self._rebatch and self.arch.skim is not None else None
         self.statistics = Statistics()
         self.use(calibration)
 
@@ -168,7 +171,7 @@ class SkimEngine:
         if len(lengths) and lengths.max() > self.max_length:
             raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            predictions = Call(self.programs, self.batchings, self.statistics, examples, threshold).answer(bar.update)
+            predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold).answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
             raise InferenceError(f"the logits of example {wrong[0]} and {len(wrong) - 1} others are not finite: the weights are damaged")
@@ -189,7 +192,9 @@ class SkimEngine:
         """Build the buckets and ladders anew for texts like those of a calibration; None: for any."""
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
         known = calibration is not None
-        parts = stages(self.calibration, self.arch) if self._rebatch and known else (Stage.whole(self.arch.num_hidden_layers),)
+        parts: tuple[Stage, ...] = (Stage.whole(self.arch.num_hidden_layers),)
+        if self._first is not None:
+            parts = stages(self.calibration, self.arch) if known else (Stage(1, self.arch.num_hidden_layers + 1),)
         sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
         self.batchings = tuple(Batching(stage, self.arch, self.calibration, sizes, known) for stage in parts)
 
@@ -201,12 +206,14 @@ class SkimEngine:
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
         """Compile ahead of time every program that texts of these lengths need; None: that any text can need.
 
-        Of texts of these lengths any number of tokens may be left for the later stages: compiled is for what was left of the
-        calibration's, and should another number come, its program is compiled then.
+        Of texts of these lengths any number of tokens may be left for a stage behind the first decisions: compiled is for what was left
+        of the calibration's, and should another number come, its program is compiled then.
         """
         schedules = []
-        for number, batching in enumerate(self.batchings):
-            schedules += batching.schedules(None if lengths is None else lengths if number == 0 else batching.expected)
+        for batching in self.batchings:
+            schedules += batching.schedules(None if lengths is None else lengths if batching.stage.first == 0 else batching.expected)
+        if self._first is not None:
+            self._first.compile()
         self.programs.compile(schedules, progress)
 
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:

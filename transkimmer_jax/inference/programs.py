@@ -35,7 +35,7 @@ class Programs:
 
     def __init__(self, model: TranskimmerForSequenceClassification, devices: list[jax.Device], depths: bool = False):
         self._graph, params = nnx.split(model)
-        self.arch, self._depths = model.arch, depths
+        self.arch, self.depths = model.arch, depths
         self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self.device_count = len(devices)
         self._whole = jax.NamedSharding(self._mesh, jax.P())
@@ -82,15 +82,22 @@ class Programs:
 
     def function(self, schedule: Schedule) -> Any:
         """(params, *rows, lengths [D, B], threshold) -> dict of arrays, unjitted. The rows are input_ids and token_type_ids [D, T]
-        of a stage that begins with the embedding, else states [D, T, H]."""
+        of a stage that begins with the embedding; these and positions of one that begins with the first layer, whose tokens have been
+        chosen already; else states [D, T, H]."""
 
         def one_device(params, *inputs):
             *rows, lengths, threshold = inputs
             rows, lengths, model = [each[0] for each in rows], lengths[0], nnx.merge(self._graph, params)
-            hidden = model.packed_embeddings(rows[0], rows[1], lengths) if schedule.stage.first == 0 else rows[0]
+            match schedule.stage.first:
+                case 0:
+                    hidden = model.packed_embeddings(rows[0], rows[1], lengths)
+                case 1:
+                    hidden = model.embeddings(rows[0], rows[1], rows[2], None)
+                case _:
+                    (hidden,) = rows
             out = model.compacted_stage(hidden, lengths, schedule.bucket.width, schedule.layers, schedule.stage, threshold=threshold)
             answers = {"kept": out.kept, "lost": out.lost, "logits": out.logits, "states": out.states}
-            if self._depths:
+            if self.depths:
                 answers["depth"] = out.depth
             return {name: array[None] for name, array in answers.items() if array is not None}
 
@@ -100,12 +107,17 @@ class Programs:
         in_specs = (whole, *(split for _ in self.arguments(schedule)[:-1]), whole)
         return jax.shard_map(one_device, mesh=self._mesh, in_specs=in_specs, out_specs=split, check_vma=False)
 
+    def first_margins(self, params, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """By how much the first predictor would keep tokens, [n] float32 of [n] each, unjitted."""
+        model = nnx.merge(self._graph, params)
+        return model.encoder.predictors[0](model.embeddings(input_ids, token_type_ids, positions, None))
+
     def arguments(self, schedule: Schedule) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what follows the parameters in a call."""
         tokens, sequences = schedule.bucket.tokens, schedule.bucket.sequences
         rows: list[tuple[tuple[int, ...], Any]]
-        if schedule.stage.first == 0:
-            rows = [((tokens,), jnp.int32), ((tokens,), jnp.int32)]
+        if schedule.stage.first <= 1:
+            rows = [((tokens,), jnp.int32)] * (2 + schedule.stage.first)
         else:
             rows = [((tokens, self.arch.hidden_size), self.arch.dtype)]
         shapes = [

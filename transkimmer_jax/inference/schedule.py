@@ -226,15 +226,16 @@ def stages(calibration: Calibration, arch: Architecture) -> tuple[Stage, ...]:
 
     A program's capacities have to leave room for what may come, and what no token takes is computed for nothing; and where few are
     left, matrix products have too few rows to be fast. Batches made of what is known to be left are full again. So a stage ends where
-    a good part of the tokens that entered it is gone, if what is still to come costs enough to pay for another start.
+    a good part of the tokens that entered it is gone, if what is still to come costs enough to pay for another start. Which tokens enter
+    the first layer is looked up (`first.py`), so the first stage begins there.
     """
     layers = arch.num_hidden_layers
     if arch.skim is None:
         return (Stage.whole(layers),)
     lengths, kept = calibration.lengths.astype(float), calibration.kept.astype(float)
     total = flops.skimmed(arch, kept, lengths).sum()
-    found, first, entered = [], 0, lengths.sum()
-    for step in range(layers):
+    found, first, entered = [], 1, kept[0].sum()
+    for step in range(1, layers):
         count = kept[step].sum()
         to_come = flops.skimmed(arch, np.concatenate([np.zeros_like(kept[:step]), kept[step:]]), np.zeros_like(lengths)).sum()
         if count < _GONE * entered and to_come > _WORTH_A_START * total:
