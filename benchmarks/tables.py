@@ -39,7 +39,9 @@ COLUMNS = {
     "predictions changed": lambda r: str(r["predictions_changed"]),
     "FLOPs run / needed, dense": lambda r: f"{r['flops_run']:.2f}, {r['flops_run_dense']:.2f}" if "flops_run" in r else "",
     "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
-    "MB beside weights": lambda r: f"{r['temporary_bytes'] / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}",
+    "MB beside weights": lambda r: (
+        f"{(r['temporary_bytes'] + r.get('lookup_bytes', 0)) / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}"
+    ),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
     "slice": lambda r: r["topology"],

@@ -57,7 +57,7 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
         assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5 and record["batches"] > 0
         # Every text is as long as the bucket is wide, so only what is skimmed leaves rows empty.
         assert record["flops_run"] >= record["flops_run_dense"] == pytest.approx(1)
-        assert record["temporary_bytes"] <= record["temporary_bytes_dense"]
+        assert record["temporary_bytes"] <= record["temporary_bytes_dense"] and record["lookup_bytes"] > 0
         # The command is one that this parser takes, paths aside.
         flags = {word for word in record["command"].split() if word.startswith("--")}
         assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--dtype", "--seed", "--contenders", "--predictor-size"}, flags

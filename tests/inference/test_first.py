@@ -29,12 +29,14 @@ def test_margins_are_those_of_masked_computation():
     model, runs = make_model(), []
     expected = np.stack([text.margin[0] for text in masked(model, EXAMPLES, 0.0)])
     first = FirstMargins(Programs(model, jax.devices()[:1]), WIDTH)
+    assert first.nbytes == 0
     original, first._program = first._program, lambda rows: runs.append(rows) or original(rows)
     for _ in range(2):
         np.testing.assert_allclose(ask(first, IDS, TYPES), expected, atol=1e-4, rtol=0)
         count = len(runs)
     distinct = len({*zip(IDS.flat, TYPES.flat, np.tile(np.arange(WIDTH), TEXTS), strict=True)})
     assert runs == [2048] * (distinct // 2048) + [2048 if distinct % 2048 > 64 else 64] and len(runs) == count
+    assert first.nbytes == 4096 * 4, "40 places of 2 types of 50 tokens, all of them on the same few pages"
     # Half of a text, and of one known token another type and another place.
     np.testing.assert_array_equal(ask(first, IDS[:1, 7:20], TYPES[:1, 7:20], 7), ask(first, IDS[:1], TYPES[:1])[:, 7:20])
     assert len(runs) == count

@@ -23,7 +23,7 @@ One JSON object a setting:
   efficiency                           clock_vs_unpadded / flops_vs_unpadded
   flops_run, flops_run_dense           FLOPs that compacted and dense_packed ran over those that they needed: empty rows, second runs
   max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation
-  programs, overflows, temporary_bytes                           of the compacted run
+  programs, overflows, temporary_bytes, lookup_bytes                 of the compacted run
 """
 
 

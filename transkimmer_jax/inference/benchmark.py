@@ -190,6 +190,7 @@ def measure(
         "batches": compacted.statistics.batches,
         "overflows": compacted.statistics.overflows,
         "texts_run_again": compacted.statistics.again,
+        "lookup_bytes": compacted.lookup_bytes,
         "temporary_bytes": compacted.programs.temporary_bytes(),
         "temporary_bytes_dense": packed.programs.temporary_bytes(),
     }

@@ -203,6 +203,11 @@ class SkimEngine:
         """The parts of the network between which batches are made anew."""
         return tuple(batching.stage for batching in self.batchings)
 
+    @property
+    def lookup_bytes(self) -> int:
+        """Memory that the first decisions take which are looked up."""
+        return 0 if self._first is None else self._first.nbytes
+
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
         """Compile ahead of time every program that texts of these lengths need; None: that any text can need.
 

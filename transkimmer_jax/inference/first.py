@@ -6,6 +6,7 @@ import numpy as np
 
 from transkimmer_jax.inference.programs import Programs
 
+_PAGE = 4096  # bytes
 # Rows of the programs: for what a single text has new, and for a stream's beginning.
 _ROWS = (64, 2048)
 
@@ -31,8 +32,9 @@ class FirstMargins:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the margins of all tokens in all places would take."""
-        return self._margins.nbytes
+        """Memory that the known margins take, which is that of the pages that hold some."""
+        starts = np.arange(0, len(self._margins), _PAGE // self._margins.itemsize)
+        return int((np.add.reduceat(self._margins != 0, starts) > 0).sum()) * _PAGE
 
     def of(self, input_ids: np.ndarray, token_type_ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Margins [n] float32 of tokens [n]."""
