@@ -21,7 +21,7 @@ from transkimmer_jax.models.encoder import Stage
 
 CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
-LATER_WIDTHS = (8, *WIDTHS)  # of stages behind the first, which tokens enter that have been chosen
+LATER_WIDTHS = (4, 8, *WIDTHS)  # of stages that tokens enter which have been chosen: often two or three of a text
 SINGLE_WIDTHS = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 576, 64))  # of texts alone, with all the rows
 _SAMPLE = 1024  # examples that a calibration holds at most
 DRAWN_BATCHES = 200
