@@ -27,8 +27,10 @@ def main(arguments: list[str]) -> None:
     workdir = known.workdir or f"runs/{pathlib.Path(known.config).stem}"
 
     with processes.together(known):
+        from transkimmer_jax.compilation import use_compilation_cache
         from transkimmer_jax.training.loop import train_and_evaluate
 
+        use_compilation_cache()
         result = train_and_evaluate(config, workdir, command=shlex.join(["python", "train.py", *arguments]))
         if processes.is_first():
             print(json.dumps(result, indent=2))

@@ -220,8 +220,11 @@ def test_logits_that_are_not_numbers():
     graph, params = nnx.split(make_model())
     params = jax.tree.map(lambda leaf: leaf * 1, params)
     params["classifier"]["kernel"][...] = params["classifier"]["kernel"][...] * np.nan
+    engine = SkimEngine(nnx.merge(graph, params), batch_tokens=160)
     with pytest.raises(InferenceError, match="the logits of example 0 and 149 others are not finite"):
-        SkimEngine(nnx.merge(graph, params), batch_tokens=160).predict_tokenized(STREAM)
+        engine.predict_tokenized(STREAM)
+    with pytest.raises(InferenceError, match="the logits of example 0 are not finite"):
+        engine.predict_tokenized(taken(STREAM, [3]))
 
 
 def test_no_examples(engine):

@@ -36,7 +36,7 @@ def test_margins_are_those_of_masked_computation():
         count = len(runs)
     distinct = len({*zip(IDS.flat, TYPES.flat, np.tile(np.arange(WIDTH), TEXTS), strict=True)})
     assert runs == [2048] * (distinct // 2048) + [2048 if distinct % 2048 > 64 else 64] and len(runs) == count
-    assert first.nbytes == 4096 * 4, "40 places of 2 types of 50 tokens, all of them on the same few pages"
+    assert first.nbytes == 4 * 4096, "40 places of 2 types of 50 tokens, all of them on the same few pages"
     # Half of a text, and of one known token another type and another place.
     np.testing.assert_array_equal(ask(first, IDS[:1, 7:20], TYPES[:1, 7:20], 7), ask(first, IDS[:1], TYPES[:1])[:, 7:20])
     assert len(runs) == count

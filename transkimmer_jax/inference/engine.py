@@ -14,13 +14,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.batching import Batching, Sizes
 from transkimmer_jax.inference.call import Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.programs import Programs, use_compilation_cache
+from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule, stages
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
@@ -174,7 +175,8 @@ class SkimEngine:
             predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold).answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
-            raise InferenceError(f"the logits of example {wrong[0]} and {len(wrong) - 1} others are not finite: the weights are damaged")
+            others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            raise InferenceError(f"the logits of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:

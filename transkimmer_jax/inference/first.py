@@ -1,12 +1,15 @@
 """The first decisions, looked up: before the first layer a token's margin depends on its id, its type and its place alone."""
 
+import math
+import mmap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from transkimmer_jax.inference.programs import Programs
 
-_PAGE = 4096  # bytes
+_PAGE = mmap.PAGESIZE
 # Rows of the programs: for what a single text has new, and for a stream's beginning.
 _ROWS = (64, 2048)
 
@@ -25,9 +28,11 @@ class FirstMargins:
     def __init__(self, programs: Programs, max_length: int):
         arch = programs.arch
         self._programs = programs
-        # 0 is not known yet. A margin that happens to be 0 is computed each time. Pages that nobody has written to take no memory.
-        self._margins = np.zeros(max_length * arch.type_vocab_size * arch.vocab_size, np.float32)
         self._shape = (max_length, arch.type_vocab_size, arch.vocab_size)
+        # 0 is not known yet. A margin that happens to be 0 is computed each time. Pages that nobody has written to take no memory, which
+        # np.zeros does not promise where freed memory is kept (`memory.py`).
+        own: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        self._margins = np.frombuffer(mmap.mmap(-1, math.prod(self._shape) * 4, **own), np.float32)
         self._compiled: dict[int, jax.stages.Compiled] = {}
 
     @property

@@ -1,8 +1,6 @@
 """Compiled programs, one for each schedule, and the batches they run."""
 
 import collections
-import os
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +13,6 @@ from flax import nnx
 from transkimmer_jax.inference.schedule import Schedule
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs on the disk for the next process, unless the user has said where or that they should not be kept."""
-    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 class Programs:

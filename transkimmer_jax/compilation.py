@@ -1,0 +1,17 @@
+"""Compiled programs that outlive the process."""
+
+import os
+import pathlib
+
+import jax
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on the disk for the next process, unless the user has said where or that they should not be kept.
+
+    A server that starts again, and a run that resumes, then read what they would compile.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
