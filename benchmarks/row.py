@@ -95,6 +95,7 @@ def main() -> None:
         "dense_metrics": reference["metrics"],
         "validation_value": trained["value"],
         "dense_validation_value": before["value"],
+        "fall": _fall(skim, next(iter(trained["metrics"])), trained["metric"]),
         "command": trained["command"],
         "dense_command": before["command"],
         "row_command": shlex.join(["python", "benchmarks/row.py", *sys.argv[1:]]),
@@ -111,6 +112,16 @@ def _train(recipe: Recipe, workdir: pathlib.Path, seed: int, *fields: str) -> No
         return  # also where a field has another default since
     fields = (*fields, *recipe.both, "data.batch_size=32", f"train.seed={seed}")
     _run("train.py", "--config", f"configs/{recipe.config}.py", *(f"--config.{field}" for field in fields), "--workdir", str(workdir))
+
+
+def _fall(run: pathlib.Path, split: str, metric: str) -> list[dict[str, float]]:
+    """How the run did on its way from dense to the budget and after: every evaluation on validation."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        {"step": line["step"], "value": line[f"{split}/{metric}"], "flops_vs_unpadded": line[f"{split}/flops_vs_unpadded"]}
+        for line in lines
+        if f"{split}/{metric}" in line
+    ]
 
 
 def _evaluated(run: pathlib.Path, task: str, split: str) -> dict[str, Any]:

@@ -67,6 +67,9 @@ COLUMNS = {
     "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
     "threshold": lambda r: f"{r['threshold']:.2f}",
     "seed": lambda r: str(r["seed"]),
+    # Of rows, on validation.
+    "dense, validation": lambda r: f"{100 * r['dense_validation_value']:.1f}",
+    "on the way": lambda r: ", ".join(f"{100 * each['value']:.1f} at {each['flops_vs_unpadded']:.2f}x" for each in r["fall"]),
 }
 VIEWS = {
     "saving": (
@@ -86,6 +89,7 @@ VIEWS = {
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
         "timed at batch", "kept per layer", "seed",
     ),
+    "falls": ("task", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit",
     ),
@@ -144,14 +148,14 @@ def table(view: str, files: list[str]) -> str:
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
-    names = ("row_command",) if view == "rows" else ("dense_command", "command", "clock_command")
+    names = ("row_command",) if view in ("rows", "falls") else ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
 
 
 def _circumstances(view: str, records: list[dict]) -> str:
     """Where the records were made, and how."""
-    if view in ("results", "runs", "rows"):
+    if view in ("results", "runs", "rows", "falls"):
         return ""
     if view == "slices":
         shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
