@@ -5,6 +5,11 @@
 Another encoder, another budget:
 
     python train.py --config configs/glue_stsb.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+
+A row of docs/results.md, dense and skimming, scored on the test split and timed. Pearson's correlation of the dense model was 84.3, of
+the skimming one 74.4 at 3.3 times fewer FLOPs, on 2 shared CPU cores, seed 0 (results/rows/stsb_minilm-6l_0.28_0.json):
+
+    python benchmarks/row.py glue/stsb
 """
 
 from configs import base
