@@ -49,6 +49,7 @@ RECIPES = {
     ("glue/mrpc", "minilm-6l"): Recipe("glue_mrpc", *_SMALL),
     ("glue/rte", "minilm-6l"): Recipe("glue_rte", *_SMALL),
     ("glue/stsb", "minilm-6l"): Recipe("glue_stsb", *_SMALL),
+    ("glue/wnli", "minilm-6l"): Recipe("glue_wnli", *_SMALL),
     ("glue/sst2", "minilm-6l"): Recipe("glue_sst2", *_LARGE),
     ("glue/qnli", "minilm-6l"): Recipe("glue_qnli", *_LONG),
     ("glue/sst2", "e5-small-12l"): Recipe("glue_sst2", *_DEEP),
