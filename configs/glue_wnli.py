@@ -5,6 +5,11 @@
 Another encoder, another budget:
 
     python train.py --config configs/glue_wnli.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+
+A row of docs/results.md: 32.4 dense and 23.9 skimming, where always naming the larger class gives 56.3, on 2 shared CPU cores, seed 0
+(results/rows/wnli_minilm-6l_0.28_0.json):
+
+    python benchmarks/row.py glue/wnli
 """
 
 from configs import base
