@@ -12,9 +12,9 @@ def keep_freed_memory() -> bool:
 
     XLA's CPU programs ask malloc for their temporaries and results on each call. Large blocks come straight from the system by default
     and go back to it, as do the heaps of threads other than the first; the system then clears every page of them again on first touch
-    (docs/performance.md). So there is one heap for all threads, and it does not shrink. In return the process stays
-    as large as it ever was; in training, where each padded length has blocks of its own size, that is larger than needed. The
-    commands and `train.py` call this; a server of one's own may, before it loads a model.
+    (docs/performance.md). So there is one heap for all threads, and it does not shrink. In return the process stays as large as it ever
+    was; in training, where each padded length has blocks of its own size, that is larger than needed. The commands and `train.py` call
+    this; a server of one's own may, before it loads a model.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -117,7 +116,7 @@ def test_every_file_becomes_a_shard(predict, inputs, tmp_path, loaded):
     count = sum(map(len, TEXTS.values()))
     assert f"answered: {count} texts" in said and closing(said) == (count, 0, 5)
     shares = [answer["kept"] for path in (tmp_path / "deep" / "out").iterdir() for answer in read(path)]
-    assert re.search(rf" mean share kept: {sum(shares) / count:.3f}, truncated: 0, programs compiled: [1-9], ", said.splitlines()[-1])
+    assert f" mean share kept: {sum(shares) / count:.3f}, truncated: 0, programs compiled: 1, " in said.splitlines()[-1]
 
 
 def test_quiet(predict, inputs, tmp_path):

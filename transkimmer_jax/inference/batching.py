@@ -63,7 +63,7 @@ class Batching:
         widths: Sequence[int] = WIDTHS
         if size == 1:
             widths = SINGLE_WIDTHS
-        elif stage.first > 0:
+        elif stage.first > 0 and known:  # else whole texts may enter it
             # Of one size whatever their width: what enters the stage tells little of how long the texts were.
             tokens, size, widths = tokens or _typical_tokens(calibration, sizes), None, LATER_WIDTHS
             # Small ones, as the last of a call is seldom full.

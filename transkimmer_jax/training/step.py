@@ -138,7 +138,7 @@ class Trainer:
         config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
         input_ids, labelled = batch["input_ids"], jnp.ones_like(weight)
-        if self.teacher_graph is not None and config.distill.token_noise > 0:
+        if config.distill.token_noise > 0:  # only beside a teacher, as Config sees to
             key, noise_key = jax.random.split(key)
             input_ids, labelled = augmentation.with_replaced_tokens(
                 input_ids, batch["attention_mask"], self.special_ids, config.distill.token_noise, noise_key
