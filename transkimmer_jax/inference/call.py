@@ -69,6 +69,7 @@ class Call:
         self._offsets = examples.offsets
         self._states: dict[int, np.ndarray] = {}  # of those tokens, [n, H], behind the first stage
         self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
+        self._least = np.zeros(count, np.int64)  # the least rung of each example in its stage
         if batchings[0].stage.first == 1:
             assert first is not None
             self._choose(first)
@@ -98,6 +99,7 @@ class Call:
             self._depths = np.split(kept.astype(np.int32), examples.offsets[1:])[:-1]
 
     def _wait(self, stage: int, least_rung: int, rows: np.ndarray) -> None:
+        self._least[rows] = least_rung
         if len(rows):
             self._waiting.setdefault((stage, least_rung), []).append(rows)
 
@@ -107,19 +109,31 @@ class Call:
             least = -1
             while rungs := [rung for waiting, rung in self._waiting if waiting == stage and rung > least]:
                 least = min(rungs)
-                self._pass(stage, least, np.concatenate(self._waiting.pop((stage, least))), last_call)
+                self._fill(stage, least)
+            while last_call and any(waiting == stage for waiting, _ in self._waiting):
+                self._finish(stage)
 
-    def _pass(self, stage: int, least_rung: int, rows: np.ndarray, last_call: bool) -> None:
-        """Run examples that wait for one stage."""
-        batching, lengths = self._batchings[stage], self._entering[rows]
-        plan = batching.plan(lengths) if last_call else batching.full(lengths)
-        if not last_call:
-            left = np.ones(len(rows), bool)
-            for _, members in plan:
-                left[members] = False
-            self._wait(stage, least_rung, rows[left])
-        highest, lost = least_rung, [np.zeros(0, np.int64)]
-        for number, run in enumerate(self._run(batching, [(bucket, rows[members]) for bucket, members in plan], least_rung)):
+    def _fill(self, stage: int, least_rung: int) -> None:
+        """Run full batches of the examples that wait for a stage and for this rung; the others wait on."""
+        rows = np.concatenate(self._waiting.pop((stage, least_rung)))
+        plan = self._batchings[stage].full(self._entering[rows])
+        left = np.ones(len(rows), bool)
+        for _, members in plan:
+            left[members] = False
+        self._wait(stage, least_rung, rows[left])
+        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan])
+
+    def _finish(self, stage: int) -> None:
+        """Run all that wait for a stage, those of every rung together: apart from each other they would fill no batch."""
+        keys = sorted(key for key in self._waiting if key[0] == stage)
+        rows = np.concatenate([each for key in keys for each in self._waiting.pop(key)])
+        plan = self._batchings[stage].plan(self._entering[rows])
+        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan])
+
+    def _pass(self, stage: int, plan: Plan) -> None:
+        """Run the batches of a plan through one stage."""
+        highest, lost = 0, [np.zeros(0, np.int64)]
+        for number, run in enumerate(self._run(self._batchings[stage], plan)):
             highest = max(highest, run.rung)
             lost += self._take(stage, run)
             if stage == 0 and number % _LOOK == _LOOK - 1:
@@ -128,11 +142,12 @@ class Call:
         self._statistics.again += len(again)
         self._wait(stage, highest + 1, again)
 
-    def _run(self, batching: Batching, plan: Plan, least_rung: int) -> Iterator[_Started]:
+    def _run(self, batching: Batching, plan: Plan) -> Iterator[_Started]:
         """Run a plan, in groups of one batch a device, each on the rung that is likely to be cheapest."""
         started: collections.deque[_Started] = collections.deque()
         for bucket, group in self._groups(plan):
-            rung = batching.choose_rung(bucket, self._threshold, least_rung, len(plan))
+            least = max(int(self._least[rows].max(initial=0)) for rows in group)
+            rung = batching.choose_rung(bucket, self._threshold, least, len(plan))
             answers = self._programs.run(batching.ladder(bucket)[rung], self._packed(batching, bucket, group), self._threshold)
             started.append(_Started(bucket, group, rung, answers))
             if len(started) >= _IN_FLIGHT:

@@ -196,7 +196,9 @@ class SkimEngine:
         known = calibration is not None
         parts: tuple[Stage, ...] = (Stage.whole(self.arch.num_hidden_layers),)
         if self._first is not None:
-            parts = stages(self.calibration, self.arch) if known else (Stage(1, self.arch.num_hidden_layers + 1),)
+            # A text alone has no batch to be made anew.
+            several = known and self._batch_size != 1
+            parts = stages(self.calibration, self.arch) if several else (Stage(1, self.arch.num_hidden_layers + 1),)
         sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
         self.batchings = tuple(Batching(stage, self.arch, self.calibration, sizes, known) for stage in parts)
 
