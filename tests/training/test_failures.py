@@ -13,7 +13,7 @@ from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console
-from transkimmer_jax.config import override
+from transkimmer_jax.config import OptimizerConfig, override, to_dict
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 
@@ -84,6 +84,18 @@ def test_a_workdir_of_another_config(refusal, config, tmp_path):
         "choose another --workdir"
     )
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_workdir_from_before_a_field(refusal, config, tmp_path):
+    """A field that a run's config does not know yet is taken to have had its default there."""
+    written = to_dict(config)
+    assert written["optimizer"].pop("weight_decay") == OptimizerConfig().weight_decay == 0.01
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(written), encoding="utf-8")
+    assert "another config: optimizer.weight_decay (0.01 there, 0.5 here); choose" in refusal(optimizer__weight_decay=0.5)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Records, "__init__", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_and_evaluate(config, tmp_path / "run")
 
 
 def test_a_workdir_whose_config_is_damaged(refusal, tmp_path):

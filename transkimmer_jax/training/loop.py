@@ -85,7 +85,9 @@ def _check_owner(config: Config, workdir: epath.Path) -> None:
         written = json.loads(path.read_text())
     except ValueError as error:
         raise TrainingError(f"{path} is not valid JSON: {error}") from error
-    changed = configs.difference(written | {"mesh": {}}, values | {"mesh": {}})
+    # A field that is newer than the run is what it is by default, as it was when there was none.
+    complete = {name: section | written.get(name, {}) for name, section in configs.to_dict(Config()).items()}
+    changed = configs.difference(written | complete | {"mesh": {}}, values | {"mesh": {}})
     if changed:
         raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
 
