@@ -23,7 +23,7 @@ from transkimmer_jax.models.encoder import Stage
 # In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
 _FORGETTING = 0.95
 _TRUST = 2.0
-_SMALL = 8  # the part of a batch that a small batch is
+_SMALL = 4  # the part of a batch that a small batch is
 # A program costs so many rows more than it has: it reads all weights, and products of few rows are slow.
 _ROWS_OF_A_START = 50
 

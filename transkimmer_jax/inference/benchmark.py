@@ -13,7 +13,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -158,7 +158,7 @@ def measure(
     }
     if "torch" in contenders or "onnxruntime" in contenders:
         runs |= _torch_runs(dense, workload.examples, batch_size, dtype, contenders)
-    seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, repeats, progress)
+    seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, ("compacted", "dense_packed"), repeats, progress)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     exact = _masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
     checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
@@ -209,11 +209,12 @@ def _flops_run(engine: SkimEngine) -> float:
     return sum(count * schedule.flops(engine.arch) * engine.programs.device_count for schedule, count in engine.programs.calls.items())
 
 
-def _interleaved(runs: dict[str, Callable[[], Any]], repeats: int, progress: bool) -> dict[str, list[float]]:
-    """Seconds of every repeat of every contender, which take turns."""
+def _interleaved(runs: dict[str, Callable[[], Any]], warm: Sequence[str], repeats: int, progress: bool) -> dict[str, list[float]]:
+    """Seconds of every repeat of every contender, which take turns; those not `warm` run once before."""
     inner = {}
     for name, run in runs.items():
-        run()
+        if name not in warm:
+            run()
         started = time.perf_counter()
         run()
         inner[name] = max(1, math.ceil(_SHORTEST_MEASUREMENT / (time.perf_counter() - started)))
