@@ -157,6 +157,31 @@ def test_overflow_is_climbed_out_of(expected):
     assert costs[-1] <= costs[0] and costs[-1] < 1.5 * batches * full, "it learns what trying costs"
 
 
+def test_what_fills_no_batch_goes_together(engine, expected, monkeypatch):
+    """Lost texts wait for batches of their rung; what fills none in the end runs with the leftovers of other rungs."""
+    rungs = []
+    original = Call._pass
+
+    def watched(self, stage, plan):
+        rungs.append({int(self._least[row]) for _, rows in plan for row in rows})
+        original(self, stage, plan)
+
+    monkeypatch.setattr(Call, "_pass", watched)
+    few = Calibration(engine.calibration.lengths, np.maximum(1, engine.calibration.kept // 2), 0.0)
+    staged = in_stages((1, 2), few, batch_tokens=160)
+    assert_same(staged.predict_tokenized(STREAM), expected)
+    assert staged.statistics.overflows > 0
+    assert any(len(each) > 1 for each in rungs) and any(len(each) == 1 for each in rungs)
+
+
+def test_a_text_alone_goes_through_one_program(engine, expected):
+    """Between stages there is nothing that it could wait for."""
+    single = SkimEngine(make_model(), calibration=engine.calibration, batch_size=1, depths=True)
+    assert single.stages == (Stage(1, LAYERS + 1),)
+    rows = list(range(0, len(STREAM), 10))
+    assert_same(single.predict_tokenized(taken(STREAM, rows)), [expected[row] for row in rows])
+
+
 def count_compilations(work):
     """How many programs `work` has compiled."""
     seen = []
