@@ -120,6 +120,7 @@ class PackedTokens:
 
     hidden: [T, H].
     lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot.
+    sequence: [T] int32, which one each row is of. Moved with the rows: counted out anew, it would cost several passes a layer.
     origin: [T] int32, the row that each row's token had at the start.
     location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
     history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
@@ -130,6 +131,7 @@ class PackedTokens:
 
     hidden: jax.Array
     lengths: jax.Array
+    sequence: jax.Array
     origin: jax.Array
     location: jax.Array
     history: tuple[jax.Array, ...]
@@ -142,7 +144,9 @@ class PackedTokens:
         """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other."""
         rows = jnp.arange(embeddings.shape[0])
         fits = _fits(lengths, embeddings.shape[0], width)
-        return cls(embeddings, jnp.where(fits, lengths, 0), rows, rows, (), ~fits, width, tuple(capacities))
+        lengths = jnp.where(fits, lengths, 0)
+        sequence = jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=len(rows))
+        return cls(embeddings, lengths, sequence, rows, rows, (), ~fits, width, tuple(capacities))
 
     @property
     def kept(self) -> jax.Array:
@@ -152,24 +156,23 @@ class PackedTokens:
         """Move the tokens that `gate` [T] keeps together, into the next capacity; what does not fit is lost, by whole sequences."""
         (capacity, width), rest = self.capacities[0], self.capacities[1:]
         rows = jnp.arange(self.hidden.shape[0])
-        starts = self._starts()
-        first = jnp.zeros(rows.shape, bool).at[starts].set(True, mode="drop")
+        first = self.sequence != jnp.concatenate([jnp.full(1, -1), self.sequence[:-1]])
         kept = ((gate > 0) | first) & (rows < jnp.sum(self.lengths))
         before = _exclusive_sum(kept)  # kept rows before each row
-        counts = _take(before, starts + self.lengths) - _take(before, starts)
+        counts = jnp.diff(_take(before, _exclusive_sum(self.lengths)))
         fits = _fits(counts, capacity, width)
         lengths = jnp.where(fits, counts, 0)
         # Rows of lost sequences go too. The others' move up: what was kept before them, less what was lost before them.
-        sequence = self._sequences(self.lengths, len(rows))
         gone = _exclusive_sum(counts - lengths)[:-1]
-        kept = kept & _take(fits, sequence)
+        kept = kept & self._of_rows(fits)
         # The inverse of the new row on the kept ones: one scatter of integers, then one move of the states.
-        target = jnp.where(kept, before[:-1] - _take(gone, sequence), capacity)
+        target = jnp.where(kept, before[:-1] - self._of_rows(gone), capacity)
         source = jnp.zeros(capacity, jnp.int32).at[target].set(rows, mode="drop")
         return dataclasses.replace(
             self,
             hidden=_take(self.hidden, source),
             lengths=lengths,
+            sequence=_take(self.sequence, source),
             origin=_take(self.origin, source),
             location=self._located(),
             history=(*self.history, self.hidden),
@@ -199,11 +202,9 @@ class PackedTokens:
         """Multi-head attention within each sequence; all [T, heads, head_dim]."""
         self._only_inference(dropout_key)
         rows = jnp.arange(query.shape[0])
-        starts = self._starts()
-        sequence = self._sequences(self.lengths, len(rows))
         attended = attention.attend(self._view(query), self._view(key), self._view(value), self.lengths)
         flat = attended.reshape(-1, *attended.shape[2:])
-        return _take(flat, sequence * self.width + rows - _take(starts, sequence))
+        return _take(flat, self.sequence * self.width + rows - self._of_rows(self._starts()))
 
     def attend_first(
         self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
@@ -216,10 +217,9 @@ class PackedTokens:
         """The row of position 0 of each sequence, [B] int32."""
         return jnp.cumsum(self.lengths, dtype=jnp.int32) - self.lengths
 
-    @staticmethod
-    def _sequences(lengths: jax.Array, rows: int) -> jax.Array:
-        """The sequence of each row, [T] int32."""
-        return jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=rows)
+    def _of_rows(self, values: jax.Array) -> jax.Array:
+        """For each row [T] what `values` [B] holds for its sequence."""
+        return _take(values, self.sequence)
 
     def _view(self, rows: jax.Array) -> jax.Array:
         """Rows [T, ...] as [B, width, ...]: each sequence's tokens, then leftovers."""
