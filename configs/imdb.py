@@ -7,7 +7,7 @@ On a machine with little time, a part of the training set and shorter texts:
     python train.py --config configs/imdb.py --config.data.train_examples=5000 --config.data.max_length=256
 
 A row of docs/results.md, dense and skimming, scored on 2,500 test texts and timed: the 6-layer MiniLM, of 3,000 training texts cut at 256
-tokens, gave 86.2 % dense and 85.6 % at 3.50 times fewer FLOPs; skimming trained for 35 minutes on 2 CPU cores beside other work, seed 0
+tokens, gave 86.2 % dense and 86.2 % at 3.55 times fewer FLOPs; skimming trained for 24 minutes on 2 shared CPU cores, seed 0
 (results/rows/imdb_reviews_minilm-6l_0.28_0.json):
 
     python benchmarks/row.py imdb_reviews
