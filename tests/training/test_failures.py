@@ -73,11 +73,16 @@ def test_an_unknown_argument(refusal, config, tmp_path, capsys):
     assert capsys.readouterr().err == "error: unknown argument '--steps'; fields are set by --config.SECTION.FIELD=VALUE, see --help\n"
 
 
-def test_a_workdir_of_another_config(refusal, config, tmp_path):
-    """It names what differs, and leaves the other run's config as it is."""
+def begin(config, workdir):
+    """A run that is accepted, and interrupted before its first step."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Records, "__init__", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        train_and_evaluate(config, tmp_path / "run")
+        train_and_evaluate(config, workdir)
+
+
+def test_a_workdir_of_another_config(refusal, config, tmp_path):
+    """It names what differs, and leaves the other run's config as it is."""
+    begin(config, tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_bytes()
     assert refusal(train__seed=1, skim__target=0.5) == (
         f"{tmp_path / 'run'} belongs to a run with another config: skim.target (0.7 there, 0.5 here), train.seed (0 there, 1 here); "
@@ -93,9 +98,7 @@ def test_a_workdir_from_before_a_field(refusal, config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(written), encoding="utf-8")
     assert "another config: optimizer.weight_decay (0.01 there, 0.5 here); choose" in refusal(optimizer__weight_decay=0.5)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Records, "__init__", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        train_and_evaluate(config, tmp_path / "run")
+    begin(config, tmp_path / "run")
 
 
 def test_a_workdir_whose_config_is_damaged(refusal, tmp_path):

@@ -149,7 +149,7 @@ class Batching:
 
     def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`
-        of the call lose, on the next rung, in a small batch if need be."""
+        of the call lose, on the next rung, and in the end with what was left over, in a small batch if need be."""
         rungs = self.ladder(bucket)
         least = min(least, len(rungs) - 1)
         expected = rungs[-1].flops(self._arch)
