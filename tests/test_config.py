@@ -174,6 +174,7 @@ def test_mistyped_values(name, text, expected):
         {"skim.loss_normalization": "padded", "model.attention_masking": "post_softmax"},
         {"distill.weight": "1.5"}, {"distill.temperature": "0"},
         {"distill.token_noise": "0.1"}, {"distill.token_noise": "1", "distill.teacher": "folder"},
+        {"distill.unlabelled_file": "more.txt"},
         {"model.hidden_dropout": "1"}, {"model.attention_dropout": "-0.1"}, {"data.batch_size": "0"}, {"data.eval_batch_size": "0"},
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
         {"data.train_examples": "0"}, {"data.eval_examples": "0"},

@@ -97,6 +97,11 @@ class DistillConfig:
         float,
         "share of tokens replaced in half of the texts, which are learned from the teacher alone; for tasks of a few thousand texts",
     ] = 0.0
+    unlabelled_file: Annotated[
+        str | None,
+        "JSONL, CSV or TXT of more texts for the teacher alone to label, of a pass as the training texts are; in the task's text columns,"
+        " labels are not read",
+    ] = None
     state_weight: Annotated[
         float, "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss"
     ] = 0.0
@@ -206,6 +211,10 @@ class Config:
         require(
             self.distill.token_noise == 0 or self.distill.teacher is not None,
             "distill.token_noise needs distill.teacher: nobody else labels texts with replaced tokens",
+        )
+        require(
+            self.distill.unlabelled_file is None or self.distill.teacher is not None,
+            "distill.unlabelled_file needs distill.teacher: nobody else labels these texts",
         )
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
         for name in ("hidden_dropout", "attention_dropout"):

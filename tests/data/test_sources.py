@@ -9,7 +9,7 @@ from tensorflow_datasets.core.data_sources.base import BaseDataSource
 
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import packaged
-from transkimmer_jax.data.sources import Examples, infer_labels, load_split, read_file, subsample
+from transkimmer_jax.data.sources import Examples, infer_labels, load_split, read_file, subsample, with_unlabelled
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import DataError
 
@@ -141,6 +141,37 @@ def test_files_task_maps_validation_labels_by_the_training_file(write):
     assert load_split(task, "validation", data).labels.tolist() == [2]
     with pytest.raises(DataError, match=r"set data\.validation_file"):
         load_split(task, "validation", DataConfig(task="files", train_file=str(train)))
+
+
+def test_texts_without_labels_follow_the_labelled(write):
+    examples = Examples(["a", "b"], None, np.array([1, 0], np.int32))
+    task = get_task(DataConfig(task="glue/sst2"))
+    for path in (write("more.jsonl", [{"sentence": "c", "label": "?"}, {"sentence": ""}]), write("more.txt", "c\n\n")):
+        more = with_unlabelled(examples, task, path)
+        assert more.texts == ["a", "b", "c", ""] and more.pairs is None
+        assert more.labels[:2].tolist() == [1, 0] and more.labels.shape == (4,) and more.labels.dtype == np.int32
+        assert more.labelled.tolist() == [True, True, False, False]
+    pairs, task = Examples(["a"], ["b"], np.array([2.5], np.float32)), get_task(DataConfig(task="glue/stsb"))
+    more = with_unlabelled(pairs, task, write("pairs.csv", "sentence1,other,sentence2\nc,x,d\n"))
+    assert (more.texts, more.pairs, more.labels.dtype) == (["a", "c"], ["b", "d"], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "said"),
+    [
+        ("glue/sst2", "more.jsonl", '{"text": "c"}\n', "line 1: no column 'sentence'"),
+        ("glue/sst2", "more.tsv", "c\n", "must end in .jsonl, .csv or .txt"),
+        ("glue/sst2", "more.txt", "", "holds no example"),
+        ("glue/stsb", "more.txt", "c\n", "line 1: no column 'sentence1'"),
+        ("glue/sst2", None, None, "no such file: check distill.unlabelled_file"),
+    ],
+)
+def test_texts_without_labels_that_cannot_be_read(write, tmp_path, task, name, content, said):
+    path = tmp_path / "missing.txt" if name is None else write(name, content)
+    examples = Examples(["a"], ["b"] if task == "glue/stsb" else None, np.zeros(1, np.int32))
+    with pytest.raises(DataError) as error:
+        with_unlabelled(examples, get_task(DataConfig(task=task)), path)
+    assert str(error.value).startswith(str(path)) and said in str(error.value)
 
 
 def test_subsample():

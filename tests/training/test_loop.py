@@ -128,8 +128,12 @@ def test_a_finished_workdir_returns_at_once(config, finished, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, tmp_path):
-    """Two text columns and numbers for labels, from CSV files; distilled from another model; and evaluated by the command line."""
+def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, caplog, tmp_path):
+    """Two text columns and numbers for labels, from CSV files; distilled from another model, of which ten pairs more have the only word;
+    and evaluated by the command line."""
+    caplog.set_level("INFO", "transkimmer_jax")
+    more = [f"{record['text']},a film" for record in runs.make_reviews(10, 4)]
+    (tmp_path / "more.csv").write_text("\n".join(["first,second", *more]) + "\n", encoding="utf-8")
     for name, count, seed in (("train.csv", 64, 2), ("validation.csv", 20, 3)):
         rows = [
             f"{record['text']},a film,{(record['label'] == 'pos') + len(record['text']) / 100}" for record in runs.make_reviews(count, seed)
@@ -140,10 +144,11 @@ def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, tmp_path
         {
             "data.train_file": str(tmp_path / "train.csv"), "data.validation_file": str(tmp_path / "validation.csv"),
             "data.text_columns": "first,second", "data.label_column": "score", "distill.teacher": str(checkpoint), "distill.weight": "0.1",
-            "train.steps": "8", "train.eval_every": "4", "skim.target": "1.0",
+            "distill.unlabelled_file": str(tmp_path / "more.csv"), "train.steps": "8", "train.eval_every": "4", "skim.target": "1.0",
         },
     )  # fmt: skip
     result = train_and_evaluate(changed, tmp_path / "run")
+    assert "files: 74 training examples, 10 of them without labels, 8 steps of 16" in caplog.text
     assert result["metric"] == "pearson" and set(result["metrics"]["validation"]) == {"pearson", "spearman"}
     assert -1 <= result["value"] <= 1 and result["value"] != 0
     losses = [line["task_loss"] for line in map(json.loads, runs.read_lines(tmp_path / "run")) if "loss" in line]

@@ -233,6 +233,29 @@ def test_the_teachers_states_take_part():
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
 
 
+def test_texts_without_labels_are_the_teachers_alone():
+    """Their labels are not heard, the teacher is heard in full, and the budget counts them; in micro-batches as in whole ones."""
+    model, teacher = make_decided_model(), make_model(seed=1, **DENSE)
+    batch = make_batch()
+    labelled, weight = np.arange(ROWS) % 2 == 0, batch["weight"]
+
+    def learned(batch, share=0.25):
+        distill = DistillConfig(teacher="given", weight=share)
+        config = make_config(skim=SkimConfig(), distill=distill, optimizer=dataclasses.replace(OPTIMIZER, accumulation=4))
+        trainer, state, params = create(config, model, 20, teacher)
+        return jax.jit(trainer._gradients)(state.params, batch, params, jnp.float32(0.0), jnp.float32(0.0), jax.random.key(0))
+
+    marked = batch | {"labelled": labelled.astype(np.float32)}
+    gradients, sums = learned(marked)
+    wrong = marked | {"labels": np.where(labelled, batch["labels"], (batch["labels"] + 1) % 3)}
+    jax.tree.map(np.testing.assert_array_equal, (gradients, sums), learned(wrong))
+    with_labels = learned(batch | {"weight": weight * labelled})[1]["task_loss"] * (weight * labelled).sum()
+    without = learned(batch | {"weight": weight * ~labelled}, share=1.0)[1]["task_loss"] * (weight * ~labelled).sum()
+    assert float(sums["task_loss"]) == pytest.approx(float(with_labels + without) / weight.sum(), rel=1e-5)
+    for name in ("spent", "available"):
+        np.testing.assert_array_equal(sums[name], learned(batch)[1][name])
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     """Their labels are not heard, the teacher is heard in full, and the budget does not count them."""

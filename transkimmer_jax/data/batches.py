@@ -24,6 +24,7 @@ class TokenizedExamples:
     offsets: np.ndarray  # [N + 1] int64
     labels: np.ndarray  # [N] int32 or float32
     truncated: np.ndarray  # [N] bool: the text was longer
+    labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +44,7 @@ class TokenizedExamples:
             np.concatenate([[0], np.cumsum(self.lengths[rows])]),
             self.labels[rows],
             self.truncated[rows],
+            None if self.labelled is None else self.labelled[rows],
         )
 
 
@@ -158,10 +160,11 @@ def collate(examples: TokenizedExamples, rows: np.ndarray, padded_length: int, p
     mask = columns < ends - starts
     # Where the mask is 0 the position is some other token's, or past the end: read the first token and overwrite it.
     positions = np.where(mask, starts + columns, 0)
-    return {
+    batch = {
         "input_ids": np.where(mask, examples.input_ids[positions], np.int32(pad_id)),
         "attention_mask": mask.astype(np.int32),
         "token_type_ids": np.where(mask, examples.token_type_ids[positions], 0).astype(np.int32),
         "labels": examples.labels[rows],
         "weight": weight,
     }
+    return batch if examples.labelled is None else batch | {"labelled": examples.labelled[rows].astype(np.float32)}

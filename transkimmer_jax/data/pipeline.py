@@ -80,6 +80,7 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         examples.labels,
         np.array(truncated, bool),
+        examples.labelled,
     )
 
 
@@ -93,7 +94,7 @@ def training_iterator(
     """The batches of steps 0 to `total_steps`, prefetched by a thread; Orbax saves and restores the iterator itself.
 
     Each batch is a dict: `input_ids`, `attention_mask`, `token_type_ids` [rows, bucket] int32, `labels` [rows] and `weight` [rows]
-    float32, all ones.
+    float32, all ones; and where some examples have no labels `labelled` [rows] float32, 1 where the label means something.
 
     rows: which of a batch's rows this process computes, of `batch_size`; None: all. The bucket is that of the whole batch, so all
     processes have the same shapes at the same step.

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -38,6 +38,7 @@ class Examples:
     texts: list[str]
     pairs: list[str] | None  # the second text of each example
     labels: np.ndarray
+    labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -74,6 +75,27 @@ def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
     rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:n])
     pairs = examples.pairs
     return Examples([examples.texts[i] for i in rows], None if pairs is None else [pairs[i] for i in rows], examples.labels[rows])
+
+
+def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:
+    """`examples`, all labelled, and after them the texts of a file without labels.
+
+    Args:
+      path: a `.jsonl` or `.csv` file with the task's text columns, of which others are ignored; for a task of single texts also a
+        `.txt` file, one text a line.
+
+    Raises:
+      DataError: as `read_file`, but for what it says of labels.
+    """
+    columns = ("text",) if pathlib.Path(path).suffix.lower() == ".txt" and not task.is_pair else task.text_columns
+    texts = _texts(_records(path, "distill.unlabelled_file", (".jsonl", ".csv", ".txt")), columns)
+    count = len(texts[0])
+    return Examples(
+        examples.texts + texts[0],
+        None if examples.pairs is None else examples.pairs + texts[1],
+        np.concatenate([examples.labels, np.zeros(count, examples.labels.dtype)]),
+        np.arange(len(examples) + count) < len(examples),
+    )
 
 
 def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
@@ -136,13 +158,16 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
       DataError: one line with file, line number and cure: no such file, no example, not UTF-8, invalid JSON or CSV,
         a missing column, text or label, a label outside `label_names`.
     """
-    texts: list[list[str]] = [[] for _ in text_columns]
-    labels = []
-    for where, record in _records(path):
-        for column, values in zip(text_columns, texts, strict=True):
-            values.append(column_text(record, column, where, "data.text_columns"))
-        labels.append(_label(_label_value(record, label_column, where), label_names, where))
+    records = list(_records(path))
+    texts = _texts(records, text_columns)
+    labels = [_label(_label_value(record, label_column, where), label_names, where) for where, record in records]
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
+
+
+def _texts(records: Iterable[tuple[str, dict[str, Any]]], columns: tuple[str, ...]) -> list[list[str]]:
+    """The texts of every column."""
+    rows = [[column_text(record, column, where, "data.text_columns") for column in columns] for where, record in records]
+    return [list(texts) for texts in zip(*rows, strict=True)]
 
 
 def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
@@ -249,13 +274,18 @@ def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterato
         raise DataError(f"{name}: not UTF-8 ({error.reason}): convert it, e.g. with iconv -t UTF-8") from error
 
 
-def _records(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`read_records` of a file with examples, of which there must be one."""
+def _records(
+    path: str | pathlib.Path,
+    setting: str = "data.train_file, data.validation_file or --data",
+    endings: tuple[str, ...] = (".jsonl", ".csv"),
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_records` of a file with examples, of which there must be one; `setting` chooses it."""
     path = pathlib.Path(path)
-    if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise DataError(f"{path}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it")
+    if path.suffix.lower() not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise DataError(f"{path}: the name must end in {known}, which says how it is read: rename or convert it")
     if not path.is_file():
-        raise DataError(f"{path}: no such file: check data.train_file, data.validation_file or --data")
+        raise DataError(f"{path}: no such file: check {setting}")
     found = False
     for where, record in read_records(path):
         found = True

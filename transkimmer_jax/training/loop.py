@@ -129,6 +129,8 @@ class _Run:
             )
         # Data first: what is wrong with the user's files shows before anything slow.
         training = sources.subsample(sources.load_split(self.task, self.task.train_split, data), data.train_examples, train.seed)
+        if config.distill.unlabelled_file is not None:
+            training = sources.with_unlabelled(training, self.task, config.distill.unlabelled_file)
         held_out = {
             name: sources.subsample(sources.load_split(self.task, split, data), data.eval_examples, train.seed)
             for name, split in self.task.validation_splits.items()
@@ -173,7 +175,8 @@ class _Run:
         self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
         self.train_step = self.trainer.jitted(self.initial_state, self.placement)
         self.evaluation_step = evaluation.evaluation_step(self.trainer.graph, self.placement)
-        logger.info("%s: %d training examples, %d steps of %d", self.task.name, len(tokenized), self.total_steps, data.batch_size)
+        more = "" if tokenized.labelled is None else f", {np.sum(~tokenized.labelled)} of them without labels"
+        logger.info("%s: %d training examples%s, %d steps of %d", self.task.name, len(tokenized), more, self.total_steps, data.batch_size)
         logger.info(
             "%s; mesh data %d x fsdp %d, %d examples a device and step, %.0f MB of parameters and optimiser state on each",
             processes.describe(), self.placement.mesh.shape["data"], self.placement.mesh.shape["fsdp"],

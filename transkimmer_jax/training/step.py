@@ -18,7 +18,7 @@ from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
-Batch = dict[str, jax.Array]  # input_ids, attention_mask, token_type_ids [B, S]; labels, weight [B]
+Batch = dict[str, jax.Array]  # input_ids, attention_mask, token_type_ids [B, S]; labels, weight [B]; labelled [B] where some have no label
 
 
 @jax.tree_util.register_dataclass
@@ -137,10 +137,10 @@ class Trainer:
     def _loss(self, params, batch: Batch, teacher_params, coefficient, noise, denominators, key):
         config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
-        input_ids, labelled = batch["input_ids"], jnp.ones_like(weight)
+        input_ids, untouched = batch["input_ids"], jnp.ones_like(weight)
         if config.distill.token_noise > 0:  # only beside a teacher, as Config sees to
             key, noise_key = jax.random.split(key)
-            input_ids, labelled = augmentation.with_replaced_tokens(
+            input_ids, untouched = augmentation.with_replaced_tokens(
                 input_ids, batch["attention_mask"], self.special_ids, config.distill.token_noise, noise_key
             )
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
@@ -148,8 +148,8 @@ class Trainer:
         if self.teacher_graph is None:
             task = objectives.task_loss(out.logits, batch["labels"], weight) / denominators["weight"]
         else:
-            # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens.
-            from_labels = (1 - config.distill.weight) * weight * labelled
+            # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
+            from_labels = (1 - config.distill.weight) * weight * untouched * batch.get("labelled", 1.0)
             teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
             task = objectives.task_loss(out.logits, batch["labels"], from_labels)
             distill = objectives.distillation_loss(out.logits, teacher.logits, weight - from_labels, config.distill.temperature)
@@ -169,6 +169,6 @@ class Trainer:
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
         loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
-        counts = self.served.of_lengths(lengths) * labelled  # none of the served texts has replaced tokens
+        counts = self.served.of_lengths(lengths) * untouched  # none of the served texts has replaced tokens
         measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
         return loss, logged | {"loss": loss} | measured
