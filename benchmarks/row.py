@@ -53,7 +53,9 @@ RECIPES = {
     ("glue/sst2", "minilm-6l"): Recipe("glue_sst2", *_LARGE),
     ("glue/qnli", "minilm-6l"): Recipe("glue_qnli", *_LONG),
     ("glue/sst2", "e5-small-12l"): Recipe("glue_sst2", *_DEEP),
+    ("glue/qnli", "e5-small-12l"): Recipe("glue_qnli", *_LONG),
     ("imdb_reviews", "minilm-6l"): Recipe("imdb", *_LONG, _PART),
+    ("imdb_reviews", "e5-small-12l"): Recipe("imdb", *_LONG, _PART),
 }
 # Texts of a split that are scored and timed; a part of IMDB's is enough.
 EXAMPLES = {"imdb_reviews": 2500}
