@@ -1,6 +1,7 @@
 """Make one row of the table of docs/results.md: train the dense model, then the skimming one from it, score both and time them.
 
     python benchmarks/row.py glue/mrpc [--backbone minilm-6l --target 0.28 --seed 0]
+    python benchmarks/row.py glue/sst2 --sentences 100000
 
 Both are scored by the compacted engine: on the test split where its labels are known, on which nothing was chosen, else on the
 validation split. Everything is kept below --workdir, and what is there is not made again: the same command goes on where it stopped.
@@ -17,6 +18,7 @@ import subprocess
 import sys
 from typing import Any
 
+import unlabelled
 from record import circumstances, clock
 
 from transkimmer_jax import files
@@ -69,6 +71,9 @@ def main() -> None:
     parser.add_argument("--backbone", choices=backbones, default="minilm-6l", help="(default: %(default)s)")
     parser.add_argument("--target", type=float, default=0.28, help="share of the dense model's FLOPs to spend (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--sentences", type=int, default=0, help="so many of IMDB's, without labels, beside the task's texts; for tasks of single texts"
+    )
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
     parser.add_argument("--batch-size", type=int, default=32, help="of the timing (default: %(default)s)")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs", "rows"))
@@ -76,12 +81,19 @@ def main() -> None:
     args = parser.parse_args()
     if (args.task, args.backbone) not in RECIPES:
         parser.error(f"no recipe yet for {args.task} with {args.backbone}: add one to RECIPES")
+    if args.sentences and get_task(DataConfig(task=args.task)).is_pair:
+        parser.error(f"--sentences goes only with a task of single texts, which {args.task} is not")
     os.chdir(ROOT)
-    name = f"{args.task.rpartition('/')[2]}_{args.backbone}"
-    dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}"
+    name, more = f"{args.task.rpartition('/')[2]}_{args.backbone}", f"_{args.sentences}" if args.sentences else ""
+    dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}{more}"
     recipe = RECIPES[args.task, args.backbone]
     _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
-    start = (f"model.pretrained={dense}/model", f"distill.teacher={dense}/model")
+    start = [f"model.pretrained={dense}/model", f"distill.teacher={dense}/model"]
+    if args.sentences:
+        texts = args.workdir / f"sentences_{args.sentences}.txt"
+        if not texts.exists():
+            unlabelled.write(texts, args.sentences)
+        start.append(f"distill.unlabelled_file={texts}")
     _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
     split = "test" if get_task(DataConfig(task=args.task)).test_splits else "validation"
@@ -90,6 +102,7 @@ def main() -> None:
         **{name: trained[name] for name in ("task", "metric", "threshold", "steps", "best_step", "seconds", "seed", "device")},
         "backbone": args.backbone,
         "target": args.target,
+        "unlabelled": args.sentences,
         "budget_error": 1 / trained["flops_vs_unpadded"] / args.target - 1,
         "split": split,
         "examples": scored["examples"],
@@ -107,7 +120,7 @@ def main() -> None:
     if not args.no_clock:
         record |= _timed(skim, args.task, args.batch_size)
     args.output.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output / f"{name}_{args.target}_{args.seed}.json", record)
+    files.write_json(args.output / f"{name}_{args.target}_{args.seed}{more}.json", record)
 
 
 def _train(recipe: Recipe, workdir: pathlib.Path, seed: int, *fields: str) -> None:

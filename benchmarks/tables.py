@@ -3,8 +3,8 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
-The view 'rows' has one row for all seeds of a task, backbone and target. With --check nothing is written, and the status is 1 where a
-document and the records disagree.
+The view 'rows' has one row for all seeds of a task, backbone, target and number of texts without labels. With --check nothing is
+written, and the status is 1 where a document and the records disagree.
 """
 
 import argparse
@@ -99,6 +99,7 @@ ROWS: dict[str, Callable[[list[dict]], str]] = {
     "task": lambda rs: rs[0]["task"],
     "backbone": lambda rs: rs[0]["backbone"],
     "metric": lambda rs: f"{rs[0]['metric'].replace('_', ' ')}, {rs[0]['split']}",
+    "texts without labels": lambda rs: f"{rs[0]['unlabelled']:,}" if rs[0].get("unlabelled") else "",
     "asked": lambda rs: f"{rs[0]['target']:.2f}",
     "dense": lambda rs: _spread([100 * r["dense_value"] for r in rs]),
     "skimming": lambda rs: _spread([100 * r["value"] for r in rs]),
@@ -132,7 +133,8 @@ def _clock(records: list[dict], name: str) -> str:
 def _seeds_together(records: list[dict]) -> list[list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        groups.setdefault((record["task"], record["backbone"], -record["target"]), []).append(record)
+        key = (record["task"], record["backbone"], -record["target"], record.get("unlabelled", 0))
+        groups.setdefault(key, []).append(record)
     return [sorted(groups[key], key=lambda record: record["seed"]) for key in sorted(groups)]
 
 

@@ -25,6 +25,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="sentences, drawn by seed (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    written, found = write(args.output, args.count, args.seed)
+    print(f"{written} of {found} sentences: {args.output}")
+
+
+def write(path: pathlib.Path, count: int, seed: int = 0) -> tuple[int, int]:
+    """Write at most `count` sentences; how many were written, and how many there are."""
     data = DataConfig(task="imdb_reviews")
     task = get_task(data)
     sentences = [
@@ -33,10 +39,10 @@ def main() -> None:
         for sentence in re.split(r"<br />|(?<=[.!?])\s", review)
     ]
     sentences = [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST]
-    drawn = np.random.default_rng(args.seed).permutation(len(sentences))[: args.count]
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text("".join(f"{sentences[row]}\n" for row in drawn), encoding="utf-8")
-    print(f"{len(drawn)} of {len(sentences)} sentences: {args.output}")
+    drawn = np.random.default_rng(seed).permutation(len(sentences))[:count]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{sentences[row]}\n" for row in drawn), encoding="utf-8")
+    return len(drawn), len(sentences)
 
 
 if __name__ == "__main__":
