@@ -42,6 +42,12 @@ def test_layers_keep_what_was_asked_for(shares):
         assert (np.diff(kept) <= 0).all() and ((np.std(predictions.kept / predictions.lengths, axis=1) > 0) == (kept < 1)).all()
 
 
+def test_a_stream_of_a_stated_length(tmp_path):
+    cli.main([*SYNTHETIC, "--batch-size", "4", "--examples", "11", "--contenders", "compacted", "--json", str(tmp_path / "found.json")])
+    (record,) = json.loads((tmp_path / "found.json").read_text())
+    assert record["examples"] == 11 and "--examples 11" in record["command"]
+
+
 def test_a_setting(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "_STREAM_TOKENS", 800)
     cli.main([*SYNTHETIC, "--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--json", str(tmp_path / "found.json")])

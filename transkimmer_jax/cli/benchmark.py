@@ -40,7 +40,7 @@ def add(commands) -> None:
     parser.add_argument("--model", help="folder of a skimming model, to be measured on --task")
     parser.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews: its validation split")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
-    parser.add_argument("--examples", type=int, help="measure only this many examples, drawn by seed 0")
+    parser.add_argument("--examples", type=int, help="with --task: only this many, drawn by seed 0; synthetic: this many")
     parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--synthetic", action="store_true", help="instead, random weights and tokens: needs no model and no data")
     parser.add_argument(
@@ -132,7 +132,7 @@ def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
         max_position_embeddings=max(512, length),
         skim=SkimArchitecture(predictor_size=args.predictor_size),
     )
-    return benchmark.synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed)
+    return benchmark.synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
 
 
 def _shares(text: str, layers: int) -> list[float] | None:

@@ -57,7 +57,9 @@ class Workload:
     threshold: float
 
 
-def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, length: int, seed: int = 0) -> Workload:
+def synthetic(
+    arch: Architecture, shares: list[float] | None, batch_size: int, length: int, seed: int = 0, examples: int | None = None
+) -> Workload:
     """Random weights and random tokens, of which each layer keeps a stated share.
 
     The predictors are real ones: the bias of each is set so that the share of a sample's margins exceeds it. So decisions differ
@@ -65,6 +67,8 @@ def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, l
 
     Args:
       shares: of all tokens, kept by each layer, falling; None keeps everything.
+      examples: texts of the stream; None: some batches. The last batches of every stage are rather empty, which counts for
+        less the longer the stream is.
     """
     layers = arch.num_hidden_layers
     if shares is not None and (len(shares) != layers or any(not 0 < share <= 1 for share in shares) or sorted(shares)[::-1] != shares):
@@ -75,9 +79,10 @@ def synthetic(arch: Architecture, shares: list[float] | None, batch_size: int, l
     sample = _random_examples(rng, arch, max(16, -(-4096 // length)), length)
     if shares is not None:
         model = _with_shares(model, sample, shares)
-    batches = max(4, _STREAM_TOKENS // (batch_size * length))  # one alone may be an odd one
-    examples, calibration = (_random_examples(rng, arch, count, length) for count in (batches * batch_size, _CALIBRATION_EXAMPLES))
-    return Workload("synthetic", model, examples, calibration, length, 0.0)
+    # One batch alone may be an odd one.
+    count = examples or batch_size * max(4, _STREAM_TOKENS // (batch_size * length))
+    stream, calibration = (_random_examples(rng, arch, each, length) for each in (count, _CALIBRATION_EXAMPLES))
+    return Workload("synthetic", model, stream, calibration, length, 0.0)
 
 
 def _random_examples(rng: np.random.Generator, arch: Architecture, count: int, length: int) -> TokenizedExamples:
