@@ -290,7 +290,7 @@ def losses(schedule: Schedule, drawn: list[np.ndarray]) -> tuple[float, float]:
     return float(np.mean(np.array(shares) > 0)), float(np.mean(shares))
 
 
-def _rounded(full: Schedule, rows: Sequence[float], widths: Sequence[float], rows_multiple: int) -> Schedule:
+def _rounded(full: Schedule, rows: np.ndarray, widths: np.ndarray, rows_multiple: int) -> Schedule:
     """Capacities rounded up to the hardware's liking, never above the full ones, never rising with depth."""
     layers = []
     rows_limit, width_limit = full.bucket.tokens, full.bucket.width
