@@ -103,7 +103,7 @@ def load_export(folder):
 def run_alone(folder, texts, *arguments, cwd):
     """The example as a user without this package runs it."""
     script = [sys.executable, "-c", BLOCKED, str(SCRIPT), str(folder), *arguments, "--", *texts]
-    built_quickly = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"}
+    built_quickly = {"XLA_FLAGS": " ".join(f"--{name}={value}".lower() for name, value in quick.QUICKLY_BUILT.items())}
     done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, env=os.environ | built_quickly, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

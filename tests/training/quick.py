@@ -6,7 +6,9 @@ import sys
 import jax
 
 # XLA's passes as ever, LLVM's optimiser off: a training step is built several times faster so.
-QUICKLY_BUILT = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICKLY_BUILT = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # later versions refuse what they no longer know
+    QUICKLY_BUILT["xla_cpu_use_fusion_emitters"] = False
 
 
 def settings(cache):
