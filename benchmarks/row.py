@@ -81,7 +81,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.task, args.backbone) not in RECIPES:
         parser.error(f"no recipe yet for {args.task} with {args.backbone}: add one to RECIPES")
-    if args.sentences and get_task(DataConfig(task=args.task)).is_pair:
+    task = get_task(DataConfig(task=args.task))
+    if args.sentences and task.is_pair:
         parser.error(f"--sentences goes only with a task of single texts, which {args.task} is not")
     os.chdir(ROOT)
     name, more = f"{args.task.rpartition('/')[2]}_{args.backbone}", f"_{args.sentences}" if args.sentences else ""
@@ -96,7 +97,7 @@ def main() -> None:
         start.append(f"distill.unlabelled_file={texts}")
     _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
-    split = "test" if get_task(DataConfig(task=args.task)).test_splits else "validation"
+    split = "test" if task.test_splits else "validation"
     scored, reference = (_evaluated(run, args.task, split) for run in (skim, dense))
     record = {
         **{name: trained[name] for name in ("task", "metric", "threshold", "steps", "best_step", "seconds", "seed", "device")},

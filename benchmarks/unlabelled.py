@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
@@ -25,12 +26,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="sentences, drawn by seed (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    written, found = write(args.output, args.count, args.seed)
-    print(f"{written} of {found} sentences: {args.output}")
+    write(args.output, args.count, args.seed)
 
 
-def write(path: pathlib.Path, count: int, seed: int = 0) -> tuple[int, int]:
-    """Write at most `count` sentences; how many were written, and how many there are."""
+def write(path: pathlib.Path, count: int, seed: int = 0) -> None:
+    """Write `count` sentences, or exit where there are fewer."""
     data = DataConfig(task="imdb_reviews")
     task = get_task(data)
     sentences = [
@@ -39,10 +39,11 @@ def write(path: pathlib.Path, count: int, seed: int = 0) -> tuple[int, int]:
         for sentence in re.split(r"<br />|(?<=[.!?])\s", review)
     ]
     sentences = [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST]
+    if count > len(sentences):
+        raise SystemExit(f"{count} sentences were asked for, and there are {len(sentences)}")
     drawn = np.random.default_rng(seed).permutation(len(sentences))[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{sentences[row]}\n" for row in drawn), encoding="utf-8")
-    return len(drawn), len(sentences)
+    files.write_text(path, "".join(f"{sentences[row]}\n" for row in drawn))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def test_texts_without_labels_follow_the_labelled(write):
 @pytest.mark.parametrize(
     ("task", "name", "content", "said"),
     [
-        ("glue/sst2", "more.jsonl", '{"text": "c"}\n', "line 1: no column 'sentence'"),
+        ("glue/sst2", "more.jsonl", '{"text": "c"}\n', "line 1: no column 'sentence', only 'text': set distill.unlabelled_file to"),
         ("glue/sst2", "more.tsv", "c\n", "must end in .jsonl, .csv or .txt"),
         ("glue/sst2", "more.txt", "", "holds no example"),
         ("glue/stsb", "more.txt", "c\n", "line 1: no column 'sentence1'"),
@@ -180,6 +180,8 @@ def test_subsample():
     assert len(few) == 10 and few.texts == [str(i) for i in few.labels] and few.pairs == [f"p{i}" for i in few.labels]
     assert set(few.texts) < set(more.texts)
     assert few.texts == subsample(examples, 10, seed=3).texts != subsample(examples, 10, seed=4).texts
+    examples.labelled = examples.labels % 2 == 0
+    assert subsample(examples, 10, seed=3).labelled.tolist() == [label % 2 == 0 for label in few.labels]
     assert subsample(examples, 60, seed=0) is examples and subsample(examples, None, seed=0) is examples
 
 

@@ -80,6 +80,7 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
         ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
         ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are masked, "),
         ([*SYNTHETIC, "--batch-size", "0"], "--batch-size and --length must be at least 1"),
+        ([*SYNTHETIC, "--examples", "0"], "--examples must be at least 1, not 0"),
         ([*SYNTHETIC, "--hidden-size", "33"], "--hidden-size must be a multiple of 32, not 33"),
     ],
 )

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -73,8 +73,13 @@ def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
     if n is None or n >= len(examples):
         return examples
     rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:n])
-    pairs = examples.pairs
-    return Examples([examples.texts[i] for i in rows], None if pairs is None else [pairs[i] for i in rows], examples.labels[rows])
+    pairs, labelled = examples.pairs, examples.labelled
+    return Examples(
+        [examples.texts[i] for i in rows],
+        None if pairs is None else [pairs[i] for i in rows],
+        examples.labels[rows],
+        None if labelled is None else labelled[rows],
+    )
 
 
 def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:
@@ -88,11 +93,13 @@ def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) ->
       DataError: as `read_file`, but for what it says of labels.
     """
     columns = ("text",) if pathlib.Path(path).suffix.lower() == ".txt" and not task.is_pair else task.text_columns
-    texts = _texts(_records(path, "distill.unlabelled_file", (".jsonl", ".csv", ".txt")), columns)
-    count = len(texts[0])
+    cure = "distill.unlabelled_file to a file with the task's columns"
+    records = _records(path, "distill.unlabelled_file", (".jsonl", ".csv", ".txt"))
+    rows = [[column_text(record, column, where, cure) for column in columns] for where, record in records]
+    count = len(rows)
     return Examples(
-        examples.texts + texts[0],
-        None if examples.pairs is None else examples.pairs + texts[1],
+        examples.texts + [row[0] for row in rows],
+        None if examples.pairs is None else examples.pairs + [row[1] for row in rows],
         np.concatenate([examples.labels, np.zeros(count, examples.labels.dtype)]),
         np.arange(len(examples) + count) < len(examples),
     )
@@ -158,16 +165,13 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
       DataError: one line with file, line number and cure: no such file, no example, not UTF-8, invalid JSON or CSV,
         a missing column, text or label, a label outside `label_names`.
     """
-    records = list(_records(path))
-    texts = _texts(records, text_columns)
-    labels = [_label(_label_value(record, label_column, where), label_names, where) for where, record in records]
+    texts: list[list[str]] = [[] for _ in text_columns]
+    labels = []
+    for where, record in _records(path):
+        for column, values in zip(text_columns, texts, strict=True):
+            values.append(column_text(record, column, where, "data.text_columns"))
+        labels.append(_label(_label_value(record, label_column, where), label_names, where))
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
-
-
-def _texts(records: Iterable[tuple[str, dict[str, Any]]], columns: tuple[str, ...]) -> list[list[str]]:
-    """The texts of every column."""
-    rows = [[column_text(record, column, where, "data.text_columns") for column in columns] for where, record in records]
-    return [list(texts) for texts in zip(*rows, strict=True)]
 
 
 def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
