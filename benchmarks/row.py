@@ -2,6 +2,7 @@
 
     python benchmarks/row.py glue/mrpc [--backbone minilm-6l --target 0.28 --seed 0]
     python benchmarks/row.py glue/sst2 --sentences 100000
+    python benchmarks/row.py glue/stsb --pairs 10000 --steps 1432
 
 Both are scored by the compacted engine: on the test split where its labels are known, on which nothing was chosen, else on the
 validation split. Everything is kept below --workdir, and what is there is not made again: the same command goes on where it stopped.
@@ -71,9 +72,14 @@ def main() -> None:
     parser.add_argument("--backbone", choices=backbones, default="minilm-6l", help="(default: %(default)s)")
     parser.add_argument("--target", type=float, default=0.28, help="share of the dense model's FLOPs to spend (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
+    texts_beside = parser.add_mutually_exclusive_group()
+    texts_beside.add_argument(
         "--sentences", type=int, default=0, help="so many of IMDB's, without labels, beside the task's texts; for tasks of single texts"
     )
+    texts_beside.add_argument(
+        "--pairs", type=int, default=0, help="so many of other tasks, without labels, beside the task's; for tasks of pairs"
+    )
+    parser.add_argument("--steps", type=int, help="of the skimming model (default: the recipe's passes over all of its texts)")
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
     parser.add_argument("--batch-size", type=int, default=32, help="of the timing (default: %(default)s)")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs", "rows"))
@@ -82,20 +88,25 @@ def main() -> None:
     if (args.task, args.backbone) not in RECIPES:
         parser.error(f"no recipe yet for {args.task} with {args.backbone}: add one to RECIPES")
     task = get_task(DataConfig(task=args.task))
-    if args.sentences and task.is_pair:
-        parser.error(f"--sentences goes only with a task of single texts, which {args.task} is not")
+    for flag, given, fits in (("--sentences", args.sentences, not task.is_pair), ("--pairs", args.pairs, task.is_pair)):
+        if given and not fits:
+            parser.error(f"{flag} does not go with {args.task}, a task of {'pairs' if task.is_pair else 'single texts'}")
     os.chdir(ROOT)
-    name, more = f"{args.task.rpartition('/')[2]}_{args.backbone}", f"_{args.sentences}" if args.sentences else ""
+    name, unlabelled_count = f"{args.task.rpartition('/')[2]}_{args.backbone}", args.sentences or args.pairs
+    more = "".join(f"_{number}" for number in (unlabelled_count, args.steps) if number)
     dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}{more}"
     recipe = RECIPES[args.task, args.backbone]
     _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
     start = [f"model.pretrained={dense}/model", f"distill.teacher={dense}/model"]
-    if args.sentences:
-        texts = args.workdir / f"sentences_{args.sentences}.txt"
-        if not texts.exists():
-            unlabelled.write(texts, args.sentences)
+    if unlabelled_count:
+        texts = args.workdir / (f"pairs_{name}_{args.pairs}.jsonl" if args.pairs else f"sentences_{args.sentences}.txt")
+        if not texts.exists() and args.pairs:
+            unlabelled.write_pairs(texts, task, args.pairs)
+        elif not texts.exists():
+            unlabelled.write_sentences(texts, args.sentences)
         start.append(f"distill.unlabelled_file={texts}")
-    _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim)
+    length = () if args.steps is None else (f"train.steps={args.steps}",)
+    _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim, *length)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
     split = "test" if task.test_splits else "validation"
     scored, reference = (_evaluated(run, args.task, split) for run in (skim, dense))
@@ -103,7 +114,7 @@ def main() -> None:
         **{name: trained[name] for name in ("task", "metric", "threshold", "steps", "best_step", "seconds", "seed", "device")},
         "backbone": args.backbone,
         "target": args.target,
-        "unlabelled": args.sentences,
+        "unlabelled": unlabelled_count,
         "budget_error": 1 / trained["flops_vs_unpadded"] / args.target - 1,
         "split": split,
         "examples": scored["examples"],

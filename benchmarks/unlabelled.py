@@ -1,11 +1,14 @@
-"""Sentences without labels, for a teacher to label (`distill.unlabelled_file`): IMDB's training reviews, cut at full stops.
+"""Texts without labels, for a teacher to label (`distill.unlabelled_file`).
 
-    python benchmarks/unlabelled.py runs/sentences.txt [--count 100000 --seed 0]
+    python benchmarks/unlabelled.py sentences runs/sentences.txt --count 100000
+    python benchmarks/unlabelled.py pairs runs/pairs.jsonl --task glue/stsb --count 10000
 
-What the reviews' authors thought of the films is not read.
+Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
+of the other tasks' training sets, without what their labels say; none has a text that the task is scored on.
 """
 
 import argparse
+import json
 import pathlib
 import re
 
@@ -13,37 +16,76 @@ import numpy as np
 
 from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.sources import load_split
-from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.data.sources import Examples, load_split
+from transkimmer_jax.data.tasks import Task, get_task
 
 # Of words; SST-2's sentences have up to 52.
 _SHORTEST, _LONGEST = 4, 50
+_PAIR_TASKS = ("glue/mrpc", "glue/qnli", "glue/rte", "glue/stsb")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=pathlib.Path, help="a .txt file, a sentence a line")
-    parser.add_argument("--count", type=int, default=100_000, help="sentences, drawn by seed (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kind = kinds.add_parser("sentences", help="for tasks of single texts")
+    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a sentence a line")
+    kind.add_argument("--count", type=int, default=100_000, help="sentences, drawn by seed (default: %(default)s)")
+    kind.add_argument("--seed", type=int, default=0)
+    kind = kinds.add_parser("pairs", help="for a task of pairs")
+    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
+    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
+    kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
+    kind.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write(args.output, args.count, args.seed)
+    if args.kind == "sentences":
+        write_sentences(args.output, args.count, args.seed)
+    else:
+        write_pairs(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
 
 
-def write(path: pathlib.Path, count: int, seed: int = 0) -> None:
+def write_sentences(path: pathlib.Path, count: int, seed: int = 0) -> None:
     """Write `count` sentences, or exit where there are fewer."""
-    data = DataConfig(task="imdb_reviews")
-    task = get_task(data)
+    task = get_task(DataConfig(task="imdb_reviews"))
     sentences = [
         " ".join(sentence.split())
-        for review in load_split(task, task.train_split, data).texts
+        for review in _examples(task, task.train_split).texts
         for sentence in re.split(r"<br />|(?<=[.!?])\s", review)
     ]
-    sentences = [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST]
-    if count > len(sentences):
-        raise SystemExit(f"{count} sentences were asked for, and there are {len(sentences)}")
-    drawn = np.random.default_rng(seed).permutation(len(sentences))[:count]
+    _write(path, [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST], count, seed)
+
+
+def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
+    """Write `count` pairs in the columns of `task`, or exit where there are fewer."""
+    scored: set[str] = set()
+    for split in (*task.validation_splits.values(), *task.test_splits.values()):
+        examples = _examples(task, split)
+        scored |= {*examples.texts, *_seconds(examples)}
+    found = {}
+    for name in _PAIR_TASKS:
+        if name != task.name:
+            other = get_task(DataConfig(task=name))
+            examples = _examples(other, other.train_split)
+            found |= dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True))
+    # MRPC's texts are some of STS-B's, and RTE's of both.
+    pairs = [pair for pair in found if scored.isdisjoint(pair)]
+    _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
+
+
+def _examples(task: Task, split: str) -> Examples:
+    return load_split(task, split, DataConfig(task=task.name))
+
+
+def _seconds(examples: Examples) -> list[str]:
+    assert examples.pairs is not None
+    return examples.pairs
+
+
+def _write(path: pathlib.Path, lines: list[str], count: int, seed: int) -> None:
+    if count > len(lines):
+        raise SystemExit(f"{count} were asked for, and there are {len(lines)}")
+    drawn = np.random.default_rng(seed).permutation(len(lines))[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, "".join(f"{sentences[row]}\n" for row in drawn))
+    files.write_text(path, "".join(f"{lines[row]}\n" for row in drawn))
 
 
 if __name__ == "__main__":
