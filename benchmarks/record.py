@@ -13,6 +13,8 @@ import pathlib
 import subprocess
 from typing import Any
 
+from transkimmer_jax.inference.engine import SkimEngine
+
 
 def circumstances() -> dict[str, Any]:
     """Where and from which code a record is made."""
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("run", type=pathlib.Path, help="workdir of the skimming run")
     parser.add_argument("--dense", type=pathlib.Path, required=True, help="workdir of the dense run with the same data and seed")
     parser.add_argument("--benchmark", type=pathlib.Path, help="measurements of the run's model on its task")
+    parser.add_argument("--texts", type=pathlib.Path, help="texts that neither has seen, one a line: of how many do both say the same?")
     parser.add_argument("--what", default="", help="what sets the run apart, for the table")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
@@ -47,6 +50,13 @@ def main() -> None:
         record[name] *= of_dense / layers
     if args.benchmark:
         record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"]))
+    if args.texts:
+        texts = args.texts.read_text(encoding="utf-8").splitlines()
+        ours, theirs = (
+            [answer.label for answer in SkimEngine.from_pretrained(run / "model").predict(texts)] for run in (args.run, args.dense)
+        )
+        agreed = sum(our == their for our, their in zip(ours, theirs, strict=True))
+        record |= {"unseen_texts": len(texts), "agreement": agreed / len(texts)}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -64,6 +64,7 @@ COLUMNS = {
     "metric": lambda r: r["metric"].replace("_", " "),
     "dense": lambda r: f"{100 * r['dense_value']:.1f}",
     "value": lambda r: f"{100 * r['value']:.1f}",
+    "says what dense says": lambda r: f"{r['agreement']:.1%} of {r['unseen_texts']:,}" if "agreement" in r else "",
     "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
     "threshold": lambda r: f"{r['threshold']:.2f}",
     "seed": lambda r: str(r["seed"]),
@@ -91,7 +92,8 @@ VIEWS = {
     ),
     "falls": ("task", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
-        "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer", "threshold", "seed", "commit",
+        "what", "task", "metric", "dense", "value", "says what dense says", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer",
+        "threshold", "seed", "commit",
     ),
 }  # fmt: skip
 # Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
