@@ -5,7 +5,9 @@ import sys
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_NEVER = -1  # the largest int would be 2 GiB, and a training step frees more than that at once
+# Not never: a training run whose padded lengths have temporaries of several GB each would leave holes that no other length fits in, and
+# grow by more than half.
+_TRIM_ABOVE = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +25,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all(mallopt(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_ARENA_MAX, 1)))
+    return all(mallopt(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _TRIM_ABOVE), (_M_ARENA_MAX, 1)))
