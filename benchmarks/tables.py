@@ -3,8 +3,8 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
-The view 'rows' has one row for all seeds of a task, backbone, target and number of texts without labels. With --check nothing is
-written, and the status is 1 where a document and the records disagree.
+The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels and number of steps. With --check
+nothing is written, and the status is 1 where a document and the records disagree.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def _clock(records: list[dict], name: str) -> str:
 def _seeds_together(records: list[dict]) -> list[list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        key = (record["task"], record["backbone"], -record["target"], record.get("unlabelled", 0))
+        key = (record["task"], record["backbone"], -record["target"], record.get("unlabelled", 0), record["steps"])
         groups.setdefault(key, []).append(record)
     return [sorted(groups[key], key=lambda record: record["seed"]) for key in sorted(groups)]
 
