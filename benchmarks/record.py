@@ -8,12 +8,11 @@ batch counts. benchmarks/tables.py makes the tables of the documents from such r
 
 import argparse
 import json
+import operator
 import os
 import pathlib
 import subprocess
 from typing import Any
-
-from transkimmer_jax.inference.engine import SkimEngine
 
 
 def circumstances() -> dict[str, Any]:
@@ -28,12 +27,23 @@ def clock(measured: dict[str, Any]) -> dict[str, Any]:
     return {name: measured[name] for name in names} | {"clock_command": measured["command"]}
 
 
+def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dict[str, Any]:
+    """For which share of the texts of a .txt file two runs' models give one label."""
+    # Only here: row.py needs neither the engine nor jax, and waits for an hour beside the process that does.
+    from transkimmer_jax.data.sources import read_records
+    from transkimmer_jax.inference.engine import SkimEngine
+
+    texts = [record["text"] for _, record in read_records(file)]
+    ours, theirs = ([answer.label for answer in SkimEngine.from_pretrained(each / "model").predict(texts)] for each in (run, dense))
+    return {"unseen_texts": len(texts), "agreement": sum(map(operator.eq, ours, theirs)) / len(texts)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path, help="workdir of the skimming run")
     parser.add_argument("--dense", type=pathlib.Path, required=True, help="workdir of the dense run with the same data and seed")
     parser.add_argument("--benchmark", type=pathlib.Path, help="measurements of the run's model on its task")
-    parser.add_argument("--texts", type=pathlib.Path, help="texts that neither has seen, one a line: of how many do both say the same?")
+    parser.add_argument("--texts", type=pathlib.Path, help=".txt of texts that neither has seen: of how many do both say the same?")
     parser.add_argument("--what", default="", help="what sets the run apart, for the table")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
@@ -51,12 +61,7 @@ def main() -> None:
     if args.benchmark:
         record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"]))
     if args.texts:
-        texts = args.texts.read_text(encoding="utf-8").splitlines()
-        ours, theirs = (
-            [answer.label for answer in SkimEngine.from_pretrained(run / "model").predict(texts)] for run in (args.run, args.dense)
-        )
-        agreed = sum(our == their for our, their in zip(ours, theirs, strict=True))
-        record |= {"unseen_texts": len(texts), "agreement": agreed / len(texts)}
+        record |= agreement(args.run, args.dense, args.texts)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -93,20 +93,22 @@ def main() -> None:
         if given and not fits:
             parser.error(f"{flag} does not go with {args.task}, a task of {'pairs' if task.is_pair else 'single texts'}")
     os.chdir(ROOT)
-    name, unlabelled_count = f"{args.task.rpartition('/')[2]}_{args.backbone}", args.sentences or args.pairs
-    more = "".join(f"_{number}" for number in (unlabelled_count, args.steps) if number)
+    short, unlabelled_count = args.task.rpartition("/")[2], args.sentences or args.pairs
+    name = f"{short}_{args.backbone}"
+    more = (f"_{unlabelled_count}" if unlabelled_count else "") + (f"_{args.steps}steps" if args.steps else "")
     dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}{more}"
     recipe = RECIPES[args.task, args.backbone]
     _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
     start = [f"model.pretrained={dense}/model", f"distill.teacher={dense}/model"]
     if unlabelled_count:
-        texts = args.workdir / (f"pairs_{name}_{args.pairs}.jsonl" if args.pairs else f"sentences_{args.sentences}.txt")
-        if not texts.exists() and args.pairs:
-            unlabelled.write_pairs(texts, task, args.pairs)
-        elif not texts.exists():
-            unlabelled.write_sentences(texts, args.sentences)
+        texts = args.workdir / (f"pairs_{short}_{args.pairs}.jsonl" if args.pairs else f"sentences_{args.sentences}.txt")
+        if not texts.exists():
+            if args.pairs:
+                unlabelled.write_pairs(texts, task, args.pairs)
+            else:
+                unlabelled.write_sentences(texts, args.sentences)
         start.append(f"distill.unlabelled_file={texts}")
-    length = () if args.steps is None else (f"train.steps={args.steps}",)
+    length = (f"train.steps={args.steps}",) if args.steps else ()
     _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim, *length)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
     split = "test" if task.test_splits else "validation"

@@ -66,7 +66,7 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
             other = get_task(DataConfig(task=name))
             examples = _examples(other, other.train_split)
             found |= dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True))
-    # MRPC's texts are some of STS-B's, and RTE's of both.
+    # Some texts are in several tasks.
     pairs = [pair for pair in found if scored.isdisjoint(pair)]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
 

@@ -5,8 +5,8 @@ import sys
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-# Not never: a training run whose padded lengths have temporaries of several GB each would leave holes that no other length fits in, and
-# grow by more than half.
+# Not never: a training run whose padded lengths have temporaries of several GB each leaves holes that no other length fits in, and grows
+# until there is no memory left.
 _TRIM_ABOVE = 2**31 - 1
 
 
