@@ -3,6 +3,7 @@
     python benchmarks/row.py glue/mrpc [--backbone minilm-6l --target 0.28 --seed 0]
     python benchmarks/row.py glue/sst2 --sentences 100000
     python benchmarks/row.py glue/stsb --pairs 10000 --steps 1432
+    python benchmarks/row.py glue/sst2 --layers 4
 
 Both are scored by the compacted engine: on the test split where its labels are known, on which nothing was chosen, else on the
 validation split. Everything is kept below --workdir, and what is there is not made again: the same command goes on where it stopped.
@@ -81,6 +82,7 @@ def main() -> None:
         "--pairs", type=int, default=0, help="so many of other tasks, without labels, beside the task's; for tasks of pairs"
     )
     parser.add_argument("--steps", type=int, help="of the skimming model (default: the recipe's passes over all of its texts)")
+    parser.add_argument("--layers", type=int, help="of the dense model's, the first that the skimming one has (default: all)")
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
     parser.add_argument("--batch-size", type=int, default=32, help="of the timing (default: %(default)s)")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs", "rows"))
@@ -95,7 +97,7 @@ def main() -> None:
     os.chdir(ROOT)
     short, unlabelled_count = args.task.rpartition("/")[2], args.sentences or args.pairs
     name = f"{short}_{args.backbone}"
-    more = (f"_{unlabelled_count}" if unlabelled_count else "") + (f"_{args.steps}steps" if args.steps else "")
+    more = "".join(f"_{value}{unit}" for value, unit in ((unlabelled_count, ""), (args.steps, "steps"), (args.layers, "layers")) if value)
     dense, skim = args.workdir / f"{name}_{args.seed}_dense", args.workdir / f"{name}_{args.seed}_{args.target}{more}"
     recipe = RECIPES[args.task, args.backbone]
     _train(recipe, dense, args.seed, f"model.pretrained=packaged:{args.backbone}", "skim.enabled=false", *recipe.dense)
@@ -109,6 +111,8 @@ def main() -> None:
                 unlabelled.write_sentences(texts, args.sentences)
         start.append(f"distill.unlabelled_file={texts}")
     length = (f"train.steps={args.steps}",) if args.steps else ()
+    if args.layers:
+        start.append(f"model.num_hidden_layers={args.layers}")
     _train(recipe, skim, args.seed, *start, "skim.predictor_size=96", f"skim.target={args.target}", *recipe.skim, *length)
     trained, before = (_read(run / "result.json") for run in (skim, dense))
     split = "test" if task.test_splits else "validation"
@@ -118,6 +122,7 @@ def main() -> None:
         "backbone": args.backbone,
         "target": args.target,
         "unlabelled": unlabelled_count,
+        "layers": args.layers,
         "budget_error": 1 / trained["flops_vs_unpadded"] / args.target - 1,
         "split": split,
         "examples": scored["examples"],
@@ -133,7 +138,7 @@ def main() -> None:
         **circumstances(),
     }
     if not args.no_clock:
-        record |= _timed(skim, args.task, args.batch_size)
+        record |= _timed(skim, dense, args.task, args.batch_size)
     args.output.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output / f"{name}_{args.target}_{args.seed}{more}.json", record)
 
@@ -164,11 +169,12 @@ def _evaluated(run: pathlib.Path, task: str, split: str) -> dict[str, Any]:
     return _read(path)
 
 
-def _timed(run: pathlib.Path, task: str, batch_size: int) -> dict[str, Any]:
+def _timed(run: pathlib.Path, dense: pathlib.Path, task: str, batch_size: int) -> dict[str, Any]:
     path = run / f"timed_{batch_size}.json"
     if not path.exists():
         examples = ("--examples", str(TIMED[task])) if task in TIMED else ()
-        arguments = ("--model", str(run / "model"), "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
+        folders = ("--model", str(run / "model"), "--dense", str(dense / "model"))
+        arguments = (*folders, "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
         contenders = ("--contenders", "masked", "dense_padded", "dense_bucketed")
         _run("-m", "transkimmer_jax", "benchmark", *arguments, *contenders, "--json", str(path))
     return clock(_read(path)[0])

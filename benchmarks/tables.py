@@ -3,8 +3,8 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
-The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels and number of steps. With --check
-nothing is written, and the status is 1 where a document and the records disagree.
+The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
+--check nothing is written, and the status is 1 where a document and the records disagree.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
 COLUMNS = {
     "workload": lambda r: r["workload"],
-    "H / layers": lambda r: f"{r['hidden_size']} / {r['layers']}",
+    "H / layers": lambda r: f"{r['hidden_size']} / {_layers(r['layers'], r.get('layers_dense'))}",
     "S": lambda r: str(r["length"]),
     "batch": lambda r: str(r["batch_size"]),
     "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
@@ -65,6 +65,7 @@ COLUMNS = {
     "dense": lambda r: f"{100 * r['dense_value']:.1f}",
     "value": lambda r: f"{100 * r['value']:.1f}",
     "says what dense says": lambda r: f"{r['agreement']:.1%} of {r['unseen_texts']:,}" if "agreement" in r else "",
+    "divergence from dense": lambda r: f"{r['divergence']:.3f}" if "divergence" in r else "",
     "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
     "threshold": lambda r: f"{r['threshold']:.2f}",
     "seed": lambda r: str(r["seed"]),
@@ -93,8 +94,8 @@ VIEWS = {
     ),
     "falls": ("task", "backbone", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
-        "what", "task", "metric", "dense", "value", "says what dense says", "FLOPs vs padded", "FLOPs vs unpadded", "kept per layer",
-        "threshold", "seed", "commit",
+        "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",
+        "kept per layer", "threshold", "seed", "commit",
     ),
 }  # fmt: skip
 # Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
@@ -103,6 +104,7 @@ ROWS: dict[str, Callable[[list[dict]], str]] = {
     "backbone": lambda rs: rs[0]["backbone"],
     "metric": lambda rs: f"{rs[0]['metric'].replace('_', ' ')}, {rs[0]['split']}",
     "texts without labels": lambda rs: f"{rs[0]['unlabelled']:,}" if rs[0].get("unlabelled") else "",
+    "first layers": lambda rs: str(rs[0].get("layers") or ""),
     "asked": lambda rs: f"{rs[0]['target']:.2f}",
     "dense": lambda rs: _spread([100 * r["dense_value"] for r in rs]),
     "skimming": lambda rs: _spread([100 * r["value"] for r in rs]),
@@ -116,6 +118,10 @@ ROWS: dict[str, Callable[[list[dict]], str]] = {
     "seeds": lambda rs: " ".join(str(r["seed"]) for r in rs),
 }
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def _layers(own: int, dense: int | None) -> str:
+    return str(own) if own == (dense or own) else f"{own} of {dense}"
 
 
 def _rate(record: dict, contender: str) -> str:
@@ -136,7 +142,8 @@ def _clock(records: list[dict], name: str) -> str:
 def _seeds_together(records: list[dict]) -> list[list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        key = (record["task"], record["backbone"], -record["target"], record.get("unlabelled", 0), record["steps"])
+        same = ("unlabelled", "layers", "steps")
+        key = (record["task"], record["backbone"], -record["target"], *(record.get(name) or 0 for name in same))
         groups.setdefault(key, []).append(record)
     return [sorted(groups[key], key=lambda record: record["seed"]) for key in sorted(groups)]
 

@@ -24,7 +24,7 @@ class ModelConfig:
         "bert-base-uncased"
     )
     num_hidden_layers: Annotated[
-        int | None, "only the first layers of the checkpoint, to compare skimming with plainly leaving layers out; None takes all"
+        int | None, "only the first layers of the checkpoint; budget and FLOPs saved are still of those of all. None takes all"
     ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"

@@ -57,6 +57,14 @@ def test_hand_counted_examples():
     assert flops.dense(ARCH, lengths).tolist() == [five, four] == [2128, 1680]
 
 
+def test_the_first_layer_alone_is_compared_with_all():
+    lengths = np.array([5.0, 4.0])
+    for arch in (ARCH, DENSE):
+        cut = dataclasses.replace(arch, num_hidden_layers=1, dense_layers=2)
+        assert flops.dense(cut, lengths).tolist() == [2128, 1680]
+    assert flops.skimmed(cut, lengths[None], lengths).tolist() == [48 + (64 * 5 + 160 + 16 * 5), 48 + (64 * 4 + 160 + 16 * 4)]
+
+
 lengths_lists = st.lists(st.integers(1, 512), min_size=1, max_size=5)
 
 

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, refuses what cannot be meant, and runs where only jax, flax and numpy are installed."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from training import runs
 
 from transkimmer_jax import cli, console
+from transkimmer_jax.analysis import flops
 from transkimmer_jax.inference import benchmark
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 
@@ -70,12 +72,32 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
         assert "--keep 0.9,0.4,0.2" in record["command"] and str(tmp_path) not in record["command"]
 
 
+def test_against_a_dense_model_of_more_layers():
+    """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
+    workload = benchmark.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
+    sample = benchmark.Calibration.assumed(3, 0.0)
+    own = benchmark.measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=1, contenders=(), progress=False)
+    deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
+    dense = benchmark.synthetic(deep, None, batch_size=4, length=24, examples=1).model
+    compared = dataclasses.replace(workload, calibration=sample, dense=dense)
+    found = benchmark.measure(compared, batch_size=4, repeats=1, contenders=("dense_padded", "torch"), progress=False)
+    assert (own["layers"], own["layers_dense"], found["layers"], found["layers_dense"]) == (3, 3, 3, 9)
+    lengths = workload.examples.lengths.astype(float)
+    times = flops.dense(deep, lengths).sum() / flops.dense(ARCH, lengths).sum()
+    assert times > 3
+    for name in ("flops_vs_unpadded", "flops_vs_padded"):
+        assert found[name] == pytest.approx(times * own[name])
+    # The clock of so little is noise, but nine layers are not as quick as three.
+    assert found["seconds"]["dense_packed"] > 1.5 * own["seconds"]["dense_packed"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["benchmark"], "give either --synthetic, or --model and --task"),
         ([*SYNTHETIC, "--model", "m"], "give either --synthetic, or --model and --task"),
         (["benchmark", "--model", "m"], "--model and --task belong together"),
+        ([*SYNTHETIC, "--dense", "d"], "--dense goes with --model, not with --synthetic"),
         ([*SYNTHETIC, "--keep", "0.1,0.5,0.9"], "--keep needs 3 falling numbers in (0, 1]"),
         ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
         ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are masked, "),

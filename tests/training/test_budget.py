@@ -1,6 +1,7 @@
 """Laws of the budget: what is spent against NumPy counts, the goal against the FLOPs counter, the controller against a simulated model."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training import budget
 from transkimmer_jax.training.budget import Controller, ServedLengths, target_share
@@ -86,6 +88,17 @@ def test_a_budget_below_the_possible():
     """All but position 0 go, and the goal asks for no more than that."""
     goal = budget.goal(SkimConfig(target=0.001, target_kind="tokens"), ARCH, mean_length=20.0)
     np.testing.assert_allclose(goal, 1 / 20, rtol=1e-3)
+
+
+def test_a_budget_of_layers_that_are_left_out():
+    """Four layers of twelve, with nothing skimmed, cost less than a third of all: that is no budget to skim to, a quarter is."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=4, dense_layers=12, hidden_size=384, intermediate_size=1536)
+    goal = budget.goal(SkimConfig(target=0.25), arch, mean_length=40.0)
+    spent = flops.skimmed(arch, goal.astype(np.float64) * 40, np.array(40.0)) / flops.dense(arch, np.array(40.0))
+    assert float(spent) == pytest.approx(0.25, rel=1e-4) and len(goal) == 4
+    says = re.escape("skim.target=0.4 of 12 layers: with nothing skimmed, model.num_hidden_layers=4 cost 0.29")
+    with pytest.raises(ConfigError, match=says):
+        budget.goal(SkimConfig(target=0.4), arch, mean_length=40.0)
 
 
 def schedule(skim, total_steps):

@@ -224,13 +224,18 @@ def test_overrides(tmp_path, tensors):
 
 
 def test_the_first_layers_alone(tmp_path):
-    """As of a file that never had the others."""
+    """As of a file that never had the others, except that what they save is still told from all three: after a save, and cut again."""
     tensors = random_tensors(predictor_size=32)
     first = {name: tensor for name, tensor in tensors.items() if not re.match(r"bert\.encoder\.(layer|skim_predictors)\.[12]\.", name)}
     assert len(first) == len(tensors) - 2 * (16 + 8)
     cut = load(write_checkpoint(tmp_path / "all", tensors), dense=False, num_hidden_layers=1)
     alone = load(write_checkpoint(tmp_path / "first", first, CONFIG | {"num_hidden_layers": 1}), dense=False)
-    assert cut.arch == alone.arch and cut.arch.num_hidden_layers == 1
+    assert cut.arch == dataclasses.replace(alone.arch, dense_layers=3) and cut.arch.num_hidden_layers == 1
+    two = load(tmp_path / "all", dense=False, num_hidden_layers=2)
+    two.save_pretrained(tmp_path / "two")
+    assert load(tmp_path / "two", dense=False).arch == two.arch and two.arch.dense_layers == 3
+    assert load(tmp_path / "two", dense=True, num_hidden_layers=1).arch == dataclasses.replace(cut.arch, skim=None)
+    assert load(tmp_path / "all", dense=False, num_hidden_layers=3).arch.dense_layers is None
     for ours, theirs in zip(jax.tree.leaves(nnx.state(cut)), jax.tree.leaves(nnx.state(alone)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -74,5 +74,9 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
 
 
 def dense(arch: Architecture, lengths: Array) -> Array:
-    """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens."""
-    return skimmed(dataclasses.replace(arch, skim=None), [lengths] * arch.num_hidden_layers, lengths)
+    """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens.
+
+    Of a model that has only the first layers of a dense one: that one with all of its layers.
+    """
+    layers = arch.dense_layers or arch.num_hidden_layers
+    return skimmed(dataclasses.replace(arch, skim=None, num_hidden_layers=layers), [lengths] * layers, lengths)

@@ -38,6 +38,7 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", help="folder of a skimming model, to be measured on --task")
+    parser.add_argument("--dense", help="folder of the dense model to compare with (default: the model's weights without predictors)")
     parser.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews: its validation split")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--examples", type=int, help="with --task: only this many, drawn by seed 0; synthetic: this many")
@@ -85,6 +86,8 @@ def _benchmark(args: argparse.Namespace) -> None:
         raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(benchmark.CONTENDERS)}")
     if not args.synthetic and (args.model is None or args.task is None):
         raise ConfigError("--model and --task belong together")
+    if args.synthetic and args.dense is not None:
+        raise ConfigError("--dense goes with --model, not with --synthetic")
     workload_of, lengths = (_synthetic_workload, args.length or [128]) if args.synthetic else (_task_workload, args.length or [None])
     settings = [(length, batch_size, dtype) for dtype in args.dtype for length in lengths for batch_size in args.batch_size]
     results = []
@@ -107,13 +110,14 @@ def _portable(args: argparse.Namespace) -> list[str]:
     """The arguments, without paths of this machine."""
     found = []
     for name, value in vars(args).items():
-        if name in ("command", "json", "data_dir", "model") or value is None or value is False:
+        if name in ("command", "json", "data_dir", "model", "dense") or value is None or value is False:
             continue
         if name in _SYNTHETIC and not args.synthetic:
             continue
         flag = f"--{name.replace('_', '-')}"
         found += [flag] if value is True else [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
-    return (["--model", "DIR"] if args.model else []) + found
+    folders = [(flag, folder) for flag, folder in (("--model", args.model), ("--dense", args.dense)) if folder]
+    return [word for flag, _ in folders for word in (flag, "DIR")] + found
 
 
 def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
@@ -179,4 +183,9 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     else:
         sample = calibration  # as the model is served
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
-    return benchmark.Workload(task.name, model, tokenized, sample, task.max_length, threshold)
+    dense = None if args.dense is None else huggingface.load(args.dense, dense=True)
+    if dense is not None and dense.arch.vocab_size != model.arch.vocab_size:
+        raise CheckpointError(
+            f"{args.dense} has {dense.arch.vocab_size} tokens and {args.model} {model.arch.vocab_size}: not one vocabulary"
+        )
+    return benchmark.Workload(task.name, model, tokenized, sample, task.max_length, threshold, dense)

@@ -46,7 +46,7 @@ class Workload:
     """What is measured: a skimming model on a stream of examples.
 
     examples: in the order in which they come. calibration: others like them, or what is known of such.
-    padded_length: of the padded dense baseline.
+    padded_length: of the padded dense baseline. dense: the baseline; None: the model without its predictors.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Workload:
     calibration: TokenizedExamples | Calibration
     padded_length: int
     threshold: float
+    dense: TranskimmerForSequenceClassification | None = None
 
 
 def synthetic(
@@ -132,13 +133,14 @@ def measure(
     """
     model = workload.model
     arch = model.arch
-    dense = _dense(model)
+    dense = workload.dense or _dense(model)
+    baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
     cast_model, cast_dense = (cast(_in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
     options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
     compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
     for engine in (compacted, packed):
         if isinstance(workload.calibration, Calibration):
-            engine.use(workload.calibration)
+            engine.use(workload.calibration if engine is compacted else workload.calibration.of_dense(baseline.num_hidden_layers))
         else:
             engine.calibrate(workload.calibration)
         engine.programs.progress = progress
@@ -168,8 +170,8 @@ def measure(
     exact = _masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
     checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
-    unpadded = flops.dense(arch, checked.lengths.astype(float)).sum()
-    fully_padded = flops.dense(arch, np.full(len(checked.lengths), float(workload.padded_length))).sum()
+    unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
+    fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
     flops_vs_unpadded, clock_vs_unpadded = float(unpadded / used), medians["dense_packed"] / medians["compacted"]
     return {
         "workload": workload.name,
@@ -177,6 +179,7 @@ def measure(
         "tokens": int(workload.examples.lengths.sum()),
         "hidden_size": arch.hidden_size,
         "layers": arch.num_hidden_layers,
+        "layers_dense": baseline.num_hidden_layers,
         "batch_size": batch_size,
         "length": workload.padded_length,
         "dtype": dtype,

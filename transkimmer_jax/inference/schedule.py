@@ -190,6 +190,10 @@ class Calibration:
         kept[0] = lengths
         return cls(lengths, np.minimum.accumulate(kept, axis=0), threshold)
 
+    def of_dense(self, layers: int) -> "Calibration":
+        """The same texts with a dense model of so many layers."""
+        return dataclasses.replace(self, kept=np.tile(self.lengths, (layers, 1)))
+
     def of_stage(self, stage: Stage) -> "Calibration":
         """What enters a stage, and what its predictors keep of it."""
         layers = stage.skims(len(self.kept))

@@ -36,6 +36,8 @@ class Architecture:
     attention_dropout: float = 0.1
     num_labels: int = 2
     skim: SkimArchitecture | None = SkimArchitecture()  # None: the dense model
+    # Of the dense model that FLOPs are compared with, where this one has only the first of them; None: as many as this one.
+    dense_layers: int | None = None
     compute_dtype: str = "float32"
     remat: bool = False
 
@@ -93,6 +95,7 @@ def from_hugging_face(values: dict[str, Any], where: str) -> Architecture:
         attention_dropout=values.get("attention_probs_dropout_prob", 0.1),
         num_labels=len(labels) if labels else values.get("num_labels", 2),
         skim=skim,
+        dense_layers=values.get("dense_layers"),
     )
 
 
@@ -116,5 +119,6 @@ def to_hugging_face(arch: Architecture, label_names: tuple[str, ...] | None, pad
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": "regression" if label_names is None else "single_label_classification",
+        **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
         **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),
     }

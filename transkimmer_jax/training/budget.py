@@ -14,6 +14,7 @@ import numpy as np
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture
 
 _LENGTH_CLASSES = 8
@@ -84,6 +85,9 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
 
     Of texts of `mean_length` tokens layer l of 1 to N then keeps position 0, and of the other tokens the part p ** (l ** steepness),
     with the p for which the whole costs the budget.
+
+    Raises:
+      ConfigError: a model of the first few layers of a dense one costs less than the budget as it is.
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
@@ -97,6 +101,11 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
         length = np.array(mean_length)
         return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
 
+    if share(1.0) < skim.target:
+        raise ConfigError(
+            f"skim.target={skim.target} of {arch.dense_layers or arch.num_hidden_layers} layers: with nothing skimmed, "
+            f"model.num_hidden_layers={arch.num_hidden_layers} cost {share(1.0):.2f}"
+        )
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2

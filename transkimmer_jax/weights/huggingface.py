@@ -42,7 +42,7 @@ def load(
       dense: True leaves skimming out, whatever the checkpoint holds; None does where it holds no predictors.
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
       **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. With fewer
-        num_hidden_layers than the checkpoint has, its last layers are left out.
+        num_hidden_layers than the checkpoint has, its last layers are left out; FLOPs are still compared with those of all of them.
 
     Raises:
       CheckpointError: one error that lists everything missing, unexpected or of the wrong shape.
@@ -81,6 +81,8 @@ def _configured(
         raise CheckpointError(f"num_hidden_layers={arch.num_hidden_layers} of a checkpoint with {there} layers: take 1 to {there}")
     if dense is None:
         dense = arch.skim is None and not any(name.startswith("encoder.skim_predictors.") for name in tensors)
+    if arch.num_hidden_layers < there:
+        arch = dataclasses.replace(arch, dense_layers=arch.dense_layers or there)
     return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))
 
 
