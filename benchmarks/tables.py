@@ -71,6 +71,7 @@ COLUMNS = {
     "seed": lambda r: str(r["seed"]),
     # Of rows, on validation.
     "backbone": lambda r: r["backbone"],
+    "first layers": lambda r: str(r.get("layers") or ""),
     "dense, validation": lambda r: f"{100 * r['dense_validation_value']:.1f}",
     "on the way": lambda r: ", ".join(f"{100 * each['value']:.1f} at {each['flops_vs_unpadded']:.2f}x" for each in r["fall"]),
 }
@@ -92,7 +93,7 @@ VIEWS = {
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
         "timed at batch", "kept per layer", "seed",
     ),
-    "falls": ("task", "backbone", "metric", "dense, validation", "on the way", "seed"),
+    "falls": ("task", "backbone", "first layers", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
         "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",
         "kept per layer", "threshold", "seed", "commit",
