@@ -71,7 +71,7 @@ def test_alike_without_being_told():
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-@pytest.mark.parametrize("target", [0.15, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("target", [0.15, 0.3, 0.6, 0.95, 1.0])
 @pytest.mark.parametrize("steepness", [0.0, 0.5, 1.0])
 def test_a_geometric_goal_costs_the_budget(steepness, target, kind):
     """And of the tokens behind position 0 each layer keeps the same part of the layer's before it, or of all, or between."""
@@ -96,7 +96,7 @@ def test_a_budget_of_layers_that_are_left_out():
     goal = budget.goal(SkimConfig(target=0.25), arch, mean_length=40.0)
     spent = flops.skimmed(arch, goal.astype(np.float64) * 40, np.array(40.0)) / flops.dense(arch, np.array(40.0))
     assert float(spent) == pytest.approx(0.25, rel=1e-4) and len(goal) == 4
-    says = re.escape("skim.target=0.4 of 12 layers: with nothing skimmed, model.num_hidden_layers=4 cost 0.29")
+    says = re.escape("skim.target=0.4 of 12 layers is more than model.num_hidden_layers=4 cost with nothing skimmed, 0.29: lower it")
     with pytest.raises(ConfigError, match=says):
         budget.goal(SkimConfig(target=0.4), arch, mean_length=40.0)
 

@@ -1,4 +1,4 @@
-"""`benchmark`: what skimming saves on the clock, against every dense way to compute the same weights."""
+"""`benchmark`: what skimming saves on the clock, against every dense way to compute the same weights, or a dense model of more layers."""
 
 import argparse
 import json

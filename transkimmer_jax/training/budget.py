@@ -101,10 +101,10 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
         length = np.array(mean_length)
         return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
 
-    if share(1.0) < skim.target:
+    if share(1.0) < skim.target * (1 - 1e-6):  # rounding aside
         raise ConfigError(
-            f"skim.target={skim.target} of {arch.dense_layers or arch.num_hidden_layers} layers: with nothing skimmed, "
-            f"model.num_hidden_layers={arch.num_hidden_layers} cost {share(1.0):.2f}"
+            f"skim.target={skim.target} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
+            f"cost with nothing skimmed, {share(1.0):.2f}: lower it, or take more layers"
         )
     low, high = 0.0, 1.0
     for _ in range(40):
