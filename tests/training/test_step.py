@@ -1,5 +1,6 @@
 """Laws of the training step: every parameter learns, splitting a batch changes nothing, the teacher is heard, one program a shape."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -11,6 +12,7 @@ from flax import nnx
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import Trainer, TrainState
@@ -280,3 +282,14 @@ def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     lengths = batch["attention_mask"].sum(axis=1)
     counted = float(before["available"]) * ROWS * trainer.served.mean
     assert any(counted == pytest.approx(lengths[:-1][heard[:-1]].sum() + last, rel=1e-5) for last in (0, lengths[-1])), counted
+
+
+@pytest.mark.parametrize(
+    ("skim", "refused"),
+    [({"enabled": False}, False), ({"objective": "coefficient"}, False), ({"target": 0.2}, False), ({"target": 0.9}, True)],
+)
+def test_only_a_budget_can_be_more_than_a_cut_model_costs(skim, refused):
+    """A dense model of a few layers, or a skimming one with a constant coefficient, is asked for no share of anything."""
+    model = make_model(dense_layers=6, **(DENSE if "enabled" in skim else {}))
+    with pytest.raises(ConfigError, match="skim.target=0.9 of 6 layers") if refused else contextlib.nullcontext():
+        Trainer.create(Config(skim=SkimConfig(**skim)), model, 20)

@@ -110,14 +110,15 @@ def _portable(args: argparse.Namespace) -> list[str]:
     """The arguments, without paths of this machine."""
     found = []
     for name, value in vars(args).items():
-        if name in ("command", "json", "data_dir", "model", "dense") or value is None or value is False:
+        if name in ("command", "json", "data_dir") or value is None or value is False:
             continue
         if name in _SYNTHETIC and not args.synthetic:
             continue
+        if name in ("model", "dense"):
+            value = "DIR"
         flag = f"--{name.replace('_', '-')}"
         found += [flag] if value is True else [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
-    folders = [(flag, folder) for flag, folder in (("--model", args.model), ("--dense", args.dense)) if folder]
-    return [word for flag, _ in folders for word in (flag, "DIR")] + found
+    return found
 
 
 def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):

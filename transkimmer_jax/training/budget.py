@@ -80,14 +80,22 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
     return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
 
 
+def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) -> None:
+    """Raises `ConfigError` where a model of the first few layers of a dense one costs less than the budget as it is."""
+    length = np.array(mean_length)
+    whole = float(flops.skimmed(arch, [length] * arch.num_hidden_layers, length) / flops.dense(arch, length))
+    if skim.target_kind == "flops" and whole < skim.target:
+        raise ConfigError(
+            f"skim.target={skim.target} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
+            f"cost with nothing skimmed, {whole:.2f}: lower it, or take more layers"
+        )
+
+
 def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
     """The share of `available` to be spent in the end: the budget itself, or what it leaves to each layer, [layers].
 
     Of texts of `mean_length` tokens layer l of 1 to N then keeps position 0, and of the other tokens the part p ** (l ** steepness),
     with the p for which the whole costs the budget.
-
-    Raises:
-      ConfigError: a model of the first few layers of a dense one costs less than the budget as it is.
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
@@ -101,11 +109,6 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
         length = np.array(mean_length)
         return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
 
-    if share(1.0) < skim.target * (1 - 1e-6):  # rounding aside
-        raise ConfigError(
-            f"skim.target={skim.target} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
-            f"cost with nothing skimmed, {share(1.0):.2f}: lower it, or take more layers"
-        )
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2

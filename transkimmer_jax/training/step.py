@@ -59,8 +59,13 @@ class Trainer:
         """The steps of a run of `model`, which may be one of shapes alone.
 
         served: what the budget is of; None: texts of 32 tokens. special_ids: the tokenizer's, which `distill.token_noise` leaves alone.
+
+        Raises:
+          ConfigError: the model has too few layers to spend the budget.
         """
         served = served or ServedLengths.like(32.0)
+        if config.skim.enabled and config.skim.objective == "budget":
+            budget.require_spendable(config.skim, model.arch, served.mean)
         optimizer, goal = create_optimizer(config.optimizer, total_steps), budget.goal(config.skim, model.arch, served.mean)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
         return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, served, teacher_graph, special_ids)
