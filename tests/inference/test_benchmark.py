@@ -76,11 +76,11 @@ def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
     workload = benchmark.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
     sample = benchmark.Calibration.assumed(3, 0.0)
-    own = benchmark.measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=1, contenders=(), progress=False)
+    own = benchmark.measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=3, contenders=(), progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
     dense = benchmark.synthetic(deep, None, batch_size=4, length=24, examples=1).model
     compared = dataclasses.replace(workload, calibration=sample, dense=dense)
-    found = benchmark.measure(compared, batch_size=4, repeats=1, contenders=("dense_padded", "torch"), progress=False)
+    found = benchmark.measure(compared, batch_size=4, repeats=3, contenders=("dense_padded", "torch"), progress=False)
     assert (own["layers"], own["layers_dense"], found["layers"], found["layers_dense"]) == (3, 3, 3, 9)
     lengths = workload.examples.lengths.astype(float)
     times = flops.dense(deep, lengths).sum() / flops.dense(ARCH, lengths).sum()

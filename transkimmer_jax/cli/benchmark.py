@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from transkimmer_jax import files
+from transkimmer_jax.cli import labelled
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 _FIELDS = """
@@ -184,9 +185,8 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     else:
         sample = calibration  # as the model is served
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
-    dense = None if args.dense is None else huggingface.load(args.dense, dense=True)
-    if dense is not None and dense.arch.vocab_size != model.arch.vocab_size:
-        raise CheckpointError(
-            f"{args.dense} has {dense.arch.vocab_size} tokens and {args.model} {model.arch.vocab_size}: not one vocabulary"
-        )
+    dense = None
+    if args.dense is not None:
+        dense = huggingface.load(args.dense, dense=True)
+        labelled.require_same_vocabulary(args.dense, dense.arch, args.model, model.arch)
     return benchmark.Workload(task.name, model, tokenized, sample, task.max_length, threshold, dense)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.data.batches import TokenizedExamples
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.models.architecture import Architecture
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 
 
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
+
+
+def require_same_vocabulary(dense: str, of_dense: "Architecture", model: str, of_model: "Architecture") -> None:
+    """Raises `CheckpointError` where the folder of a `--dense` model cannot be compared with that of `--model`."""
+    if of_dense.vocab_size != of_model.vocab_size:
+        raise CheckpointError(f"{dense} has another vocabulary than {model}: the same token ids mean something else to it")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,8 +151,7 @@ def _dense_logits(args: argparse.Namespace, found: labelled.LabelledModel, token
     engine = SkimEngine.from_pretrained(args.dense, dense=True, batch_size=args.batch_size, max_length=found.task.max_length)
     if engine.arch.num_labels != found.task.num_labels:
         raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {found.task.name} has {found.task.num_labels}")
-    if engine.arch.vocab_size != found.model.arch.vocab_size:
-        raise CheckpointError(f"{args.dense} has another vocabulary than {args.model}: the same token ids mean something else to it")
+    labelled.require_same_vocabulary(args.dense, engine.arch, args.model, found.model.arch)
     names, others = (read_config(resolve(folder)).get("id2label") for folder in (args.model, args.dense))
     if names and others and names != others:
         raise CheckpointError(f"{args.dense} calls its labels {list(others.values())}, {args.model} {list(names.values())}")
