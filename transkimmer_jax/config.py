@@ -103,7 +103,9 @@ class DistillConfig:
         " labels are not read",
     ] = None
     state_weight: Annotated[
-        float, "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss"
+        float,
+        "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss; a student of fewer"
+        " layers has those of the teacher's in equal steps up to the last",
     ] = 0.0
 
 

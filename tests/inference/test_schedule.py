@@ -52,6 +52,27 @@ def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, batc
         shortest = bucket.width + 1
 
 
+@settings(deadline=None)
+@given(st.integers(1, 90), st.integers(40, 400), st.integers(0, 1000))
+def test_a_batch_holds_no_less_than_the_first_ones_that_fit(sequences, tokens, seed):
+    """Of the same number: each at most once, and no single exchange would fill it better."""
+    bucket = Bucket(sequences, tokens, 40)
+    lengths = np.random.default_rng(seed).integers(1, 41, 200)[: bucket.looks_at]
+    chosen = bucket.fill(lengths)
+    assert bucket.holds(len(chosen), lengths[chosen].sum(), lengths[chosen].max()) and len(set(chosen)) == len(chosen)
+    count = max(count for count in range(1, sequences + 1) if lengths[:count].sum() <= tokens)
+    assert len(chosen) == count and lengths[chosen].sum() >= lengths[:count].sum()
+    room, others = tokens - lengths[chosen].sum(), np.delete(lengths, chosen)
+    assert not any(0 < other - one <= room for one in lengths[chosen[-64:]] for other in others[:64])
+
+
+def test_a_batch_by_hand():
+    """10 of 12 rows taken: the 3 goes for the 5, nothing for the 7."""
+    assert Bucket(3, 12, 8).fill(np.array([4, 3, 3, 7, 5, 1])).tolist() == [0, 4, 2]
+    assert Bucket(3, 12, 8).fill(np.array([4, 3])).tolist() == [0, 1], "no more there"
+    assert Bucket(1, 8, 8).fill(np.array([4])).tolist() == [0]
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 5), st.sampled_from([1, 2, 8, 32]), st.sampled_from([16, 32, 40]), st.sampled_from([1, 8, 64]))
 def test_a_ladder(seed, batch_size, width, granule):

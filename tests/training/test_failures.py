@@ -190,12 +190,12 @@ def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
     assert message == f"distill.teacher={damaged} has another vocabulary than {config.model.pretrained}"
 
 
-def test_a_teacher_of_another_shape(refusal, tmp_path, config, tokenizer_folder):
+def test_a_teacher_of_another_size(refusal, tmp_path, config, tokenizer_folder):
     """Its logits can be learned, its states cannot be compared."""
-    other = runs.TINY | {"num_hidden_layers": runs.TINY["num_hidden_layers"] - 1}
+    other = runs.TINY | {"hidden_size": 2 * runs.TINY["hidden_size"]}
     teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
     message = refusal(distill__teacher=str(teacher), distill__state_weight=1.0)
-    assert message.startswith(f"distill.teacher={teacher} has 2 layers of size 16, {config.model.pretrained} has 3 of 16")
+    assert message.startswith(f"distill.teacher={teacher} has states of size 32, {config.model.pretrained} of 16")
 
 
 def test_a_loss_that_is_not_finite(refusal, tmp_path):

@@ -181,15 +181,17 @@ def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Pl
 
     Members of all lengths go together: sorted, they would use up a batch's rows before its slots, or the other way round.
     """
-    order = members[np.random.default_rng(0).permutation(len(members))] if len(members) > bucket.sequences else members
+    order = members[np.random.default_rng(0).permutation(len(members))] if len(members) > bucket.sequences else members.copy()
     batches: Plan = []
     while len(order):
-        ends = np.cumsum(lengths[order[: bucket.sequences]])
-        count = int(np.searchsorted(ends, bucket.tokens, side="right"))
-        if count == len(order) and count < bucket.sequences and ends[-1] + bucket.width <= bucket.tokens:
+        chosen = bucket.fill(lengths[order[: bucket.looks_at]])
+        batch = order[chosen]
+        if len(batch) == len(order) and len(batch) < bucket.sequences and lengths[batch].sum() + bucket.width <= bucket.tokens:
             break
-        batches.append((bucket, order[:count]))
-        order = order[count:]
+        batches.append((bucket, batch))
+        passed_over = np.delete(order[: bucket.looks_at], chosen)
+        order = order[len(batch) :]
+        order[: len(passed_over)] = passed_over
     return batches, order
 
 

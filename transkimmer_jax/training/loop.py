@@ -161,11 +161,11 @@ class _Run:
             )
             if teacher.arch.vocab_size != self.model.arch.vocab_size:
                 raise CheckpointError(f"distill.teacher={config.distill.teacher} has another vocabulary than {config.model.pretrained}")
-            shapes = [(arch.num_hidden_layers, arch.hidden_size) for arch in (teacher.arch, self.model.arch)]
-            if config.distill.state_weight > 0 and shapes[0] != shapes[1]:
+            sizes = [arch.hidden_size for arch in (teacher.arch, self.model.arch)]
+            if config.distill.state_weight > 0 and sizes[0] != sizes[1]:
                 raise CheckpointError(
-                    f"distill.teacher={config.distill.teacher} has {shapes[0][0]} layers of size {shapes[0][1]}, {config.model.pretrained} "
-                    f"has {shapes[1][0]} of {shapes[1][1]}: states cannot be compared; set distill.state_weight=0"
+                    f"distill.teacher={config.distill.teacher} has states of size {sizes[0]}, {config.model.pretrained} of {sizes[1]}: "
+                    "they cannot be compared; set distill.state_weight=0"
                 )
         # As long as the texts of the first validation split, on which the budget is met.
         served = ServedLengths.of(next(iter(self.splits.values())).lengths, tokenized.lengths)

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
@@ -36,11 +37,15 @@ def distillation_loss(logits: jax.Array, teacher_logits: jax.Array, weight: jax.
 
 def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight: jax.Array) -> jax.Array:
     """Weighted sum over examples of the squared distance between position 0's states and the teacher's, relative to the teacher's
-    squared length, averaged over layers.
+    squared length, averaged over the student's layers.
+
+    A student of fewer layers has the teacher's in equal steps up to its last one: 2, 3, 5 and 6 for four of six.
 
     Args:
-      states, teacher_states: [layers, B, H]. weight: [B], 0 for padding examples.
+      states: [layers, B, H]. teacher_states: [teacher's layers, B, H]. weight: [B], 0 for padding examples.
     """
-    states, teacher_states = states.astype(jnp.float32), teacher_states.astype(jnp.float32)
+    layers, teachers = len(states), len(teacher_states)
+    paired = np.array([(layer * teachers - 1) // layers for layer in range(1, layers + 1)])
+    states, teacher_states = states.astype(jnp.float32), teacher_states[paired].astype(jnp.float32)
     distance = jnp.sum(jnp.square(states - teacher_states), axis=-1) / jnp.sum(jnp.square(teacher_states), axis=-1)
     return jnp.sum(jnp.mean(distance, axis=0) * weight)
