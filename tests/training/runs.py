@@ -80,6 +80,14 @@ def start_train(config_file, workdir, program_cache, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def truncate_checkpoint(workdir, step, keep):
+    """Cut the largest file of a checkpoint's arrays to a share of its bytes."""
+    files = [path for path in (workdir / "checkpoints" / str(step) / "state").rglob("*") if path.is_file() and path.parent.name == "d"]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = largest.read_bytes()
+    largest.write_bytes(content[: int(keep * len(content))])
+
+
 def read_lines(workdir):
     """The lines of metrics.jsonl, as they stand."""
     return (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

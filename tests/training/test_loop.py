@@ -230,6 +230,21 @@ def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
     assert_events_are_the_records(tmp_path / "run")
 
 
+def test_a_truncated_checkpoint(config, finished, tmp_path, caplog):
+    """It is put aside and named; the run goes on from the one before it."""
+    caplog.set_level("INFO", "transkimmer_jax")
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "result.json").unlink()
+    shutil.rmtree(workdir / "model")
+    runs.truncate_checkpoint(workdir, 60, keep=0.5)
+    train_and_evaluate(config, workdir)
+    messages = "\n".join(caplog.messages)
+    assert "checkpoints/60 is damaged" in messages and "resuming at step 45 of 60" in messages
+    assert (workdir / "checkpoints_damaged" / "60").is_dir()
+    runs.assert_same_run(workdir, finished)
+
+
 def test_a_checkpoint_of_another_version(config, finished, tmp_path, monkeypatch):
     """Whose state has other parts: one line, instead of a library's page about trees."""
     workdir = tmp_path / "run"
