@@ -21,7 +21,7 @@ COLUMNS = {
     "workload": lambda r: r["workload"],
     "H / layers": lambda r: f"{r['hidden_size']} / {_layers(r['layers'], r.get('layers_dense'))}",
     "S": lambda r: str(r["length"]),
-    "batch": lambda r: str(r["batch_size"]),
+    "batch": lambda r: str(r["batch_size"]) + (", online" if r.get("online") else ""),
     "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
     "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
     "clock vs padded": lambda r: "" if r["clock_vs_padded"] is None else f"{r['clock_vs_padded']:.2f}x",

@@ -50,6 +50,28 @@ def test_a_stream_of_a_stated_length(tmp_path):
     assert record["examples"] == 11 and "--examples 11" in record["command"]
 
 
+@pytest.mark.parametrize("online", [False, True])
+def test_texts_come_in_calls(monkeypatch, tmp_path, online):
+    """All in one, or each batch in one of its own."""
+    seen = []
+    original = benchmark.SkimEngine.predict_tokenized
+
+    def watched(self, examples, **options):
+        seen.append(len(examples))
+        return original(self, examples, **options)
+
+    monkeypatch.setattr(benchmark.SkimEngine, "predict_tokenized", watched)
+    file = tmp_path / "found.json"
+    arguments = ["--batch-size", "4", "--examples", "11", "--contenders", "compacted", "--json", str(file)]
+    cli.main([*SYNTHETIC, *arguments, *(["--online"] if online else [])])
+    (record,) = json.loads(file.read_text())
+    assert record["online"] == online == ("--online" in record["command"])
+    if online:
+        assert seen.count(4) == 2 * seen.count(3) >= 8, "both contenders, to warm up and in the round"
+    else:
+        assert seen.count(11) >= 4 and not {3, 4} & set(seen)
+
+
 def test_a_setting(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "_STREAM_TOKENS", 800)
     cli.main([*SYNTHETIC, "--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--json", str(tmp_path / "found.json")])

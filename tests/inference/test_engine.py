@@ -52,6 +52,12 @@ def unstaged(engine):
 
 
 @pytest.fixture(scope="module")
+def deep():
+    """A model of six layers."""
+    return make_model(dataclasses.replace(ARCH, num_hidden_layers=6))
+
+
+@pytest.fixture(scope="module")
 def expected():
     found = masked(make_model(), STREAM, 0.0)
     assert is_decided(found, 0.0)
@@ -109,9 +115,8 @@ def in_stages(cuts, calibration, model=None, **options):
     engine = SkimEngine(model or make_model(), calibration=calibration, depths=True, **options)
     bounds = [*([] if 1 in cuts else [0]), *cuts, LAYERS + 1]
     sizes = Sizes(options.get("batch_tokens"), options.get("batch_size"), 40, 8, 64)
-    engine.batchings = tuple(
-        Batching(Stage(first, stop), ARCH, engine.calibration, sizes, calibration is not None) for first, stop in itertools.pairwise(bounds)
-    )
+    parts = [Stage(*each) for each in itertools.pairwise(bounds)]
+    engine.batchings = tuple(Batching(part, ARCH, engine.calibration, sizes, engine.calibration.of_stage(part).lengths) for part in parts)
     return engine
 
 
@@ -234,20 +239,47 @@ def test_steady_state_compiles_nothing(engine):
     assert count_compilations(lambda: jax.jit(lambda x: x * 3.0)(np.float32(1))) > 0, "else the count counts nothing"
 
 
-def test_the_number_of_programs_is_bounded(engine):
+def test_the_number_of_programs_is_bounded(engine, unstaged):
+    """Of whole networks at most five rungs for each of three sizes of batch; of layers, which lose no text, one for each of six."""
+    whole = unstaged.batchings[0]
+    assert len(whole.buckets) < len(set(whole.schedules(None))) <= 5 * 3 * len(whole.buckets)
     engine.warm_up(progress=False)
-    bound = 2 * 5 * len(SkimEngine(make_model(), batch_tokens=160).batchings[0].buckets)  # it began without a calibration
-    for batching in engine.batchings:
-        assert all(len(batching.ladder(bucket)) <= 5 for bucket in (*batching.buckets, *batching.small_buckets))
-        bound += 2 * 5 * len(batching.buckets)
-    assert 0 < len(engine.programs) <= bound, "at most five rungs, for whole and small batches"
+    before = SkimEngine(make_model(), batch_tokens=160).batchings  # it began without a calibration
+    assert 0 < len(engine.programs) <= 6 * sum(len(batching.buckets) for batching in (*before, *engine.batchings))
+
+
+def test_layers_share_programs(deep):
+    """All but the first and the last run the same ones with their own parameters, and the answers are those of the masked evaluation."""
+    some = taken(STREAM, list(range(60)))
+    expected = masked(deep, some, 0.0)
+    assert is_decided(expected, 0.0)
+    # Behind which layers nothing is gone decides which of them make a stage together.
+    kept = np.repeat([[16], [8], [8], [4], [4], [2]], 40, axis=1)
+    for calibration, stages, programs in (
+        (None, [Stage(layer, layer + 1) for layer in range(1, 7)], {Stage(1, 2), Stage(2, 3), Stage(6, 7)}),
+        (
+            Calibration(np.full(40, 20), kept, 0.0),
+            [Stage(1, 2), Stage(2, 4), Stage(4, 6), Stage(6, 7)],
+            {Stage(1, 2), Stage(2, 4), Stage(6, 7)},
+        ),
+    ):
+        engine = SkimEngine(deep, calibration=calibration, batch_tokens=160, depths=True)
+        assert list(engine.stages) == stages
+        found = engine.predict_tokenized(some)
+        for row, example in enumerate(expected):
+            np.testing.assert_array_equal(found.depths[row], example.depth)
+            np.testing.assert_allclose(found.logits[row], example.logits, atol=TOLERANCE, rtol=0)
+        assert {schedule.stage for schedule in engine.programs.calls} == programs
+        assert (engine.statistics.overflows > 0) == (calibration is not None)
+    shares = [example.depth.mean() / 6 for example in expected]
+    assert 0.2 < np.mean(shares) < 0.8 and len({tuple(example.depth) for example in expected}) > 50
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():
     engine = SkimEngine(make_model(), batch_tokens=160, rebatch=False)
     engine.warm_up([10, 12, 16], progress=False)
-    whole, small = engine.batchings[0].buckets[0], engine.batchings[0].small_buckets[0]
-    assert len(engine.programs) == len({*engine.batchings[0].ladder(whole), *engine.batchings[0].ladder(small)})
+    narrowest = [schedule for schedule in engine.batchings[0].schedules(None) if schedule.bucket.width == 16]
+    assert len(engine.programs) == len(set(narrowest)) > 1
 
 
 def test_logits_that_are_not_numbers():

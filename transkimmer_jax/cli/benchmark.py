@@ -63,6 +63,7 @@ def add(commands) -> None:
         help="synthetic: share of the tokens that each layer keeps, or 'all' (default: %(default)s, stretched to --layers)",
     )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each; 1: texts come alone (default: 32)")
+    parser.add_argument("--online", action="store_true", help="each batch comes in a call of its own (default: all in one call)")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="one setting each")
     parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these beside compacted and dense_packed (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds in which every contender runs once (default: %(default)s)")
@@ -95,7 +96,8 @@ def _benchmark(args: argparse.Namespace) -> None:
     for length, batch_size, dtype in tqdm(settings, desc="settings", disable=len(settings) == 1):
         workload = workload_of(args, length, batch_size)
         contenders = tuple(args.contenders) if args.contenders else benchmark.CONTENDERS
-        result = benchmark.measure(workload, batch_size=batch_size, repeats=args.repeats, dtype=dtype, contenders=contenders)
+        options = {"repeats": args.repeats, "online": args.online, "dtype": dtype, "contenders": contenders}
+        result = benchmark.measure(workload, batch_size=batch_size, **options)
         results.append(result | {"command": "python -m transkimmer_jax benchmark " + " ".join(_portable(args)), "seed": args.seed})
         print(json.dumps(results[-1], indent=2))
         sys.stdout.flush()

@@ -23,9 +23,13 @@ from transkimmer_jax.models.encoder import Stage
 # In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
 _FORGETTING = 0.95
 _TRUST = 2.0
-_SMALL = 4  # the part of a batch that a small batch is
+# The parts of a batch that smaller ones are, for what fills no batch. Programs of one layer are soon compiled, so there are more of them.
+_PARTS = (1, 4, 16)
+_PARTS_OF_A_LAYER = (1, 2, 4, 8, 16, 32)
+_LOST_TOGETHER = 4  # batches whose lost texts fill a batch
+_LEAST_ROWS = 32  # fewer cost as much
 # A program costs so many rows more than it has: it reads all weights, and products of few rows are slow.
-_ROWS_OF_A_START = 50
+_ROWS_OF_A_START = 80
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
 
@@ -52,27 +56,32 @@ class Batching:
       stage: which.
       calibration: what to expect, of the whole network.
       sizes: of the batches.
-      known: whether the calibration is of texts like those to come, or an assumption.
+      lengths: numbers of tokens with which texts enter this stage, or this one and others that share its programs; None: any.
     """
 
-    def __init__(self, stage: Stage, arch: Architecture, calibration: Calibration, sizes: Sizes, known: bool):
+    def __init__(self, stage: Stage, arch: Architecture, calibration: Calibration, sizes: Sizes, lengths: np.ndarray | None):
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
-        lengths = self._calibration.lengths if known else None
         tokens, size = sizes.batch_tokens, sizes.batch_size
         widths: Sequence[int] = WIDTHS
         if size == 1:
             widths = SINGLE_WIDTHS
-        elif stage.first > 0 and known:  # else whole texts may enter it
+        elif stage.first > 0:
             # Of one size whatever their width: what enters the stage tells little of how long the texts were.
             tokens, size, widths = tokens or _typical_tokens(calibration, sizes), None, LATER_WIDTHS
             # Small ones, as the last of a call is seldom full.
             tokens = min(tokens, sizes.enough_rows or tokens)
-        self.buckets = buckets(tokens, size, sizes.max_length, lengths, widths)
-        # For the few texts that a call's batches lose; without them each call that loses one would pay for a whole batch more.
-        tokens = None if tokens is None else tokens // _SMALL
-        size = None if size is None else max(1, size // _SMALL)
-        self.small_buckets = buckets(tokens, size, sizes.max_length, lengths, widths)
+
+        def of_part(part: int) -> tuple[Bucket, ...]:
+            part_tokens = None if tokens is None else max(_LEAST_ROWS, tokens // part)
+            return buckets(part_tokens, None if size is None else max(1, size // part), sizes.max_length, lengths, widths, part > 1)
+
+        parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
+        by_width = [tuple(dict.fromkeys(each)) for each in zip(*map(of_part, parts), strict=True)]
+        self.buckets = tuple(each[0] for each in by_width)
+        self._sizes = {each[0]: each for each in by_width}  # each bucket's, largest first
+        skimmed_inside = len(stage.skims(arch.num_hidden_layers)) - (stage.stop <= arch.num_hidden_layers)
+        self._loses_none = arch.skim is None or skimmed_inside == 0
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
         self._drawn: dict[Bucket, list[np.ndarray]] = {}
         self._calibrated_losses: dict[tuple[Bucket, int], np.ndarray] = {}
@@ -81,7 +90,9 @@ class Batching:
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""
-        if bucket not in self._ladders:
+        if bucket not in self._ladders and self._loses_none:
+            self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
+        elif bucket not in self._ladders:
             self._drawn[bucket] = self._calibration.draw(bucket, DRAWN_BATCHES)
             self._ladders[bucket] = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple)
         return self._ladders[bucket]
@@ -93,11 +104,8 @@ class Batching:
 
     def schedules(self, lengths: Sequence[int] | None) -> list[Schedule]:
         """Of every program that sequences of these lengths (None: of any) can need here."""
-        every = dict.fromkeys((*self.buckets, *self.small_buckets))
-        if lengths is not None:
-            widths = {bucket.width for bucket, _ in by_bucket(np.array(lengths), self.buckets)}
-            every = {bucket: None for bucket in every if bucket.width in widths}
-        return [schedule for bucket in every for schedule in self.ladder(bucket)]
+        used = self.buckets if lengths is None else [bucket for bucket, _ in by_bucket(np.array(lengths), self.buckets)]
+        return [schedule for bucket in used for each in self._sizes[bucket] for schedule in self.ladder(each)]
 
     def plan(self, lengths: np.ndarray) -> Plan:
         """Batches of sequences of these lengths, narrowest first; members are positions in `lengths`.
@@ -113,7 +121,7 @@ class Batching:
             found += batches
             carried = np.zeros(0, np.int64)
             if len(rest):
-                alone = self._rest(bucket, rest, lengths)
+                alone = self._rest(self._sizes[bucket], rest, lengths)
                 if number + 1 < len(homes) and self._cost(alone) > self._cost_of_carrying(rest, *homes[number + 1], lengths):
                     carried = rest
                 else:
@@ -124,12 +132,18 @@ class Batching:
         """Those batches of `plan` that more sequences would not fill better."""
         return [batch for bucket, members in by_bucket(lengths, self.buckets) for batch in filled(bucket, members, lengths)[0]]
 
-    def _rest(self, bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> Plan:
-        """Batches of what does not fill one of the bucket."""
-        small = next(each for each in self.small_buckets if each.width >= bucket.width)
-        batches, rest = filled(small, members, lengths)
-        batches += [(small, rest)] if len(rest) else []
-        whole: Plan = [(bucket, members)]
+    def _rest(self, sizes: tuple[Bucket, ...], members: np.ndarray, lengths: np.ndarray) -> Plan:
+        """Batches of what does not fill one of the first of these sizes: one batch, as small as may be, or full ones of the next
+        smaller size and what is left then."""
+        count, tokens = len(members), int(lengths[members].sum())
+        while len(sizes) > 1 and sizes[1].holds(count, tokens, 0):
+            sizes = sizes[1:]
+        whole: Plan = [(sizes[0], members)]
+        if len(sizes) == 1:
+            return whole
+        batches, rest = filled(sizes[1], members, lengths)
+        if len(rest):
+            batches += self._rest(sizes[1:], rest, lengths)
         return batches if self._cost(batches) < self._cost(whole) else whole
 
     def _cost_of_carrying(self, carried: np.ndarray, bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> float:
@@ -137,7 +151,7 @@ class Batching:
 
         def cost(members: np.ndarray) -> float:
             batches, rest = filled(bucket, members, lengths)
-            return self._cost(batches + (self._rest(bucket, rest, lengths) if len(rest) else []))
+            return self._cost(batches + (self._rest(self._sizes[bucket], rest, lengths) if len(rest) else []))
 
         return cost(np.concatenate([carried, members])) - cost(members)
 
@@ -151,18 +165,22 @@ class Batching:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`
         of the call lose, on the next rung, and in the end with what was left over, in a small batch if need be."""
         rungs = self.ladder(bucket)
+        if len(rungs) == 1:
+            return 0
         least = min(least, len(rungs) - 1)
         expected = rungs[-1].flops(self._arch)
         best, best_cost = len(rungs) - 1, expected
         for rung in reversed(range(least, len(rungs) - 1)):
             some, share = self._losses(bucket, rung, threshold)
-            expected = rungs[rung].flops(self._arch) + min(1.0, share + some / (_SMALL * batches)) * expected
+            expected = rungs[rung].flops(self._arch) + min(1.0, share + some / (_LOST_TOGETHER * batches)) * expected
             if expected <= best_cost:
                 best, best_cost = rung, expected
         return best
 
     def remember(self, bucket: Bucket, rung: int, threshold: float, lost: np.ndarray) -> None:
         """What a batch has lost, [b] bool."""
+        if self._loses_none:
+            return
         key = (bucket, rung, threshold)
         count, seen = self._seen.get(key, (0.0, np.zeros(2)))
         self._seen[key] = (_FORGETTING * count + 1, _FORGETTING * seen + np.array([lost.any(), lost.mean()]))

@@ -119,6 +119,7 @@ def measure(
     *,
     batch_size: int,
     repeats: int,
+    online: bool = False,
     dtype: str = "float32",
     contenders: tuple[str, ...] = CONTENDERS,
     progress: bool = True,
@@ -128,6 +129,8 @@ def measure(
     Args:
       batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest. 1: texts come
         alone, each in a call of its own.
+      online: also of other batches each is a call of its own, in the order in which they come, so that no text waits for one of
+        another call; False: all are one call. Padded batches are sorted by length over the whole stream all the same.
       repeats: rounds in which every contender runs once, after one that warms up.
       contenders: which to run; compacted and dense_packed always do.
     """
@@ -138,6 +141,7 @@ def measure(
     cast_model, cast_dense = (cast(_in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
     options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
     compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
+    per_call = batch_size if online or batch_size == 1 else None
     for engine in (compacted, packed):
         if isinstance(workload.calibration, Calibration):
             engine.use(workload.calibration if engine is compacted else workload.calibration.of_dense(baseline.num_hidden_layers))
@@ -148,7 +152,7 @@ def measure(
         # the median.
         for _ in range(_PASSES):
             before = len(engine.programs)
-            _packed(engine, workload.examples, batch_size, progress)()
+            _packed(engine, workload.examples, per_call, progress)()
             if len(engine.programs) == before:
                 break
         engine.statistics = Statistics()
@@ -157,8 +161,8 @@ def measure(
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
     runs: dict[str, Callable[[], np.ndarray] | None] = {
-        "compacted": _packed(compacted, workload.examples, batch_size),
-        "dense_packed": _packed(packed, workload.examples, batch_size),
+        "compacted": _packed(compacted, workload.examples, per_call),
+        "dense_packed": _packed(packed, workload.examples, per_call),
         "masked": _batched(cast_model, order, workload.threshold) if "masked" in contenders else None,
         "dense_padded": _batched(cast_dense, padded, 0.0) if "dense_padded" in contenders else None,
         "dense_bucketed": _batched(cast_dense, order, 0.0) if "dense_bucketed" in contenders and len(buckets) > 1 else None,
@@ -181,6 +185,7 @@ def measure(
         "layers": arch.num_hidden_layers,
         "layers_dense": baseline.num_hidden_layers,
         "batch_size": batch_size,
+        "online": online,
         "length": workload.padded_length,
         "dtype": dtype,
         "device": jax.devices()[0].device_kind,
@@ -275,9 +280,12 @@ def _disagreement(predictions: Predictions, exact: _Masked) -> dict[str, Any]:
     }
 
 
-def _packed(engine: SkimEngine, examples: TokenizedExamples, batch_size: int, progress: bool = False) -> Callable[[], np.ndarray]:
-    """All in one call; of batches of one text, one call each, so that no text waits for another."""
-    parts = [examples] if batch_size > 1 else [examples.take(np.array([row])) for row in range(len(examples))]
+def _packed(engine: SkimEngine, examples: TokenizedExamples, per_call: int | None, progress: bool = False) -> Callable[[], np.ndarray]:
+    """So many texts a call, in the order in which they come; None: all in one."""
+    count = len(examples)
+    parts = [examples]
+    if per_call is not None:
+        parts = [examples.take(np.arange(start, min(count, start + per_call))) for start in range(0, count, per_call)]
     return lambda: np.concatenate([engine.predict_tokenized(part, progress=progress and part is examples).logits for part in parts])
 
 

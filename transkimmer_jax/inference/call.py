@@ -234,4 +234,4 @@ class Call:
         for row, part, is_gone in zip(rows, parts, gone, strict=False):
             if not is_gone:
                 found = self._depths[row]
-                found[found == first] = part
+                found[found == first] += part

@@ -197,10 +197,17 @@ class SkimEngine:
         parts: tuple[Stage, ...] = (Stage.whole(self.arch.num_hidden_layers),)
         if self._first is not None:
             # A text alone has no batch to be made anew.
-            several = known and self._batch_size != 1
+            several = self._batch_size != 1
             parts = stages(self.calibration, self.arch) if several else (Stage(1, self.arch.num_hidden_layers + 1),)
         sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
-        self.batchings = tuple(Batching(stage, self.arch, self.calibration, sizes, known) for stage in parts)
+        # Stages that share programs have the same buckets.
+        lengths: dict[Stage, list[np.ndarray]] = {}
+        for stage in parts:
+            lengths.setdefault(self.programs.shared(stage), []).append(self.calibration.of_stage(stage).lengths)
+        self.batchings = tuple(
+            Batching(stage, self.arch, self.calibration, sizes, np.concatenate(lengths[self.programs.shared(stage)]) if known else None)
+            for stage in parts
+        )
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -1,6 +1,7 @@
 """Compiled programs, one for each schedule, and the batches they run."""
 
 import collections
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.inference.schedule import Schedule
+from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
 
@@ -31,8 +33,9 @@ class Programs:
         self._whole = jax.NamedSharding(self._mesh, jax.P())
         self._batch_sharding = jax.NamedSharding(self._mesh, jax.P("data"))
         self.params = jax.tree.map(self._placed, params)
-        # A call with these takes apart a tuple, which costs less than an nnx.State: of a short text's time that would be a tenth.
-        self._leaves = tuple(jax.tree.leaves(self.params))
+        # By how many layers a stage begins after the one whose programs it runs: the parameters, each layer in the place of the one so
+        # much before it. A call with these takes apart a tuple, which costs less than an nnx.State: of a short text's time a tenth.
+        self._leaves: dict[int, tuple[jax.Array, ...]] = {}
         self._thresholds: dict[float, jax.Array] = {}  # the last one, on the devices
         self._compiled: dict[Schedule, Any] = {}
         self.calls: collections.Counter[Schedule] = collections.Counter()
@@ -47,10 +50,30 @@ class Programs:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole)
         return jax.device_put(leaf, self._whole)
 
+    def shared(self, stage: Stage) -> Stage:
+        """The stage whose programs a stage runs, with its own layers' parameters: all that lie between the first layer and the last, and
+        have as many layers, run the same ones."""
+        if stage.first < 2 or stage.stop > self.arch.num_hidden_layers:
+            return stage
+        return Stage(2, 2 + stage.stop - stage.first)
+
+    def _of(self, schedule: Schedule) -> Schedule:
+        """What is compiled for a schedule."""
+        return dataclasses.replace(schedule, stage=self.shared(schedule.stage))
+
+    def _leaves_of(self, stage: Stage) -> tuple[jax.Array, ...]:
+        """The parameters as a stage's program takes them."""
+        by = stage.first - self.shared(stage).first
+        if by not in self._leaves:
+            found = {_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)}
+            # Where there is no layer so much later, none is read.
+            self._leaves[by] = tuple(found.get(_later(keys, by), leaf) for keys, leaf in found.items())
+        return self._leaves[by]
+
     def compile(self, schedules: list[Schedule], progress: bool | None = None) -> None:
         """Compile what is not there yet. progress: with a bar; None: as `self.progress` says."""
         progress = self.progress if progress is None else progress
-        missing = [schedule for schedule in dict.fromkeys(schedules) if schedule not in self._compiled]
+        missing = [schedule for schedule in dict.fromkeys(map(self._of, schedules)) if schedule not in self._compiled]
         for schedule in tqdm(missing, desc="compiling", unit="program", leave=False, disable=not (progress and missing)):
             started = time.perf_counter()
             self._compiled[schedule] = self.lowered(schedule).compile()
@@ -68,7 +91,7 @@ class Programs:
         def program(leaves, *inputs):
             return function(jax.tree.unflatten(structure, leaves), *inputs)
 
-        return jax.jit(program).lower(self._leaves, *self.arguments(schedule))
+        return jax.jit(program).lower(tuple(jax.tree.leaves(self.params)), *self.arguments(schedule))
 
     def function(self, schedule: Schedule) -> Any:
         """(params, *rows, lengths [D, B], threshold) -> dict of arrays, unjitted. The rows are input_ids and token_type_ids [D, T]
@@ -88,7 +111,7 @@ class Programs:
             out = model.compacted_stage(hidden, lengths, schedule.bucket.width, schedule.layers, schedule.stage, threshold=threshold)
             answers = {"kept": out.kept, "lost": out.lost, "logits": out.logits, "states": out.states}
             if self.depths:
-                answers["depth"] = out.depth
+                answers["depth"] = out.depth - schedule.stage.first  # of layers of the stage
             return {name: array[None] for name, array in answers.items() if array is not None}
 
         if self.device_count == 1:
@@ -124,9 +147,23 @@ class Programs:
         Args:
           batches: rows and lengths, as `function` takes them.
         """
+        stage, schedule = schedule.stage, self._of(schedule)
         if schedule not in self._compiled:
             self.compile([schedule])
         self.calls[schedule] += 1
         if threshold not in self._thresholds:
             self._thresholds = {threshold: jax.device_put(np.float32(threshold), self._whole)}
-        return self._compiled[schedule](self._leaves, *batches, self._thresholds[threshold])
+        return self._compiled[schedule](self._leaves_of(stage), *batches, self._thresholds[threshold])
+
+
+def _keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A parameter's place in the model, e.g. ('encoder', 'layers', 0, 'up', 'kernel')."""
+    return tuple(entry.key for entry in path if hasattr(entry, "key"))
+
+
+def _later(keys: tuple[Any, ...], by: int) -> tuple[Any, ...]:
+    """The place of what is there `by` layers later."""
+    match keys:
+        case ("encoder", "layers" | "predictors" as part, int(number), *rest):
+            return ("encoder", part, number + by, *rest)
+    return keys

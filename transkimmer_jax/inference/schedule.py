@@ -35,9 +35,8 @@ _WIDTH_HEADROOM = 2.0
 _MORE_SLOTS = 0.4
 _NARROW = 64
 _EXCHANGED = 64  # sequences of a batch, and behind it, which may be exchanged
-# A stage ends where less than this part is left of the tokens that entered it, and more than this part of the whole cost is to come.
-_GONE = 0.7
-_WORTH_A_START = 0.1
+# A stage ends where less than this part is left of the tokens that entered it.
+_LEFT = 0.95
 # Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
 _HEADROOM = (1.1, 1.25)
 
@@ -116,7 +115,12 @@ class Schedule:
 
 
 def buckets(
-    batch_tokens: int | None, batch_size: int | None, max_length: int, lengths: np.ndarray | None = None, widths: Sequence[int] = WIDTHS
+    batch_tokens: int | None,
+    batch_size: int | None,
+    max_length: int,
+    lengths: np.ndarray | None = None,
+    widths: Sequence[int] = WIDTHS,
+    mixed: bool = False,
 ) -> tuple[Bucket, ...]:
     """The buckets in use, narrowest first. Their number bounds the number of programs.
 
@@ -127,6 +131,7 @@ def buckets(
       widths: of the others.
       lengths: of a sample of texts, [N]. A bucket then has the slots that its rows need for texts of the mean length there: empty
         slots cost attention, and a batch of shorter texts leaves some rows empty instead. Without, rows run out before slots do.
+      mixed: of buckets in which shorter texts go along.
     """
     found: list[Bucket] = []
     narrower = 0
@@ -139,7 +144,7 @@ def buckets(
             inside = lengths[(lengths > narrower) & (lengths <= width)]
             mean = float(inside.mean())
             if width <= _NARROW:
-                mean /= 1 + _MORE_SLOTS * float(inside.std()) / mean
+                mean /= 2 if mixed else 1 + _MORE_SLOTS * float(inside.std()) / mean
         found.append(Bucket(1 if batch_size == 1 else max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
         narrower = width
     return tuple(found)
@@ -256,22 +261,19 @@ def stages(calibration: Calibration, arch: Architecture) -> tuple[Stage, ...]:
     """The parts of the network between which batches are made anew.
 
     A program's capacities have to leave room for what may come, and what no token takes is computed for nothing; and where few are
-    left, matrix products have too few rows to be fast. Batches made of what is known to be left are full again. So a stage ends where
-    a good part of the tokens that entered it is gone, if what is still to come costs enough to pay for another start. Which tokens enter
-    the first layer is looked up (`first.py`), so the first stage begins there.
+    left, matrix products have too few rows to be fast. Batches made of what is known to be left are full again, and lose no text. So a
+    stage ends where a part of the tokens that entered it is gone: behind nearly every layer of a model that skims. Which tokens
+    enter the first layer is looked up (`first.py`), so the first stage begins there.
     """
     layers = arch.num_hidden_layers
     if arch.skim is None:
         return (Stage.whole(layers),)
-    lengths, kept = calibration.lengths.astype(float), calibration.kept.astype(float)
-    total = flops.skimmed(arch, kept, lengths).sum()
-    found, first, entered = [], 1, kept[0].sum()
+    kept = calibration.kept.sum(axis=1)
+    found, first = [], 1
     for step in range(1, layers):
-        count = kept[step].sum()
-        to_come = flops.skimmed(arch, np.concatenate([np.zeros_like(kept[:step]), kept[step:]]), np.zeros_like(lengths)).sum()
-        if count < _GONE * entered and to_come > _WORTH_A_START * total:
+        if kept[step] < _LEFT * kept[first - 1]:
             found.append(Stage(first, step + 1))
-            first, entered = step + 1, count
+            first = step + 1
     return (*found, Stage(first, layers + 1))
 
 
