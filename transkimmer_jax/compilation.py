@@ -14,4 +14,5 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        # A layer's program takes a few tenths of a second to compile, and there are dozens.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

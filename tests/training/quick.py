@@ -13,7 +13,7 @@ if jax.__version_info__ < (0, 11):  # later versions refuse what they no longer 
 
 def settings(cache):
     """Runs with one config share their compiled programs, by way of the folder `cache`."""
-    return {"jax_compilation_cache_dir": str(cache), "jax_persistent_cache_min_compile_time_secs": 0.5}
+    return {"jax_compilation_cache_dir": str(cache), "jax_persistent_cache_min_compile_time_secs": 0.1}
 
 
 def quick(jit):
