@@ -28,7 +28,7 @@ _PARTS = (1, 4, 16)
 _PARTS_OF_A_LAYER = (1, 2, 4, 8, 16, 32)
 _LOST_TOGETHER = 4  # batches whose lost texts fill a batch
 _LEAST_ROWS = 32  # fewer cost as much
-# A program costs so many rows more than it has: it reads all weights, and products of few rows are slow.
+# A program costs so many rows more than it has: it reads all weights, products of few rows are slow, and the host packs.
 _ROWS_OF_A_START = 80
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
@@ -73,7 +73,7 @@ class Batching:
             tokens = min(tokens, sizes.enough_rows or tokens)
 
         def of_part(part: int) -> tuple[Bucket, ...]:
-            part_tokens = None if tokens is None else max(_LEAST_ROWS, tokens // part)
+            part_tokens = None if tokens is None else max(min(_LEAST_ROWS, tokens), tokens // part)
             return buckets(part_tokens, None if size is None else max(1, size // part), sizes.max_length, lengths, widths, part > 1)
 
         parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
@@ -90,9 +90,11 @@ class Batching:
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""
-        if bucket not in self._ladders and self._loses_none:
+        if bucket in self._ladders:
+            return self._ladders[bucket]
+        if self._loses_none:
             self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
-        elif bucket not in self._ladders:
+        else:
             self._drawn[bucket] = self._calibration.draw(bucket, DRAWN_BATCHES)
             self._ladders[bucket] = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple)
         return self._ladders[bucket]

@@ -65,9 +65,9 @@ class SkimEngine:
       devices: None: all local ones, each of which computes batches of its own.
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.
-      rebatch: look up which tokens enter the first layer, and make batches anew where the calibration says that a good part of their
-        tokens is gone. The states of those that are left go through the host's memory, which a CPU has them in anyway; None: on a CPU
-        only.
+      rebatch: look up which tokens enter the first layer, and make batches anew behind the layers where the calibration says that some
+        of their tokens are gone. The states of those that are left go through the host's memory, which a CPU has them in anyway; None:
+        on a CPU only.
 
     Raises:
       CheckpointError: a model that cannot be compacted.

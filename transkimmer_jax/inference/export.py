@@ -22,6 +22,7 @@ from transkimmer_jax.inference.batching import by_bucket
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Bucket, Schedule, default_batch_tokens, granule, ladder
 from transkimmer_jax.models import attention
+from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights.files import read_config, resolve
 
@@ -158,8 +159,8 @@ def _by_name(program: Callable, params: Any) -> Callable:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """A parameter's path in the model, e.g. 'encoder/layers/0/up/kernel'; its last entry, the Param's value, is dropped."""
-    return "/".join(str(entry.key) for entry in path if hasattr(entry, "key"))
+    """A parameter's path in the model, e.g. 'encoder/layers/0/up/kernel'."""
+    return "/".join(map(str, path_keys(path)))
 
 
 def _shapes(params: dict[str, jax.Array], bucket: Bucket) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from flax import nnx
 from transkimmer_jax.inference.schedule import Schedule
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 
 
@@ -65,7 +66,7 @@ class Programs:
         """The parameters as a stage's program takes them."""
         by = stage.first - self.shared(stage).first
         if by not in self._leaves:
-            found = {_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)}
+            found = {path_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)}
             # Where there is no layer so much later, none is read.
             self._leaves[by] = tuple(found.get(_later(keys, by), leaf) for keys, leaf in found.items())
         return self._leaves[by]
@@ -156,13 +157,8 @@ class Programs:
         return self._compiled[schedule](self._leaves_of(stage), *batches, self._thresholds[threshold])
 
 
-def _keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A parameter's place in the model, e.g. ('encoder', 'layers', 0, 'up', 'kernel')."""
-    return tuple(entry.key for entry in path if hasattr(entry, "key"))
-
-
-def _later(keys: tuple[Any, ...], by: int) -> tuple[Any, ...]:
-    """The place of what is there `by` layers later."""
+def _later(keys: tuple[str | int, ...], by: int) -> tuple[str | int, ...]:
+    """The `path_keys` of what has these, `by` layers later."""
     match keys:
         case ("encoder", "layers" | "predictors" as part, int(number), *rest):
             return ("encoder", part, number + by, *rest)

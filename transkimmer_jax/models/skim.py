@@ -32,9 +32,10 @@ class SkimPredictor(nnx.Module):
         return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
 
 
-def path_keys(path) -> list:
-    """The names and numbers on the way to a parameter, of a path of `jax.tree_util`."""
-    return [entry.key for entry in path if hasattr(entry, "key")]
+def path_keys(path) -> tuple[str | int, ...]:
+    """The names and numbers on the way to a parameter, of a path of `jax.tree_util`: ('encoder', 'layers', 0, 'up', 'kernel'). Its last
+    entry, the Param's value, is dropped."""
+    return tuple(entry.key for entry in path if hasattr(entry, "key"))
 
 
 def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
@@ -43,7 +44,7 @@ def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
 
     def shifted(path, leaf: jax.Array) -> jax.Array:
         keys = path_keys(path)
-        if "predictors" in keys and keys[-2:] == ["decision", "bias"]:
+        if "predictors" in keys and keys[-2:] == ("decision", "bias"):
             return leaf + shift[keys[keys.index("predictors") + 1]] * sides
         return leaf
 

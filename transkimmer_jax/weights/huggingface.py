@@ -19,6 +19,7 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.weights import names
 from transkimmer_jax.weights.files import read_config, read_tensors, resolve
 
@@ -122,7 +123,7 @@ def save(
 
 def tensors(model: TranskimmerForSequenceClassification) -> dict[str, np.ndarray]:
     """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
-    parameters = {_path(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
+    parameters = {path_keys(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
     return {
         names.checkpoint_name(name): tensor
         for row in names.bert_table(model.arch)
@@ -162,7 +163,7 @@ def _build(arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.P
     """Fill a model from tensors in the table's names, after checking all of them."""
     model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(seed))
     graph, state = nnx.split(model)
-    parameters = {_path(path): leaf for path, leaf in _leaves(state)}
+    parameters = {path_keys(path): leaf for path, leaf in _leaves(state)}
     unexpected = set(tensors)
     problems, loaded, fresh = [], {}, set()
     for row in names.bert_table(arch):
@@ -189,7 +190,7 @@ def _build(arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.P
         raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
     if fresh:
         logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
-    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(_path(path), leaf)), state)
+    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(path_keys(path), leaf)), state)
     return nnx.merge(graph, filled)
 
 
@@ -206,8 +207,3 @@ def _module(row: names.Row) -> tuple[str | int, ...]:
 
 def _leaves(state):
     return jax.tree_util.tree_leaves_with_path(state)
-
-
-def _path(path) -> tuple[str | int, ...]:
-    """A pytree path of an nnx state as plain keys; its last entry, the Param's value, is dropped."""
-    return tuple(entry.key for entry in path if hasattr(entry, "key"))
