@@ -20,7 +20,7 @@ from training import runs
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, DataError, InferenceError
-from transkimmer_jax.inference.batching import Batching, Sizes, filled
+from transkimmer_jax.inference.batching import Batching, Sizes, by_bucket, filled
 from transkimmer_jax.inference.call import Call
 from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.schedule import Calibration
@@ -273,6 +273,17 @@ def test_layers_share_programs(deep):
         assert (engine.statistics.overflows > 0) == (calibration is not None)
     shares = [example.depth.mean() / 6 for example in expected]
     assert 0.2 < np.mean(shares) < 0.8 and len({tuple(example.depth) for example in expected}) > 50
+
+
+@pytest.mark.parametrize("batch_size", [2, 8, 64])
+def test_batches_are_as_large_as_those_of_the_longest_texts(batch_size):
+    """Most texts are short, but what is left of them fills batches of as many rows as long ones begin with, and of no more."""
+    lengths = np.array([6] * 99 + [40])
+    calibration = Calibration(lengths, np.maximum(1, lengths // [[2], [3], [4]]), 0.0)
+    engine = SkimEngine(make_model(), batch_size=batch_size, calibration=calibration)
+    dense = Batching(Stage.whole(LAYERS), ARCH, calibration, Sizes(None, batch_size, ARCH.max_position_embeddings, 8, 1024), lengths)
+    ((widest, _),) = by_bucket(np.array([40]), dense.buckets)
+    assert {bucket.tokens for batching in engine.batchings for bucket in batching.buckets} == {min(widest.tokens, 1024)}
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():

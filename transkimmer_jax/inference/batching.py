@@ -68,7 +68,7 @@ class Batching:
             widths = SINGLE_WIDTHS
         elif stage.first > 0:
             # Of one size whatever their width: what enters the stage tells little of how long the texts were.
-            tokens, size, widths = tokens or _typical_tokens(calibration, sizes), None, LATER_WIDTHS
+            tokens, size, widths = tokens or _most_tokens(calibration, sizes), None, LATER_WIDTHS
             # Small ones, as the last of a call is seldom full.
             tokens = min(tokens, sizes.enough_rows or tokens)
 
@@ -221,8 +221,8 @@ def by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Buck
     return [(among[number], np.flatnonzero(home == number)) for number in np.unique(home)]
 
 
-def _typical_tokens(calibration: Calibration, sizes: Sizes) -> int:
-    """Rows of the batch that a text of median length begins in."""
+def _most_tokens(calibration: Calibration, sizes: Sizes) -> int:
+    """Rows of the batch that the longest texts begin in: no batch of so many needs more memory than that one would."""
     first = buckets(None, sizes.batch_size, sizes.max_length)
-    ((bucket, _),) = by_bucket(np.minimum([int(np.median(calibration.lengths))], sizes.max_length), first)
+    ((bucket, _),) = by_bucket(np.minimum([calibration.lengths.max()], sizes.max_length), first)
     return bucket.tokens

@@ -184,7 +184,7 @@ class Call:
                 lengths[device, : len(rows)] = self._entering[rows]
                 total = lengths[device].sum()
                 for target, part in zip(packed, parts, strict=True):
-                    np.concatenate([part(row) for row in rows], out=target[device, :total], casting="unsafe")
+                    np.concatenate([part(row) for row in rows.tolist()], out=target[device, :total], casting="unsafe")
         return [*packed, lengths]
 
     def _part(self, tokens: np.ndarray, row: int) -> np.ndarray:
@@ -219,10 +219,9 @@ class Call:
                     self._states.pop(row, None)
             else:
                 # Of lost sequences there are no rows.
-                ends = np.cumsum(kept[-1])
-                for row, start, end, is_gone in zip(rows, ends - kept[-1], ends, gone, strict=True):
-                    if not is_gone:
-                        self._states[row] = answers["states"][device][start:end]
+                states, ends = answers["states"][device], np.cumsum(kept[-1][~gone]).tolist()
+                # Lists of Python's numbers, here and in `_packed`: one by one, NumPy's take as long as the rest of the host's work.
+                self._states.update(zip(there.tolist(), map(states.__getitem__, map(slice, [0, *ends[:-1]], ends)), strict=True))
                 self._entering[there] = kept[-1][~gone]
                 self._wait(stage + 1, 0, there)
         return lost
