@@ -22,8 +22,9 @@ SYNTHETIC = [
     "benchmark", "--synthetic", "--hidden-size", "32", "--layers", "3", "--vocab-size", "100", "--length", "24", "--repeats", "1",
 ]  # fmt: skip
 FIELDS = {
-    "seconds", "examples_per_second", "flops_vs_padded", "flops_vs_unpadded", "clock_vs_padded", "clock_vs_unpadded", "efficiency",
-    "max_logit_difference", "decisions_flipped", "batch_size", "length", "dtype", "device", "programs", "overflows", "command", "seed",
+    "seconds", "seconds_of_rounds", "examples_per_second", "flops_vs_padded", "flops_vs_unpadded", "clock_vs_padded",
+    "clock_vs_unpadded", "efficiency", "max_logit_difference", "decisions_flipped", "batch_size", "length", "dtype", "device",
+    "programs", "overflows", "command", "seed",
 }  # fmt: skip
 
 
@@ -74,14 +75,19 @@ def test_texts_come_in_calls(monkeypatch, tmp_path, online):
 
 def test_a_setting(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "_STREAM_TOKENS", 800)
-    cli.main([*SYNTHETIC, "--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--json", str(tmp_path / "found.json")])
+    arguments = ["--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--repeats", "3"]
+    cli.main([*SYNTHETIC, *arguments, "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     assert [record["batch_size"] for record in found] == [2, 4]
     for record in found:
         assert set(record) >= FIELDS
         assert {"compacted", "dense_packed", "dense_padded", "masked"} <= set(record["seconds"])
         assert record["efficiency"] == pytest.approx(record["clock_vs_unpadded"] / record["flops_vs_unpadded"])
-        assert record["clock_vs_unpadded"] == pytest.approx(record["seconds"]["dense_packed"] / record["seconds"]["compacted"])
+        rounds = {name: np.array(times) for name, times in record["seconds_of_rounds"].items()}
+        assert {len(times) for times in rounds.values()} == {record["repeats"]} == {3}
+        assert record["seconds"] == pytest.approx({name: np.median(times) for name, times in rounds.items()})
+        for name, field in (("dense_packed", "clock_vs_unpadded"), ("dense_padded", "clock_vs_padded")):
+            assert record[field] == pytest.approx(np.median(rounds[name] / rounds["compacted"]))
         assert record["examples_per_second"]["masked"] == pytest.approx(record["examples"] / record["seconds"]["masked"])
         assert 1 < record["flops_vs_unpadded"] == record["flops_vs_padded"] < 5, "every text is as long as the padding"
         assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5 and record["batches"] > 0

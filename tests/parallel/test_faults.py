@@ -107,9 +107,8 @@ def test_killed_while_a_checkpoint_is_written(start, whole, step):
     assert_equal(run.workdir, whole)
 
 
-@pytest.mark.parametrize(
-    ("who", "moment"), [(1, 2), *(pytest.param(who, moment, marks=slow) for who, moment in [(0, 2), (0, 15), (1, 15)])]
-)
+@slow
+@pytest.mark.parametrize(("who", "moment"), [(0, 2), (0, 15), (1, 2), (1, 15)])
 def test_preemption(start, whole, who, moment):
     """One process is told; all save the same step and leave with the status that says so."""
     with start() as run:

@@ -1,6 +1,7 @@
 """The whole loop in miniature: what it writes, that it learns, and that an interrupted run ends as one that was not."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax import config as configs
 from transkimmer_jax.config import SkimConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.errors import Preempted, TrainingError
 from transkimmer_jax.training import loop
 from transkimmer_jax.training.budget import Controller
 from transkimmer_jax.training.evaluation import SplitEvaluation
@@ -63,7 +64,7 @@ def test_result(config, finished):
     assert result["device"] == jax.devices()[0].device_kind and result["devices"] == 1 and result["pretrained"] == config.model.pretrained
 
 
-@pytest.mark.parametrize("allocation", ["learned", "geometric"])
+@pytest.mark.parametrize("allocation", [pytest.param("learned", marks=pytest.mark.slow), "geometric"])
 def test_it_learns_and_skims(config, tmp_path, allocation):
     """Longer than the other runs here: at these learning rates the controllers take a hundred steps to settle."""
     changes = {"skim.allocation": allocation, "skim.fit_threshold": "true", "train.steps": "150", "train.eval_every": "50"}
@@ -228,6 +229,25 @@ def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
     runs.assert_same_run(tmp_path / "run", finished)
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 5
     assert_events_are_the_records(tmp_path / "run")
+
+
+def test_preemption(config, finished, tmp_path, caplog):
+    """Told by a SIGTERM, the run saves behind the next step, where its windows are cut anyway, and the same command goes on."""
+    caplog.set_level("INFO", "transkimmer_jax")
+    write = Records.write
+
+    def write_and_tell(self, at, scalars):
+        write(self, at, scalars)
+        if at == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match="^stopped by SIGTERM and saved at step 21 of 60; the same"):
+        patch.setattr(Records, "write", write_and_tell)
+        train_and_evaluate(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "21").is_dir() and not (tmp_path / "run" / "result.json").exists()
+    train_and_evaluate(config, tmp_path / "run")
+    assert "resuming at step 21 of 60" in caplog.messages
+    runs.assert_same_run(tmp_path / "run", finished)
 
 
 def test_a_truncated_checkpoint(config, finished, tmp_path, caplog):

@@ -20,7 +20,8 @@ One JSON object a setting:
     torch            transformers' BERT in PyTorch, sorted by length, padded to the batch's longest
     onnxruntime      the same, exported
   flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than the dense model with and without padding
-  clock_vs_padded, clock_vs_unpadded   how many times less time than dense_padded and dense_packed
+  seconds_of_rounds                    of every contender, in the order of the rounds
+  clock_vs_padded, clock_vs_unpadded   how many times less time than dense_padded and dense_packed: median over the rounds
   efficiency                           clock_vs_unpadded / flops_vs_unpadded
   flops_run, flops_run_dense           FLOPs that compacted and dense_packed ran over those that they needed: empty rows, second runs
   max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation

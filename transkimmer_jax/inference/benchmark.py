@@ -1,7 +1,7 @@
 """What skimming saves on the clock: the same weights and the same texts through every way to compute them, in one process.
 
-The contenders take turns and medians are compared, since machines are shared and noisy. All work from the same token ids and
-end with logits in the host's memory.
+The contenders take turns. A shared machine is slower in one minute than in the next, so what is compared are medians of the ratios in a
+round. All work from the same token ids and end with logits in the host's memory.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ def measure(
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
     unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
     fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
-    flops_vs_unpadded, clock_vs_unpadded = float(unpadded / used), medians["dense_packed"] / medians["compacted"]
+    flops_vs_unpadded, clock_vs_unpadded = float(unpadded / used), _times(seconds, "dense_packed")
     return {
         "workload": workload.name,
         "examples": len(workload.examples),
@@ -195,11 +195,12 @@ def measure(
         "threshold": workload.threshold,
         "kept_per_layer": (checked.kept.sum(axis=1) / checked.lengths.sum()).tolist(),
         "seconds": medians,
+        "seconds_of_rounds": seconds,
         "examples_per_second": {name: len(workload.examples) / median for name, median in medians.items()},
         "repeats": repeats,
         "flops_vs_padded": float(fully_padded / used),
         "flops_vs_unpadded": flops_vs_unpadded,
-        "clock_vs_padded": medians["dense_padded"] / medians["compacted"] if "dense_padded" in medians else None,
+        "clock_vs_padded": _times(seconds, "dense_padded") if "dense_padded" in seconds else None,
         "clock_vs_unpadded": clock_vs_unpadded,
         "efficiency": clock_vs_unpadded / flops_vs_unpadded,
         "flops_run": _flops_run(compacted) / used * len(workload.examples) / compacted.statistics.examples,
@@ -215,6 +216,11 @@ def measure(
         "temporary_bytes": compacted.programs.temporary_bytes(),
         "temporary_bytes_dense": packed.programs.temporary_bytes(),
     }
+
+
+def _times(seconds: dict[str, list[float]], contender: str) -> float:
+    """How many times as long as compacted a contender takes, the median over the rounds."""
+    return statistics.median(theirs / ours for theirs, ours in zip(seconds[contender], seconds["compacted"], strict=True))
 
 
 def _flops_run(engine: SkimEngine) -> float:
