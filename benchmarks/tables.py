@@ -42,6 +42,7 @@ COLUMNS = {
     "MB beside weights": lambda r: (
         f"{(r['temporary_bytes'] + r.get('lookup_bytes', 0)) / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}"
     ),
+    "rounds": lambda r: str(r["repeats"]),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
     "slice": lambda r: r["topology"],
@@ -78,7 +79,7 @@ COLUMNS = {
 VIEWS = {
     "saving": (
         "workload", "H / layers", "S", "batch", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
-        "efficiency", "FLOPs run / needed, dense", "overflows / batches", "MB beside weights",
+        "efficiency", "FLOPs run / needed, dense", "overflows / batches", "MB beside weights", "rounds",
     ),
     "contenders": (
         "workload", "H / layers", "S", "batch", "compacted", "dense packed", "dense bucketed", "dense padded", "masked", "PyTorch",
@@ -99,6 +100,8 @@ VIEWS = {
         "kept per layer", "threshold", "seed", "commit",
     ),
 }  # fmt: skip
+# Views of the records that a document shows as 'saving' before, with their commands.
+_SAME_RUNS = ("contenders", "parity")
 # Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
 ROWS: dict[str, Callable[[list[dict]], str]] = {
     "task": lambda rs: rs[0]["task"],
@@ -150,7 +153,8 @@ def _seeds_together(records: list[dict]) -> list[list[dict]]:
 
 
 def table(view: str, files: list[str]) -> str:
-    """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
+    """A Markdown table of the records, and, but of `_SAME_RUNS`, the commands they came from. Columns that are empty throughout are left
+    out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
@@ -161,6 +165,8 @@ def table(view: str, files: list[str]) -> str:
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
+    if view in _SAME_RUNS:
+        return "\n".join([*lines, ""])
     names = ("row_command",) if view in ("rows", "falls") else ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
@@ -175,8 +181,7 @@ def _circumstances(view: str, records: list[dict]) -> str:
         compilers = sorted({f"jax {record['jax']} with libtpu {record['libtpu']}" for record in records})
         return f"{'; '.join(shapes)}, compiled by {'; '.join(compilers)}. "
     machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
-    rounds = " or ".join(map(str, sorted({record["repeats"] for record in records})))
-    return f"On {'; '.join(machines)}, medians of {rounds} rounds. "
+    return f"On {'; '.join(machines)}, medians over the rounds. "
 
 
 def rendered(text: str) -> str:
