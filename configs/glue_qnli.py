@@ -12,8 +12,8 @@ the skimming one's 76.0 at 3.6 times fewer FLOPs, on 2 shared CPU cores, seed 0 
 
     python benchmarks/row.py glue/qnli
 
-The first four layers of such a dense model, in more steps and with 10,000 pairs of other tasks without labels: 79.7 at 3.6 times fewer FLOPs
-than all six (results/rows/qnli_minilm-6l_0.28_0_10000_1964steps_4layers.json):
+The first four layers of such a dense model, in more steps and with 10,000 pairs of other tasks without labels: 79.7 at 3.6 times fewer
+FLOPs than all six (results/rows/qnli_minilm-6l_0.28_0_10000_1964steps_4layers.json):
 
     python benchmarks/row.py glue/qnli --pairs 10000 --layers 4 --steps 1964
 
