@@ -10,7 +10,8 @@ from training import runs
 
 from transkimmer_jax.config import override
 
-# Each case starts four or more processes, half a minute of CPU time at least: `make test` runs the few that stand for the others.
+# Each case starts four or more processes, half a minute of CPU time at least. `make test` runs what needs less, and the same faults of
+# a single process in training/test_loop.py.
 slow = pytest.mark.slow
 
 FIELDS = {"train.steps": "24", "train.log_every": "1", "train.eval_every": "12", "train.save_every": "4", "train.keep_latest": "2"}

@@ -215,12 +215,12 @@ class Call:
                 self._logits[there] = answers["logits"][device, :count][~gone]
                 self._statistics.examples += len(there)
                 self._update(len(there))
-                for row in there:
+                for row in there.tolist():
                     self._states.pop(row, None)
             else:
                 # Of lost sequences there are no rows.
                 states, ends = answers["states"][device], np.cumsum(kept[-1][~gone]).tolist()
-                # Lists of Python's numbers, here and in `_packed`: one by one, NumPy's take as long as the rest of the host's work.
+                # Lists of Python's numbers, here and in `_packed`: one by one, NumPy's are slower to make, to slice by and to look up.
                 self._states.update(zip(there.tolist(), map(states.__getitem__, map(slice, [0, *ends[:-1]], ends)), strict=True))
                 self._entering[there] = kept[-1][~gone]
                 self._wait(stage + 1, 0, there)
