@@ -12,6 +12,7 @@ from inference.skimmers import ARCH
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.inference.batching import filled
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up, stages
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.encoder import Stage
@@ -71,6 +72,25 @@ def test_a_batch_by_hand():
     assert Bucket(3, 12, 8).fill(np.array([4, 3, 3, 7, 5, 1])).tolist() == [0, 4, 2]
     assert Bucket(3, 12, 8).fill(np.array([4, 3])).tolist() == [0, 1], "no more there"
     assert Bucket(1, 8, 8).fill(np.array([4])).tolist() == [0]
+
+
+@settings(deadline=None)
+@given(st.integers(8, 60), st.integers(10, 30), st.integers(1, 300), st.integers(0, 1000))
+def test_what_is_left_of_full_batches_is_foreseen(sequences, mean, count, seed):
+    """To a batch in ten, and one, for rows that are too few, about right or too many for the slots: texts are 20 tokens long on average."""
+    bucket, lengths = Bucket(sequences, sequences * mean, 40), np.random.default_rng(seed).integers(1, 40, count)
+    full, count_left, tokens_left = bucket.expected_fill(count, int(lengths.sum()))
+    batches, _ = filled(bucket, np.arange(count), lengths)
+    assert abs(full - len(batches)) <= 1 + 0.1 * len(batches)
+    assert 0 <= count_left <= sequences and count_left - 1e-9 <= tokens_left <= bucket.tokens
+
+
+def test_what_is_left_by_hand():
+    """Rows run out first; slots do, and longer sequences are exchanged for until rows do, too; nothing fills a batch; nothing is left."""
+    assert Bucket(10, 40, 16).expected_fill(12, 100) == (2, pytest.approx(2.4), pytest.approx(20))
+    assert Bucket(4, 40, 16).expected_fill(10, 90) == (2, 2, 10)
+    assert Bucket(4, 40, 16).expected_fill(3, 20) == (0, 3, 20)
+    assert Bucket(4, 40, 16).expected_fill(4, 40) == (1, 0, 0)
 
 
 @settings(deadline=None, max_examples=30)

@@ -51,7 +51,8 @@ def test_simulated_devices(config_file, alone, tmp_path, data, fsdp):
     assert_same(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize(("count", "devices", "fsdp"), [(2, 2, 2), pytest.param(4, 1, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "devices", "fsdp"), [(2, 2, 2), (4, 1, 2)])
 def test_real_processes(config_file, alone, tmp_path, count, devices, fsdp):
     """In the second case the parameters are split over processes too."""
     with launch.Run(config_file, tmp_path / "run", f"--config.mesh.fsdp={fsdp}", count=count, devices=devices) as run:

@@ -80,6 +80,7 @@ class Batching:
         by_width = [tuple(dict.fromkeys(each)) for each in zip(*map(of_part, parts), strict=True)]
         self.buckets = tuple(each[0] for each in by_width)
         self._sizes = {each[0]: each for each in by_width}  # each bucket's, largest first
+        self._costs = {bucket: self._cost(bucket) for sizes in by_width for bucket in sizes}
         skimmed_inside = len(stage.skims(arch.num_hidden_layers)) - (stage.stop <= arch.num_hidden_layers)
         self._loses_none = arch.skim is None or skimmed_inside == 0
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
@@ -123,11 +124,10 @@ class Batching:
             found += batches
             carried = np.zeros(0, np.int64)
             if len(rest):
-                alone = self._rest(self._sizes[bucket], rest, lengths)
-                if number + 1 < len(homes) and self._cost(alone) > self._cost_of_carrying(rest, *homes[number + 1], lengths):
+                if number + 1 < len(homes) and self._goes_along(bucket, rest, *homes[number + 1], lengths):
                     carried = rest
                 else:
-                    found += alone
+                    found += self._rest(self._sizes[bucket], rest, lengths)
         return found
 
     def full(self, lengths: np.ndarray) -> Plan:
@@ -138,30 +138,33 @@ class Batching:
         """Batches of what does not fill one of the first of these sizes: one batch, as small as may be, or full ones of the next
         smaller size and what is left then."""
         count, tokens = len(members), int(lengths[members].sum())
-        while len(sizes) > 1 and sizes[1].holds(count, tokens, 0):
-            sizes = sizes[1:]
-        whole: Plan = [(sizes[0], members)]
-        if len(sizes) == 1:
-            return whole
+        sizes = _fitting(sizes, count, tokens)
+        if len(sizes) == 1 or self._costs[sizes[0]] <= self._expected_cost(sizes[1:], count, tokens):
+            return [(sizes[0], members)]
         batches, rest = filled(sizes[1], members, lengths)
-        if len(rest):
-            batches += self._rest(sizes[1:], rest, lengths)
-        return batches if self._cost(batches) < self._cost(whole) else whole
+        return batches + (self._rest(sizes[1:], rest, lengths) if len(rest) else [])
 
-    def _cost_of_carrying(self, carried: np.ndarray, bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> float:
-        """By how much batches of the bucket cost more when they take others with them."""
+    def _goes_along(self, bucket: Bucket, rest: np.ndarray, wider: Bucket, members: np.ndarray, lengths: np.ndarray) -> bool:
+        """Whether what fills no batch of the bucket costs less among these members of a wider one."""
+        count, tokens, more, more_tokens = len(rest), int(lengths[rest].sum()), len(members), int(lengths[members].sum())
+        sizes = self._sizes[wider]
+        along = self._expected_cost(sizes, count + more, tokens + more_tokens) - self._expected_cost(sizes, more, more_tokens)
+        return along < self._expected_rest(self._sizes[bucket], count, tokens)
 
-        def cost(members: np.ndarray) -> float:
-            batches, rest = filled(bucket, members, lengths)
-            return self._cost(batches + (self._rest(self._sizes[bucket], rest, lengths) if len(rest) else []))
+    def _expected_cost(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
+        """Of batches of the first of these sizes, and of what is left then. Making the batches would tell more exactly, and take
+        longer than several programs' starts."""
+        full, count, tokens = sizes[0].expected_fill(count, tokens)
+        return full * self._costs[sizes[0]] + (self._expected_rest(sizes, count, tokens) if count else 0.0)
 
-        return cost(np.concatenate([carried, members])) - cost(members)
+    def _expected_rest(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
+        sizes = _fitting(sizes, count, tokens)
+        cost = self._costs[sizes[0]]
+        return cost if len(sizes) == 1 else min(cost, self._expected_cost(sizes[1:], count, tokens))
 
-    def _cost(self, plan: Plan) -> float:
-        return sum(
-            Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch) * (1 + _ROWS_OF_A_START / bucket.tokens)
-            for bucket, _ in plan
-        )
+    def _cost(self, bucket: Bucket) -> float:
+        operations = Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch)
+        return operations * (1 + _ROWS_OF_A_START / bucket.tokens)
 
     def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`
@@ -213,6 +216,13 @@ def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Pl
         order = order[len(batch) :]
         order[: len(passed_over)] = passed_over
     return batches, order
+
+
+def _fitting(sizes: tuple[Bucket, ...], count: float, tokens: float) -> tuple[Bucket, ...]:
+    """From the smallest of these sizes that holds so many sequences of so many tokens together."""
+    while len(sizes) > 1 and sizes[1].holds(count, tokens, 0):
+        sizes = sizes[1:]
+    return sizes
 
 
 def by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Bucket, np.ndarray]]:

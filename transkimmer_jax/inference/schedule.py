@@ -52,7 +52,7 @@ class Bucket:
     tokens: int
     width: int
 
-    def holds(self, count: int, tokens: int, longest: int) -> bool:
+    def holds(self, count: float, tokens: float, longest: int) -> bool:
         """Whether a batch of `count` sequences of `tokens` tokens together fits."""
         return count <= self.sequences and tokens <= self.tokens and longest <= self.width
 
@@ -82,6 +82,16 @@ class Bucket:
             room -= int(gains[best])
             last[best[0]], behind[best[1]] = behind[best[1]], last[best[0]]
         return taken
+
+    def expected_fill(self, count: float, tokens: float) -> tuple[int, float, float]:
+        """How many batches so many sequences of so many tokens are likely to fill, and the sequences and tokens that are left then."""
+        full = int(max(tokens / self.tokens, count / self.sequences))
+        if tokens * self.sequences >= count * self.tokens:
+            left = 1 - full * self.tokens / tokens
+            return full, count * left, tokens * left
+        # Where slots run out first, sequences are exchanged for longer ones until rows do, too.
+        left = count - full * self.sequences
+        return full, left, max(left, tokens - full * self.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
