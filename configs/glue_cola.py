@@ -11,8 +11,8 @@ A row of docs/results.md, dense and skimming, scored and timed. The dense model 
 
     python benchmarks/row.py glue/cola
 
-The first four of the six layers gave 19.2 at as many, from a dense model of 30.2, with seed 0, and 25.1 from one of 28.5 with seed 1
-(results/rows/cola_minilm-6l_0.28_0_4layers.json and results/rows/cola_minilm-6l_0.28_1_4layers.json):
+The first four of the six layers gave 21.2 at as many, from dense models of 29.6, on average over seeds 0, 1 and 2; the three lost 10.9, 3.5
+and 10.8 (results/rows/cola_minilm-6l_0.28_SEED_4layers.json):
 
     python benchmarks/row.py glue/cola --layers 4 [--seed 1]
 """
