@@ -152,17 +152,19 @@ class Batching:
         return along < self._expected_rest(self._sizes[bucket], count, tokens)
 
     def _expected_cost(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
-        """Of batches of the first of these sizes, and of what is left then. Making the batches would tell more exactly, and take
-        longer than several programs' starts."""
+        """Of batches of the first of these sizes, and of what is left then. Making the batches would tell more exactly, but takes several
+        times as long, for plans that are hardly better."""
         full, count, tokens = sizes[0].expected_fill(count, tokens)
         return full * self._costs[sizes[0]] + (self._expected_rest(sizes, count, tokens) if count else 0.0)
 
     def _expected_rest(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
+        """Of what `_rest` would make of so many sequences of so many tokens."""
         sizes = _fitting(sizes, count, tokens)
         cost = self._costs[sizes[0]]
         return cost if len(sizes) == 1 else min(cost, self._expected_cost(sizes[1:], count, tokens))
 
     def _cost(self, bucket: Bucket) -> float:
+        """Of one batch, in operations, its program's start among them."""
         operations = Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch)
         return operations * (1 + _ROWS_OF_A_START / bucket.tokens)
 

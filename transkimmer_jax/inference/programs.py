@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -110,8 +109,7 @@ class Programs:
             # To read one of the others, None here, fails.
             return function(jax.tree.unflatten(structure, [next(given) if each else None for each in read]), *inputs)
 
-        leaves = tuple(itertools.compress(jax.tree.leaves(self.params), read))
-        return jax.jit(program).lower(leaves, *self.arguments(schedule))
+        return jax.jit(program).lower(self._leaves_of(schedule.stage), *self.arguments(schedule))
 
     def function(self, schedule: Schedule) -> Any:
         """(params, *rows, lengths [D, B], threshold) -> dict of arrays, unjitted. The rows are input_ids and token_type_ids [D, T]
