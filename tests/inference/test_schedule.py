@@ -35,10 +35,15 @@ def test_round_up(count, granule):
     assert rounded % granule == 0 and count <= rounded < count + granule
 
 
+def rows_of(count):
+    """Of so many sequences of a bucket's width."""
+    return lambda width: count * width
+
+
 @settings(deadline=None)
 @given(st.integers(1, 512), st.one_of(st.none(), st.integers(1, 200)), st.integers(8, 20000))
 def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, batch_size, batch_tokens):
-    found = buckets(batch_tokens, batch_size, max_length)
+    found = buckets(lambda width: batch_tokens if batch_size is None else batch_size * width, max_length, alone=batch_size == 1)
     assert found[-1].width == max_length and [bucket.width for bucket in found] == sorted({bucket.width for bucket in found})
     shortest = min(8, max_length)
     for bucket in found:
@@ -97,7 +102,7 @@ def test_what_is_left_by_hand():
 @given(st.integers(0, 5), st.sampled_from([1, 2, 8, 32]), st.sampled_from([16, 32, 40]), st.sampled_from([1, 8, 64]))
 def test_a_ladder(seed, batch_size, width, granule):
     """Rising in cost, every rung within the bucket and falling with depth, and the last holds everything."""
-    bucket = next(bucket for bucket in buckets(None, batch_size, 40) if bucket.width == width)
+    bucket = next(bucket for bucket in buckets(rows_of(batch_size), 40, alone=batch_size == 1) if bucket.width == width)
     rungs = ladder(bucket, WHOLE, ARCH, sample(seed).draw(bucket, 100), granule)
     costs = [schedule.flops(ARCH) for schedule in rungs]
     assert costs == sorted(costs) and len(set(costs)) == len(costs) and 1 <= len(rungs) <= 5
@@ -110,7 +115,7 @@ def test_a_ladder(seed, batch_size, width, granule):
 
 def test_the_lean_rung_loses_few_texts_and_the_safe_one_seldom_any():
     """Of batches of the kind it was calibrated on; and neither has much more room than they need."""
-    bucket, calibration = buckets(None, 32, 40)[-1], sample()
+    bucket, calibration = buckets(rows_of(32), 40)[-1], sample()
     lean, safe = ladder(bucket, WHOLE, ARCH, calibration.draw(bucket, 200), 1)[:2]
     others = calibration.draw(bucket, 200, seed=2)
     assert losses(lean, others)[1] < 0.1 and losses(lean, others)[0] > 0.3
@@ -120,7 +125,7 @@ def test_the_lean_rung_loses_few_texts_and_the_safe_one_seldom_any():
 
 
 def test_fewer_tokens_kept_make_cheaper_rungs():
-    bucket = buckets(None, 32, 40)[-1]
+    bucket = buckets(rows_of(32), 40)[-1]
     calibration = sample()
     fewer = dataclasses.replace(calibration, kept=np.maximum(1, calibration.kept // 2))
     cost, less = (ladder(bucket, WHOLE, ARCH, each.draw(bucket, 100), 8)[0].flops(ARCH) for each in (calibration, fewer))
@@ -129,13 +134,13 @@ def test_fewer_tokens_kept_make_cheaper_rungs():
 
 def test_a_dense_model_has_one_program_a_bucket():
     dense = dataclasses.replace(ARCH, skim=None)
-    bucket = buckets(None, 4, 40)[0]
+    bucket = buckets(rows_of(4), 40)[0]
     assert ladder(bucket, WHOLE, dense, Calibration.assumed(LAYERS, 0.0).draw(bucket, 10), 8) == (Schedule.full(bucket, WHOLE, LAYERS),)
 
 
 def test_an_assumed_calibration_serves_every_bucket():
     arch = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    for bucket in buckets(4096, None, 512):
+    for bucket in buckets(lambda width: 4096, 512):
         rungs = ladder(bucket, Stage.whole(arch.num_hidden_layers), arch, Calibration.assumed(6, 0.0).draw(bucket, 100), 8)
         assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
 
@@ -182,7 +187,7 @@ def test_a_calibration_of_a_stage():
 def test_texts_longer_than_all_buckets_but_the_last_still_calibrate_it():
     """And the others are served by shares."""
     long = Calibration.of(np.full(50, 40), np.tile([[30], [20], [10]], 50), 0.0)
-    for bucket in buckets(None, 8, 40):
+    for bucket in buckets(rows_of(8), 40):
         first = ladder(bucket, WHOLE, ARCH, long.draw(bucket, 100), 1)[0]
         assert first.layers[-1][1] < bucket.width and first.layers[-1][0] <= 0.5 * bucket.tokens
 

@@ -28,6 +28,7 @@ _PARTS = (1, 4, 16)
 _PARTS_OF_A_LAYER = (1, 2, 4, 8, 16, 32)
 _LOST_TOGETHER = 4  # batches whose lost texts fill a batch
 _LEAST_ROWS = 32  # fewer cost as much
+_ENOUGH_TEXTS = 16  # of the longest, that a batch holds at least where it may: few long ones leave more of its rows empty
 # A program costs so many rows more than it has: it reads all weights, products of few rows are slow, and the host packs.
 _ROWS_OF_A_START = 80
 
@@ -62,19 +63,19 @@ class Batching:
     def __init__(self, stage: Stage, arch: Architecture, calibration: Calibration, sizes: Sizes, lengths: np.ndarray | None):
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
-        tokens, size = sizes.batch_tokens, sizes.batch_size
-        widths: Sequence[int] = WIDTHS
-        if size == 1:
-            widths = SINGLE_WIDTHS
-        elif stage.first > 0:
-            # Of one size whatever their width: what enters the stage tells little of how long the texts were.
-            tokens, size, widths = tokens or _most_tokens(calibration, sizes), None, LATER_WIDTHS
-            # Small ones, as the last of a call is seldom full.
-            tokens = min(tokens, sizes.enough_rows or tokens)
+        alone = sizes.batch_size == 1
+        widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
+        most = sizes.batch_tokens or _most_tokens(calibration.lengths.max(), sizes)
 
         def of_part(part: int) -> tuple[Bucket, ...]:
-            part_tokens = None if tokens is None else max(min(_LEAST_ROWS, tokens), tokens // part)
-            return buckets(part_tokens, None if size is None else max(1, size // part), sizes.max_length, lengths, widths, part > 1)
+            def rows(width: int) -> int:
+                if sizes.batch_size is not None and (alone or stage.first == 0):
+                    return max(1, sizes.batch_size // part) * width
+                # Small ones, as the last of a call is seldom full.
+                enough = most if stage.first == 0 else min(most, max(sizes.enough_rows or most, _ENOUGH_TEXTS * width))
+                return max(min(_LEAST_ROWS, enough), enough // part)
+
+            return buckets(rows, sizes.max_length, lengths, widths, mixed=part > 1, alone=alone)
 
         parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
         by_width = [tuple(dict.fromkeys(each)) for each in zip(*map(of_part, parts), strict=True)]
@@ -233,8 +234,8 @@ def by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Buck
     return [(among[number], np.flatnonzero(home == number)) for number in np.unique(home)]
 
 
-def _most_tokens(calibration: Calibration, sizes: Sizes) -> int:
-    """Rows of the batch that the longest texts begin in: no batch of so many needs more memory than that one would."""
-    first = buckets(None, sizes.batch_size, sizes.max_length)
-    ((bucket, _),) = by_bucket(np.minimum([calibration.lengths.max()], sizes.max_length), first)
-    return bucket.tokens
+def _most_tokens(longest: int, sizes: Sizes) -> int:
+    """Rows of the batch of `batch_size` that the longest texts begin in. What is left of any texts may lie in one of as many: no batch of
+    so many rows needs more memory than that one."""
+    assert sizes.batch_size is not None
+    return sizes.batch_size * min(width for width in (*WIDTHS, sizes.max_length) if width >= min(longest, sizes.max_length))

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -125,29 +125,29 @@ class Schedule:
 
 
 def buckets(
-    batch_tokens: int | None,
-    batch_size: int | None,
+    rows: Callable[[int], int],
     max_length: int,
     lengths: np.ndarray | None = None,
     widths: Sequence[int] = WIDTHS,
+    *,
     mixed: bool = False,
+    alone: bool = False,
 ) -> tuple[Bucket, ...]:
     """The buckets in use, narrowest first. Their number bounds the number of programs.
 
     Args:
-      batch_tokens: rows of every bucket.
-      batch_size: instead, rows of so many sequences of the bucket's width; 1: and no more than one sequence.
+      rows: of a bucket by its width; at least as many as that.
       max_length: the widest bucket's width.
       widths: of the others.
       lengths: of a sample of texts, [N]. A bucket then has the slots that its rows need for texts of the mean length there: empty
         slots cost attention, and a batch of shorter texts leaves some rows empty instead. Without, rows run out before slots do.
       mixed: of buckets in which shorter texts go along.
+      alone: of buckets of one sequence.
     """
     found: list[Bucket] = []
     narrower = 0
     for width in (*(width for width in widths if width < max_length), max_length):
-        tokens = batch_size * width if batch_size is not None else max(batch_tokens or 0, width)
-        tokens = round_up(tokens, 8)
+        tokens = round_up(max(rows(width), width), 8)
         # The shortest there; of the narrowest bucket's, few are as short as can be.
         mean = float(narrower + 1 if narrower else min(widths[0] // 2, max_length))
         if lengths is not None and ((lengths > narrower) & (lengths <= width)).any():
@@ -155,7 +155,7 @@ def buckets(
             mean = float(inside.mean())
             if width <= _NARROW:
                 mean /= 2 if mixed else 1 + _MORE_SLOTS * float(inside.std()) / mean
-        found.append(Bucket(1 if batch_size == 1 else max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
+        found.append(Bucket(1 if alone else max(1, math.ceil(tokens / mean - 1e-9)), tokens, width))
         narrower = width
     return tuple(found)
 

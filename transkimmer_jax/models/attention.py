@@ -18,8 +18,8 @@ from transkimmer_jax.models.layers import dropout
 # Bounded so, gradients of gates are of the size of the effects of gates.
 _MAX_SKIMMED_LOG_WEIGHT = 0.1  # above 0, where the highest kept key lies, by more than rounding
 
-# Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches, and larger temporaries cost page
-# faults on top of the memory traffic.
+# Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches. A few times as many are computed at once all
+# the same, as the small products of a loop cost more than the memory traffic.
 _CPU_CHUNK = 4 * 2**20
 
 
@@ -143,7 +143,7 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Ar
     """`_plain`, a few sequences at a time, and none behind the last that has a token. Not differentiable."""
     batch, queries, heads, _ = query.shape
     scores = heads * queries * key.shape[1]
-    if batch * scores <= _CPU_CHUNK // 4:
+    if batch * scores <= 2 * _CPU_CHUNK:
         return _plain(query, key, value, lengths)
     count = max(1, min(_CPU_CHUNK // scores, -(-batch // 8)))
 

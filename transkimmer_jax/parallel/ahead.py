@@ -108,7 +108,7 @@ class Workload:
 
     def _schedules(self) -> dict[str, Schedule]:
         """The cheapest and the widest program of an engine that nobody has calibrated, for texts of `length` tokens."""
-        bucket = buckets(self.batch_tokens or default_batch_tokens("tpu"), None, self.length)[-1]
+        bucket = buckets(lambda width: self.batch_tokens or default_batch_tokens("tpu"), self.length)[-1]
         threshold = self.arch.skim.threshold if self.arch.skim else 0.0
         drawn = Calibration.assumed(self.arch.num_hidden_layers, threshold).draw(bucket, DRAWN_BATCHES)
         rungs = ladder(bucket, Stage.whole(self.arch.num_hidden_layers), self.arch, drawn, granule("tpu"))
