@@ -18,7 +18,7 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
 COLUMNS = {
-    "workload": lambda r: r["workload"],
+    "workload": lambda r: r["workload"] + (f", P={r['predictor_size']}" if r["workload"] == "synthetic" else ""),
     "H / layers": lambda r: f"{r['hidden_size']} / {_layers(r['layers'], r.get('layers_dense'))}",
     "S": lambda r: str(r["length"]),
     "batch": lambda r: str(r["batch_size"]) + (", online" if r.get("online") else ""),

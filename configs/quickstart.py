@@ -11,7 +11,7 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 def get_config() -> Config:
     return Config(
         model=ModelConfig(pretrained="packaged:minilm-6l"),
-        skim=SkimConfig(objective="budget", target=0.6, predictor_size=96, initial_bias=2.0, warmup=0.1, anneal=0.6),
+        skim=SkimConfig(objective="budget", target=0.6, initial_bias=2.0, warmup=0.1, anneal=0.6),
         data=DataConfig(task="movie_reviews", max_length=48, length_buckets=(24, 36), grouping_window=300),
         optimizer=OptimizerConfig(learning_rate=7e-5, predictor_learning_rate=1e-3),
         train=TrainConfig(steps=360, log_every=10, eval_every=180),

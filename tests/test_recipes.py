@@ -34,6 +34,7 @@ def test_the_paper_recipe_of_qnli_is_a_valid_override():
             "skim.objective": "coefficient",
             "skim.coefficient": "0.5",
             "skim.initial_bias": "5",
+            "skim.predictor_size": "768",
             "optimizer.predictor_learning_rate": "none",
         },
     )

@@ -42,7 +42,10 @@ class SkimConfig:
     """The skim predictors, their gates and the objective that makes them skim (DESIGN sections 1.1 to 1.7)."""
 
     enabled: Annotated[bool, "False trains the dense model: no predictors, every token computed"] = True
-    predictor_size: Annotated[int | None, "width P of the predictors; None is the paper's P = hidden size"] = None
+    predictor_size: Annotated[
+        int | None,
+        "width P of the predictors; None is the checkpoint's, of fresh ones a quarter of the hidden size; the paper's is all of it",
+    ] = None
     initial_bias: Annotated[float, "last bias of a fresh predictor: +b for keep, -b for skim; the paper's is 5"] = 5.0
     temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
     threshold: Annotated[float, "in evaluation a token is kept where margin > threshold, unless fit_threshold finds another"] = 0.0

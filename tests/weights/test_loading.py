@@ -77,7 +77,7 @@ def test_safetensors(tmp_path, tensors):
     model = load(write_checkpoint(tmp_path, tensors))
     assert_holds(model, tensors)
     assert model.arch.num_labels == 3
-    assert model.arch.skim == SkimArchitecture()
+    assert model.arch.skim == SkimArchitecture(predictor_size=32 // 4)
 
 
 def write_shards(folder, tensors, shards=3):

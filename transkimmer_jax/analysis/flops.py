@@ -39,10 +39,7 @@ def per_query(arch: Architecture) -> float:
 
 def per_predicted_token(arch: Architecture) -> float:
     """Operations of one skim predictor for each token that enters it; 0 for a dense model."""
-    if arch.skim is None:
-        return 0.0
-    size = arch.skim.predictor_size or arch.hidden_size
-    return 2.0 * (arch.hidden_size * size + size)
+    return 2.0 * (arch.hidden_size + 1) * arch.predictor_size
 
 
 def head(arch: Architecture) -> float:

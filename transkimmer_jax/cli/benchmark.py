@@ -50,7 +50,7 @@ def add(commands) -> None:
         "--hidden-size", type=int, default=768, help="synthetic: H, with heads of 64 (of 32 below 768) and an inner size of 4 H"
     )
     parser.add_argument("--layers", type=int, default=12, help="synthetic (default: %(default)s)")
-    parser.add_argument("--predictor-size", type=int, help="synthetic: width of the predictors (default: H)")
+    parser.add_argument("--predictor-size", type=int, help="synthetic: width of the predictors (default: H / 4; the paper's: H)")
     parser.add_argument("--vocab-size", type=int, default=30522, help="synthetic (default: %(default)s)")
     parser.add_argument(
         "--length",
@@ -127,7 +127,7 @@ def _portable(args: argparse.Namespace) -> list[str]:
 
 def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
     from transkimmer_jax.inference import benchmark
-    from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+    from transkimmer_jax.models.architecture import Architecture, SkimArchitecture, fresh_predictor_size
 
     head = 64 if args.hidden_size >= 768 else 32
     if args.hidden_size % head:
@@ -139,7 +139,7 @@ def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
         num_attention_heads=args.hidden_size // head,
         intermediate_size=4 * args.hidden_size,
         max_position_embeddings=max(512, length),
-        skim=SkimArchitecture(predictor_size=args.predictor_size),
+        skim=SkimArchitecture(predictor_size=args.predictor_size or fresh_predictor_size(args.hidden_size)),
     )
     return benchmark.synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
 

@@ -184,6 +184,7 @@ def measure(
         "hidden_size": arch.hidden_size,
         "layers": arch.num_hidden_layers,
         "layers_dense": baseline.num_hidden_layers,
+        "predictor_size": arch.predictor_size,
         "batch_size": batch_size,
         "online": online,
         "length": workload.padded_length,

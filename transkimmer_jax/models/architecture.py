@@ -19,6 +19,14 @@ class SkimArchitecture:
     attention_masking: str = "renormalized"  # or 'post_softmax', the paper's Eq. 4
 
 
+def fresh_predictor_size(hidden_size: int) -> int:
+    """Width P of the predictors of a model that has none yet: a quarter of the hidden size.
+
+    The paper's are as wide as the hidden size, cost four times as much and skim no better (docs/ablations.md).
+    """
+    return max(1, hidden_size // 4)
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """Shapes and constants of a BERT-style encoder with a classification head."""
@@ -45,6 +53,11 @@ class Architecture:
     def dtype(self):
         """Dtype of activations and matrix products."""
         return jnp.dtype(self.compute_dtype)
+
+    @property
+    def predictor_size(self) -> int:
+        """Width P of the skim predictors; 0 of the dense model, which has none."""
+        return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
 
 
 # Of these names the shapes are known without a file (Devlin et al., 2019, section 3).

@@ -107,9 +107,7 @@ class Encoder(nnx.Module):
         self.layers = nnx.List([EncoderLayer(arch, dtype, rngs) for _ in range(arch.num_hidden_layers)])
         self.predictors = nnx.List(
             [
-                SkimPredictor(
-                    arch.hidden_size, arch.skim.predictor_size or arch.hidden_size, arch.skim.initial_bias, arch.layer_norm_eps, dtype, rngs
-                )
+                SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.layer_norm_eps, dtype, rngs)
                 for _ in range(arch.num_hidden_layers)
             ]
             if arch.skim is not None

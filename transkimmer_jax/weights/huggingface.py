@@ -148,11 +148,14 @@ def _normalized(tensors: dict[str, np.ndarray], folder: pathlib.Path) -> dict[st
 
 
 def _skim_architecture(arch: Architecture, tensors: dict[str, np.ndarray], overrides: dict[str, Any]) -> SkimArchitecture:
-    skim = arch.skim or SkimArchitecture()
-    first = tensors.get("encoder.skim_predictors.0.predictor.1.weight")
-    if arch.skim is None and first is not None and first.ndim == 2 and first.shape[0] != arch.hidden_size:
-        # The original's config.json has no skim section; the file itself tells the predictors' width.
-        skim = dataclasses.replace(skim, predictor_size=int(first.shape[0]))
+    skim = arch.skim
+    if skim is None:
+        # The original's config.json has no skim section; the file itself tells the predictors' width. Other files hold none.
+        first = tensors.get("encoder.skim_predictors.0.predictor.1.weight")
+        if first is not None and first.ndim == 2:
+            skim = SkimArchitecture(predictor_size=int(first.shape[0]))
+        else:
+            skim = SkimArchitecture(predictor_size=architecture.fresh_predictor_size(arch.hidden_size))
     skim = dataclasses.replace(skim, **overrides)
     if skim.attention_masking not in ("renormalized", "post_softmax"):
         raise CheckpointError(f"attention_masking must be 'renormalized' or 'post_softmax', not {skim.attention_masking!r}")
