@@ -182,6 +182,14 @@ def test_skim_section_of_the_config(tmp_path):
     assert load(tmp_path, skim_overrides={"threshold": 1.0}).arch.skim == SkimArchitecture(**section | {"threshold": 1.0})
 
 
+def test_a_section_that_states_no_width_is_of_predictors_as_wide_as_the_hidden_size(tmp_path):
+    """As checkpoints were saved before fresh predictors became a quarter as wide."""
+    tensors = random_tensors(predictor_size=32)
+    model = load(write_checkpoint(tmp_path, tensors, CONFIG | {"skim": {"predictor_size": None}}))
+    assert model.arch.predictor_size == 32
+    assert_holds_predictors(model, tensors)
+
+
 def test_dense_leaves_predictors_out(tmp_path, caplog):
     tensors = random_tensors(predictor_size=24)
     with caplog.at_level(logging.INFO, "transkimmer_jax"):
