@@ -131,6 +131,7 @@ def test_against_a_dense_model_of_more_layers():
         ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are masked, "),
         ([*SYNTHETIC, "--batch-size", "0"], "--batch-size and --length must be at least 1"),
         ([*SYNTHETIC, "--examples", "0"], "--examples must be at least 1, not 0"),
+        ([*SYNTHETIC, "--predictor-size", "0"], "--predictor-size must be at least 1, not 0"),
         ([*SYNTHETIC, "--hidden-size", "33"], "--hidden-size must be a multiple of 32, not 33"),
     ],
 )

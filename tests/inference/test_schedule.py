@@ -12,7 +12,7 @@ from inference.skimmers import ARCH
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.inference.batching import filled
+from transkimmer_jax.inference.batching import Batching, Sizes, filled
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up, stages
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.encoder import Stage
@@ -56,6 +56,17 @@ def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, batc
         full = bucket.tokens // shortest
         assert full == 0 or bucket.holds(full, full * shortest, shortest), "rows run out before slots do"
         shortest = bucket.width + 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "rows"),
+    [(32, {4: 1024, 8: 1024, 16: 1024, 32: 1024, 64: 1024, 96: 1536, 128: 2048}), (8, dict.fromkeys((4, 8, 16, 32, 64, 96, 128), 1024))],
+)
+def test_batches_made_anew_have_rows_enough(batch_size, rows):
+    """For fast products and for 16 of the longest texts, but no more than the batch has that the longest texts begin in."""
+    calibration = Calibration.of(np.full(50, 100), np.full((LAYERS, 50), 100), 0.0)
+    batching = Batching(Stage(2, 3), ARCH, calibration, Sizes(None, batch_size, 128, 8, 1024), None)
+    assert {bucket.width: bucket.tokens for bucket in batching.buckets} == rows
 
 
 @settings(deadline=None)

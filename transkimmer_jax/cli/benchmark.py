@@ -77,7 +77,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     from transkimmer_jax.inference import benchmark
     from transkimmer_jax.progress import tqdm
 
-    for name in ("repeats", "layers", "hidden_size", "examples"):
+    for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     if min([*args.batch_size, *(args.length or [])]) < 1:
