@@ -14,7 +14,7 @@ one 82.9 at 3.5 times fewer FLOPs, on 2 shared CPU cores, seed 0 (results/rows/m
 The first four of the six layers gave 82.8 at 3.6 times fewer, seed 0 (results/rows/mrpc_minilm-6l_0.28_0_4layers.json), and with seeds 0 to
 2 on average 2.6 points less than their dense models:
 
-    python benchmarks/row.py glue/mrpc --layers 4
+    python benchmarks/row.py glue/mrpc --layers 4 [--seed 1]
 """
 
 from configs import base

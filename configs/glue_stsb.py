@@ -14,7 +14,7 @@ the skimming one 74.4 at 3.3 times fewer FLOPs, on 2 shared CPU cores, seed 0 (r
 The first four of the six layers gave 78.2 at 3.4 times fewer, from a dense model of 84.0, seed 0
 (results/rows/stsb_minilm-6l_0.28_0_4layers.json), and with seeds 0 to 2 on average 5.9 points less than their dense models:
 
-    python benchmarks/row.py glue/stsb --layers 4
+    python benchmarks/row.py glue/stsb --layers 4 [--seed 1]
 """
 
 from configs import base
