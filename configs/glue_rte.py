@@ -6,10 +6,11 @@ Another encoder, another budget:
 
     python train.py --config configs/glue_rte.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
 
-A row of docs/results.md, dense and skimming, scored and timed, with the 6-layer MiniLM on 2 shared CPU cores, seed 0: 59.2 % dense, 57.0 %
-at 3.6 times fewer FLOPs (results/rows/rte_minilm-6l_0.28_0.json):
+Rows of docs/results.md, dense and skimming, scored and timed, with the 6-layer MiniLM on 2 shared CPU cores, seed 0: 59.2 % dense, 57.0 %
+at 3.6 times fewer FLOPs, with all six layers (results/rows/rte_minilm-6l_0.28_0.json) and with the first four of them; with four layers
+three seeds lose 1.1 points on average:
 
-    python benchmarks/row.py glue/rte
+    python benchmarks/row.py glue/rte [--layers 4] [--seed 1]
 """
 
 from configs import base
