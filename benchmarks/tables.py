@@ -39,9 +39,7 @@ COLUMNS = {
     "predictions changed": lambda r: str(r["predictions_changed"]),
     "FLOPs run / needed, dense": lambda r: f"{r['flops_run']:.2f}, {r['flops_run_dense']:.2f}" if "flops_run" in r else "",
     "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
-    "MB beside weights": lambda r: (
-        f"{(r['temporary_bytes'] + r.get('lookup_bytes', 0)) / 1e6:.0f} / {r['temporary_bytes_dense'] / 1e6:.0f}"
-    ),
+    "MB beside weights": lambda r: f"{_megabytes(r['peak_bytes'])} / {_megabytes(r['peak_bytes_dense'])}" if r.get("peak_bytes") else "",
     "rounds": lambda r: str(r["repeats"]),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
@@ -126,6 +124,10 @@ _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<bod
 
 def _layers(own: int, dense: int | None) -> str:
     return str(own) if own == (dense or own) else f"{own} of {dense}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.{0 if count >= 1e7 else 1}f}"
 
 
 def _rate(record: dict, contender: str) -> str:

@@ -1,13 +1,17 @@
-"""How a process that runs many programs on a CPU should treat its memory."""
+"""How a process that runs many programs on a CPU should treat its memory, and how much of it is in use."""
 
+import contextlib
 import ctypes
 import sys
+import threading
+from collections.abc import Iterator
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 # Not never: a training run whose padded lengths have temporaries of several GB each leaves holes that no other length fits in, and grows
 # until there is no memory left.
 _TRIM_ABOVE = 2**31 - 1
+_BETWEEN_LOOKS = 2e-4  # seconds; a layer's program takes a few milliseconds
 
 
 def keep_freed_memory() -> bool:
@@ -26,3 +30,61 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return all(mallopt(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _TRIM_ABOVE), (_M_ARENA_MAX, 1)))
+
+
+class _MallInfo2(ctypes.Structure):
+    """`struct mallinfo2` of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    ]
+
+
+def heap_bytes() -> int | None:
+    """What the process has asked malloc for and not given back, XLA's buffers on a CPU and NumPy's arrays among it; None where the C
+    library does not say (it is not glibc, or older than 2.33)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    mallinfo2.restype = _MallInfo2
+    found = mallinfo2()
+    return found.uordblks + found.hblkhd
+
+
+class HeapPeak:
+    """The most that `heap_bytes` has been beyond what it was at first, as far as was seen.
+
+    bytes: None where it cannot be known.
+    """
+
+    def __init__(self) -> None:
+        self._first = heap_bytes()
+        self.bytes = None if self._first is None else 0
+
+    def look(self) -> None:
+        """See how much it is now."""
+        now = heap_bytes()
+        if now is not None and self._first is not None:
+            self.bytes = max(self.bytes or 0, now - self._first)
+
+
+@contextlib.contextmanager
+def watched_heap() -> Iterator[HeapPeak]:
+    """The peak of the heap during the block, at which a thread looks some thousand times a second."""
+    peak, done = HeapPeak(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_BETWEEN_LOOKS):
+            peak.look()
+
+    thread = threading.Thread(target=watch, name="watched heap", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()

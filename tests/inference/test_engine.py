@@ -136,17 +136,23 @@ def test_stages_do_not_matter(engine, expected, cuts, options):
     assert_same(staged.predict_tokenized(STREAM, threshold=1.0), above)
 
 
-def test_states_wait_for_few_batches_only(engine, monkeypatch):
-    """What waits between two stages is bounded, however long the stream."""
-    waiting = []
-    original = Call._take
-    monkeypatch.setattr(Call, "_take", lambda self, *args: (original(self, *args), waiting.append(len(self._states)))[0])
-    for count in (5, 15):
-        staged = in_stages((1, 2), engine.calibration, batch_size=1)
-        staged.predict_tokenized(taken(STREAM, list(range(len(STREAM))) * count))
-        waiting.append(-1)
-    short, long = waiting[: waiting.index(-1)], waiting[waiting.index(-1) + 1 : -1]
-    assert 0 < max(long) <= 1.2 * max(short) < len(STREAM)
+def test_states_wait_for_few_batches_only(engine, expected, monkeypatch):
+    """What waits between two stages is bounded, however long the stream, and the answers are the same if hardly anything may wait."""
+    waiting, room = [], []
+    take, make_room = Call._take, Call._make_room
+    monkeypatch.setattr(Call, "_take", lambda self, *args: (take(self, *args), waiting.append(self._states.nbytes))[0])
+    monkeypatch.setattr(Call, "_make_room", lambda self: (make_room(self), room.append(self._states.nbytes)))
+    longer = taken(STREAM, list(range(len(STREAM))) * 3)
+    for batches in (0, 2):
+        staged = in_stages((1, 2), engine.calibration, batch_size=2)
+        batch = 2 * 40 * 4 * ARCH.hidden_size
+        staged._waiting_bytes = batches * batch
+        waiting.clear()
+        room.clear()
+        assert_same(staged.predict_tokenized(longer), list(expected) * 3)
+        assert len(room) >= 3 and max(room) <= batches * batch
+        # Beside what came last, and what of it goes on at once.
+        assert 0 < max(waiting) <= (batches + 2) * batch
 
 
 def test_overflow_is_climbed_out_of(expected):

@@ -26,6 +26,8 @@ One JSON object a setting:
   flops_run, flops_run_dense           FLOPs that compacted and dense_packed ran over those that they needed: empty rows, second runs
   max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation
   programs, overflows, temporary_bytes, lookup_bytes                 of the compacted run
+  peak_bytes, peak_bytes_dense         most memory in use during a run of compacted and dense_packed, beside weights and programs:
+                                       temporaries, waiting states, looked-up decisions; null where it cannot be known
 """
 
 

@@ -49,6 +49,14 @@ class Sizes:
     rows_multiple: int
     enough_rows: int | None
 
+    def most_tokens(self, longest: int) -> int:
+        """Rows of the batch that texts begin in of which the longest has so many tokens. What is left of any texts may lie in one of as
+        many: no batch of so many rows needs more memory than that one."""
+        if self.batch_tokens is not None:
+            return self.batch_tokens
+        assert self.batch_size is not None
+        return self.batch_size * min(width for width in (*WIDTHS, self.max_length) if width >= min(longest, self.max_length))
+
 
 class Batching:
     """The batches of one stage.
@@ -65,7 +73,7 @@ class Batching:
         self._calibration = calibration.of_stage(stage)
         alone = sizes.batch_size == 1
         widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
-        most = sizes.batch_tokens or _most_tokens(calibration.lengths.max(), sizes)
+        most = sizes.most_tokens(calibration.lengths.max())
 
         def of_part(part: int) -> tuple[Bucket, ...]:
             def rows(width: int) -> int:
@@ -232,10 +240,3 @@ def by_bucket(lengths: np.ndarray, among: tuple[Bucket, ...]) -> list[tuple[Buck
     """Positions in `lengths` by the narrowest bucket that holds them, without empty ones."""
     home = np.searchsorted([bucket.width for bucket in among], lengths)
     return [(among[number], np.flatnonzero(home == number)) for number in np.unique(home)]
-
-
-def _most_tokens(longest: int, sizes: Sizes) -> int:
-    """Rows of the batch of `batch_size` that the longest texts begin in. What is left of any texts may lie in one of as many: no batch of
-    so many rows needs more memory than that one."""
-    assert sizes.batch_size is not None
-    return sizes.batch_size * min(width for width in (*WIDTHS, sizes.max_length) if width >= min(longest, sizes.max_length))

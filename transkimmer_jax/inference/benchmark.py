@@ -29,6 +29,7 @@ from transkimmer_jax.inference.call import Statistics
 from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.schedule import Calibration
+from transkimmer_jax.memory import watched_heap
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import with_shifted_margins
@@ -38,6 +39,7 @@ CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compa
 _CALIBRATION_EXAMPLES = 256  # random ones
 _STREAM_TOKENS = 2**15  # of a synthetic stream, as far as four batches are not more
 _PASSES = 4  # over the stream at most, until no program is missing
+_WATCHED_RUNS = 2  # of which the peak of memory is seen
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 
@@ -170,6 +172,7 @@ def measure(
     if "torch" in contenders or "onnxruntime" in contenders:
         runs |= _torch_runs(dense, workload.examples, batch_size, dtype, contenders)
     seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, ("compacted", "dense_packed"), repeats, progress)
+    peaks = [_peak(engine, _packed(engine, workload.examples, per_call)) for engine in (compacted, packed)]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     exact = _masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
     checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
@@ -216,7 +219,19 @@ def measure(
         "lookup_bytes": compacted.lookup_bytes,
         "temporary_bytes": compacted.programs.temporary_bytes(),
         "temporary_bytes_dense": packed.programs.temporary_bytes(),
+        "peak_bytes": peaks[0],
+        "peak_bytes_dense": peaks[1],
     }
+
+
+def _peak(engine: SkimEngine, run: Callable[[], Any]) -> int | None:
+    """The most memory that a run takes, beside weights and programs, on a CPU where it can be known."""
+    if jax.devices()[0].platform != "cpu":
+        return None
+    with watched_heap() as peak:
+        for _ in range(_WATCHED_RUNS):
+            run()
+    return None if peak.bytes is None else peak.bytes + engine.lookup_bytes
 
 
 def _times(seconds: dict[str, list[float]], contender: str) -> float:

@@ -6,7 +6,7 @@ with each other and for more room; the others' answers stand.
 
 import collections
 import dataclasses
-import functools
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -18,10 +18,9 @@ from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Bucket
+from transkimmer_jax.inference.waiting import WaitingStates
 
-_IN_FLIGHT = 2  # batches started before the oldest is read, so that the host packs while the device computes
-# Batches of the first stage between two looks at whether later ones can be filled: bounds the states that wait in memory.
-_LOOK = 8
+_ALIGNMENT = 64  # bytes
 
 
 @dataclasses.dataclass
@@ -46,7 +45,11 @@ class _Started:
 
 
 class Call:
-    """Examples to be answered at a threshold. `answer` once."""
+    """Examples to be answered at a threshold. `answer` once.
+
+    waiting_bytes: of states that may wait between stages before batches are run that more of them would fill better. in_flight: programs
+    started before the oldest is waited for.
+    """
 
     def __init__(
         self,
@@ -56,9 +59,12 @@ class Call:
         statistics: Statistics,
         examples: TokenizedExamples,
         threshold: float,
+        waiting_bytes: int,
+        in_flight: int,
     ):
         self._programs, self._batchings, self._statistics = programs, batchings, statistics
         self._examples, self._threshold = examples, threshold
+        self._waiting_bytes, self._in_flight = waiting_bytes, in_flight
         arch, count = programs.arch, len(examples.lengths)
         self._logits = np.zeros((count, arch.num_labels), np.float32)
         self._kept = np.zeros((arch.num_hidden_layers, count), np.int32)
@@ -67,7 +73,7 @@ class Call:
         # What the first stage reads of each token that enters it, and where each example's begin.
         self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids)
         self._offsets = examples.offsets
-        self._states: dict[int, np.ndarray] = {}  # of those tokens, [n, H], behind the first stage
+        self._states = WaitingStates(count)  # of those tokens, behind the first stage
         self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
         self._least = np.zeros(count, np.int64)  # the least rung of each example in its stage
         if batchings[0].stage.first == 1:
@@ -133,14 +139,26 @@ class Call:
     def _pass(self, stage: int, plan: Plan) -> None:
         """Run the batches of a plan through one stage."""
         highest, lost = 0, [np.zeros(0, np.int64)]
-        for number, run in enumerate(self._run(self._batchings[stage], plan)):
+        for run in self._run(self._batchings[stage], plan):
             highest = max(highest, run.rung)
             lost += self._take(stage, run)
-            if stage == 0 and number % _LOOK == _LOOK - 1:
-                self._drain(1, last_call=False)
+            if stage == 0 and self._states.nbytes > self._waiting_bytes:
+                self._make_room()
         again = np.concatenate(lost)
         self._statistics.again += len(again)
         self._wait(stage, highest + 1, again)
+
+    def _make_room(self) -> None:
+        """Run what fills batches behind the first stage, and then all of the stage for which most waits, until few enough states wait."""
+        self._drain(1, last_call=False)
+        self._states.compact(self._entering)
+        while self._states.nbytes > self._waiting_bytes:
+            waiting: collections.Counter[int] = collections.Counter()
+            for (stage, _), parts in self._waiting.items():
+                if stage > 0:
+                    waiting[stage] += sum(int(self._entering[rows].sum()) for rows in parts)
+            self._finish(waiting.most_common(1)[0][0])
+            self._states.compact(self._entering)
 
     def _run(self, batching: Batching, plan: Plan) -> Iterator[_Started]:
         """Run a plan, in groups of one batch a device, each on the rung that is likely to be cheapest."""
@@ -150,7 +168,7 @@ class Call:
             rung = batching.choose_rung(bucket, self._threshold, least, len(plan))
             answers = self._programs.run(batching.ladder(bucket)[rung], self._packed(batching, bucket, group), self._threshold)
             started.append(_Started(bucket, group, rung, answers))
-            if len(started) >= _IN_FLIGHT:
+            if len(started) >= self._in_flight:
                 yield started.popleft()
         yield from started
 
@@ -174,22 +192,24 @@ class Call:
         devices, arch = len(group), self._programs.arch
         lengths = np.zeros((devices, bucket.sequences), np.int32)
         if batching.stage.first <= 1:
-            packed = [np.zeros((devices, bucket.tokens), np.int32) for _ in self._tokens]
-            parts: list[Callable[[int], np.ndarray]] = [functools.partial(self._part, each) for each in self._tokens]
+            packed = [_zeros((devices, bucket.tokens), np.dtype(np.int32)) for _ in self._tokens]
         else:
-            packed = [np.zeros((devices, bucket.tokens, arch.hidden_size), arch.dtype)]
-            parts = [self._states.__getitem__]
+            packed = [_zeros((devices, bucket.tokens, arch.hidden_size), arch.dtype)]
         for device, rows in enumerate(group):
             if len(rows):
                 lengths[device, : len(rows)] = self._entering[rows]
                 total = lengths[device].sum()
-                for target, part in zip(packed, parts, strict=True):
-                    np.concatenate([part(row) for row in rows.tolist()], out=target[device, :total], casting="unsafe")
+                for target, parts in zip(packed, self._parts(batching, rows), strict=True):
+                    np.concatenate(parts, out=target[device, :total], casting="unsafe")
         return [*packed, lengths]
 
-    def _part(self, tokens: np.ndarray, row: int) -> np.ndarray:
-        """One example's of the `_tokens`."""
-        return tokens[self._offsets[row] : self._offsets[row + 1]]
+    def _parts(self, batching: Batching, rows: np.ndarray) -> list[list[np.ndarray]]:
+        """Of each input of a stage that each of these examples brings, its rows."""
+        if batching.stage.first > 1:
+            return [self._states.of(rows, self._entering[rows])]
+        # Lists of Python's numbers: one by one, NumPy's are slower to slice by.
+        slices = list(map(slice, self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()))
+        return [[tokens[each] for each in slices] for tokens in self._tokens]
 
     def _take(self, stage: int, run: _Started) -> list[np.ndarray]:
         """Wait for a started group, take what came of it, and return the examples that it lost."""
@@ -215,14 +235,11 @@ class Call:
                 self._logits[there] = answers["logits"][device, :count][~gone]
                 self._statistics.examples += len(there)
                 self._update(len(there))
-                for row in there.tolist():
-                    self._states.pop(row, None)
+                self._states.drop(there)
             else:
                 # Of lost sequences there are no rows.
-                states, ends = answers["states"][device], np.cumsum(kept[-1][~gone]).tolist()
-                # Lists of Python's numbers, here and in `_packed`: one by one, NumPy's are slower to make, to slice by and to look up.
-                self._states.update(zip(there.tolist(), map(states.__getitem__, map(slice, [0, *ends[:-1]], ends)), strict=True))
                 self._entering[there] = kept[-1][~gone]
+                self._states.put(there, self._entering[there], answers["states"][device])
                 self._wait(stage + 1, 0, there)
         return lost
 
@@ -234,3 +251,11 @@ class Call:
             if not is_gone:
                 found = self._depths[row]
                 found[found == first] += part
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins where XLA's buffers may, so that a program on a CPU reads it where it is; any other is copied first."""
+    size = math.prod(shape) * dtype.itemsize
+    block = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + size].view(dtype).reshape(shape)

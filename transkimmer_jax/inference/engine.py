@@ -22,7 +22,7 @@ from transkimmer_jax.inference.call import Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
-from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule, stages
+from transkimmer_jax.inference.schedule import Bucket, Calibration, default_batch_tokens, enough_rows, granule, stages
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
@@ -31,6 +31,11 @@ Text = str | tuple[str, str]
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
+# In rows of states, for each row of a program: its temporaries beside attention's scores (an intermediate layer alone has 4), what goes
+# into one for chosen tokens and comes out, and what is in memory twice for a while when states are taken and copied.
+_TEMPORARIES, _IN_AND_OUT, _TAKEN = 6, 2, 2
+_IN_FLIGHT = 2  # programs started before the oldest is waited for, so that the host packs while the device computes
+_LOOKED_UP = 1 / 8  # of the memory that is spare, the part for looked-up decisions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +109,7 @@ class SkimEngine:
             batch_tokens = default_batch_tokens(self._platform)
         self._batch_tokens, self._batch_size = batch_tokens, batch_size
         self.programs = Programs(model, devices, depths)
-        self._first = FirstMargins(self.programs, self.max_length) if self._rebatch and self.arch.skim is not None else None
+        self._first = FirstMargins(self.programs, self.max_length, 0) if self._rebatch and self.arch.skim is not None else None
         self.statistics = Statistics()
         self.use(calibration)
 
@@ -173,12 +178,15 @@ class SkimEngine:
         if len(lengths) and lengths.max() > self.max_length:
             raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold).answer(bar.update)
+            predictions = self._call(examples, threshold).answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
             others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
             raise InferenceError(f"the logits of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
+
+    def _call(self, examples: TokenizedExamples, threshold: float) -> Call:
+        return Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, self._waiting_bytes, self._in_flight)
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect, and build the ladders anew; the texts' kept tokens are exact.
@@ -209,6 +217,26 @@ class SkimEngine:
             Batching(stage, self.arch, self.calibration, sizes, np.concatenate(lengths[self.programs.shared(stage)]) if known else None)
             for stage in parts
         )
+        self._bound_memory(sizes)
+
+    def _bound_memory(self, sizes: Sizes) -> None:
+        """Let waiting states and looked-up decisions take what dense inference would need more than the programs do. Where batches of
+        chosen tokens are not much smaller than dense ones, there is memory for one program at a time."""
+        longest, row = int(self.calibration.lengths.max()), self.arch.hidden_size * self.arch.dtype.itemsize
+        whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
+        dense = _largest(whole.buckets, longest)
+        chosen = [_largest(batching.buckets, longest) for batching in self.batchings[1:]]
+        rows = max((tokens for tokens, _ in chosen), default=0)
+        self._in_flight = _IN_FLIGHT if 2 * rows <= dense[0] else 1
+        scores = 4 * self.arch.num_attention_heads
+        needed = self._in_flight * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * max((pairs for _, pairs in chosen), default=0))
+        there = _IN_FLIGHT * (_TEMPORARIES * dense[0] * row + scores * dense[1])
+        # Not less than a batch, which comes and goes.
+        spare = max(there - needed - _TAKEN * rows * row, dense[0] * row) * self.programs.device_count
+        looked_up = int(spare * _LOOKED_UP)
+        self._waiting_bytes = spare - looked_up
+        if self._first is not None:
+            self._first.room = looked_up
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -268,6 +296,12 @@ class SkimEngine:
             kept = float(predictions.kept[:, number].mean() / length)
             answers.append(Answer(label, logits, probabilities, length, kept, bool(truncated[number])))
         return answers
+
+
+def _largest(buckets: Sequence[Bucket], longest: int) -> tuple[int, int]:
+    """The most rows, and the most pairs of tokens in attention, of those buckets that are used for texts up to the longest."""
+    used = [bucket for narrower, bucket in zip((None, *buckets), buckets, strict=False) if narrower is None or narrower.width < longest]
+    return max(bucket.tokens for bucket in used), max(bucket.sequences * bucket.width**2 for bucket in used)
 
 
 def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:

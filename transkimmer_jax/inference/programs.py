@@ -2,8 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
+
+_FIRST_DECISIONS = Stage(0, 1)  # the embeddings and the first predictor
 
 
 class Programs:
@@ -101,15 +104,19 @@ class Programs:
 
     def lowered(self, schedule: Schedule) -> Any:
         """The program of a schedule before compilation (`jax.stages.Lowered`). It takes a tuple of the parameters that the stage reads."""
-        function, structure = self.function(schedule), jax.tree.structure(self.params)
-        read = [self._reads(schedule.stage, path_keys(path)) for path, _ in jax.tree_util.tree_leaves_with_path(self.params)]
+        return self._lowered(self.function(schedule), schedule.stage, self.arguments(schedule))
+
+    def _lowered(self, function: Callable[..., Any], stage: Stage, arguments: Sequence[jax.ShapeDtypeStruct]) -> Any:
+        """Of a function of the parameters and these arguments, the program that takes a tuple of the parameters that the stage reads."""
+        structure = jax.tree.structure(self.params)
+        read = [self._reads(stage, path_keys(path)) for path, _ in jax.tree_util.tree_leaves_with_path(self.params)]
 
         def program(leaves, *inputs):
             given = iter(leaves)
             # To read one of the others, None here, fails.
             return function(jax.tree.unflatten(structure, [next(given) if each else None for each in read]), *inputs)
 
-        return jax.jit(program).lower(self._leaves_of(schedule.stage), *self.arguments(schedule))
+        return jax.jit(program).lower(self._leaves_of(stage), *arguments)
 
     def function(self, schedule: Schedule) -> Any:
         """(params, *rows, lengths [D, B], threshold) -> dict of arrays, unjitted. The rows are input_ids and token_type_ids [D, T]
@@ -138,10 +145,17 @@ class Programs:
         in_specs = (whole, *(split for _ in self.arguments(schedule)[:-1]), whole)
         return jax.shard_map(one_device, mesh=self._mesh, in_specs=in_specs, out_specs=split, check_vma=False)
 
-    def first_margins(self, params, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array) -> jax.Array:
-        """By how much the first predictor would keep tokens, [n] float32 of [n] each, unjitted."""
-        model = nnx.merge(self._graph, params)
-        return model.encoder.predictors[0](model.embeddings(input_ids, token_type_ids, positions, None))
+    def first_margins(self, rows: int) -> Callable[..., jax.Array]:
+        """The compiled program that says of tokens by how much the first predictor would keep them: input_ids, token_type_ids and
+        positions, int32 [rows] each -> float32 [rows]."""
+
+        def margins(params, input_ids, token_type_ids, positions):
+            model = nnx.merge(self._graph, params)
+            return model.encoder.predictors[0](model.embeddings(input_ids, token_type_ids, positions, None))
+
+        row = jax.ShapeDtypeStruct((rows,), jnp.int32)
+        compiled = self._lowered(margins, _FIRST_DECISIONS, [row] * 3).compile()
+        return functools.partial(compiled, self._leaves_of(_FIRST_DECISIONS))
 
     def arguments(self, schedule: Schedule) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what follows the parameters in a call."""
