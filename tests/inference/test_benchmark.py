@@ -162,18 +162,3 @@ cli.main({[*SYNTHETIC, "--batch-size", "2"]!r})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["seconds"]) == {"compacted", "dense_packed", "masked", "dense_padded", "dense_bucketed"}
-
-
-@pytest.mark.slow
-def test_no_more_memory_than_dense():
-    """Beside weights and programs, however large the batches are: the most that any of some runs took, of a model large enough for
-    Python's own objects not to count."""
-    arch = dataclasses.replace(ARCH, hidden_size=256, num_attention_heads=8, intermediate_size=1024, num_hidden_layers=6)
-    sizes = {1: True, 8: False, 32: False}
-    for batch_size, online in sizes.items():
-        workload = benchmark.synthetic(arch, [0.5, 0.35, 0.26, 0.2, 0.15, 0.12], batch_size, 64, examples=400)
-        found = [
-            benchmark.measure(workload, batch_size=batch_size, online=online, repeats=1, contenders=(), progress=False) for _ in range(2)
-        ]
-        ours, dense = (max(record[name] for record in found) for name in ("peak_bytes", "peak_bytes_dense"))
-        assert 0 < ours <= dense, batch_size
