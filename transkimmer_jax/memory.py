@@ -5,6 +5,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -23,13 +24,20 @@ def keep_freed_memory() -> bool:
     was; in training, where each padded length has blocks of its own size, that is larger than needed. The commands and `train.py` call
     this; a server of one's own may, before it loads a model.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
+    mallopt = _of_malloc("mallopt")
+    if mallopt is None:
         return False
     return all(mallopt(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _TRIM_ABOVE), (_M_ARENA_MAX, 1)))
+
+
+def _of_malloc(name: str) -> Any:
+    """A function of glibc's malloc.h; None where the C library has none of that name."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
 
 
 class _MallInfo2(ctypes.Structure):
@@ -44,11 +52,8 @@ class _MallInfo2(ctypes.Structure):
 def heap_bytes() -> int | None:
     """What the process has asked malloc for and not given back, XLA's buffers on a CPU and NumPy's arrays among it; None where the C
     library does not say (it is not glibc, or older than 2.33)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        mallinfo2 = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):
+    mallinfo2 = _of_malloc("mallinfo2")
+    if mallinfo2 is None:
         return None
     mallinfo2.restype = _MallInfo2
     found = mallinfo2()

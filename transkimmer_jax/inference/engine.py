@@ -178,15 +178,13 @@ class SkimEngine:
         if len(lengths) and lengths.max() > self.max_length:
             raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            predictions = self._call(examples, threshold).answer(bar.update)
+            bounds = self._waiting_bytes, self._in_flight
+            predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, *bounds).answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
             others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
             raise InferenceError(f"the logits of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
-
-    def _call(self, examples: TokenizedExamples, threshold: float) -> Call:
-        return Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, self._waiting_bytes, self._in_flight)
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect, and build the ladders anew; the texts' kept tokens are exact.
@@ -300,7 +298,7 @@ class SkimEngine:
 
 def _largest(buckets: Sequence[Bucket], longest: int) -> tuple[int, int]:
     """The most rows, and the most pairs of tokens in attention, of those buckets that are used for texts up to the longest."""
-    used = [bucket for narrower, bucket in zip((None, *buckets), buckets, strict=False) if narrower is None or narrower.width < longest]
+    used = buckets[: 1 + sum(bucket.width < longest for bucket in buckets)]
     return max(bucket.tokens for bucket in used), max(bucket.sequences * bucket.width**2 for bucket in used)
 
 
