@@ -76,7 +76,7 @@ def add(commands) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.benchmarking.measurement import CONTENDERS, measure
     from transkimmer_jax.progress import tqdm
 
     for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples"):
@@ -86,9 +86,9 @@ def _benchmark(args: argparse.Namespace) -> None:
         raise ConfigError("--batch-size and --length must be at least 1")
     if args.synthetic == (args.model is not None or args.task is not None):
         raise ConfigError("give either --synthetic, or --model and --task")
-    unknown = set(args.contenders or ()) - set(benchmark.CONTENDERS)
+    unknown = set(args.contenders or ()) - set(CONTENDERS)
     if unknown:
-        raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(benchmark.CONTENDERS)}")
+        raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(CONTENDERS)}")
     if not args.synthetic and (args.model is None or args.task is None):
         raise ConfigError("--model and --task belong together")
     if args.synthetic and args.dense is not None:
@@ -98,9 +98,9 @@ def _benchmark(args: argparse.Namespace) -> None:
     results = []
     for length, batch_size, dtype in tqdm(settings, desc="settings", disable=len(settings) == 1):
         workload = workload_of(args, length, batch_size)
-        contenders = tuple(args.contenders) if args.contenders else benchmark.CONTENDERS
+        contenders = tuple(args.contenders) if args.contenders else CONTENDERS
         options = {"repeats": args.repeats, "online": args.online, "dtype": dtype, "contenders": contenders}
-        result = benchmark.measure(workload, batch_size=batch_size, **options)
+        result = measure(workload, batch_size=batch_size, **options)
         results.append(result | {"command": "python -m transkimmer_jax benchmark " + " ".join(_portable(args)), "seed": args.seed})
         print(json.dumps(results[-1], indent=2))
         sys.stdout.flush()
@@ -128,7 +128,7 @@ def _portable(args: argparse.Namespace) -> list[str]:
 
 
 def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
-    from transkimmer_jax.inference import benchmark
+    from transkimmer_jax.benchmarking.workloads import synthetic
     from transkimmer_jax.models.architecture import Architecture, SkimArchitecture, fresh_predictor_size
 
     head = 64 if args.hidden_size >= 768 else 32
@@ -143,7 +143,7 @@ def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
         max_position_embeddings=max(512, length),
         skim=SkimArchitecture(predictor_size=args.predictor_size or fresh_predictor_size(args.hidden_size)),
     )
-    return benchmark.synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
+    return synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
 
 
 def _shares(text: str, layers: int) -> list[float] | None:
@@ -161,10 +161,10 @@ def _shares(text: str, layers: int) -> list[float] | None:
 
 
 def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int):
+    from transkimmer_jax.benchmarking.workloads import Workload
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.inference import benchmark
     from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.weights import huggingface
     from transkimmer_jax.weights.files import read_config, resolve
@@ -194,4 +194,4 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     if args.dense is not None:
         dense = huggingface.load(args.dense, dense=True)
         labelled.require_same_vocabulary(args.dense, dense.arch, args.model, model.arch)
-    return benchmark.Workload(task.name, model, tokenized, sample, task.max_length, threshold, dense)
+    return Workload(task.name, model, tokenized, sample, task.max_length, threshold, dense)

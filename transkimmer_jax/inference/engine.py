@@ -31,8 +31,10 @@ Text = str | tuple[str, str]
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
-# In rows of states, for each row of a program: its temporaries beside attention's scores (an intermediate layer alone has 4), what goes
-# into one for chosen tokens and comes out, and what is in memory twice for a while when states are taken and copied.
+# What programs need in rows of states (tests/inference/test_memory_law.py). A dense one: for each of its rows, and for each place of its
+# sequences padded to the bucket's width, where attention has queries, keys, values and what comes of them. One for chosen tokens at most,
+# for each of its rows: temporaries, what goes in and comes out, and what is in memory twice for a while when states are taken and copied.
+_OF_A_ROW, _OF_A_PLACE = 2, 4
 _TEMPORARIES, _IN_AND_OUT, _TAKEN = 6, 2, 2
 _IN_FLIGHT = 2  # programs started before the oldest is waited for, so that the host packs while the device computes
 _LOOKED_UP = 1 / 8  # of the memory that is spare, the part for looked-up decisions
@@ -220,21 +222,24 @@ class SkimEngine:
     def _bound_memory(self, sizes: Sizes) -> None:
         """Let waiting states and looked-up decisions take what dense inference would need more than the programs do. Where batches of
         chosen tokens are not much smaller than dense ones, there is memory for one program at a time."""
+        self._waiting_bytes, self._in_flight = 0, _IN_FLIGHT
+        if self._first is None:
+            return
         longest, row = int(self.calibration.lengths.max()), self.arch.hidden_size * self.arch.dtype.itemsize
-        whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
-        dense = _largest(whole.buckets, longest)
-        chosen = [_largest(batching.buckets, longest) for batching in self.batchings[1:]]
-        rows = max((tokens for tokens, _ in chosen), default=0)
-        self._in_flight = _IN_FLIGHT if 2 * rows <= dense[0] else 1
         scores = 4 * self.arch.num_attention_heads
-        needed = self._in_flight * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * max((pairs for _, pairs in chosen), default=0))
-        there = _IN_FLIGHT * (_TEMPORARIES * dense[0] * row + scores * dense[1])
+        whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
+        dense = _used(whole.buckets, longest)
+        there = _IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
+        chosen = [bucket for batching in self.batchings[1:] for bucket in _used(batching.buckets, longest)]
+        rows, dense_rows = (max((bucket.tokens for bucket in buckets), default=0) for buckets in (chosen, dense))
+        if 2 * rows > dense_rows:
+            self._in_flight = 1
+        pairs = max((bucket.pairs for bucket in chosen), default=0)
+        needed = self._in_flight * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * pairs)
         # Not less than a batch, which comes and goes.
-        spare = max(there - needed - _TAKEN * rows * row, dense[0] * row) * self.programs.device_count
-        looked_up = int(spare * _LOOKED_UP)
-        self._waiting_bytes = spare - looked_up
-        if self._first is not None:
-            self._first.room = looked_up
+        spare = max(there - needed - _TAKEN * rows * row, dense_rows * row) * self.programs.device_count
+        self._first.room = int(spare * _LOOKED_UP)
+        self._waiting_bytes = spare - self._first.room
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -296,10 +301,9 @@ class SkimEngine:
         return answers
 
 
-def _largest(buckets: Sequence[Bucket], longest: int) -> tuple[int, int]:
-    """The most rows, and the most pairs of tokens in attention, of those buckets that are used for texts up to the longest."""
-    used = buckets[: 1 + sum(bucket.width < longest for bucket in buckets)]
-    return max(bucket.tokens for bucket in used), max(bucket.sequences * bucket.width**2 for bucket in used)
+def _used(buckets: Sequence[Bucket], longest: int) -> Sequence[Bucket]:
+    """Those that texts up to the longest need."""
+    return buckets[: 1 + sum(bucket.width < longest for bucket in buckets)]
 
 
 def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:

@@ -57,6 +57,16 @@ class Bucket:
         return count <= self.sequences and tokens <= self.tokens and longest <= self.width
 
     @property
+    def places(self) -> int:
+        """Rows of its sequences padded to the width."""
+        return self.sequences * self.width
+
+    @property
+    def pairs(self) -> int:
+        """Of places in a sequence, in all of them."""
+        return self.sequences * self.width**2
+
+    @property
     def looks_at(self) -> int:
         """Of how many sequences, the next in order, the next batch is made."""
         return self.sequences + (_EXCHANGED if self.sequences > 1 else 0)

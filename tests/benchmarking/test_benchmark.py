@@ -11,7 +11,10 @@ from training import runs
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.inference import benchmark
+from transkimmer_jax.benchmarking import workloads
+from transkimmer_jax.benchmarking.measurement import measure
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 
 ARCH = Architecture(
@@ -35,8 +38,8 @@ def build_quickly(quickly_built_programs):
 
 @pytest.mark.parametrize("shares", [[0.9, 0.5, 0.2], [1.0, 1.0, 0.1], [0.3, 0.3, 0.3], None])
 def test_layers_keep_what_was_asked_for(shares):
-    workload = benchmark.synthetic(ARCH, shares, batch_size=16, length=40)
-    engine = benchmark.SkimEngine(workload.model, batch_size=16, max_length=40)
+    workload = workloads.synthetic(ARCH, shares, batch_size=16, length=40)
+    engine = SkimEngine(workload.model, batch_size=16, max_length=40)
     predictions = engine.predict_tokenized(workload.examples)
     kept = predictions.kept.sum(axis=1) / predictions.lengths.sum()
     # The bias was set on other texts: a share of 640 tokens of which those of one text go together.
@@ -55,13 +58,13 @@ def test_a_stream_of_a_stated_length(tmp_path):
 def test_texts_come_in_calls(monkeypatch, tmp_path, online):
     """All in one, or each batch in one of its own."""
     seen = []
-    original = benchmark.SkimEngine.predict_tokenized
+    original = SkimEngine.predict_tokenized
 
     def watched(self, examples, **options):
         seen.append(len(examples))
         return original(self, examples, **options)
 
-    monkeypatch.setattr(benchmark.SkimEngine, "predict_tokenized", watched)
+    monkeypatch.setattr(SkimEngine, "predict_tokenized", watched)
     file = tmp_path / "found.json"
     arguments = ["--batch-size", "4", "--examples", "11", "--contenders", "compacted", "--json", str(file)]
     cli.main([*SYNTHETIC, *arguments, *(["--online"] if online else [])])
@@ -74,7 +77,7 @@ def test_texts_come_in_calls(monkeypatch, tmp_path, online):
 
 
 def test_a_setting(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "_STREAM_TOKENS", 800)
+    monkeypatch.setattr(workloads, "_STREAM_TOKENS", 800)
     arguments = ["--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--repeats", "3"]
     cli.main([*SYNTHETIC, *arguments, "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
@@ -103,13 +106,13 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
 
 def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
-    workload = benchmark.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
-    sample = benchmark.Calibration.assumed(3, 0.0)
-    own = benchmark.measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=3, contenders=(), progress=False)
+    workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
+    sample = Calibration.assumed(3, 0.0)
+    own = measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=3, contenders=(), progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
-    dense = benchmark.synthetic(deep, None, batch_size=4, length=24, examples=1).model
+    dense = workloads.synthetic(deep, None, batch_size=4, length=24, examples=1).model
     compared = dataclasses.replace(workload, calibration=sample, dense=dense)
-    found = benchmark.measure(compared, batch_size=4, repeats=3, contenders=("dense_padded", "torch"), progress=False)
+    found = measure(compared, batch_size=4, repeats=3, contenders=("dense_padded", "torch"), progress=False)
     assert (own["layers"], own["layers_dense"], found["layers"], found["layers_dense"]) == (3, 3, 3, 9)
     lengths = workload.examples.lengths.astype(float)
     times = flops.dense(deep, lengths).sum() / flops.dense(ARCH, lengths).sum()

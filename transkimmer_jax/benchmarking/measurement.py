@@ -1,0 +1,211 @@
+"""What skimming saves on the clock: the same weights and the same texts through every way to compute them, in one process.
+
+The contenders take turns. A shared machine is slower in one minute than in the next, so what is compared are medians of the ratios in a
+round. All work from the same token ids and end with logits in the host's memory.
+"""
+
+import dataclasses
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.benchmarking import contenders as ways
+from transkimmer_jax.benchmarking.workloads import Workload
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
+from transkimmer_jax.inference.call import Statistics
+from transkimmer_jax.inference.engine import SkimEngine, cast
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.schedule import Calibration
+from transkimmer_jax.memory import watched_heap
+from transkimmer_jax.progress import tqdm
+
+CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
+_PASSES = 4  # over the stream at most, until no program is missing
+_WATCHED_RUNS = 2  # of which the peak of memory is seen
+_SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
+
+
+def measure(
+    workload: Workload,
+    *,
+    batch_size: int,
+    repeats: int,
+    online: bool = False,
+    dtype: str = "float32",
+    contenders: tuple[str, ...] = CONTENDERS,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """One setting's numbers, see `python -m transkimmer_jax benchmark --help`.
+
+    Args:
+      batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest. 1: texts come
+        alone, each in a call of its own.
+      online: also of other batches each is a call of its own, in the order in which they come, so that no text waits for one of
+        another call; False: all are one call. Padded batches are sorted by length over the whole stream all the same.
+      repeats: rounds in which every contender runs once, after one that warms up.
+      contenders: which to run; compacted and dense_packed always do.
+    """
+    model = workload.model
+    arch = model.arch
+    dense = workload.dense or ways.without_predictors(model)
+    baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
+    cast_model, cast_dense = (cast(ways.in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
+    options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
+    compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
+    parts = _calls(workload.examples, batch_size if online or batch_size == 1 else None)
+    _prepare(compacted, workload.calibration, parts, progress)
+    of_dense = workload.calibration
+    if isinstance(of_dense, Calibration):
+        of_dense = of_dense.of_dense(baseline.num_hidden_layers)
+    _prepare(packed, of_dense, parts, progress)
+    buckets = effective_buckets(DataConfig().length_buckets, workload.padded_length)
+    order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
+    padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
+    runs: dict[str, Callable[[], np.ndarray] | None] = {
+        "compacted": ways.packed(compacted, parts),
+        "dense_packed": ways.packed(packed, parts),
+        "masked": ways.batched(cast_model, order, workload.threshold) if "masked" in contenders else None,
+        "dense_padded": ways.batched(cast_dense, padded, 0.0) if "dense_padded" in contenders else None,
+        "dense_bucketed": ways.batched(cast_dense, order, 0.0) if "dense_bucketed" in contenders and len(buckets) > 1 else None,
+    }
+    if "torch" in contenders or "onnxruntime" in contenders:
+        runs |= ways.torch_runs(dense, workload.examples, batch_size, dtype, contenders)
+    seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, ("compacted", "dense_packed"), repeats, progress)
+    peaks = [_peak(engine, ways.packed(engine, parts)) for engine in (compacted, packed)]
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    exact = ways.masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
+    checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
+    used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
+    unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
+    fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
+    flops_vs_unpadded, clock_vs_unpadded = float(unpadded / used), _times(seconds, "dense_packed")
+    return {
+        "workload": workload.name,
+        "examples": len(workload.examples),
+        "tokens": int(workload.examples.lengths.sum()),
+        "hidden_size": arch.hidden_size,
+        "layers": arch.num_hidden_layers,
+        "layers_dense": baseline.num_hidden_layers,
+        "predictor_size": arch.predictor_size,
+        "batch_size": batch_size,
+        "online": online,
+        "length": workload.padded_length,
+        "dtype": dtype,
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.local_devices()),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "threshold": workload.threshold,
+        "kept_per_layer": (checked.kept.sum(axis=1) / checked.lengths.sum()).tolist(),
+        "seconds": medians,
+        "seconds_of_rounds": seconds,
+        "examples_per_second": {name: len(workload.examples) / median for name, median in medians.items()},
+        "repeats": repeats,
+        "flops_vs_padded": float(fully_padded / used),
+        "flops_vs_unpadded": flops_vs_unpadded,
+        "clock_vs_padded": _times(seconds, "dense_padded") if "dense_padded" in seconds else None,
+        "clock_vs_unpadded": clock_vs_unpadded,
+        "efficiency": clock_vs_unpadded / flops_vs_unpadded,
+        "flops_run": _flops_run(compacted) / used * len(workload.examples) / compacted.statistics.examples,
+        "flops_run_dense": _flops_run(packed) / unpadded * len(workload.examples) / packed.statistics.examples,
+        **_disagreement(checked, exact),
+        "programs": len(compacted.programs),
+        "programs_dense": len(packed.programs),
+        "compile_seconds": compacted.programs.compile_seconds,
+        "batches": compacted.statistics.batches,
+        "overflows": compacted.statistics.overflows,
+        "texts_run_again": compacted.statistics.again,
+        "lookup_bytes": compacted.lookup_bytes,
+        "temporary_bytes": compacted.programs.temporary_bytes(),
+        "temporary_bytes_dense": packed.programs.temporary_bytes(),
+        "peak_bytes": peaks[0],
+        "peak_bytes_dense": peaks[1],
+    }
+
+
+def _calls(examples: TokenizedExamples, per_call: int | None) -> list[TokenizedExamples]:
+    """So many texts a call, in the order in which they come; None: all in one."""
+    count = len(examples)
+    if per_call is None:
+        return [examples]
+    return [examples.take(np.arange(start, min(count, start + per_call))) for start in range(0, count, per_call)]
+
+
+def _prepare(engine: SkimEngine, calibration: TokenizedExamples | Calibration, parts: Sequence[TokenizedExamples], progress: bool) -> None:
+    """Calibrate an engine, and run calls through it until it has all programs that they need, and counts from there.
+
+    All that texts like these can need would be several times what they do need; a round in which one more is compiled is not the median.
+    """
+    if isinstance(calibration, Calibration):
+        engine.use(calibration)
+    else:
+        engine.calibrate(calibration)
+    engine.programs.progress = progress
+    for _ in range(_PASSES):
+        before = len(engine.programs)
+        ways.packed(engine, parts, progress and len(parts) == 1)()
+        if len(engine.programs) == before:
+            break
+    engine.statistics = Statistics()
+    engine.programs.calls.clear()
+
+
+def _peak(engine: SkimEngine, run: Callable[[], Any]) -> int | None:
+    """The most memory that a run takes, beside weights and programs, on a CPU where it can be known."""
+    if jax.devices()[0].platform != "cpu":
+        return None
+    with watched_heap() as peak:
+        for _ in range(_WATCHED_RUNS):
+            run()
+    return None if peak.bytes is None else peak.bytes + engine.lookup_bytes
+
+
+def _times(seconds: dict[str, list[float]], contender: str) -> float:
+    """How many times as long as compacted a contender takes, the median over the rounds."""
+    return statistics.median(theirs / ours for theirs, ours in zip(seconds[contender], seconds["compacted"], strict=True))
+
+
+def _flops_run(engine: SkimEngine) -> float:
+    """Operations of all programs that an engine has run, empty rows and second runs included."""
+    return sum(count * schedule.flops(engine.arch) * engine.programs.device_count for schedule, count in engine.programs.calls.items())
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]], warm: Sequence[str], repeats: int, progress: bool) -> dict[str, list[float]]:
+    """Seconds of every repeat of every contender, which take turns; those not `warm` run once before."""
+    inner = {}
+    for name, run in runs.items():
+        if name not in warm:
+            run()
+        started = time.perf_counter()
+        run()
+        inner[name] = max(1, math.ceil(_SHORTEST_MEASUREMENT / (time.perf_counter() - started)))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in tqdm(range(repeats), desc="measuring", unit="round", leave=False, disable=not progress):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            for _ in range(inner[name]):
+                run()
+            seconds[name].append((time.perf_counter() - started) / inner[name])
+    return seconds
+
+
+def _disagreement(predictions: Predictions, exact: ways.Masked) -> dict[str, Any]:
+    """Where compacted and masked computation differ. A decision within float noise of the threshold may, in two programs."""
+    assert predictions.depths is not None
+    flipped = np.array([int((ours != theirs).sum()) for ours, theirs in zip(predictions.depths, exact.depths, strict=True)])
+    difference = np.abs(predictions.logits - exact.logits).max(axis=1)
+    changed = (predictions.logits.argmax(axis=1) != exact.logits.argmax(axis=1)).sum() if predictions.logits.shape[1] > 1 else 0
+    return {
+        "max_logit_difference": float(difference[flipped == 0].max(initial=0.0)),
+        "decisions_flipped": int(flipped.sum()),
+        "predictions_changed": int(changed),
+    }
