@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +23,30 @@ FAILURES = [
     (ValueError("RESOURCE_EXHAUSTED: error writing to disk"), FULL),
 ]
 failures = pytest.mark.parametrize(("failure", "reason"), FAILURES, ids=lambda value: str(value).replace(" ", "-")[:24])
+
+
+def test_a_sole_writer(tmp_path):
+    """The folder is free again when the block ends, and when its process is killed."""
+    folder = tmp_path / "new" / "run"
+    with files.sole_writer(folder), pytest.raises(TrainingError, match="another run is writing to .*run: wait"), files.sole_writer(folder):
+        pass
+    with files.sole_writer(folder), files.sole_writer(tmp_path):
+        pass
+    code = f"""
+import time
+from transkimmer_jax import files
+with files.sole_writer({str(folder)!r}):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(TrainingError, match="another run"), files.sole_writer(folder):
+            pass
+        other.kill()
+        other.wait()
+    with files.sole_writer(folder):
+        assert not list(folder.iterdir())
 
 
 def test_write_json(tmp_path):

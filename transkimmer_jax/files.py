@@ -13,6 +13,11 @@ from typing import Any, TextIO
 
 from etils import epath
 
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
 from transkimmer_jax.errors import TrainingError
 
 
@@ -38,6 +43,30 @@ def copy_folder(source: pathlib.Path, target: epath.Path) -> None:
         place = target / file.relative_to(source).as_posix()
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(file.read_bytes())
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made, until the block ends, or this process does.
+
+    Raises `TrainingError` where another one is in such a block. Buckets, and file systems without locks, let everyone in.
+    """
+    if is_remote(folder) or fcntl is None:
+        yield
+        return
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(f"another run is writing to {folder}: wait until it has ended, or choose another --workdir") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import console
+from transkimmer_jax import console, files
 from transkimmer_jax.config import OptimizerConfig, override, to_dict
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
@@ -89,6 +89,14 @@ def test_a_workdir_of_another_config(refusal, config, tmp_path):
         "choose another --workdir"
     )
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_workdir_that_another_run_is_writing_to(refusal, config, tmp_path):
+    with files.sole_writer(tmp_path / "run"):
+        said = refusal()
+    assert said == f"another run is writing to {tmp_path / 'run'}: wait until it has ended, or choose another --workdir"
+    assert not list((tmp_path / "run").iterdir())
+    begin(config, tmp_path / "run")
 
 
 def test_a_workdir_from_before_a_field(refusal, config, tmp_path):

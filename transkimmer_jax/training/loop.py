@@ -8,6 +8,7 @@ Every process of a run does all of this. They differ in which rows of a batch th
 results.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -56,8 +57,9 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike, command: str 
     its result.
 
     Raises:
-      TranskimmerError: a config, checkpoint, data set or workdir that cannot be used; gradients that are not finite; a
-        full disk; another process that is gone. The message is one line. `Preempted`: a SIGTERM came, and the run was saved.
+      TranskimmerError: a config, checkpoint, data set or workdir that cannot be used; a workdir that another run is writing to;
+        gradients that are not finite; a full disk; another process that is gone. The message is one line. `Preempted`: a SIGTERM
+        came, and the run was saved.
     """
     folder = epath.Path(workdir)
     with files.explained(folder), processes.explained():
@@ -68,11 +70,12 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike, command: str 
             return json.loads(finished.read_text())
         run = _Run(config, folder)
         # Only now: a config that turns out to be unusable must not keep the corrected one out of the workdir.
-        if processes.is_first():
-            files.write_json(folder / "config.json", configs.to_dict(config))
-        processes.wait_for_all("config written")
-        with jax.set_mesh(run.placement.mesh):
-            return run.train(command)
+        with files.sole_writer(folder) if processes.is_first() else contextlib.nullcontext():
+            if processes.is_first():
+                files.write_json(folder / "config.json", configs.to_dict(config))
+            processes.wait_for_all("config written")
+            with jax.set_mesh(run.placement.mesh):
+                return run.train(command)
 
 
 def _check_owner(config: Config, workdir: epath.Path) -> None:
