@@ -306,7 +306,7 @@ def test_logits_that_are_not_numbers():
     params = jax.tree.map(lambda leaf: leaf * 1, params)
     params["classifier"]["kernel"][...] = params["classifier"]["kernel"][...] * np.nan
     engine = SkimEngine(nnx.merge(graph, params), batch_tokens=160)
-    with pytest.raises(InferenceError, match="the logits of example 0 and 149 others are not finite"):
+    with pytest.raises(InferenceError, match="the logits of example 0 and 149 more are not finite"):
         engine.predict_tokenized(STREAM)
     with pytest.raises(InferenceError, match="the logits of example 0 are not finite"):
         engine.predict_tokenized(taken(STREAM, [3]))

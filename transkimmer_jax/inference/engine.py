@@ -184,7 +184,7 @@ class SkimEngine:
             predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, *bounds).answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
-            others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise InferenceError(f"the logits of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
 
