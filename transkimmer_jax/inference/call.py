@@ -142,8 +142,12 @@ class Call:
         for run in self._run(self._batchings[stage], plan):
             highest = max(highest, run.rung)
             lost += self._take(stage, run)
-            if stage == 0 and self._states.nbytes > self._waiting_bytes:
-                self._make_room()
+            if self._states.nbytes > self._waiting_bytes:
+                if stage == 0:
+                    self._make_room()
+                else:
+                    # Sequences go on in another order than they came in, so many a batch is partly gone.
+                    self._states.compact(self._entering)
         again = np.concatenate(lost)
         self._statistics.again += len(again)
         self._wait(stage, highest + 1, again)
