@@ -6,6 +6,7 @@ import pytest
 from inference.skimmers import make_examples
 
 from transkimmer_jax.benchmarking import contenders, workloads
+from transkimmer_jax.inference.call import IN_FLIGHT
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 
@@ -14,7 +15,6 @@ ARCH = Architecture(
     vocab_size=500, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, max_position_embeddings=64,
     skim=SkimArchitecture(predictor_size=32),
 )  # fmt: skip
-IN_FLIGHT = 2  # dense programs: the host packs for one while the other computes
 
 
 def needed(engine):
@@ -38,5 +38,5 @@ def test_no_more_than_dense(batch_size):
     there = IN_FLIGHT * needed(dense)[0]
     may_wait = engine._waiting_bytes + engine._first.room
     # States go into a program as well as come out of it.
-    assert may_wait + engine._in_flight * (temporaries + 2 * states) <= there
+    assert may_wait + IN_FLIGHT * (temporaries + 2 * states) <= there
     assert may_wait > 0.3 * there, "room is used, else batches are emptier than they need be"

@@ -79,8 +79,11 @@ class Batching:
             def rows(width: int) -> int:
                 if sizes.batch_size is not None and (alone or stage.first == 0):
                     return max(1, sizes.batch_size // part) * width
+                enough = most
+                if stage.first > 0 and sizes.enough_rows is not None:
+                    # Half as large as dense ones at most: there is to be memory for states that wait.
+                    enough = max(width, min(most // 2, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
                 # Small ones, as the last of a call is seldom full.
-                enough = most if stage.first == 0 else min(most, max(sizes.enough_rows or most, _ENOUGH_TEXTS * width))
                 return max(min(_LEAST_ROWS, enough), enough // part)
 
             return buckets(rows, sizes.max_length, lengths, widths, mixed=part > 1, alone=alone)

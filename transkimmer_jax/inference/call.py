@@ -20,6 +20,7 @@ from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Bucket
 from transkimmer_jax.inference.waiting import WaitingStates
 
+IN_FLIGHT = 2  # programs started before the oldest is waited for, so that the host packs while the device computes
 _ALIGNMENT = 64  # bytes
 
 
@@ -47,8 +48,7 @@ class _Started:
 class Call:
     """Examples to be answered at a threshold. `answer` once.
 
-    waiting_bytes: of states that may wait between stages before batches are run that more of them would fill better. in_flight: programs
-    started before the oldest is waited for.
+    waiting_bytes: of states that may wait between stages before batches are run that more of them would fill better.
     """
 
     def __init__(
@@ -60,11 +60,10 @@ class Call:
         examples: TokenizedExamples,
         threshold: float,
         waiting_bytes: int,
-        in_flight: int,
     ):
         self._programs, self._batchings, self._statistics = programs, batchings, statistics
         self._examples, self._threshold = examples, threshold
-        self._waiting_bytes, self._in_flight = waiting_bytes, in_flight
+        self._waiting_bytes = waiting_bytes
         arch, count = programs.arch, len(examples.lengths)
         self._logits = np.zeros((count, arch.num_labels), np.float32)
         self._kept = np.zeros((arch.num_hidden_layers, count), np.int32)
@@ -172,7 +171,7 @@ class Call:
             rung = batching.choose_rung(bucket, self._threshold, least, len(plan))
             answers = self._programs.run(batching.ladder(bucket)[rung], self._packed(batching, bucket, group), self._threshold)
             started.append(_Started(bucket, group, rung, answers))
-            if len(started) >= self._in_flight:
+            if len(started) >= IN_FLIGHT:
                 yield started.popleft()
         yield from started
 

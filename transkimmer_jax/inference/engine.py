@@ -18,7 +18,7 @@ from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
 from transkimmer_jax.inference.batching import Batching, Sizes
-from transkimmer_jax.inference.call import Call, Statistics
+from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
@@ -36,7 +36,6 @@ _CALIBRATION_TEXTS = 512
 # for each of its rows: temporaries, what goes in and comes out, and what is in memory twice for a while when states are taken and copied.
 _OF_A_ROW, _OF_A_PLACE = 2, 4
 _TEMPORARIES, _IN_AND_OUT, _TAKEN = 6, 2, 2
-_IN_FLIGHT = 2  # programs started before the oldest is waited for, so that the host packs while the device computes
 _LOOKED_UP = 1 / 8  # of the memory that is spare, the part for looked-up decisions
 
 
@@ -180,8 +179,8 @@ class SkimEngine:
         if len(lengths) and lengths.max() > self.max_length:
             raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            bounds = self._waiting_bytes, self._in_flight
-            predictions = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, *bounds).answer(bar.update)
+            call = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, self._waiting_bytes)
+            predictions = call.answer(bar.update)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
             others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -220,22 +219,19 @@ class SkimEngine:
         self._bound_memory(sizes)
 
     def _bound_memory(self, sizes: Sizes) -> None:
-        """Let waiting states and looked-up decisions take what dense inference would need more than the programs do. Where batches of
-        chosen tokens are not much smaller than dense ones, there is memory for one program at a time."""
-        self._waiting_bytes, self._in_flight = 0, _IN_FLIGHT
+        """Let waiting states and looked-up decisions take what dense inference would need more than the programs do."""
+        self._waiting_bytes = 0
         if self._first is None:
             return
         longest, row = int(self.calibration.lengths.max()), self.arch.hidden_size * self.arch.dtype.itemsize
         scores = 4 * self.arch.num_attention_heads
         whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
         dense = _used(whole.buckets, longest)
-        there = _IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
+        there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
         chosen = [bucket for batching in self.batchings[1:] for bucket in _used(batching.buckets, longest)]
         rows, dense_rows = (max((bucket.tokens for bucket in buckets), default=0) for buckets in (chosen, dense))
-        if 2 * rows > dense_rows:
-            self._in_flight = 1
         pairs = max((bucket.pairs for bucket in chosen), default=0)
-        needed = self._in_flight * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * pairs)
+        needed = IN_FLIGHT * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * pairs)
         # Not less than a batch, which comes and goes.
         spare = max(there - needed - _TAKEN * rows * row, dense_rows * row) * self.programs.device_count
         self._first.room = int(spare * _LOOKED_UP)
