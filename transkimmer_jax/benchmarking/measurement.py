@@ -70,9 +70,10 @@ def measure(
     buckets = effective_buckets(DataConfig().length_buckets, workload.padded_length)
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
+    run_compacted, run_packed = ways.packed(compacted, parts), ways.packed(packed, parts)
     runs: dict[str, Callable[[], np.ndarray] | None] = {
-        "compacted": ways.packed(compacted, parts),
-        "dense_packed": ways.packed(packed, parts),
+        "compacted": run_compacted,
+        "dense_packed": run_packed,
         "masked": ways.batched(cast_model, order, workload.threshold) if "masked" in contenders else None,
         "dense_padded": ways.batched(cast_dense, padded, 0.0) if "dense_padded" in contenders else None,
         "dense_bucketed": ways.batched(cast_dense, order, 0.0) if "dense_bucketed" in contenders and len(buckets) > 1 else None,
@@ -80,7 +81,7 @@ def measure(
     if "torch" in contenders or "onnxruntime" in contenders:
         runs |= ways.torch_runs(dense, workload.examples, batch_size, dtype, contenders)
     seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, ("compacted", "dense_packed"), repeats, progress)
-    peaks = [_peak(engine, ways.packed(engine, parts)) for engine in (compacted, packed)]
+    peaks = [_peak(compacted, run_compacted), _peak(packed, run_packed)]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     exact = ways.masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
     checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)

@@ -50,8 +50,8 @@ class Sizes:
     enough_rows: int | None
 
     def most_tokens(self, longest: int) -> int:
-        """Rows of the batch that texts begin in of which the longest has so many tokens. What is left of any texts may lie in one of as
-        many: no batch of so many rows needs more memory than that one."""
+        """Rows of the batch that texts begin in of which the longest has so many tokens. On a CPU what is left of any texts lies in one of
+        half as many at most, and elsewhere of as many: no batch of so many rows needs more memory than that one."""
         if self.batch_tokens is not None:
             return self.batch_tokens
         assert self.batch_size is not None

@@ -161,7 +161,6 @@ class Call:
                 if stage > 0:
                     waiting[stage] += sum(int(self._entering[rows].sum()) for rows in parts)
             self._finish(waiting.most_common(1)[0][0])
-            self._states.compact(self._entering)
 
     def _run(self, batching: Batching, plan: Plan) -> Iterator[_Started]:
         """Run a plan, in groups of one batch a device, each on the rung that is likely to be cheapest."""

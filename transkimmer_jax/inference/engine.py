@@ -68,7 +68,7 @@ class SkimEngine:
       calibration: how many tokens are kept of typical texts; None: an assumption, until `calibrate` is called.
       batch_tokens: tokens of a batch on each device; the default suits a CPU, and accelerators get four times as many.
       batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length; where batches are made
-        anew, all as many as of the longest texts, as far as more rows make it faster.
+        anew, all half as many as of the longest texts, as far as more rows make it faster.
       devices: None: all local ones, each of which computes batches of its own.
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.
