@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked, stages_beginning
 from training import runs
 
 from transkimmer_jax import TranskimmerForSequenceClassification
@@ -39,9 +39,10 @@ def build_quickly(quickly_built_programs):
 
 @pytest.fixture(scope="module")
 def engine():
-    """An engine whose calibration is right."""
-    engine = SkimEngine(make_model(), batch_tokens=160, depths=True)
-    engine.calibrate(STREAM)
+    """An engine whose calibration is right, with a stage for every layer."""
+    with stages_beginning():
+        engine = SkimEngine(make_model(), batch_tokens=160, depths=True)
+        engine.calibrate(STREAM)
     return engine
 
 
@@ -84,14 +85,23 @@ def taken(examples, rows):
     )
 
 
-def test_a_stream(engine, expected):
-    assert_same(engine.predict_tokenized(STREAM), expected)
+@pytest.fixture(scope="module")
+def chosen(engine):
+    """The same in the stages that the engine chooses, and with the first decisions looked up."""
+    return SkimEngine(make_model(), calibration=engine.calibration, batch_tokens=160, depths=True)
+
+
+def test_a_stream(engine, chosen, unstaged, expected):
+    for each in (engine, chosen, unstaged):
+        assert_same(each.predict_tokenized(STREAM), expected)
+    assert chosen.stages == (Stage(1, LAYERS + 1),) and len(engine.stages) == LAYERS
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, len(STREAM) - 1), min_size=1, max_size=40))
-def test_batch_mates_and_order_do_not_matter(engine, expected, rows):
-    assert_same(engine.predict_tokenized(taken(STREAM, rows)), [expected[row] for row in rows])
+def test_batch_mates_and_order_do_not_matter(engine, chosen, expected, rows):
+    for each in (engine, chosen):
+        assert_same(each.predict_tokenized(taken(STREAM, rows)), [expected[row] for row in rows])
 
 
 @pytest.mark.parametrize("threshold", [-np.inf, -2.0, 1.0, np.inf])
@@ -261,18 +271,13 @@ def test_layers_share_programs(deep):
     some = taken(STREAM, list(range(60)))
     expected = masked(deep, some, 0.0)
     assert is_decided(expected, 0.0)
-    # Behind which layers nothing is gone decides which of them make a stage together.
     kept = np.repeat([[16], [8], [8], [4], [4], [2]], 40, axis=1)
-    for calibration, stages, programs in (
-        (None, [Stage(layer, layer + 1) for layer in range(1, 7)], {Stage(1, 2), Stage(2, 3), Stage(6, 7)}),
-        (
-            Calibration(np.full(40, 20), kept, 0.0),
-            [Stage(1, 2), Stage(2, 4), Stage(4, 6), Stage(6, 7)],
-            {Stage(1, 2), Stage(2, 4), Stage(6, 7)},
-        ),
+    for calibration, first, programs in (
+        (None, (), {Stage(1, 2), Stage(2, 3), Stage(6, 7)}),
+        (Calibration(np.full(40, 20), kept, 0.0), (1, 2, 4, 6), {Stage(1, 2), Stage(2, 4), Stage(6, 7)}),
     ):
-        engine = SkimEngine(deep, calibration=calibration, batch_tokens=160, depths=True)
-        assert list(engine.stages) == stages
+        with stages_beginning(*first):
+            engine = SkimEngine(deep, calibration=calibration, batch_tokens=160, depths=True)
         found = engine.predict_tokenized(some)
         for row, example in enumerate(expected):
             np.testing.assert_array_equal(found.depths[row], example.depth)
@@ -286,13 +291,16 @@ def test_layers_share_programs(deep):
 @pytest.mark.parametrize("batch_size", [2, 8, 64])
 def test_batches_are_half_as_large_as_those_of_the_longest_texts(batch_size):
     """Most texts are short, but what is left of them fills batches of half as many rows as long ones have in a dense run, and of no more:
-    two of these and what waits then need no more memory than two dense ones."""
+    two of these and what waits then need no more memory than two dense ones. Where nothing waits, of as many rows."""
     lengths = np.array([6] * 99 + [40])
     calibration = Calibration(lengths, np.maximum(1, lengths // [[2], [3], [4]]), 0.0)
-    engine = SkimEngine(make_model(), batch_size=batch_size, calibration=calibration)
-    dense = Batching(Stage.whole(LAYERS), ARCH, calibration, Sizes(None, batch_size, ARCH.max_position_embeddings, 8, 1024), lengths)
+    dense = Batching(Stage.whole(LAYERS), ARCH, calibration, Sizes(None, batch_size, ARCH.max_position_embeddings, 8, 2048), lengths)
     ((widest, _),) = by_bucket(np.array([40]), dense.buckets)
-    assert {bucket.tokens for batching in engine.batchings for bucket in batching.buckets} == {widest.tokens // 2}
+    for first, part in (((), 2), ((1, 3), 2), ((1,), 1)):
+        with stages_beginning(*first):
+            engine = SkimEngine(make_model(), batch_size=batch_size, calibration=calibration)
+        rows = {bucket.tokens for batching in engine.batchings for bucket in batching.buckets}
+        assert rows == {min(widest.tokens, 2048 * 2) // part if part == 2 else min(widest.tokens, 2048)}
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():
@@ -453,7 +461,7 @@ def test_several_devices():
         import sys
         sys.path.insert(0, "tests")
         import jax, numpy as np
-        from inference.skimmers import make_examples, make_model
+        from inference.skimmers import make_examples, make_model, stages_beginning
         from transkimmer_jax.inference.engine import SkimEngine
         assert len(jax.local_devices()) == 4
         examples = make_examples(np.random.default_rng(1).integers(1, 41, 70), seed=8)
@@ -463,8 +471,8 @@ def test_several_devices():
         one = SkimEngine(make_model(), batch_tokens=160, depths=True, devices=jax.local_devices()[:1]).predict_tokenized(examples)
         assert all((a == b).all() for a, b in zip(many.depths, one.depths)) and (many.kept == one.kept).all()
         assert np.abs(many.logits - one.logits).max() < 1e-4 and np.abs(one.logits).max() > 0.1
-        engine.calibrate(examples)
-        assert len(engine.stages) > 1
+        with stages_beginning():
+            engine.calibrate(examples)
         staged = engine.predict_tokenized(examples)
         assert all((a == b).all() for a, b in zip(staged.depths, one.depths)) and (staged.kept == one.kept).all()
         assert np.abs(staged.logits - one.logits).max() < 1e-4

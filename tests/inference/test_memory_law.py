@@ -3,7 +3,7 @@ programs need which the same texts run through."""
 
 import numpy as np
 import pytest
-from inference.skimmers import make_examples
+from inference.skimmers import make_examples, stages_beginning
 
 from transkimmer_jax.benchmarking import contenders, workloads
 from transkimmer_jax.inference.call import IN_FLIGHT
@@ -23,14 +23,17 @@ def needed(engine):
     return max(each.temp_size_in_bytes for each in found), max(each.output_size_in_bytes for each in found)
 
 
+@pytest.mark.parametrize("first", [(), (1, 3), (1,)], ids=str)
 @pytest.mark.parametrize("batch_size", [8, 32])
-def test_no_more_than_dense(batch_size):
+def test_no_more_than_dense(batch_size, first):
+    """With stages that begin with these layers; (): every layer."""
     model = workloads.synthetic(ARCH, [0.6, 0.35, 0.2, 0.1], batch_size, 64, examples=1).model
     texts = make_examples(np.random.default_rng(0).integers(16, 65, 8 * batch_size), vocab_size=500)
     options = {"batch_size": batch_size, "max_length": 64, "threshold": 0.0}
     engine, dense = SkimEngine(model, **options), SkimEngine(contenders.without_predictors(model), **options)
     for each in (engine, dense):
-        each.calibrate(texts)
+        with stages_beginning(*first):
+            each.calibrate(texts)
         # The first ones were for texts of any lengths.
         each.programs.calls.clear()
         each.predict_tokenized(texts)
@@ -39,4 +42,5 @@ def test_no_more_than_dense(batch_size):
     may_wait = engine._waiting_bytes + engine._first.room
     # States go into a program as well as come out of it.
     assert may_wait + IN_FLIGHT * (temporaries + 2 * states) <= there
-    assert may_wait > 0.3 * there, "room is used, else batches are emptier than they need be"
+    if first != (1,):
+        assert may_wait > 0.3 * there, "room is used, else batches are emptier than they need be"

@@ -12,8 +12,8 @@ from inference.skimmers import ARCH
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.inference.batching import Batching, Sizes, filled
-from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up, stages
+from transkimmer_jax.inference.batching import Batching, Sizes, filled, stages
+from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.encoder import Stage
 
@@ -156,22 +156,63 @@ def test_an_assumed_calibration_serves_every_bucket():
         assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
 
 
-def test_stages_end_where_tokens_are_gone():
-    """All layers in order, and one stage for what keeps everything."""
-    arch = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, skim=SkimArchitecture())
-    lengths = np.full(50, 40)
+def partitions(layers):
+    """All ways to cut the layers into stages."""
+    for count in range(layers):
+        for cuts in itertools.combinations(range(2, layers + 1), count):
+            yield tuple(Stage(*bounds) for bounds in itertools.pairwise((1, *cuts, layers + 1)))
 
-    def bounds(*shares):
-        found = stages(Calibration(lengths, np.array(shares)[:, None] * lengths, 0.0), arch)
-        assert found[0].first == 1 and found[-1].stop == 7
-        assert all(before.stop == after.first for before, after in itertools.pairwise(found))
-        return [stage.first for stage in found[1:]]
 
-    assert bounds(1, 1, 1, 1, 1, 1) == [] == bounds(1, 0.99, 0.98, 0.97, 0.96, 0.95)
-    assert bounds(1, 1, 0.5, 0.5, 0.5, 0.5) == [3]
-    assert bounds(0.5, 0.5, 0.5, 0.2, 0.2, 0.2) == [4], "what enters the first layer is looked up"
-    assert bounds(1, 0.9, 0.8, 0.7, 0.6, 0.5) == [2, 3, 4, 5, 6]
-    assert stages(Calibration(lengths, np.ones((6, 1)) * 0.1 * lengths, 0.0), dataclasses.replace(arch, skim=None)) == (Stage.whole(6),)
+@pytest.mark.parametrize("shares", [(1, 0.9, 0.5, 0.3), (0.3, 0.3, 0.3, 0.3), (0.9, 0.2, 0.2, 0.1)], ids=str)
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_stages_are_the_cheapest(shares, batch_size):
+    """Of all ways to cut the network."""
+    arch = Architecture(hidden_size=384, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1536, skim=SkimArchitecture())
+    lengths = np.random.default_rng(0).integers(20, 60, 100)
+    calibration = Calibration(lengths, np.maximum(1, np.array(shares)[:, None] * lengths).astype(int), 0.0)
+    sizes = Sizes(None, batch_size, 64, 8, 2048)
+
+    def cost(parts):
+        return sum(
+            Batching(part, arch, calibration, sizes, calibration.of_stage(part).lengths, 30).expected_cost for part in parts
+        )  # fmt: skip
+
+    costs = {parts: cost(parts) for parts in partitions(4)}
+    assert len(costs) == 8 and stages(calibration, arch, sizes) == min(costs, key=costs.__getitem__)
+
+
+def test_stages_end_where_that_pays():
+    """Where much is gone, in batches of many rows and layers that are large; a start, and the way of the states, cost more than little."""
+    lengths = np.full(200, 100)
+    # What is left is known at the end of a stage only: half of the texts are skimmed much more than the others.
+    varied = np.tile([0.5, 1.5], 100)
+
+    def begins(hidden, batch_size, shares, **changes):
+        arch = Architecture(
+            hidden_size=hidden, num_hidden_layers=6, num_attention_heads=12, intermediate_size=4 * hidden, skim=SkimArchitecture()
+        )
+        kept = np.maximum(1, np.array(shares)[:, None] * varied * lengths).astype(int)
+        calibration = Calibration(lengths, np.minimum.accumulate(np.minimum(kept, lengths)), 0.0)
+        found = stages(calibration, dataclasses.replace(arch, **changes), Sizes(None, batch_size, 128, 8, 2048))
+        assert all(before.stop == after.first for before, after in itertools.pairwise(found)) and found[-1].stop == 7
+        return [stage.first for stage in found]
+
+    falling = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+    assert begins(768, 32, (0.6,) * 6) == begins(768, 32, (*[0.6] * 4, 0.59, 0.58)) == [1], "next to nothing is gone"
+    assert 3 in begins(768, 32, (0.6, 0.6, 0.2, 0.2, 0.2, 0.2))
+    large, small = begins(768, 32, falling), begins(96, 32, falling)
+    assert len(large) >= 4 and len(small) < len(large), "small layers"
+    assert len(begins(384, 4, falling)) < len(begins(384, 32, falling)), "few rows"
+    assert begins(768, 1, falling) == [1], "a text alone"
+    assert begins(768, 32, falling, skim=None) == [0]
+
+
+def test_stages_for_texts_longer_than_the_engine_reads():
+    """They are cut."""
+    arch = dataclasses.replace(ARCH, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
+    lengths = np.full(50, 400)
+    calibration = Calibration(lengths, np.stack([lengths, lengths // 2, lengths // 8]), 0.0)
+    assert stages(calibration, arch, Sizes(4096, None, 64, 8, 2048))[-1].stop == LAYERS + 1
 
 
 @given(st.sets(st.integers(1, LAYERS)), st.integers(1, 50), st.integers(1, 50))

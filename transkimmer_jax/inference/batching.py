@@ -24,13 +24,20 @@ from transkimmer_jax.models.encoder import Stage
 _FORGETTING = 0.95
 _TRUST = 2.0
 # The parts of a batch that smaller ones are, for what fills no batch. Programs of one layer are soon compiled, so there are more of them.
-_PARTS = (1, 4, 16)
+_PARTS = (1, 2, 4, 8, 16)
 _PARTS_OF_A_LAYER = (1, 2, 4, 8, 16, 32)
 _LOST_TOGETHER = 4  # batches whose lost texts fill a batch
 _LEAST_ROWS = 32  # fewer cost as much
 _ENOUGH_TEXTS = 16  # of the longest, that a batch holds at least where it may: few long ones leave more of its rows empty
 # A program costs so many rows more than it has: it reads all weights, products of few rows are slow, and the host packs.
 _ROWS_OF_A_START = 80
+# The parts of that, of a batch of many rows: it reads all weights, and the host packs, starts and takes. And for each element of a state
+# that goes from one stage to the next, which is written, read, and written and read in another place.
+_ROWS_OF_A_FULL_START = 30
+_OPERATIONS_OF_A_START = 1.8e8
+_OPERATIONS_OF_A_STATE = 240
+_BATCHES = 8  # of a call, whose lost texts go together, as far as is known beforehand
+_FEWER_DRAWN = 30  # batches, to compare stages by
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
 
@@ -50,8 +57,8 @@ class Sizes:
     enough_rows: int | None
 
     def most_tokens(self, longest: int) -> int:
-        """Rows of the batch that texts begin in of which the longest has so many tokens. On a CPU what is left of any texts lies in one of
-        half as many at most, and elsewhere of as many: no batch of so many rows needs more memory than that one."""
+        """Rows of the batch that texts begin in of which the longest has so many tokens. What is left of any texts lies in one of as many
+        at most, and on a CPU, where batches are made anew, of half as many: no batch of so many rows needs more memory than that one."""
         if self.batch_tokens is not None:
             return self.batch_tokens
         assert self.batch_size is not None
@@ -66,9 +73,19 @@ class Batching:
       calibration: what to expect, of the whole network.
       sizes: of the batches.
       lengths: numbers of tokens with which texts enter this stage, or this one and others that share its programs; None: any.
+      drawn: of how many batches a bucket's ladder is made.
     """
 
-    def __init__(self, stage: Stage, arch: Architecture, calibration: Calibration, sizes: Sizes, lengths: np.ndarray | None):
+    def __init__(
+        self,
+        stage: Stage,
+        arch: Architecture,
+        calibration: Calibration,
+        sizes: Sizes,
+        lengths: np.ndarray | None,
+        drawn: int = DRAWN_BATCHES,
+    ):
+        self._draws = drawn
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
         alone = sizes.batch_size == 1
@@ -81,8 +98,9 @@ class Batching:
                     return max(1, sizes.batch_size // part) * width
                 enough = most
                 if stage.first > 0 and sizes.enough_rows is not None:
-                    # Half as large as dense ones at most: there is to be memory for states that wait.
-                    enough = max(width, min(most // 2, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
+                    # Where states wait there is to be memory for them: batches are half as large as dense ones at most.
+                    limit = most if stage.stop - stage.first == arch.num_hidden_layers else most // 2
+                    enough = max(width, min(limit, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
                 # Small ones, as the last of a call is seldom full.
                 return max(min(_LEAST_ROWS, enough), enough // part)
 
@@ -97,9 +115,10 @@ class Batching:
         self._loses_none = arch.skim is None or skimmed_inside == 0
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
         self._drawn: dict[Bucket, list[np.ndarray]] = {}
-        self._calibrated_losses: dict[tuple[Bucket, int], np.ndarray] = {}
-        # By bucket, rung and threshold: how many batches ran of late, and the sums of what they lost.
-        self._seen: dict[tuple[Bucket, int, float], tuple[float, np.ndarray]] = {}
+        self._rung_costs: dict[Bucket, list[float]] = {}
+        self._calibrated_losses: dict[tuple[Bucket, int], tuple[float, float]] = {}
+        # By bucket, rung and threshold: how many batches ran of late, and the sums of `losses` of them.
+        self._seen: dict[tuple[Bucket, int, float], tuple[float, float, float]] = {}
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
         """The schedules in use for a bucket, cheapest first."""
@@ -108,8 +127,11 @@ class Batching:
         if self._loses_none:
             self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
         else:
-            self._drawn[bucket] = self._calibration.draw(bucket, DRAWN_BATCHES)
-            self._ladders[bucket] = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple)
+            self._drawn[bucket] = self._calibration.draw(bucket, self._draws)
+            whole = bucket in self.buckets
+            rungs = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple, lean=whole)
+            # Of small ones there are few in a call: what one loses would be a batch of its own, and many programs would be seldom used.
+            self._ladders[bucket] = rungs if whole else tuple(dict.fromkeys((rungs[0], rungs[-1])))
         return self._ladders[bucket]
 
     @property
@@ -132,14 +154,16 @@ class Batching:
         carried = np.zeros(0, np.int64)
         homes = by_bucket(lengths, self.buckets)
         for number, (bucket, members) in enumerate(homes):
-            batches, rest = filled(bucket, np.concatenate([carried, members]), lengths)
+            members = np.concatenate([carried, members])
+            sizes = self._best_from(self._sizes[bucket], len(members), int(lengths[members].sum()))[1]
+            batches, rest = filled(sizes[0], members, lengths)
             found += batches
             carried = np.zeros(0, np.int64)
             if len(rest):
-                if number + 1 < len(homes) and self._goes_along(bucket, rest, *homes[number + 1], lengths):
+                if number + 1 < len(homes) and self._goes_along(sizes, rest, *homes[number + 1], lengths):
                     carried = rest
                 else:
-                    found += self._rest(self._sizes[bucket], rest, lengths)
+                    found += self._rest(sizes, rest, lengths)
         return found
 
     def full(self, lengths: np.ndarray) -> Plan:
@@ -156,18 +180,26 @@ class Batching:
         batches, rest = filled(sizes[1], members, lengths)
         return batches + (self._rest(sizes[1:], rest, lengths) if len(rest) else [])
 
-    def _goes_along(self, bucket: Bucket, rest: np.ndarray, wider: Bucket, members: np.ndarray, lengths: np.ndarray) -> bool:
-        """Whether what fills no batch of the bucket costs less among these members of a wider one."""
+    def _goes_along(self, sizes: tuple[Bucket, ...], rest: np.ndarray, wider: Bucket, members: np.ndarray, lengths: np.ndarray) -> bool:
+        """Whether what fills no batch of the first of these sizes costs less among these members of a wider bucket."""
         count, tokens, more, more_tokens = len(rest), int(lengths[rest].sum()), len(members), int(lengths[members].sum())
-        sizes = self._sizes[wider]
-        along = self._expected_cost(sizes, count + more, tokens + more_tokens) - self._expected_cost(sizes, more, more_tokens)
-        return along < self._expected_rest(self._sizes[bucket], count, tokens)
+        there = self._sizes[wider]
+        along = self._expected_cost(there, count + more, tokens + more_tokens) - self._expected_cost(there, more, more_tokens)
+        return along < self._expected_rest(sizes, count, tokens)
 
     def _expected_cost(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
-        """Of batches of the first of these sizes, and of what is left then. Making the batches would tell more exactly, but takes several
-        times as long, for plans that are hardly better."""
-        full, count, tokens = sizes[0].expected_fill(count, tokens)
-        return full * self._costs[sizes[0]] + (self._expected_rest(sizes, count, tokens) if count else 0.0)
+        """Of batches of these sizes. Making the batches would tell more exactly, but takes several times as long, for plans that are hardly
+        better."""
+        return self._best_from(sizes, count, tokens)[0]
+
+    def _best_from(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> tuple[float, tuple[Bucket, ...]]:
+        """That cost, and these sizes from the one whose full batches, and what is left then, cost least: the first, unless its slots are
+        used up by texts that leave many of its rows empty."""
+        full, left, left_tokens = sizes[0].expected_fill(count, tokens)
+        cost = full * self._costs[sizes[0]] + (self._expected_rest(sizes, left, left_tokens) if left else 0.0)
+        if not full or len(sizes) == 1 or tokens >= full * sizes[0].tokens:
+            return cost, sizes
+        return min((cost, sizes), self._best_from(sizes[1:], count, tokens), key=lambda each: each[0])
 
     def _expected_rest(self, sizes: tuple[Bucket, ...], count: float, tokens: float) -> float:
         """Of what `_rest` would make of so many sequences of so many tokens."""
@@ -183,34 +215,85 @@ class Batching:
     def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`
         of the call lose, on the next rung, and in the end with what was left over, in a small batch if need be."""
-        rungs = self.ladder(bucket)
-        if len(rungs) == 1:
-            return 0
-        least = min(least, len(rungs) - 1)
-        expected = rungs[-1].flops(self._arch)
-        best, best_cost = len(rungs) - 1, expected
-        for rung in reversed(range(least, len(rungs) - 1)):
+        return self._best_rung(bucket, threshold, least, batches)[0]
+
+    def _best_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> tuple[int, float]:
+        """That rung, and its expected operations."""
+        if bucket not in self._rung_costs:
+            self._rung_costs[bucket] = [rung.flops(self._arch) for rung in self.ladder(bucket)]
+        costs = self._rung_costs[bucket]
+        least = min(least, len(costs) - 1)
+        expected = costs[-1]
+        best, best_cost = len(costs) - 1, expected
+        for rung in reversed(range(least, len(costs) - 1)):
             some, share = self._losses(bucket, rung, threshold)
-            expected = rungs[rung].flops(self._arch) + min(1.0, share + some / (_LOST_TOGETHER * batches)) * expected
+            expected = costs[rung] + min(1.0, share + some / (_LOST_TOGETHER * batches)) * expected
             if expected <= best_cost:
                 best, best_cost = rung, expected
-        return best
+        return best, best_cost
 
     def remember(self, bucket: Bucket, rung: int, threshold: float, lost: np.ndarray) -> None:
         """What a batch has lost, [b] bool."""
         if self._loses_none:
             return
         key = (bucket, rung, threshold)
-        count, seen = self._seen.get(key, (0.0, np.zeros(2)))
-        self._seen[key] = (_FORGETTING * count + 1, _FORGETTING * seen + np.array([lost.any(), lost.mean()]))
+        count, some, share = self._seen.get(key, (0.0, 0.0, 0.0))
+        number = int(np.count_nonzero(lost))
+        self._seen[key] = (_FORGETTING * count + 1, _FORGETTING * some + (number > 0), _FORGETTING * share + number / len(lost))
 
-    def _losses(self, bucket: Bucket, rung: int, threshold: float) -> np.ndarray:
+    def _losses(self, bucket: Bucket, rung: int, threshold: float) -> tuple[float, float]:
         """How often a batch loses a text on a rung, and which share of its texts: as calibrated, and as seen of late."""
         key = (bucket, rung)
         if key not in self._calibrated_losses:
-            self._calibrated_losses[key] = np.array(losses(self.ladder(bucket)[rung], self._drawn[bucket]))
-        count, seen = self._seen.get((*key, threshold), (0.0, np.zeros(2)))
-        return (_TRUST * self._calibrated_losses[key] + seen) / (_TRUST + count)
+            self._calibrated_losses[key] = losses(self.ladder(bucket)[rung], self._drawn[bucket])
+        often, part = self._calibrated_losses[key]
+        count, some, share = self._seen.get((*key, threshold), (0.0, 0.0, 0.0))
+        return (_TRUST * often + some) / (_TRUST + count), (_TRUST * part + share) / (_TRUST + count)
+
+    @property
+    def expected_cost(self) -> float:
+        """Of the stage in a long stream like the calibration's, in operations: a token of the sample's."""
+        lengths = self._calibration.lengths
+        tokens = {bucket: int(lengths[members].sum()) for bucket, members in by_bucket(lengths, self.buckets)}
+        # In the bucket that most of them go through.
+        bucket = max(tokens, key=lambda each: tokens[each])
+        operations = self._best_rung(bucket, self._calibration.threshold, 0, _BATCHES)[1]
+        operations += _ROWS_OF_A_FULL_START * operations / bucket.tokens + _OPERATIONS_OF_A_START
+        per_token = operations / bucket.tokens
+        if self.stage.stop <= self._arch.num_hidden_layers:
+            per_token += _OPERATIONS_OF_A_STATE * self._arch.hidden_size
+        return per_token * float(lengths.sum())
+
+
+def stages(calibration: Calibration, arch: Architecture, sizes: Sizes) -> tuple[Stage, ...]:
+    """The parts of the network between which batches are made anew.
+
+    Inside a part a program's capacities have to leave room for what may come, and what no token takes is computed for nothing; batches
+    made of what is known to be left are full again, and lose no text. But each costs the host a start, and its states a way through the
+    memory, and where states wait batches are smaller. So the parts are those of which a stream like the calibration's is expected to
+    cost least: where few rows make a batch the whole network, where they are many, or a layer is large, nearly every layer that skims.
+    Which tokens enter the first layer is looked up (`first.py`), so the first part begins there.
+    """
+    layers = arch.num_hidden_layers
+    if arch.skim is None:
+        return (Stage.whole(layers),)
+    if sizes.batch_size == 1:
+        # A text alone has no batch to be made anew.
+        return (Stage(1, layers + 1),)
+    # A sample may hold texts longer than the engine reads.
+    lengths, kept = (np.minimum(each, sizes.max_length) for each in (calibration.lengths, calibration.kept))
+    calibration = Calibration(lengths, kept, calibration.threshold)
+    # From each layer on: the least cost, and the parts.
+    best: dict[int, tuple[float, tuple[Stage, ...]]] = {layers + 1: (0.0, ())}
+    for first in reversed(range(1, layers + 1)):
+        found = []
+        for stop in range(first + 1, layers + 2):
+            stage = Stage(first, stop)
+            batching = Batching(stage, arch, calibration, sizes, calibration.of_stage(stage).lengths, _FEWER_DRAWN)
+            cost, rest = best[stop]
+            found.append((batching.expected_cost + cost, (stage, *rest)))
+        best[first] = min(found, key=lambda each: each[0])
+    return best[1][1]
 
 
 def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Plan, np.ndarray]:

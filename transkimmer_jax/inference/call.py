@@ -70,7 +70,7 @@ class Call:
         self._depths: list[np.ndarray] | None = None
         self._entering = examples.lengths.copy()  # tokens of each example that enter its stage
         # What the first stage reads of each token that enters it, and where each example's begin.
-        self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids)
+        self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids.astype(np.int32))
         self._offsets = examples.offsets
         self._states = WaitingStates(count)  # of those tokens, behind the first stage
         self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
@@ -96,7 +96,7 @@ class Call:
             for each, size in ((examples.input_ids, arch.vocab_size), (examples.token_type_ids, arch.type_vocab_size))
         )
         kept = (first.of(ids, types, positions) > np.float32(self._threshold)) | (positions == 0)
-        self._tokens = (ids[kept], types[kept], positions[kept])
+        self._tokens = tuple(each[kept].astype(np.int32, copy=False) for each in (ids, types, positions))
         self._offsets = np.concatenate([[0], np.cumsum(kept)])[examples.offsets]
         self._entering = np.diff(self._offsets)
         self._kept[0] = self._entering
@@ -180,38 +180,40 @@ class Call:
         group: list[np.ndarray] = []
         for number, (bucket, rows) in enumerate(plan):
             group.append(rows)
-            following = plan[number + 1][0] if number + 1 < len(plan) else None
             # Neighbours rise in width, and a wider bucket has fewer slots.
-            fit = following is not None and all(
-                following.holds(len(each), int(self._entering[each].sum()), following.width) for each in group
-            )
-            if len(group) == devices or not fit:
+            if len(group) == devices or number + 1 == len(plan) or not self._fit(plan[number + 1][0], group):
                 yield bucket, group + [np.zeros(0, np.int64)] * (devices - len(group))
                 group = []
+
+    def _fit(self, bucket: Bucket, group: list[np.ndarray]) -> bool:
+        """Whether a bucket no narrower than theirs holds each of these batches."""
+        return all(bucket.holds(len(rows), int(self._entering[rows].sum()), bucket.width) for rows in group)
 
     def _packed(self, batching: Batching, bucket: Bucket, group: list[np.ndarray]) -> list[np.ndarray]:
         """The rows of a group's batches, as a program takes them, and their lengths."""
         devices, arch = len(group), self._programs.arch
         lengths = np.zeros((devices, bucket.sequences), np.int32)
-        if batching.stage.first <= 1:
-            packed = [_zeros((devices, bucket.tokens), np.dtype(np.int32)) for _ in self._tokens]
+        begins = batching.stage.first <= 1
+        shape = (devices, bucket.tokens)
+        if begins:
+            packed = [_aligned(shape, np.dtype(np.int32)) for _ in self._tokens]
         else:
-            packed = [_zeros((devices, bucket.tokens, arch.hidden_size), arch.dtype)]
+            packed = [_aligned((*shape, arch.hidden_size), arch.dtype)]
         for device, rows in enumerate(group):
-            if len(rows):
-                lengths[device, : len(rows)] = self._entering[rows]
-                total = lengths[device].sum()
-                for target, parts in zip(packed, self._parts(batching, rows), strict=True):
-                    np.concatenate(parts, out=target[device, :total], casting="unsafe")
+            entering = self._entering[rows]
+            ends = np.cumsum(entering)
+            total = int(ends[-1]) if len(rows) else 0
+            lengths[device, : len(rows)] = entering
+            if begins:
+                places = np.repeat(self._offsets[rows] - ends + entering, entering) + np.arange(total)
+                for target, tokens in zip(packed, self._tokens, strict=True):
+                    # Of the modes of `take`, the only one that writes in place. All places are there.
+                    np.take(tokens, places, out=target[device, :total], mode="clip")
+            elif total:
+                np.concatenate(self._states.of(rows, entering), out=packed[0][device, :total])
+            for target in packed:
+                target[device, total:] = 0
         return [*packed, lengths]
-
-    def _parts(self, batching: Batching, rows: np.ndarray) -> list[list[np.ndarray]]:
-        """Of each input of a stage that each of these examples brings, its rows."""
-        if batching.stage.first > 1:
-            return [self._states.of(rows, self._entering[rows])]
-        # Lists of Python's numbers: one by one, NumPy's are slower to slice by.
-        slices = list(map(slice, self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()))
-        return [[tokens[each] for each in slices] for tokens in self._tokens]
 
     def _take(self, stage: int, run: _Started) -> list[np.ndarray]:
         """Wait for a started group, take what came of it, and return the examples that it lost."""
@@ -255,9 +257,9 @@ class Call:
                 found[found == first] += part
 
 
-def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that begins where XLA's buffers may, so that a program on a CPU reads it where it is; any other is copied first."""
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array of anything that begins where XLA's buffers may, so that a program on a CPU reads it where it is; others are copied."""
     size = math.prod(shape) * dtype.itemsize
-    block = np.zeros(size + _ALIGNMENT, np.uint8)
+    block = np.empty(size + _ALIGNMENT, np.uint8)
     start = -block.ctypes.data % _ALIGNMENT
     return block[start : start + size].view(dtype).reshape(shape)

@@ -17,12 +17,12 @@ from flax import nnx
 from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
-from transkimmer_jax.inference.batching import Batching, Sizes
+from transkimmer_jax.inference.batching import Batching, Sizes, stages
 from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
-from transkimmer_jax.inference.schedule import Bucket, Calibration, default_batch_tokens, enough_rows, granule, stages
+from transkimmer_jax.inference.schedule import Bucket, Calibration, default_batch_tokens, enough_rows, granule
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
@@ -202,12 +202,9 @@ class SkimEngine:
         """Build the buckets and ladders anew for texts like those of a calibration; None: for any."""
         self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
         known = calibration is not None
-        parts: tuple[Stage, ...] = (Stage.whole(self.arch.num_hidden_layers),)
-        if self._first is not None:
-            # A text alone has no batch to be made anew.
-            several = self._batch_size != 1
-            parts = stages(self.calibration, self.arch) if several else (Stage(1, self.arch.num_hidden_layers + 1),)
         sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
+        whole = (Stage.whole(self.arch.num_hidden_layers),)
+        parts = whole if self._first is None else stages(self.calibration, self.arch, sizes)
         # Stages that share programs have the same buckets.
         lengths: dict[Stage, list[np.ndarray]] = {}
         for stage in parts:
@@ -228,7 +225,7 @@ class SkimEngine:
         whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
         dense = _used(whole.buckets, longest)
         there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
-        chosen = [bucket for batching in self.batchings[1:] for bucket in _used(batching.buckets, longest)]
+        chosen = [bucket for batching in self.batchings for bucket in _used(batching.buckets, longest)]
         rows, dense_rows = (max((bucket.tokens for bucket in buckets), default=0) for buckets in (chosen, dense))
         pairs = max((bucket.pairs for bucket in chosen), default=0)
         needed = IN_FLIGHT * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * pairs)

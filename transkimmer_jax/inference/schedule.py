@@ -35,8 +35,6 @@ _WIDTH_HEADROOM = 2.0
 _MORE_SLOTS = 0.4
 _NARROW = 64
 _EXCHANGED = 64  # sequences of a batch, and behind it, which may be exchanged
-# A stage ends where less than this part is left of the tokens that entered it.
-_LEFT = 0.95
 # Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
 _HEADROOM = (1.1, 1.25)
 
@@ -278,26 +276,6 @@ class Calibration:
             rows = resample[rng.integers(len(lengths), size=bucket.looks_at)]
             batches.append(kept[:, rows[bucket.fill(lengths[rows])]])
         return batches
-
-
-def stages(calibration: Calibration, arch: Architecture) -> tuple[Stage, ...]:
-    """The parts of the network between which batches are made anew.
-
-    A program's capacities have to leave room for what may come, and what no token takes is computed for nothing; and where few are
-    left, matrix products have too few rows to be fast. Batches made of what is known to be left are full again, and lose no text. So a
-    stage ends where a part of the tokens that entered it is gone: behind nearly every layer of a model that skims. Which tokens
-    enter the first layer is looked up (`first.py`), so the first stage begins there.
-    """
-    layers = arch.num_hidden_layers
-    if arch.skim is None:
-        return (Stage.whole(layers),)
-    kept = calibration.kept.sum(axis=1)
-    found, first = [], 1
-    for step in range(1, layers):
-        if kept[step] < _LEFT * kept[first - 1]:
-            found.append(Stage(first, step + 1))
-            first = step + 1
-    return (*found, Stage(first, layers + 1))
 
 
 def ladder(
