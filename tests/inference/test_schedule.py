@@ -197,12 +197,11 @@ def test_stages_end_where_that_pays():
         assert all(before.stop == after.first for before, after in itertools.pairwise(found)) and found[-1].stop == 7
         return [stage.first for stage in found]
 
-    falling = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-    assert begins(768, 32, (0.6,) * 6) == begins(768, 32, (*[0.6] * 4, 0.59, 0.58)) == [1], "next to nothing is gone"
-    assert 3 in begins(768, 32, (0.6, 0.6, 0.2, 0.2, 0.2, 0.2))
-    large, small = begins(768, 32, falling), begins(96, 32, falling)
-    assert len(large) >= 4 and len(small) < len(large), "small layers"
-    assert len(begins(384, 4, falling)) < len(begins(384, 32, falling)), "few rows"
+    falling, at_once = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1), (0.6, 0.6, 0.2, 0.2, 0.2, 0.2)
+    assert begins(768, 32, (0.6,) * 6) == [1], "nothing is gone"
+    assert begins(384, 32, at_once) == [1, 3] == begins(768, 32, at_once)
+    assert begins(384, 4, at_once) == [1], "few rows"
+    assert len(begins(768, 32, falling)) > 1 and begins(96, 32, falling) == [1] == begins(96, 32, at_once), "small layers"
     assert begins(768, 1, falling) == [1], "a text alone"
     assert begins(768, 32, falling, skim=None) == [0]
 

@@ -258,7 +258,8 @@ class Batching:
         # In the bucket that most of them go through.
         bucket = max(tokens, key=lambda each: tokens[each])
         operations = self._best_rung(bucket, self._calibration.threshold, 0, _BATCHES)[1]
-        operations += _ROWS_OF_A_FULL_START * operations / bucket.tokens + _OPERATIONS_OF_A_START
+        # However few rows are left for a layer, it reads its weights.
+        operations += _ROWS_OF_A_FULL_START * self.ladder(bucket)[-1].flops(self._arch) / bucket.tokens + _OPERATIONS_OF_A_START
         per_token = operations / bucket.tokens
         if self.stage.stop <= self._arch.num_hidden_layers:
             per_token += _OPERATIONS_OF_A_STATE * self._arch.hidden_size
