@@ -12,8 +12,9 @@ from inference.skimmers import ARCH
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.inference.batching import Batching, Sizes, filled, stages
+from transkimmer_jax.inference.batching import Batching, Sizes, filled
 from transkimmer_jax.inference.schedule import Bucket, Calibration, Schedule, buckets, ladder, losses, round_up
+from transkimmer_jax.inference.staging import stages
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.encoder import Stage
 

@@ -37,7 +37,6 @@ _ROWS_OF_A_FULL_START = 30
 _OPERATIONS_OF_A_START = 1.8e8
 _OPERATIONS_OF_A_STATE = 240
 _BATCHES = 8  # of a call, whose lost texts go together, as far as is known beforehand
-_FEWER_DRAWN = 30  # batches, to compare stages by
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
 
@@ -264,37 +263,6 @@ class Batching:
         if self.stage.stop <= self._arch.num_hidden_layers:
             per_token += _OPERATIONS_OF_A_STATE * self._arch.hidden_size
         return per_token * float(lengths.sum())
-
-
-def stages(calibration: Calibration, arch: Architecture, sizes: Sizes) -> tuple[Stage, ...]:
-    """The parts of the network between which batches are made anew.
-
-    Inside a part a program's capacities have to leave room for what may come, and what no token takes is computed for nothing; batches
-    made of what is known to be left are full again, and lose no text. But each costs the host a start, and its states a way through the
-    memory, and where states wait batches are smaller. So the parts are those of which a stream like the calibration's is expected to
-    cost least: where few rows make a batch the whole network, where they are many, or a layer is large, nearly every layer that skims.
-    Which tokens enter the first layer is looked up (`first.py`), so the first part begins there.
-    """
-    layers = arch.num_hidden_layers
-    if arch.skim is None:
-        return (Stage.whole(layers),)
-    if sizes.batch_size == 1:
-        # A text alone has no batch to be made anew.
-        return (Stage(1, layers + 1),)
-    # A sample may hold texts longer than the engine reads.
-    lengths, kept = (np.minimum(each, sizes.max_length) for each in (calibration.lengths, calibration.kept))
-    calibration = Calibration(lengths, kept, calibration.threshold)
-    # From each layer on: the least cost, and the parts.
-    best: dict[int, tuple[float, tuple[Stage, ...]]] = {layers + 1: (0.0, ())}
-    for first in reversed(range(1, layers + 1)):
-        found = []
-        for stop in range(first + 1, layers + 2):
-            stage = Stage(first, stop)
-            batching = Batching(stage, arch, calibration, sizes, calibration.of_stage(stage).lengths, _FEWER_DRAWN)
-            cost, rest = best[stop]
-            found.append((batching.expected_cost + cost, (stage, *rest)))
-        best[first] = min(found, key=lambda each: each[0])
-    return best[1][1]
 
 
 def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Plan, np.ndarray]:

@@ -17,12 +17,13 @@ from flax import nnx
 from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, InferenceError
-from transkimmer_jax.inference.batching import Batching, Sizes, stages
+from transkimmer_jax.inference.batching import Batching, Sizes
 from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Bucket, Calibration, default_batch_tokens, enough_rows, granule
+from transkimmer_jax.inference.staging import stages
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
@@ -33,9 +34,10 @@ STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and a
 _CALIBRATION_TEXTS = 512
 # What programs need in rows of states (tests/inference/test_memory_law.py). A dense one: for each of its rows, and for each place of its
 # sequences padded to the bucket's width, where attention has queries, keys, values and what comes of them. One for chosen tokens at most,
-# for each of its rows: temporaries, what goes in and comes out, and what is in memory twice for a while when states are taken and copied.
+# for each of its rows, beside the states that go in and those that come out: temporaries, and where states wait, what is in memory twice
+# for a while when they are taken and copied.
 _OF_A_ROW, _OF_A_PLACE = 2, 4
-_TEMPORARIES, _IN_AND_OUT, _TAKEN = 6, 2, 2
+_TEMPORARIES, _TAKEN = 6, 2
 _LOOKED_UP = 1 / 8  # of the memory that is spare, the part for looked-up decisions
 
 
@@ -225,12 +227,16 @@ class SkimEngine:
         whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
         dense = _used(whole.buckets, longest)
         there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
-        chosen = [bucket for batching in self.batchings for bucket in _used(batching.buckets, longest)]
-        rows, dense_rows = (max((bucket.tokens for bucket in buckets), default=0) for buckets in (chosen, dense))
-        pairs = max((bucket.pairs for bucket in chosen), default=0)
-        needed = IN_FLIGHT * ((_TEMPORARIES + _IN_AND_OUT) * rows * row + scores * pairs)
+        rows = pairs = states = 0
+        for batching in self.batchings:
+            entering = int(self.calibration.of_stage(batching.stage).lengths.max())
+            used = _used(batching.buckets, entering)
+            rows, pairs = max(rows, *(bucket.tokens for bucket in used)), max(pairs, *(bucket.pairs for bucket in used))
+            states = max(states, (batching.stage.first > 1) + (batching.stage.stop <= self.arch.num_hidden_layers))
+        needed = IN_FLIGHT * ((_TEMPORARIES + states) * rows * row + scores * pairs)
+        taken = _TAKEN * rows * row if len(self.batchings) > 1 else 0
         # Not less than a batch, which comes and goes.
-        spare = max(there - needed - _TAKEN * rows * row, dense_rows * row) * self.programs.device_count
+        spare = max(there - needed - taken, max(bucket.tokens for bucket in dense) * row) * self.programs.device_count
         self._first.room = int(spare * _LOOKED_UP)
         self._waiting_bytes = spare - self._first.room
 
