@@ -34,11 +34,11 @@ STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and a
 _CALIBRATION_TEXTS = 512
 # What programs need in rows of states (tests/inference/test_memory_law.py). A dense one: for each of its rows, and for each place of its
 # sequences padded to the bucket's width, where attention has queries, keys, values and what comes of them. One for chosen tokens at most,
-# for each of its rows, beside the states that go in and those that come out: temporaries, and where states wait, what is in memory twice
-# for a while when they are taken and copied.
+# for each of its rows, beside the states that go in: temporaries and the states that come out, of one layer or of several, and where states
+# wait, what is in memory twice for a while when they are taken and copied.
 _OF_A_ROW, _OF_A_PLACE = 2, 4
-_TEMPORARIES, _TAKEN = 6, 2
-_LOOKED_UP = 1 / 8  # of the memory that is spare, the part for looked-up decisions
+_OF_ONE_LAYER, _OF_LAYERS, _TAKEN = 7, 8.5, 2
+_LOOKED_UP, _LOOKED_UP_ALONE = 1 / 8, 1 / 2  # of the memory that is spare, the part for looked-up decisions; and where no states wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,17 +227,18 @@ class SkimEngine:
         whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
         dense = _used(whole.buckets, longest)
         there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
-        rows = pairs = states = 0
+        rows, pairs, units = 0, 0, 0.0
         for batching in self.batchings:
-            entering = int(self.calibration.of_stage(batching.stage).lengths.max())
+            stage = batching.stage
+            entering = int(self.calibration.of_stage(stage).lengths.max())
             used = _used(batching.buckets, entering)
             rows, pairs = max(rows, *(bucket.tokens for bucket in used)), max(pairs, *(bucket.pairs for bucket in used))
-            states = max(states, (batching.stage.first > 1) + (batching.stage.stop <= self.arch.num_hidden_layers))
-        needed = IN_FLIGHT * ((_TEMPORARIES + states) * rows * row + scores * pairs)
-        taken = _TAKEN * rows * row if len(self.batchings) > 1 else 0
+            units = max(units, (stage.first > 1) + (_OF_ONE_LAYER if stage.stop - stage.first == 1 else _OF_LAYERS))
+        waits = len(self.batchings) > 1
+        needed = IN_FLIGHT * (units * rows * row + scores * pairs) + waits * _TAKEN * rows * row
         # Not less than a batch, which comes and goes.
-        spare = max(there - needed - taken, max(bucket.tokens for bucket in dense) * row) * self.programs.device_count
-        self._first.room = int(spare * _LOOKED_UP)
+        spare = int(max(there - needed, max(bucket.tokens for bucket in dense) * row)) * self.programs.device_count
+        self._first.room = int(spare * (_LOOKED_UP if waits else _LOOKED_UP_ALONE))
         self._waiting_bytes = spare - self._first.room
 
     @property
