@@ -251,7 +251,7 @@ class Batching:
 
     @property
     def expected_cost(self) -> float:
-        """Of the stage in a long stream like the calibration's, in operations: a token of the sample's."""
+        """Of the stage for the sample's texts, as a part of a long stream of such, in operations."""
         lengths = self._calibration.lengths
         tokens = {bucket: int(lengths[members].sum()) for bucket, members in by_bucket(lengths, self.buckets)}
         # In the bucket that most of them go through.
