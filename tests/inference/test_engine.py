@@ -97,6 +97,14 @@ def test_a_stream(engine, chosen, unstaged, expected):
     assert chosen.stages == (Stage(1, LAYERS + 1),) and len(engine.stages) == LAYERS
 
 
+def test_token_ids_of_any_integer_type(chosen, unstaged, expected):
+    wide = dataclasses.replace(
+        STREAM, input_ids=STREAM.input_ids.astype(np.int64), token_type_ids=STREAM.token_type_ids.astype(np.int64)
+    )  # fmt: skip
+    for each in (chosen, unstaged):
+        assert_same(each.predict_tokenized(wide), expected)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, len(STREAM) - 1), min_size=1, max_size=40))
 def test_batch_mates_and_order_do_not_matter(engine, chosen, expected, rows):
@@ -300,7 +308,7 @@ def test_batches_are_half_as_large_as_those_of_the_longest_texts(batch_size):
         with stages_beginning(*first):
             engine = SkimEngine(make_model(), batch_size=batch_size, calibration=calibration)
         rows = {bucket.tokens for batching in engine.batchings for bucket in batching.buckets}
-        assert rows == {min(widest.tokens, 2048 * 2) // part if part == 2 else min(widest.tokens, 2048)}
+        assert rows == {min(widest.tokens // part, 2048)}
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():

@@ -57,7 +57,7 @@ class Sizes:
 
     def most_tokens(self, longest: int) -> int:
         """Rows of the batch that texts begin in of which the longest has so many tokens. What is left of any texts lies in one of as many
-        at most, and on a CPU, where batches are made anew, of half as many: no batch of so many rows needs more memory than that one."""
+        at most, and where states wait between stages, of half as many: no batch of so many rows needs more memory than that one."""
         if self.batch_tokens is not None:
             return self.batch_tokens
         assert self.batch_size is not None
@@ -84,7 +84,7 @@ class Batching:
         lengths: np.ndarray | None,
         drawn: int = DRAWN_BATCHES,
     ):
-        self._draws = drawn
+        self._draw_count = drawn
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
         alone = sizes.batch_size == 1
@@ -126,7 +126,7 @@ class Batching:
         if self._loses_none:
             self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
         else:
-            self._drawn[bucket] = self._calibration.draw(bucket, self._draws)
+            self._drawn[bucket] = self._calibration.draw(bucket, self._draw_count)
             whole = bucket in self.buckets
             rungs = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple, lean=whole)
             # Of small ones there are few in a call: what one loses would be a batch of its own, and many programs would be seldom used.

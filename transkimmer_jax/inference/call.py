@@ -70,7 +70,7 @@ class Call:
         self._depths: list[np.ndarray] | None = None
         self._entering = examples.lengths.copy()  # tokens of each example that enter its stage
         # What the first stage reads of each token that enters it, and where each example's begin.
-        self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids.astype(np.int32))
+        self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids)
         self._offsets = examples.offsets
         self._states = WaitingStates(count)  # of those tokens, behind the first stage
         self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
@@ -78,6 +78,7 @@ class Call:
         if batchings[0].stage.first == 1:
             assert first is not None
             self._choose(first)
+        self._tokens = tuple(each.astype(np.int32, copy=False) for each in self._tokens)
 
     def answer(self, update: Callable[[int], object]) -> Predictions:
         """All answers. update: is told of examples as they are answered."""
@@ -96,7 +97,7 @@ class Call:
             for each, size in ((examples.input_ids, arch.vocab_size), (examples.token_type_ids, arch.type_vocab_size))
         )
         kept = (first.of(ids, types, positions) > np.float32(self._threshold)) | (positions == 0)
-        self._tokens = tuple(each[kept].astype(np.int32, copy=False) for each in (ids, types, positions))
+        self._tokens = (ids[kept], types[kept], positions[kept])
         self._offsets = np.concatenate([[0], np.cumsum(kept)])[examples.offsets]
         self._entering = np.diff(self._offsets)
         self._kept[0] = self._entering
@@ -201,11 +202,10 @@ class Call:
             packed = [_aligned((*shape, arch.hidden_size), arch.dtype)]
         for device, rows in enumerate(group):
             entering = self._entering[rows]
-            ends = np.cumsum(entering)
-            total = int(ends[-1]) if len(rows) else 0
+            total = int(entering.sum())
             lengths[device, : len(rows)] = entering
             if begins:
-                places = np.repeat(self._offsets[rows] - ends + entering, entering) + np.arange(total)
+                places = np.repeat(self._offsets[rows] - (np.cumsum(entering) - entering), entering) + np.arange(total)
                 for target, tokens in zip(packed, self._tokens, strict=True):
                     # Of the modes of `take`, the only one that writes in place. All places are there.
                     np.take(tokens, places, out=target[device, :total], mode="clip")

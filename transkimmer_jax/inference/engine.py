@@ -69,14 +69,14 @@ class SkimEngine:
       pairs: whether texts come in pairs; None: either.
       calibration: how many tokens are kept of typical texts; None: an assumption, until `calibrate` is called.
       batch_tokens: tokens of a batch on each device; the default suits a CPU, and accelerators get four times as many.
-      batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length; where batches are made
-        anew, all half as many as of the longest texts, as far as more rows make it faster.
+      batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length; behind the first decisions,
+        where these are looked up, all as many as of the longest texts, or half as many where states wait between stages, as far as more
+        rows make it faster.
       devices: None: all local ones, each of which computes batches of its own.
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.
-      rebatch: look up which tokens enter the first layer, and make batches anew behind the layers where the calibration says that some
-        of their tokens are gone. The states of those that are left go through the host's memory, which a CPU has them in anyway; None:
-        on a CPU only.
+      rebatch: look up which tokens enter the first layer, and make batches anew behind the layers where texts like the calibration's then
+        cost less. The states of those that are left go through the host's memory, which a CPU has them in anyway; None: on a CPU only.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
