@@ -167,7 +167,7 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
     (batching,) = small.batchings
     ladders = []
     for bucket in batching.buckets:
-        safe = [each for each in batching.ladder(bucket) if losses(each, small.calibration.draw(bucket, 200))[0] <= 0.03]
+        safe = [each for each in batching.ladder(bucket) if losses(each, batching.drawn(bucket))[0] <= 0.03]
         ladders += list(enumerate(safe))
     assert len(batching.buckets) == 3 and len(ladders) > 5
     for artifact, (rung, schedule) in zip(artifacts, ladders, strict=True):

@@ -125,15 +125,21 @@ def test_a_ladder(seed, batch_size, width, granule):
         assert rows[-1] >= 1 and rows[0] <= bucket.tokens and widths[-1] >= 1 and widths[0] <= bucket.width
 
 
-def test_the_lean_rung_loses_few_texts_and_the_safe_one_seldom_any():
+def test_the_lean_rung_costs_least_and_the_safe_one_seldom_loses_a_text():
     """Of batches of the kind it was calibrated on; and neither has much more room than they need."""
     bucket, calibration = buckets(rows_of(32), 40)[-1], sample()
-    lean, safe = ladder(bucket, WHOLE, ARCH, calibration.draw(bucket, 200), 1)[:2]
-    others = calibration.draw(bucket, 200, seed=2)
-    assert losses(lean, others)[1] < 0.1 and losses(lean, others)[0] > 0.3
+    drawn, others = (calibration.draw(bucket, 200, seed=seed) for seed in (0, 2))
+    lean, safe, *_, full = ladder(bucket, WHOLE, ARCH, drawn, 1)
+    assert losses(lean, others)[0] > 2 * losses(safe, others)[0]
     assert losses(safe, others)[0] < 0.1 and losses(safe, others)[1] < 0.005
     mean = np.mean([batch.sum(axis=1) for batch in others], axis=0)
-    assert (np.array(lean.layers)[:, 0] < 1.05 * mean).all() and (np.array(safe.layers)[:, 0] < 1.25 * mean).all()
+    assert (np.array(lean.layers) <= np.array(safe.layers)).all() and (np.array(safe.layers)[:, 0] < 1.25 * mean).all()
+
+    def cost(schedule):
+        return schedule.flops(ARCH) + losses(schedule, others)[1] * full.flops(ARCH)
+
+    tight = dataclasses.replace(lean, layers=tuple((round(0.9 * rows), width) for rows, width in lean.layers))
+    assert cost(lean) < cost(safe) and cost(lean) < cost(tight)
 
 
 def test_fewer_tokens_kept_make_cheaper_rungs():
@@ -155,6 +161,35 @@ def test_an_assumed_calibration_serves_every_bucket():
     for bucket in buckets(lambda width: 4096, 512):
         rungs = ladder(bucket, Stage.whole(arch.num_hidden_layers), arch, Calibration.assumed(6, 0.0).draw(bucket, 100), 8)
         assert len(rungs) > 1 and rungs[0].flops(arch) < 0.95 * rungs[-1].flops(arch)
+
+
+def test_rungs_are_made_for_the_batches_that_come():
+    """Of streams of other texts of the same kind: small batches and large ones, and what narrower buckets leave for wider ones, lose few
+    texts on the safe rung and none on the last."""
+    stage = Stage(1, LAYERS + 1)
+    batching = Batching(stage, ARCH, sample(), Sizes(None, 8, 40, 8, 2048), sample().of_stage(stage).lengths)
+    lost = {True: [], False: []}
+    for seed in range(1, 25):
+        others = sample(seed, 15 * seed).of_stage(stage)
+        for bucket, members in batching.plan(others.lengths):
+            *rungs, last = batching.ladder(bucket)
+            kept = others.kept[:, members]
+            assert last.bucket.holds(len(members), others.lengths[members].sum(), bucket.width) and losses(last, [kept]) == (0.0, 0.0)
+            safe = [rung for rung in rungs if losses(rung, batching.drawn(bucket))[0] <= 0.04]
+            if safe:
+                lost[bucket in batching.buckets].append(losses(safe[0], [kept])[1])
+    assert all(len(shares) > 10 and np.mean(shares) < 0.01 for shares in lost.values()), {key: np.mean(each) for key, each in lost.items()}
+
+
+@pytest.mark.parametrize("stage", [Stage(1, LAYERS + 1), Stage(2, 3), WHOLE], ids=str)
+def test_what_is_left_of_a_call_fits_one_of_many_sizes(stage):
+    """Above a quarter of a batch, no more than about an eighth of it stays empty; below, an eighth too."""
+    lengths = np.full(100, 16)
+    batching = Batching(stage, ARCH, Calibration(lengths, np.tile(lengths, (LAYERS, 1)), 0.0), Sizes(1024, None, 16, 8, 512), lengths)
+    largest = batching.buckets[-1].tokens
+    for count in range(1, 200):
+        rows = sum(bucket.tokens for bucket, _ in batching.plan(np.full(count, 16)))
+        assert 16 * count <= rows <= 16 * count + largest / 8 + 16, count
 
 
 def partitions(layers):

@@ -1,6 +1,7 @@
 """How the batches of one stage are made, and which rung of its bucket's ladder each runs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from transkimmer_jax.inference.schedule import (
     DRAWN_BATCHES,
     LATER_WIDTHS,
+    RUNGS,
     SINGLE_WIDTHS,
     WIDTHS,
     Bucket,
@@ -23,9 +25,12 @@ from transkimmer_jax.models.encoder import Stage
 # In the choice of rungs: the weight of a batch against the one after it, and how many batches the calibration counts for.
 _FORGETTING = 0.95
 _TRUST = 2.0
-# The parts of a batch that smaller ones are, for what fills no batch. Programs of one layer are soon compiled, so there are more of them.
-_PARTS = (1, 2, 4, 8, 16)
-_PARTS_OF_A_LAYER = (1, 2, 4, 8, 16, 32)
+# The parts of a batch that smaller ones are, for what fills no batch. What is left of a call is seldom a half or a quarter of one, and
+# several small batches cost much more than one that fits.
+_PARTS = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8, 1 / 16)
+_PARTS_OF_A_LAYER = (*_PARTS, 1 / 32)  # whose programs are soon compiled
+_MOST_SLOTS = 1.2  # of a small batch, over a large one's
+_RUNGS_OF_SMALL = ("snug",)  # beside the last
 _LOST_TOGETHER = 4  # batches whose lost texts fill a batch
 _LEAST_ROWS = 32  # fewer cost as much
 _ENOUGH_TEXTS = 16  # of the longest, that a batch holds at least where it may: few long ones leave more of its rows empty
@@ -36,7 +41,11 @@ _ROWS_OF_A_START = 80
 _ROWS_OF_A_FULL_START = 30
 _OPERATIONS_OF_A_START = 1.8e8
 _OPERATIONS_OF_A_STATE = 240
-_BATCHES = 8  # of a call, whose lost texts go together, as far as is known beforehand
+# Of batches drawn: how many are too few to calibrate a bucket by; how many streams hold for each that is asked for of one bucket, as
+# there are several buckets; and how many a stream is likely to hold, as powers of 2.
+_FEW_DRAWN = 16
+_DRAWN_IN_STREAMS = 4
+_BATCHES_OF_STREAMS = (-1.0, 3.5)
 
 Plan = list[tuple[Bucket, np.ndarray]]  # batches: (bucket, members)
 
@@ -87,51 +96,70 @@ class Batching:
         self._draw_count = drawn
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
-        alone = sizes.batch_size == 1
-        widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
-        most = sizes.most_tokens(calibration.lengths.max())
-
-        def of_part(part: int) -> tuple[Bucket, ...]:
-            def rows(width: int) -> int:
-                if sizes.batch_size is not None and (alone or stage.first == 0):
-                    return max(1, sizes.batch_size // part) * width
-                enough = most
-                if stage.first > 0 and sizes.enough_rows is not None:
-                    # Where states wait there is to be memory for them: batches are half as large as dense ones at most.
-                    limit = most if stage.stop - stage.first == arch.num_hidden_layers else most // 2
-                    enough = max(width, min(limit, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
-                # Small ones, as the last of a call is seldom full.
-                return max(min(_LEAST_ROWS, enough), enough // part)
-
-            return buckets(rows, sizes.max_length, lengths, widths, mixed=part > 1, alone=alone)
-
-        parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
-        by_width = [tuple(dict.fromkeys(each)) for each in zip(*map(of_part, parts), strict=True)]
+        by_width = _sizes_by_width(stage, arch, sizes, lengths, int(calibration.lengths.max()))
         self.buckets = tuple(each[0] for each in by_width)
         self._sizes = {each[0]: each for each in by_width}  # each bucket's, largest first
-        self._costs = {bucket: self._cost(bucket) for sizes in by_width for bucket in sizes}
+        # Where texts of a small batch go that its program has no room for.
+        self._last = {size: last for each in by_width for size, last in _last_of(each).items()}
+        self._costs = {size: self._cost(size) for each in by_width for size in each}
         skimmed_inside = len(stage.skims(arch.num_hidden_layers)) - (stage.stop <= arch.num_hidden_layers)
         self._loses_none = arch.skim is None or skimmed_inside == 0
         self._ladders: dict[Bucket, tuple[Schedule, ...]] = {}
         self._drawn: dict[Bucket, list[np.ndarray]] = {}
+        self._of_streams: dict[Bucket, list[np.ndarray]] | None = None
         self._rung_costs: dict[Bucket, list[float]] = {}
         self._calibrated_losses: dict[tuple[Bucket, int], tuple[float, float]] = {}
         # By bucket, rung and threshold: how many batches ran of late, and the sums of `losses` of them.
         self._seen: dict[tuple[Bucket, int, float], tuple[float, float, float]] = {}
 
     def ladder(self, bucket: Bucket) -> tuple[Schedule, ...]:
-        """The schedules in use for a bucket, cheapest first."""
+        """The schedules in use for a bucket, cheapest first. The last, which has room for all, may be of a larger one."""
         if bucket in self._ladders:
             return self._ladders[bucket]
         if self._loses_none:
             self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
         else:
-            self._drawn[bucket] = self._calibration.draw(bucket, self._draw_count)
-            whole = bucket in self.buckets
-            rungs = ladder(bucket, self.stage, self._arch, self._drawn[bucket], self._rows_multiple, lean=whole)
-            # Of small ones there are few in a call: what one loses would be a batch of its own, and many programs would be seldom used.
-            self._ladders[bucket] = rungs if whole else tuple(dict.fromkeys((rungs[0], rungs[-1])))
+            kinds = RUNGS if bucket in self.buckets else _RUNGS_OF_SMALL
+            rungs = ladder(bucket, self.stage, self._arch, self.drawn(bucket), self._rows_multiple, kinds)
+            if bucket in self._last and len(rungs) > 1:
+                rungs = (*rungs[:-1], Schedule.full(self._last[bucket], self.stage, self._arch.num_hidden_layers))
+            self._ladders[bucket] = rungs
         return self._ladders[bucket]
+
+    def used(self, longest: int) -> tuple[Bucket, ...]:
+        """The buckets that texts of up to so many tokens need."""
+        return self.buckets[: 1 + sum(bucket.width < longest for bucket in self.buckets)]
+
+    def sizes(self, longest: int) -> list[Bucket]:
+        """Those, and the smaller ones that what does not fill them runs in."""
+        return [size for bucket in self.used(longest) for size in self._sizes[bucket]]
+
+    def drawn(self, bucket: Bucket) -> list[np.ndarray]:
+        """Batches of the bucket, each as its texts' `kept` [predictors, b]: as they come of streams of texts like the sample's, or where
+        that is too seldom, of texts that would fit."""
+        if bucket not in self._drawn:
+            if self._of_streams is None:
+                self._of_streams = self._streams()
+            found = self._of_streams.get(bucket, [])
+            self._drawn[bucket] = found if len(found) >= _FEW_DRAWN else self._calibration.draw(bucket, self._draw_count)
+        return self._drawn[bucket]
+
+    def _streams(self) -> dict[Bucket, list[np.ndarray]]:
+        """Batches of each bucket, of calls of half a batch to a dozen. What fills whole batches, and what is left then, are texts of
+        other lengths than all of a bucket's together."""
+        found: dict[Bucket, list[np.ndarray]] = {}
+        rng = np.random.default_rng(0)
+        calibration = self._calibration.cut(self.buckets[-1].width)
+        lengths, count, most = calibration.lengths, 0, max(bucket.tokens for bucket in self.buckets)
+        while count < _DRAWN_IN_STREAMS * self._draw_count:
+            # Each of a resample of the sample, so that they differ by what the sample leaves open as well.
+            resample = rng.integers(len(lengths), size=len(lengths))
+            tokens = most * 2.0 ** rng.uniform(*_BATCHES_OF_STREAMS)
+            rows = resample[rng.integers(len(lengths), size=math.ceil(tokens / lengths.mean()))]
+            for bucket, members in self.plan(lengths[rows]):
+                found.setdefault(bucket, []).append(calibration.kept[:, rows[members]])
+                count += 1
+        return found
 
     @property
     def expected(self) -> list[int]:
@@ -211,12 +239,12 @@ class Batching:
         operations = Schedule.full(bucket, self.stage, self._arch.num_hidden_layers).flops(self._arch)
         return operations * (1 + _ROWS_OF_A_START / bucket.tokens)
 
-    def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> int:
+    def choose_rung(self, bucket: Bucket, threshold: float, least: int, batches: float) -> int:
         """The rung, from `least` on, with the least expected cost. What it loses is run again together with what the other `batches`
-        of the call lose, on the next rung, and in the end with what was left over, in a small batch if need be."""
+        of the call lose, in a small batch if need be, or with others that wait (`math.inf`)."""
         return self._best_rung(bucket, threshold, least, batches)[0]
 
-    def _best_rung(self, bucket: Bucket, threshold: float, least: int, batches: int) -> tuple[int, float]:
+    def _best_rung(self, bucket: Bucket, threshold: float, least: int, batches: float) -> tuple[int, float]:
         """That rung, and its expected operations."""
         if bucket not in self._rung_costs:
             self._rung_costs[bucket] = [rung.flops(self._arch) for rung in self.ladder(bucket)]
@@ -244,7 +272,7 @@ class Batching:
         """How often a batch loses a text on a rung, and which share of its texts: as calibrated, and as seen of late."""
         key = (bucket, rung)
         if key not in self._calibrated_losses:
-            self._calibrated_losses[key] = losses(self.ladder(bucket)[rung], self._drawn[bucket])
+            self._calibrated_losses[key] = losses(self.ladder(bucket)[rung], self.drawn(bucket))
         often, part = self._calibrated_losses[key]
         count, some, share = self._seen.get((*key, threshold), (0.0, 0.0, 0.0))
         return (_TRUST * often + some) / (_TRUST + count), (_TRUST * part + share) / (_TRUST + count)
@@ -256,7 +284,7 @@ class Batching:
         tokens = {bucket: int(lengths[members].sum()) for bucket, members in by_bucket(lengths, self.buckets)}
         # In the bucket that most of them go through.
         bucket = max(tokens, key=lambda each: tokens[each])
-        operations = self._best_rung(bucket, self._calibration.threshold, 0, _BATCHES)[1]
+        operations = self._best_rung(bucket, self._calibration.threshold, 0, math.inf)[1]
         # However few rows are left for a layer, it reads its weights.
         operations += _ROWS_OF_A_FULL_START * self.ladder(bucket)[-1].flops(self._arch) / bucket.tokens + _OPERATIONS_OF_A_START
         per_token = operations / bucket.tokens
@@ -282,6 +310,44 @@ def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Pl
         order = order[len(batch) :]
         order[: len(passed_over)] = passed_over
     return batches, order
+
+
+def _sizes_by_width(stage: Stage, arch: Architecture, sizes: Sizes, lengths: np.ndarray | None, longest: int) -> list[tuple[Bucket, ...]]:
+    """The buckets of a stage, narrowest first, each with those of its smaller batches behind it. longest: of the texts at the start."""
+    alone = sizes.batch_size == 1
+    widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
+    most = sizes.most_tokens(longest)
+
+    def rows(width: int, part: float) -> int:
+        if sizes.batch_size is not None and (alone or stage.first == 0):
+            return max(1, round(sizes.batch_size * part)) * width
+        enough = most
+        if stage.first > 0 and sizes.enough_rows is not None:
+            # Where states wait there is to be memory for them: batches are half as large as dense ones at most.
+            limit = most if stage.stop - stage.first == arch.num_hidden_layers else most // 2
+            enough = max(width, min(limit, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
+        return max(min(_LEAST_ROWS, enough), round(enough * part))
+
+    def of_part(part: float) -> tuple[Bucket, ...]:
+        # Shorter texts go along in small batches.
+        return buckets(lambda width: rows(width, part), sizes.max_length, lengths, widths, mixed=part < 1, alone=alone)
+
+    def distinct(found: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
+        """One of each number of rows, and none that attends to many more places than the largest."""
+        most_slots = math.ceil(_MOST_SLOTS * found[0].sequences)
+        of_rows = {each.tokens: dataclasses.replace(each, sequences=min(each.sequences, most_slots)) for each in found[1:]}
+        return (found[0], *(each for tokens, each in of_rows.items() if tokens < found[0].tokens))
+
+    parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
+    return [distinct(found) for found in zip(*map(of_part, parts), strict=True)]
+
+
+def _last_of(sizes: tuple[Bucket, ...]) -> dict[Bucket, Bucket]:
+    """For each but the first of these sizes of batches, one of every third's rows that holds what it does: few programs that nothing is
+    lost in, as they are seldom used."""
+    rows = {size: min(each.tokens for each in sizes[::3] if each.tokens >= size.tokens) for size in sizes[1:]}
+    slots = {tokens: max(size.sequences for size in rows if rows[size] == tokens) for tokens in rows.values()}
+    return {size: Bucket(slots[tokens], tokens, size.width) for size, tokens in rows.items()}
 
 
 def _fitting(sizes: tuple[Bucket, ...], count: float, tokens: float) -> tuple[Bucket, ...]:

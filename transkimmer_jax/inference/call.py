@@ -73,8 +73,9 @@ class Call:
         self._tokens: tuple[np.ndarray, ...] = (examples.input_ids, examples.token_type_ids)
         self._offsets = examples.offsets
         self._states = WaitingStates(count)  # of those tokens, behind the first stage
-        self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage and least rung
-        self._least = np.zeros(count, np.int64)  # the least rung of each example in its stage
+        self._waiting: dict[tuple[int, int], list[np.ndarray]] = {}  # by stage, and how often they were lost there
+        self._times = np.zeros(count, np.int64)  # so often each example was lost in its stage
+        self._lost_on: dict[int, tuple[Bucket, int]] = {}  # where it was, the last time: bucket and rung
         if batchings[0].stage.first == 1:
             assert first is not None
             self._choose(first)
@@ -104,43 +105,43 @@ class Call:
         if self._programs.depths:
             self._depths = np.split(kept.astype(np.int32), examples.offsets[1:])[:-1]
 
-    def _wait(self, stage: int, least_rung: int, rows: np.ndarray) -> None:
-        self._least[rows] = least_rung
+    def _wait(self, stage: int, times: int, rows: np.ndarray) -> None:
+        self._times[rows] = times
         if len(rows):
-            self._waiting.setdefault((stage, least_rung), []).append(rows)
+            self._waiting.setdefault((stage, times), []).append(rows)
 
     def _drain(self, from_stage: int, last_call: bool) -> None:
         """Run what waits for a stage or a later one; unless it is the last call, what fills batches."""
         for stage in range(from_stage, len(self._batchings)):
-            least = -1
-            while rungs := [rung for waiting, rung in self._waiting if waiting == stage and rung > least]:
-                least = min(rungs)
-                self._fill(stage, least)
+            last = -1
+            while lost := [times for waiting, times in self._waiting if waiting == stage and times > last]:
+                last = min(lost)
+                self._fill(stage, last)
             while last_call and any(waiting == stage for waiting, _ in self._waiting):
                 self._finish(stage)
 
-    def _fill(self, stage: int, least_rung: int) -> None:
-        """Run full batches of the examples that wait for a stage and for this rung; the others wait on."""
-        rows = np.concatenate(self._waiting.pop((stage, least_rung)))
+    def _fill(self, stage: int, times: int) -> None:
+        """Run full batches of the examples that wait for a stage and were lost there so often; the others wait on."""
+        rows = np.concatenate(self._waiting.pop((stage, times)))
         plan = self._batchings[stage].full(self._entering[rows])
         left = np.ones(len(rows), bool)
         for _, members in plan:
             left[members] = False
-        self._wait(stage, least_rung, rows[left])
-        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan])
+        self._wait(stage, times, rows[left])
+        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan], math.inf)
 
     def _finish(self, stage: int) -> None:
-        """Run all that wait for a stage, those of every rung together: apart from each other they would fill no batch."""
+        """Run all that wait for a stage, however often they were lost: apart from each other they would fill no batch."""
         keys = sorted(key for key in self._waiting if key[0] == stage)
         rows = np.concatenate([each for key in keys for each in self._waiting.pop(key)])
         plan = self._batchings[stage].plan(self._entering[rows])
-        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan])
+        self._pass(stage, [(bucket, rows[members]) for bucket, members in plan], len(plan))
 
-    def _pass(self, stage: int, plan: Plan) -> None:
-        """Run the batches of a plan through one stage."""
-        highest, lost = 0, [np.zeros(0, np.int64)]
-        for run in self._run(self._batchings[stage], plan):
-            highest = max(highest, run.rung)
+    def _pass(self, stage: int, plan: Plan, together: float) -> None:
+        """Run the batches of a plan through one stage. together: so many batches' lost texts run again with each other, or, infinite, with
+        others that wait."""
+        lost = [np.zeros(0, np.int64)]
+        for run in self._run(self._batchings[stage], plan, together):
             lost += self._take(stage, run)
             if self._states.nbytes > self._waiting_bytes:
                 if stage == 0:
@@ -150,7 +151,9 @@ class Call:
                     self._states.compact(self._entering)
         again = np.concatenate(lost)
         self._statistics.again += len(again)
-        self._wait(stage, highest + 1, again)
+        times = self._times[again] + 1
+        for each in np.unique(times).tolist():
+            self._wait(stage, each, again[times == each])
 
     def _make_room(self) -> None:
         """Run what fills batches behind the first stage, and then all of the stage for which most waits, until few enough states wait."""
@@ -163,17 +166,27 @@ class Call:
                     waiting[stage] += sum(int(self._entering[rows].sum()) for rows in parts)
             self._finish(waiting.most_common(1)[0][0])
 
-    def _run(self, batching: Batching, plan: Plan) -> Iterator[_Started]:
+    def _run(self, batching: Batching, plan: Plan, together: float) -> Iterator[_Started]:
         """Run a plan, in groups of one batch a device, each on the rung that is likely to be cheapest."""
         started: collections.deque[_Started] = collections.deque()
         for bucket, group in self._groups(plan):
-            least = max(int(self._least[rows].max(initial=0)) for rows in group)
-            rung = batching.choose_rung(bucket, self._threshold, least, len(plan))
-            answers = self._programs.run(batching.ladder(bucket)[rung], self._packed(batching, bucket, group), self._threshold)
+            rung = batching.choose_rung(bucket, self._threshold, self._least_rung(batching, bucket, group), together)
+            schedule = batching.ladder(bucket)[rung]
+            answers = self._programs.run(schedule, self._packed(batching, schedule.bucket, group), self._threshold)
             started.append(_Started(bucket, group, rung, answers))
             if len(started) >= IN_FLIGHT:
                 yield started.popleft()
         yield from started
+
+    def _least_rung(self, batching: Batching, bucket: Bucket, group: list[np.ndarray]) -> int:
+        """Of a group. What was lost on a rung of the bucket needs a higher one there, but may find room in another bucket; what was lost
+        twice is to be answered now."""
+        rows = np.concatenate(group)
+        rows = rows[self._times[rows] > 0]
+        if (self._times[rows] > 1).any():
+            return len(batching.ladder(bucket)) - 1
+        lost_on = [self._lost_on[row] for row in rows.tolist()]
+        return max((rung + 1 for lost_in, rung in lost_on if lost_in == bucket), default=0)
 
     def _groups(self, plan: Plan) -> Iterator[tuple[Bucket, list[np.ndarray]]]:
         """One batch for every device, all in the bucket of the widest; where no more fit, the other devices' are empty."""
@@ -231,6 +244,7 @@ class Call:
             self._statistics.overflows += int(gone.any())
             batching.remember(run.bucket, run.rung, self._threshold, gone)
             lost.append(rows[gone])
+            self._lost_on.update(dict.fromkeys(rows[gone].tolist(), (run.bucket, run.rung)))
             kept, there = answers["kept"][device][:, :count], rows[~gone]
             self._kept[skims.start : skims.stop, there] = kept[:, ~gone]
             if "depth" in answers:

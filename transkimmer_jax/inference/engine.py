@@ -22,7 +22,7 @@ from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
-from transkimmer_jax.inference.schedule import Bucket, Calibration, default_batch_tokens, enough_rows, granule
+from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule
 from transkimmer_jax.inference.staging import stages
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
@@ -225,17 +225,16 @@ class SkimEngine:
         longest, row = int(self.calibration.lengths.max()), self.arch.hidden_size * self.arch.dtype.itemsize
         scores = 4 * self.arch.num_attention_heads
         whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
-        dense = _used(whole.buckets, longest)
+        dense = whole.used(longest)
         there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
-        rows, pairs, units = 0, 0, 0.0
+        waits = len(self.batchings) > 1
+        rows, of_one = 0, 0.0
         for batching in self.batchings:
             stage = batching.stage
-            entering = int(self.calibration.of_stage(stage).lengths.max())
-            used = _used(batching.buckets, entering)
-            rows, pairs = max(rows, *(bucket.tokens for bucket in used)), max(pairs, *(bucket.pairs for bucket in used))
-            units = max(units, (stage.first > 1) + (_OF_ONE_LAYER if stage.stop - stage.first == 1 else _OF_LAYERS))
-        waits = len(self.batchings) > 1
-        needed = IN_FLIGHT * (units * rows * row + scores * pairs) + waits * _TAKEN * rows * row
+            units = (stage.first > 1) + (_OF_ONE_LAYER if stage.stop - stage.first == 1 else _OF_LAYERS)
+            for each in batching.sizes(int(self.calibration.of_stage(stage).lengths.max())):
+                rows, of_one = max(rows, each.tokens), max(of_one, units * each.tokens * row + scores * each.pairs)
+        needed = IN_FLIGHT * of_one + waits * _TAKEN * rows * row
         # Not less than a batch, which comes and goes.
         spare = int(max(there - needed, max(bucket.tokens for bucket in dense) * row)) * self.programs.device_count
         self._first.room = int(spare * (_LOOKED_UP if waits else _LOOKED_UP_ALONE))
@@ -299,11 +298,6 @@ class SkimEngine:
             kept = float(predictions.kept[:, number].mean() / length)
             answers.append(Answer(label, logits, probabilities, length, kept, bool(truncated[number])))
         return answers
-
-
-def _used(buckets: Sequence[Bucket], longest: int) -> Sequence[Bucket]:
-    """Those that texts up to the longest need."""
-    return buckets[: 1 + sum(bucket.width < longest for bucket in buckets)]
 
 
 def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:

@@ -20,7 +20,7 @@ from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.batching import by_bucket
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Bucket, Schedule, default_batch_tokens, granule, ladder
+from transkimmer_jax.inference.schedule import RUNGS, Bucket, Schedule, default_batch_tokens, granule, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
@@ -130,7 +130,7 @@ def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
 
 def _ladder(engine: SkimEngine, bucket: Bucket, platform: str) -> tuple[Schedule, ...]:
     """Without the lean rung: whoever runs an export runs the whole batch again where one text finds no room."""
-    return ladder(bucket, engine.stages[0], engine.arch, engine.calibration.draw(bucket, DRAWN_BATCHES), granule(platform), lean=False)
+    return ladder(bucket, engine.stages[0], engine.arch, engine.batchings[0].drawn(bucket), granule(platform), RUNGS[1:])
 
 
 def _entry(rung: int, schedule: Schedule) -> dict[str, Any]:

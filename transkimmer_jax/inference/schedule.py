@@ -26,7 +26,10 @@ SINGLE_WIDTHS = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *r
 _SAMPLE = 1024  # examples that a calibration holds at most
 DRAWN_BATCHES = 200
 _NEIGHBOURS = 64  # examples that a bucket is calibrated on at least, the longest that fit
+_LEAN = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the drawn batches for which a layer of the first rung may have rows
 _SAFE = 0.97  # share of the drawn batches of which the second rung loses nothing
+# Cost of a rung over that of the next, at most, and that of the lean one, which most batches of a stream run.
+_WORTH, _LEAN_WORTH = 0.97, 0.99
 # Standard deviations between the widest text of the sample and attention's width. A text wider than all of the sample will come, and
 # costs a second run.
 _WIDTH_HEADROOM = 2.0
@@ -35,8 +38,10 @@ _WIDTH_HEADROOM = 2.0
 _MORE_SLOTS = 0.4
 _NARROW = 64
 _EXCHANGED = 64  # sequences of a batch, and behind it, which may be exchanged
-# Of the rung for batches that keep a little more than any that was drawn: rows and widths, relative.
-_HEADROOM = (1.1, 1.25)
+# Of rungs for batches that keep more than nearly all that were drawn: rows and widths, over those of the safe one.
+_HEADROOM = {"snug": 1.05, "roomy": 1.1}
+_WIDER = 1.25
+RUNGS = ("lean", "safe", "roomy", "halfway")  # kinds, see `ladder`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +253,11 @@ class Calibration:
         """The same texts with a dense model of so many layers."""
         return dataclasses.replace(self, kept=np.tile(self.lengths, (layers, 1)))
 
+    def cut(self, max_length: int) -> "Calibration":
+        """The same texts cut to so many tokens, of which no more are kept."""
+        lengths, kept = (np.minimum(each, max_length) for each in (self.lengths, self.kept))
+        return Calibration(lengths, kept, self.threshold)
+
     def of_stage(self, stage: Stage) -> "Calibration":
         """What enters a stage, and what its predictors keep of it."""
         layers = stage.skims(len(self.kept))
@@ -279,14 +289,14 @@ class Calibration:
 
 
 def ladder(
-    bucket: Bucket, stage: Stage, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int, lean: bool = True
+    bucket: Bucket, stage: Stage, arch: Architecture, drawn: list[np.ndarray], rows_multiple: int, kinds: Sequence[str] = RUNGS
 ) -> tuple[Schedule, ...]:
-    """Schedules of a stage's bucket, cheapest first, for batches like the `drawn` ones.
+    """Schedules of a stage's bucket, cheapest first, for batches like the `drawn` ones: those of these kinds that pay, and the last, which
+    holds every batch.
 
-    The lean one, left out on demand, has room for the median batch: of every other batch the last few texts are lost and run again,
-    which costs less than room for all that may come, if only they run again. The safe one loses nothing of nearly all batches, for
-    calls of few batches, where a lost text would cost a batch of its own. Above stand one with some headroom; one half-way to the last
-    on a logarithmic scale, for texts that keep more than the sample did; and the last, which holds every batch.
+    'lean' costs least together with what it loses, if that runs again among other texts. 'safe' loses nothing of nearly all batches: for
+    calls of few batches, where a lost text would cost a batch of its own. 'snug' has a little headroom above that, 'roomy' some, and
+    'halfway' lies between that and the last on a logarithmic scale, for texts that keep more than the sample did.
     """
     full = Schedule.full(bucket, stage, arch.num_hidden_layers)
     if arch.skim is None or not full.layers:
@@ -297,31 +307,53 @@ def ladder(
     if stage.stop <= arch.num_hidden_layers:
         # What is handed on costs nothing in this stage, so there is room for all of it.
         totals[:, -1], widths[-1] = bucket.tokens, bucket.width
-    median = _rounded(full, np.median(totals, axis=0), widths, rows_multiple)
-    for quantile in np.linspace(_SAFE, 1.0, 9):
-        safe = _rounded(full, np.quantile(totals, quantile, axis=0), widths, rows_multiple)
+
+    def holding(share: float) -> Schedule:
+        """That in which each layer by itself has rows for so many of the batches."""
+        return _rounded(full, np.quantile(totals, share, axis=0), widths, rows_multiple)
+
+    for share in np.linspace(_SAFE, 1.0, 9):
+        safe = holding(share)
         if (totals <= np.array(safe.layers)[:, 0]).all(axis=1).mean() >= _SAFE:
             break
-    rows, widths = np.array(safe.layers).T
-    roomy = _rounded(full, _HEADROOM[0] * rows, _HEADROOM[1] * widths, rows_multiple)
-    rows, widths = np.array(roomy.layers).T
-    halfway = _rounded(full, np.sqrt(rows * bucket.tokens), np.sqrt(widths * bucket.width), rows_multiple)
-    rungs = [*([median] if lean else []), safe, roomy, halfway, full]
-    costs = [rung.flops(arch) for rung in rungs]
+
+    def above_safe(headroom: float) -> Schedule:
+        rows, widths = np.array(safe.layers).T
+        return _rounded(full, headroom * rows, _WIDER * widths, rows_multiple)
+
+    def of_kind(kind: str) -> Schedule:
+        match kind:
+            case "lean":
+                return min(map(holding, _LEAN), key=lambda each: each.flops(arch) + losses(each, drawn)[1] * full.flops(arch))
+            case "safe":
+                return safe
+            case "snug" | "roomy":
+                return above_safe(_HEADROOM[kind])
+        rows, widths = np.array(above_safe(_HEADROOM["roomy"]).layers).T
+        return _rounded(full, np.sqrt(rows * bucket.tokens), np.sqrt(widths * bucket.width), rows_multiple)
+
     # What is hardly cheaper than the next is not worth a program.
-    return tuple(rung for rung, cost, after in zip(rungs, costs, [*costs[1:], math.inf], strict=True) if cost < 0.97 * after)
+    found = [full]
+    for kind in reversed(kinds):
+        rung = of_kind(kind)
+        if rung.flops(arch) < (_LEAN_WORTH if kind == "lean" else _WORTH) * found[-1].flops(arch):
+            found.append(rung)
+    return tuple(reversed(found))
 
 
 def losses(schedule: Schedule, drawn: list[np.ndarray]) -> tuple[float, float]:
     """How often a batch like the drawn ones loses a text on a schedule, and the mean share of its texts that it loses."""
-    shares = []
-    for kept in drawn:
-        there = np.ones(kept.shape[1], bool)
-        for counts, (rows, width) in zip(kept, schedule.layers, strict=True):
-            there &= counts <= width
-            there &= np.cumsum(np.where(there, counts, 0)) <= rows
-        shares.append(1 - there.mean())
-    return float(np.mean(np.array(shares) > 0)), float(np.mean(shares))
+    texts = np.array([kept.shape[1] for kept in drawn])
+    there = np.arange(texts.max()) < texts[:, None]
+    # Every layer keeps at least one token of a text, so these 0 are of no text.
+    counts = np.zeros((len(schedule.layers), *there.shape), int)
+    for batch, kept in enumerate(drawn):
+        counts[:, batch, : kept.shape[1]] = kept
+    for count, (rows, width) in zip(counts, schedule.layers, strict=True):
+        there &= count <= width
+        there &= np.cumsum(np.where(there, count, 0), axis=1) <= rows
+    shares = 1 - there.sum(axis=1) / texts
+    return float(np.mean(shares > 0)), float(np.mean(shares))
 
 
 def _rounded(full: Schedule, rows: np.ndarray, widths: np.ndarray, rows_multiple: int) -> Schedule:

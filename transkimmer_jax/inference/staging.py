@@ -1,7 +1,5 @@
 """Where the network is cut into stages, between which batches are made anew."""
 
-import numpy as np
-
 from transkimmer_jax.inference.batching import Batching, Sizes
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture
@@ -26,8 +24,7 @@ def stages(calibration: Calibration, arch: Architecture, sizes: Sizes) -> tuple[
         # A text alone has no batch to be made anew.
         return (Stage(1, layers + 1),)
     # A sample may hold texts longer than the engine reads.
-    lengths, kept = (np.minimum(each, sizes.max_length) for each in (calibration.lengths, calibration.kept))
-    calibration = Calibration(lengths, kept, calibration.threshold)
+    calibration = calibration.cut(sizes.max_length)
     # From each layer on: the least cost, and the parts.
     best: dict[int, tuple[float, tuple[Stage, ...]]] = {layers + 1: (0.0, ())}
     for first in reversed(range(1, layers + 1)):

@@ -1,5 +1,7 @@
 """The pieces every backbone is made of: LayerNorm in float32, GELU, dropout by key."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,9 +17,29 @@ class LayerNorm(nnx.LayerNorm):
         return super().__call__(x, mask=mask).astype(x.dtype)
 
 
+@jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
-    """GELU with the exact error function, as BERT's checkpoints were trained with."""
-    return jax.nn.gelu(x, approximate=False)
+    """GELU with the exact error function, as BERT's checkpoints were trained with; computed in float32, returned in the dtype of `x`.
+
+    Not `jax.nn.gelu`, whose complement of the error function takes a CPU two and a half times as long. That is more exact only where the
+    result is within a float32's rounding of 0. The derivative is written out, so that training keeps one array for it.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_below(wide)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    wide = x.astype(jnp.float32)
+    below = _normal_below(wide)
+    slope = below + wide * jnp.exp(-0.5 * jnp.square(wide)) * (1 / math.sqrt(2 * math.pi))
+    return (wide * below).astype(x.dtype), tangent * slope.astype(x.dtype)
+
+
+def _normal_below(x: jax.Array) -> jax.Array:
+    """The share of a standard normal distribution that lies below x."""
+    return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None, start: jax.Array | int = 0) -> jax.Array:
