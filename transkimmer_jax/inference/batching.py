@@ -27,8 +27,7 @@ _FORGETTING = 0.95
 _TRUST = 2.0
 # The parts of a batch that smaller ones are, for what fills no batch. What is left of a call is seldom a half or a quarter of one, and
 # several small batches cost much more than one that fits.
-_PARTS = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8, 1 / 16)
-_PARTS_OF_A_LAYER = (*_PARTS, 1 / 32)  # whose programs are soon compiled
+_PARTS = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
 _MOST_SLOTS = 1.2  # of a small batch, over a large one's
 _RUNGS_OF_SMALL = ("snug",)  # beside the last
 _LOST_TOGETHER = 4  # batches whose lost texts fill a batch
@@ -338,8 +337,7 @@ def _sizes_by_width(stage: Stage, arch: Architecture, sizes: Sizes, lengths: np.
         of_rows = {each.tokens: dataclasses.replace(each, sequences=min(each.sequences, most_slots)) for each in found[1:]}
         return (found[0], *(each for tokens, each in of_rows.items() if tokens < found[0].tokens))
 
-    parts = _PARTS_OF_A_LAYER if stage.stop - stage.first == 1 else _PARTS
-    return [distinct(found) for found in zip(*map(of_part, parts), strict=True)]
+    return [distinct(found) for found in zip(*map(of_part, _PARTS), strict=True)]
 
 
 def _last_of(sizes: tuple[Bucket, ...]) -> dict[Bucket, Bucket]:
