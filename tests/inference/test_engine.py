@@ -301,15 +301,24 @@ def test_layers_share_programs(deep):
 def test_batches_are_half_as_large_as_those_of_the_longest_texts(batch_size):
     """Most texts are short, but what is left of them fills batches of half as many rows as long ones have in a dense run, and of no more:
     two of these and what waits then need no more memory than two dense ones. Where nothing waits, of as many rows."""
-    lengths = np.array([6] * 99 + [40])
-    calibration = Calibration(lengths, np.maximum(1, lengths // [[2], [3], [4]]), 0.0)
-    dense = Batching(Stage.whole(LAYERS), ARCH, calibration, Sizes(None, batch_size, ARCH.max_position_embeddings, 8, 2048), lengths)
+    long = np.array([6] * 300 + [40] * 2 * batch_size)
+    calibration = Calibration(long, np.maximum(1, long // [[2], [3], [4]]), 0.0)
+    dense = Batching(Stage.whole(LAYERS), ARCH, calibration, Sizes(None, batch_size, ARCH.max_position_embeddings, 8, 2048), long)
     ((widest, _),) = by_bucket(np.array([40]), dense.buckets)
-    for first, part in (((), 2), ((1, 3), 2), ((1,), 1)):
+
+    def rows(first, lengths):
         with stages_beginning(*first):
+            calibration = Calibration(lengths, np.maximum(1, lengths // [[2], [3], [4]]), 0.0)
             engine = SkimEngine(make_model(), batch_size=batch_size, calibration=calibration)
-        rows = {bucket.tokens for batching in engine.batchings for bucket in batching.buckets}
-        assert rows == {min(widest.tokens // part, 2048)}
+        return {bucket.tokens for batching in engine.batchings for bucket in batching.buckets}
+
+    one = long[: 300 + 1]
+    for first, part in (((), 2), ((1, 3), 2), ((1,), 1)):
+        assert rows(first, long) == {min(widest.tokens // part, 2048)}
+        if first != (1,):
+            assert rows(first, one) == {min(widest.tokens // part, 2048)}
+    # A dense run has no two batches of such texts, one behind the other, but of the short ones, whose bucket has a width of 16.
+    assert max(rows((1,), one)) == max(16 * batch_size, 40)
 
 
 def test_warming_up_for_some_lengths_compiles_for_no_others():

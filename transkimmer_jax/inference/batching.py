@@ -95,7 +95,7 @@ class Batching:
         self._draw_count = drawn
         self.stage, self._arch, self._rows_multiple = stage, arch, sizes.rows_multiple
         self._calibration = calibration.of_stage(stage)
-        by_width = _sizes_by_width(stage, arch, sizes, lengths, int(calibration.lengths.max()))
+        by_width = _sizes_by_width(stage, arch, sizes, lengths, calibration.lengths)
         self.buckets = tuple(each[0] for each in by_width)
         self._sizes = {each[0]: each for each in by_width}  # each bucket's, largest first
         # Where texts of a small batch go that its program has no room for.
@@ -311,11 +311,17 @@ def filled(bucket: Bucket, members: np.ndarray, lengths: np.ndarray) -> tuple[Pl
     return batches, order
 
 
-def _sizes_by_width(stage: Stage, arch: Architecture, sizes: Sizes, lengths: np.ndarray | None, longest: int) -> list[tuple[Bucket, ...]]:
-    """The buckets of a stage, narrowest first, each with those of its smaller batches behind it. longest: of the texts at the start."""
+def _sizes_by_width(
+    stage: Stage, arch: Architecture, sizes: Sizes, lengths: np.ndarray | None, texts: np.ndarray
+) -> list[tuple[Bucket, ...]]:
+    """The buckets of a stage, narrowest first, each with those of its smaller batches behind it. texts: lengths of a sample's at the
+    start."""
     alone = sizes.batch_size == 1
     widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
-    most = sizes.most_tokens(longest)
+    whole = stage.stop - stage.first == arch.num_hidden_layers
+    # Of two batches, which run one behind the other, there are to be texts as long as that.
+    scarce = np.sort(texts)[::-1][min(len(texts), 2 * (sizes.batch_size or 1)) - 1]
+    most = sizes.most_tokens(int(scarce if whole else texts.max()))
 
     def rows(width: int, part: float) -> int:
         if sizes.batch_size is not None and (alone or stage.first == 0):
@@ -323,7 +329,7 @@ def _sizes_by_width(stage: Stage, arch: Architecture, sizes: Sizes, lengths: np.
         enough = most
         if stage.first > 0 and sizes.enough_rows is not None:
             # Where states wait there is to be memory for them: batches are half as large as dense ones at most.
-            limit = most if stage.stop - stage.first == arch.num_hidden_layers else most // 2
+            limit = most if whole else most // 2
             enough = max(width, min(limit, max(sizes.enough_rows, _ENOUGH_TEXTS * width)))
         return max(min(_LEAST_ROWS, enough), round(enough * part))
 
