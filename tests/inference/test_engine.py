@@ -266,8 +266,8 @@ def test_steady_state_compiles_nothing(engine):
 
 
 def test_the_number_of_programs_is_bounded(engine, unstaged):
-    """Of whole networks at most five rungs of a bucket's largest batches, one of each of eight smaller ones, and three more that hold all;
-    of layers, which lose no text, one for each of ten sizes."""
+    """Of whole networks at most five rungs of a bucket's largest batches, one of each smaller size, of which batches as these have no more
+    than eight, and three more that hold all; of layers, which lose no text, one for each of ten sizes."""
     whole = unstaged.batchings[0]
     assert len(whole.buckets) < len(set(whole.schedules(None))) <= (5 + 8 + 3) * len(whole.buckets)
     engine.warm_up(progress=False)

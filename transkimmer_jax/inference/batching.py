@@ -98,7 +98,7 @@ class Batching:
         by_width = _sizes_by_width(stage, arch, sizes, lengths, calibration.lengths)
         self.buckets = tuple(each[0] for each in by_width)
         self._sizes = {each[0]: each for each in by_width}  # each bucket's, largest first
-        # Where texts of a small batch go that its program has no room for.
+        # Of each smaller size, where texts go that its program has no room for.
         self._last = {size: last for each in by_width for size, last in _last_of(each).items()}
         self._costs = {size: self._cost(size) for each in by_width for size in each}
         skimmed_inside = len(stage.skims(arch.num_hidden_layers)) - (stage.stop <= arch.num_hidden_layers)
@@ -118,10 +118,11 @@ class Batching:
         if self._loses_none:
             self._ladders[bucket] = (Schedule.full(bucket, self.stage, self._arch.num_hidden_layers),)
         else:
-            kinds = RUNGS if bucket in self.buckets else _RUNGS_OF_SMALL
+            last = self._last.get(bucket)
+            kinds = RUNGS if last is None else _RUNGS_OF_SMALL
             rungs = ladder(bucket, self.stage, self._arch, self.drawn(bucket), self._rows_multiple, kinds)
-            if bucket in self._last and len(rungs) > 1:
-                rungs = (*rungs[:-1], Schedule.full(self._last[bucket], self.stage, self._arch.num_hidden_layers))
+            if last is not None and len(rungs) > 1:
+                rungs = (*rungs[:-1], Schedule.full(last, self.stage, self._arch.num_hidden_layers))
             self._ladders[bucket] = rungs
         return self._ladders[bucket]
 
@@ -319,9 +320,9 @@ def _sizes_by_width(
     alone = sizes.batch_size == 1
     widths: Sequence[int] = SINGLE_WIDTHS if alone else LATER_WIDTHS if stage.first > 0 else WIDTHS
     whole = stage.stop - stage.first == arch.num_hidden_layers
-    # Of two batches, which run one behind the other, there are to be texts as long as that.
-    scarce = np.sort(texts)[::-1][min(len(texts), 2 * (sizes.batch_size or 1)) - 1]
-    most = sizes.most_tokens(int(scarce if whole else texts.max()))
+    # Where no states wait, the longest of which there are enough for two batches, as two run one behind the other.
+    enough_long = min(len(texts), 2 * (sizes.batch_size or 1)) if whole else 1
+    most = sizes.most_tokens(int(np.sort(texts)[-enough_long]))
 
     def rows(width: int, part: float) -> int:
         if sizes.batch_size is not None and (alone or stage.first == 0):

@@ -70,8 +70,8 @@ class SkimEngine:
       calibration: how many tokens are kept of typical texts; None: an assumption, until `calibrate` is called.
       batch_tokens: tokens of a batch on each device; the default suits a CPU, and accelerators get four times as many.
       batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length; behind the first decisions,
-        where these are looked up, all as many as of the longest texts, or half as many where states wait between stages, as far as more
-        rows make it faster.
+        where these are looked up, all as many as of the longest texts (of which there are enough for two batches), or half as many as of
+        the very longest where states wait between stages, as far as more rows make it faster.
       devices: None: all local ones, each of which computes batches of its own.
       threshold: of the gates; None takes the checkpoint's.
       depths: also report how many layers computed each token.

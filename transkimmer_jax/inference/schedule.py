@@ -345,7 +345,6 @@ def losses(schedule: Schedule, drawn: list[np.ndarray]) -> tuple[float, float]:
     """How often a batch like the drawn ones loses a text on a schedule, and the mean share of its texts that it loses."""
     texts = np.array([kept.shape[1] for kept in drawn])
     there = np.arange(texts.max()) < texts[:, None]
-    # Every layer keeps at least one token of a text, so these 0 are of no text.
     counts = np.zeros((len(schedule.layers), *there.shape), int)
     for batch, kept in enumerate(drawn):
         counts[:, batch, : kept.shape[1]] = kept
