@@ -35,7 +35,7 @@ def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dic
     import numpy as np
     from scipy.special import log_softmax
 
-    from transkimmer_jax.data.sources import read_records
+    from transkimmer_jax.data.records import read_records
     from transkimmer_jax.inference.engine import SkimEngine
 
     texts = [record["text"] for _, record in read_records(file)]

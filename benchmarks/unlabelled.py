@@ -16,7 +16,8 @@ import numpy as np
 
 from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.sources import Examples, load_split
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import Task, get_task
 
 # Of words; SST-2's sentences have up to 52.

@@ -53,7 +53,7 @@ try:
 finally:
     heavy = {{
         "tensorflow_datasets", "transformers", "orbax", "grain", "scipy", "sklearn", "matplotlib", "transkimmer_jax.inference",
-        "transkimmer_jax.parallel.ahead",
+        "transkimmer_jax.aot.workload",
     }}
     print(sorted(heavy & set(sys.modules)))
 """

@@ -12,9 +12,9 @@ from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
-from transkimmer_jax.analysis import guarantees
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.evaluation import guarantees
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.schedule import Calibration
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 
 from transkimmer_jax.data.batches import BatchPlan, TokenizedExamples, effective_buckets, evaluation_batches
+from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer, tokenize, training_iterator
-from transkimmer_jax.data.sources import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
 
 MAX_LENGTH = 20

@@ -7,9 +7,11 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.data_sources.base import BaseDataSource
 
+from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data import packaged
-from transkimmer_jax.data.sources import Examples, infer_labels, load_split, read_file, subsample, with_unlabelled
+from transkimmer_jax.data.examples import Examples, subsample
+from transkimmer_jax.data.labelled_files import infer_labels, read_file
+from transkimmer_jax.data.sources import load_split, with_unlabelled
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import DataError
 

@@ -22,9 +22,9 @@ from transkimmer_jax import config as configs
 from transkimmer_jax.config import SkimConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import Preempted, TrainingError
+from transkimmer_jax.evaluation.summary import SplitEvaluation
 from transkimmer_jax.training import loop
 from transkimmer_jax.training.budget import Controller
-from transkimmer_jax.training.evaluation import SplitEvaluation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 from transkimmer_jax.weights import huggingface

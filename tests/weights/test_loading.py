@@ -457,4 +457,4 @@ def test_shapes_of_well_known_sizes(size):
 
 def test_shapes_are_those_of_the_model(bert_tiny):
     options = {"skim_overrides": {"predictor_size": 32}, "num_labels": 3, "compute_dtype": "bfloat16"}
-    assert huggingface.shapes(bert_tiny, **options) == huggingface.load(bert_tiny, **options).arch
+    assert huggingface.shapes(bert_tiny, **options) == TranskimmerForSequenceClassification.from_pretrained(bert_tiny, **options).arch

@@ -12,8 +12,8 @@ from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
-    from transkimmer_jax.parallel.ahead import Costs, Workload
-    from transkimmer_jax.parallel.topology import Topology
+    from transkimmer_jax.aot.topology import Topology
+    from transkimmer_jax.aot.workload import Costs, Workload
 
 
 def add(commands) -> None:
@@ -53,9 +53,9 @@ def _aot(args: argparse.Namespace) -> None:
             f"--batch-per-chip={args.batch_per_chip} must be a multiple of optimizer.accumulation={config.optimizer.accumulation}"
         )
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.aot import topology
+    from transkimmer_jax.aot.workload import Workload
     from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.parallel import topology
-    from transkimmer_jax.parallel.ahead import Workload
     from transkimmer_jax.training.loop import model_options
     from transkimmer_jax.weights import huggingface
 

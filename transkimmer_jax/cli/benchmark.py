@@ -164,9 +164,10 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.benchmarking.workloads import Workload
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference.schedule import Calibration
-    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights.files import read_config, resolve
 
     folder = resolve(args.model)
@@ -174,24 +175,24 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     saved = trained_on.get("max_length") if args.task == trained_on.get("name") else None
     data = DataConfig(task=args.task, data_dir=args.data_dir, max_length=length or saved)
     task = get_task(data)
-    model = huggingface.load(folder, dense=None)
+    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
     if task.max_length > model.arch.max_position_embeddings:
         raise CheckpointError(f"{task.max_length} tokens are more than the {model.arch.max_position_embeddings} positions of {args.model}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     split = next(iter(task.validation_splits.values()))
-    examples = sources.subsample(sources.load_split(task, split, data), args.examples, seed=0)
+    examples = subsample(sources.load_split(task, split, data), args.examples, seed=0)
     tokenized = pipeline.tokenize(examples, tokenizer, task.max_length)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers)
     if calibration is None or args.threshold is not None:
-        other = sources.subsample(sources.load_split(task, task.train_split, data), 1024, seed=1)
+        other = subsample(sources.load_split(task, task.train_split, data), 1024, seed=1)
         sample: Any = pipeline.tokenize(other, tokenizer, task.max_length)
     else:
         sample = calibration  # as the model is served
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
     dense = None
     if args.dense is not None:
-        dense = huggingface.load(args.dense, dense=True)
+        dense = TranskimmerForSequenceClassification.from_pretrained(args.dense, dense=True)
         labelled.require_same_vocabulary(args.dense, dense.arch, args.model, model.arch)
     return Workload(task.name, model, tokenized, sample, task.max_length, threshold, dense)

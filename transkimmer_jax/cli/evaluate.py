@@ -40,8 +40,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from flax import nnx
 
     from transkimmer_jax.data.batches import evaluation_batches
+    from transkimmer_jax.evaluation import masked, summary
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.training import evaluation
 
     found = labelled.load(args, args.split)
     model, task = found.model, found.task
@@ -52,7 +52,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
     else:
         graph, params = nnx.split(model)
-        step = evaluation.evaluation_step(graph)
+        step = masked.evaluation_step(graph)
     evaluations = {}
     for name, split in found.splits.items():
         if args.mode == "compacted":
@@ -60,9 +60,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         else:
             lengths = DataConfig().length_buckets
             batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, found.pad_id)
-            predictions = evaluation.predict(step, params, batches, len(split.labels), threshold, f"evaluating {name}")
-        evaluations[name] = evaluation.summarize(predictions, split.labels, task, model.arch)
-    result = evaluation.describe(task, evaluations) | {
+            predictions = masked.predict(step, params, batches, len(split.labels), threshold, f"evaluating {name}")
+        evaluations[name] = summary.summarize(predictions, split.labels, task, model.arch)
+    result = summary.describe(task, evaluations) | {
         "task": task.name, "model": args.model, "threshold": threshold, "mode": args.mode, "device": jax.devices()[0].device_kind,
     }  # fmt: skip
     if args.json:

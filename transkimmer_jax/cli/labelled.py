@@ -73,9 +73,11 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     """
     # Imported here, so that --help answers at once.
     from transkimmer_jax.data import pipeline, sources
+    from transkimmer_jax.data.examples import subsample
+    from transkimmer_jax.data.labelled_files import read_file
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.inference.schedule import Calibration
-    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights.files import read_config, resolve
 
     _check(args)
@@ -90,7 +92,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         label_column=args.label_column or (trained_on.get("label_column", "label") if args.data else "label"),
         max_length=args.max_length or (trained_on.get("max_length") if args.data or args.task == trained_on.get("name") else None),
     )
-    model = huggingface.load(folder, dense=None)
+    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
     if args.data:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         regression = saved.get("problem_type") == "regression"
@@ -111,11 +113,11 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
     for name, part in parts.items():
         examples = (
-            sources.read_file(args.data, task.text_columns, task.label_column, task.label_names)
+            read_file(args.data, task.text_columns, task.label_column, task.label_names)
             if args.data
             else sources.load_split(task, part, data)
         )
-        examples = sources.subsample(examples, args.examples, seed=0)
+        examples = subsample(examples, args.examples, seed=0)
         splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits)

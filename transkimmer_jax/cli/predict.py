@@ -214,10 +214,10 @@ def _answer_file(args: argparse.Namespace, shard: Shard, columns: tuple[str, ...
 
 def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> "Iterator[tuple[str | tuple[str, str], dict[str, Any]]]":
     """(text or pair, columns to copy) of every record of a file."""
-    from transkimmer_jax.data import sources
+    from transkimmer_jax.data import records
 
-    for where, record in sources.read_records(path, _format(args, path)):
-        texts = [sources.column_text(record, column, where, "--text-columns") for column in columns]
+    for where, record in records.read_records(path, _format(args, path)):
+        texts = [records.column_text(record, column, where, "--text-columns") for column in columns]
         for column, text in zip(columns, texts, strict=True):
             try:
                 text.encode()
@@ -226,7 +226,7 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> "Ite
         if args.copy is None:
             copied = {"id": record["id"]} if "id" in record else {}
         else:
-            copied = {column: sources.column_value(record, column, where, "--copy") for column in args.copy}
+            copied = {column: records.column_value(record, column, where, "--copy") for column in args.copy}
         yield (texts[0] if len(texts) == 1 else (texts[0], texts[1])), copied
 
 

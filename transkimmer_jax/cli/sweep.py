@@ -14,7 +14,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from transkimmer_jax.analysis.sweeps import Point
+    from transkimmer_jax.evaluation.sweeps import Point
     from transkimmer_jax.inference.engine import SkimEngine
 
 _DESCRIPTION = """
@@ -71,11 +71,10 @@ def _sweep(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from transkimmer_jax.analysis import sweeps
-    from transkimmer_jax.data.tasks import compute_metrics
+    from transkimmer_jax.evaluation import summary, sweeps
+    from transkimmer_jax.evaluation.metrics import compute_metrics
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.progress import tqdm
-    from transkimmer_jax.training import evaluation
 
     _check(args)
     found = labelled.load(args)
@@ -97,14 +96,14 @@ def _sweep(args: argparse.Namespace) -> None:
     if args.guarantee is not None and not len(choosing):
         raise ConfigError(f"--guarantee needs more than {len(order)} texts")
 
-    def evaluate(rows: np.ndarray, threshold: float) -> evaluation.SplitEvaluation:
+    def evaluate(rows: np.ndarray, threshold: float) -> summary.SplitEvaluation:
         predictions = engine.predict_tokenized(split.tokenized.take(rows), threshold=threshold)
-        return evaluation.summarize(predictions, split.labels[rows], task, model.arch)
+        return summary.summarize(predictions, split.labels[rows], task, model.arch)
 
     everything = np.arange(len(order))
     with tqdm(total=args.points, desc="sweeping", unit="threshold") as bar:
 
-        def evaluate_and_show(threshold: float) -> evaluation.SplitEvaluation:
+        def evaluate_and_show(threshold: float) -> summary.SplitEvaluation:
             bar.update()
             return evaluate(everything if args.guarantee is None else choosing, threshold)
 
@@ -167,7 +166,7 @@ def _guaranteed(
     testing: "np.ndarray",
 ) -> tuple["Point | None", dict[str, Any]]:
     """The last certified point, and what was tested: the texts at `choosing` say which points are worth a test on those at `testing`."""
-    from transkimmer_jax.analysis import guarantees
+    from transkimmer_jax.evaluation import guarantees
 
     reference = dense_logits.argmax(axis=1)
     candidates, p_values, risks = [], [], []

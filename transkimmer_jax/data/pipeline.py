@@ -8,7 +8,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
-from transkimmer_jax.data.sources import Examples
+from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.progress import tqdm
 

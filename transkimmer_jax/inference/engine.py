@@ -133,13 +133,12 @@ class SkimEngine:
         """
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
-        from transkimmer_jax.weights import huggingface
         from transkimmer_jax.weights.files import read_config, resolve
 
         path = resolve(os.fspath(folder))
         saved = read_config(path)
         task = saved.get("task", {})
-        model = huggingface.load(path, dense=dense, compute_dtype=dtype)
+        model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense, compute_dtype=dtype)
         if dtype is not None:
             model = cast(model)
         if saved.get("problem_type") == "regression":
@@ -266,7 +265,7 @@ class SkimEngine:
     def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
         """Checked and tokenised; and which texts were cut, [N] bool."""
         from transkimmer_jax.data import pipeline
-        from transkimmer_jax.data.sources import Examples
+        from transkimmer_jax.data.examples import Examples
 
         if self._tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")

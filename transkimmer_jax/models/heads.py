@@ -91,10 +91,11 @@ class TranskimmerForSequenceClassification(nnx.Module):
         Raises:
           CheckpointError: the folder is not a checkpoint, or its weights do not fit its config.json.
         """
+        # Here, so that a model of fresh weights needs no safetensors.
         from transkimmer_jax.weights import huggingface
 
         skim_overrides = options.pop("skim_overrides", {}) | ({} if attention_masking is None else {"attention_masking": attention_masking})
-        return huggingface.load(checkpoint, skim_overrides=skim_overrides, **options)
+        return huggingface.load(cls, checkpoint, skim_overrides=skim_overrides, **options)
 
     def save_pretrained(self, folder: str | os.PathLike, **options: Any) -> None:
         """Write a Hugging Face checkpoint folder; see `transkimmer_jax.weights.huggingface.save`."""

@@ -26,18 +26,20 @@ from transkimmer_jax import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, pipeline, sources
 from transkimmer_jax.data.batches import EvaluationBatches
+from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.tasks import Task, get_task
 from transkimmer_jax.errors import CheckpointError, ConfigError, Preempted, TrainingError
+from transkimmer_jax.evaluation import masked, summary
+from transkimmer_jax.evaluation.summary import SplitEvaluation
+from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
 from transkimmer_jax.progress import tqdm
-from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.checkpoints import Checkpoints
-from transkimmer_jax.training.evaluation import SplitEvaluation
 from transkimmer_jax.training.records import NoRecords, Records
 from transkimmer_jax.training.step import Trainer
 from transkimmer_jax.weights import huggingface
@@ -131,11 +133,11 @@ class _Run:
                 f"{config.optimizer.accumulation} micro-batches: make it a multiple of their product"
             )
         # Data first: what is wrong with the user's files shows before anything slow.
-        training = sources.subsample(sources.load_split(self.task, self.task.train_split, data), data.train_examples, train.seed)
+        training = subsample(sources.load_split(self.task, self.task.train_split, data), data.train_examples, train.seed)
         if config.distill.unlabelled_file is not None:
             training = sources.with_unlabelled(training, self.task, config.distill.unlabelled_file)
         held_out = {
-            name: sources.subsample(sources.load_split(self.task, split, data), data.eval_examples, train.seed)
+            name: subsample(sources.load_split(self.task, split, data), data.eval_examples, train.seed)
             for name, split in self.task.validation_splits.items()
         }
         if not held_out:
@@ -150,7 +152,7 @@ class _Run:
         tokenized = pipeline.tokenize(training, self.tokenizer, self.task.max_length)
         self.splits = {name: self._split(examples) for name, examples in held_out.items()}
         # What the threshold is fitted on.
-        self.fitted_on = self._split(sources.subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed))
+        self.fitted_on = self._split(subsample(next(iter(held_out.values())), _FITTED_EXAMPLES, train.seed))
         plan = batches.BatchPlan(
             tokenized.lengths, data.batch_size, data.length_buckets, self.task.max_length, data.grouping_window, train.seed
         )
@@ -159,7 +161,7 @@ class _Run:
         self.data = pipeline.training_iterator(tokenized, plan, self.total_steps, pad_id, self.rows)
         teacher = None
         if config.distill.teacher is not None:
-            teacher = huggingface.load(
+            teacher = TranskimmerForSequenceClassification.from_pretrained(
                 config.distill.teacher, dense=True, num_labels=self.task.num_labels, compute_dtype=config.model.compute_dtype
             )
             if teacher.arch.vocab_size != self.model.arch.vocab_size:
@@ -177,7 +179,7 @@ class _Run:
         self.initial_state = self.trainer.place(nnx.split(self.model)[1], self.placement)
         self.teacher_params = None if teacher is None else self.placement.put(nnx.split(teacher)[1])
         self.train_step = self.trainer.jitted(self.initial_state, self.placement)
-        self.evaluation_step = evaluation.evaluation_step(self.trainer.graph, self.placement)
+        self.evaluation_step = masked.evaluation_step(self.trainer.graph, self.placement)
         more = "" if tokenized.labelled is None else f", {np.sum(~tokenized.labelled)} of them without labels"
         logger.info("%s: %d training examples%s, %d steps of %d", self.task.name, len(tokenized), more, self.total_steps, data.batch_size)
         logger.info(
@@ -186,7 +188,7 @@ class _Run:
             data.batch_size // self.placement.device_count, bytes_per_device(self.initial_state) / 2**20,
         )  # fmt: skip
 
-    def _split(self, examples: sources.Examples) -> _Split:
+    def _split(self, examples: Examples) -> _Split:
         data, length = self.config.data, self.task.max_length
         tokenized = pipeline.tokenize(examples, self.tokenizer, length)
         # Rounded up to what the devices can share; the copies that fill a batch have no weight.
@@ -265,7 +267,7 @@ class _Run:
         return _Evaluated(
             threshold,
             {
-                name: evaluation.evaluate(
+                name: masked.evaluate(
                     self.evaluation_step,
                     params,
                     split.batches,
@@ -289,10 +291,10 @@ class _Run:
         def share_at(threshold: float) -> float:
             split = self.fitted_on
             return self._share(
-                evaluation.evaluate(self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, threshold)
+                masked.evaluate(self.evaluation_step, params, split.batches, split.labels, self.task, self.model.arch, threshold)
             )
 
-        return evaluation.find_threshold(share_at, skim.target)
+        return find_threshold(share_at, skim.target)
 
     def _share(self, split: SplitEvaluation) -> float:
         """What the budget is of."""
@@ -315,7 +317,7 @@ class _Run:
             model.arch = dataclasses.replace(model.arch, skim=dataclasses.replace(model.arch.skim, threshold=evaluated.threshold))
         data = self.config.data
         result = {
-            **evaluation.describe(self.task, evaluated.splits),
+            **summary.describe(self.task, evaluated.splits),
             "threshold": evaluated.threshold,
             "task": self.task.name,
             "steps": self.total_steps,
@@ -358,11 +360,13 @@ class _Run:
 
 def load_model(config: Config, task: Task) -> TranskimmerForSequenceClassification:
     """The model that a config starts from. Raises `CheckpointError`."""
-    return huggingface.load(config.model.pretrained, seed=config.train.seed, **model_options(config, task))
+    return TranskimmerForSequenceClassification.from_pretrained(
+        config.model.pretrained, seed=config.train.seed, **model_options(config, task)
+    )
 
 
 def model_options(config: Config, task: Task) -> dict[str, Any]:
-    """What a config sets of the model that it starts from: options of `huggingface.load` and `huggingface.shapes`."""
+    """What a config sets of the model that it starts from: options of `from_pretrained` and `huggingface.shapes`."""
     model, skim = config.model, config.skim
     return {
         "dense": not skim.enabled,

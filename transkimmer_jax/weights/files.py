@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from transkimmer_jax.assets import packaged
 from transkimmer_jax.errors import CheckpointError
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
@@ -20,8 +21,6 @@ def resolve(name: str) -> pathlib.Path:
       CheckpointError: it is none of these, or cannot be fetched.
     """
     if name.startswith("packaged:"):
-        from transkimmer_jax.data import packaged
-
         return packaged.checkpoint_folder(name.removeprefix("packaged:"))
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import pathlib
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from transkimmer_jax import files
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.weights import names
 from transkimmer_jax.weights.files import read_config, read_tensors, resolve
@@ -26,19 +25,33 @@ from transkimmer_jax.weights.files import read_config, read_tensors, resolve
 logger = logging.getLogger("transkimmer_jax")
 
 
+class PretrainedModel(Protocol):
+    """What can be read from a checkpoint, and written: a module that is made from an architecture, and remembers it."""
+
+    arch: Architecture
+
+    def __init__(self, arch: Architecture, *, rngs: nnx.Rngs) -> None:
+        """Fresh weights."""
+
+
+Model = TypeVar("Model", bound=PretrainedModel)
+
+
 def load(
+    model_class: type[Model],
     checkpoint: str | os.PathLike,
     *,
     dense: bool | None = False,
     skim_overrides: dict[str, Any] | None = None,
     seed: int = 0,
     **overrides: Any,
-) -> TranskimmerForSequenceClassification:
+) -> Model:
     """A model with the weights of a checkpoint.
 
     A pooler, classifier or skim predictor that the file lacks is made fresh from `seed` and named in the log.
 
     Args:
+      model_class: what to make, e.g. `TranskimmerForSequenceClassification`.
       checkpoint: a folder, a hub id, or 'packaged:<asset>'.
       dense: True leaves skimming out, whatever the checkpoint holds; None does where it holds no predictors.
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
@@ -54,7 +67,7 @@ def load(
     configured = _configured(arch, tensors, dense, skim_overrides or {}, overrides)
     if configured.num_hidden_layers < arch.num_hidden_layers:
         tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < configured.num_hidden_layers}
-    return _build(configured, tensors, folder, seed)
+    return _build(model_class, configured, tensors, folder, seed)
 
 
 def shapes(
@@ -88,7 +101,7 @@ def _configured(
 
 
 def save(
-    model: TranskimmerForSequenceClassification,
+    model: PretrainedModel,
     folder: str | os.PathLike,
     *,
     tokenizer=None,
@@ -121,7 +134,7 @@ def save(
             tokenizer.save_pretrained(temporary)
 
 
-def tensors(model: TranskimmerForSequenceClassification) -> dict[str, np.ndarray]:
+def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
     parameters = {path_keys(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
     return {
@@ -162,9 +175,9 @@ def _skim_architecture(arch: Architecture, tensors: dict[str, np.ndarray], overr
     return skim
 
 
-def _build(arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.Path, seed: int) -> TranskimmerForSequenceClassification:
+def _build(model_class: type[Model], arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.Path, seed: int) -> Model:
     """Fill a model from tensors in the table's names, after checking all of them."""
-    model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(seed))
+    model = model_class(arch, rngs=nnx.Rngs(seed))
     graph, state = nnx.split(model)
     parameters = {path_keys(path): leaf for path, leaf in _leaves(state)}
     unexpected = set(tensors)

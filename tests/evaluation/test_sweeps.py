@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transkimmer_jax.analysis import sweeps
+from transkimmer_jax.evaluation import sweeps
+from transkimmer_jax.evaluation.summary import SplitEvaluation
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.training.evaluation import SplitEvaluation
 
 
 def evaluation(share, accuracy=0.5):

@@ -9,8 +9,8 @@ import pytest
 from training import runs
 
 from transkimmer_jax import cli
+from transkimmer_jax.aot import topology
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.parallel import topology
 
 ARCHITECTURE = {
     "model_type": "bert", "vocab_size": 1024, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -5,17 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.data import batches
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation import masked, summary
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.training import evaluation
-from transkimmer_jax.training.evaluation import Predictions
 
 MAX_LENGTH, COUNT, LAYERS = 30, 37, CONFIG["num_hidden_layers"]
 TASK = Task("test", ("text",), ("no", "yes", "maybe"), MAX_LENGTH, ("accuracy", "macro_f1"))
@@ -34,16 +32,16 @@ class Setting:
         model = TranskimmerForSequenceClassification.from_pretrained(write_checkpoint(folder, random_tensors(CONFIG, predictor_size=24)))
         self.arch = model.arch
         graph, self.params = nnx.split(model)
-        self.step = evaluation.evaluation_step(graph)
+        self.step = masked.evaluation_step(graph)
 
     def batches(self, batch_size, buckets):
         return batches.evaluation_batches(self.examples, batch_size, buckets, MAX_LENGTH, pad_id=0)
 
     def predict(self, batches, threshold=0.0):
-        return evaluation.predict(self.step, self.params, batches, COUNT, threshold)
+        return masked.predict(self.step, self.params, batches, COUNT, threshold)
 
     def evaluate(self, batches, threshold=0.0):
-        return evaluation.evaluate(self.step, self.params, batches, self.labels, TASK, self.arch, threshold)
+        return masked.evaluate(self.step, self.params, batches, self.labels, TASK, self.arch, threshold)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def test_rows_that_fill_a_batch_count_nowhere():
         values = np.array(next(answers), np.float32)
         return {"logits": np.stack([values, -values], axis=1), "kept": np.stack([values, values - 5]), "lengths": values + 1}
 
-    predictions = evaluation.predict(step, None, batches, 3, 0.0)
+    predictions = masked.predict(step, None, batches, 3, 0.0)
     assert predictions.logits.tolist() == [[10, -10], [11, -11], [12, -12]]
     assert predictions.kept.tolist() == [[10, 11, 12], [5, 6, 7]]
     assert predictions.lengths.tolist() == [11, 12, 13]
@@ -106,7 +104,7 @@ def test_sums_over_examples_not_averages_of_shares():
     task = dataclasses.replace(TASK, label_names=("no", "yes"), max_length=128)
     kept, lengths = np.array([[10.0, 2.0], [4.0, 2.0]]), np.array([98.0, 2.0])
     logits = np.array([[1.0, 0.0], [0.0, 1.0]])
-    result = evaluation.summarize(Predictions(logits, kept, lengths), np.array([0, 0]), task, arch)
+    result = summary.summarize(Predictions(logits, kept, lengths), np.array([0, 0]), task, arch)
     assert result.kept_per_layer == [0.12, 0.06] and result.kept_tokens == pytest.approx(0.09, rel=1e-12)
     assert result.metrics["accuracy"] == 0.5 and result.examples == 2
     used = flops.skimmed(arch, kept, lengths).sum()
@@ -114,27 +112,3 @@ def test_sums_over_examples_not_averages_of_shares():
     assert result.flops_vs_unpadded == pytest.approx(unpadded / used, rel=1e-12)
     assert result.flops_vs_padded == pytest.approx(padded / used, rel=1e-12)
     assert result.flops_share == pytest.approx(used / unpadded, rel=1e-12)
-
-
-@settings(deadline=None)
-@given(st.floats(0.05, 0.95), st.floats(-6, 6), st.floats(0.3, 4))
-def test_find_threshold(target, middle, spread):
-    """Of a share that falls smoothly with the threshold: met within 1 %, in few calls."""
-    calls = []
-
-    def share_at(threshold):
-        calls.append(threshold)
-        return 1 / (1 + np.exp((threshold - middle) / spread))
-
-    found = evaluation.find_threshold(share_at, target)
-    assert share_at(found) == pytest.approx(target, rel=0.02)
-    assert len(calls) - 1 <= 16 and len(set(calls[:-1])) == len(calls) - 1
-    if abs(middle + spread * np.log(1 / target - 1)) < 0.25:
-        assert len(calls) - 1 <= 6, "as in training, where the target has been held at 0"
-
-
-def test_find_threshold_where_the_target_is_out_of_reach():
-    """Nothing to gain by going on for ever; what comes nearest is taken."""
-    assert evaluation.find_threshold(lambda threshold: 0.5, 0.9) in (0.0, -64.0)
-    stairs = evaluation.find_threshold(lambda threshold: 0.8 if threshold < 1.3 else 0.2, 0.3)
-    assert stairs >= 1.3, "nearer than what keeps more"

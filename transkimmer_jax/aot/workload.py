@@ -13,7 +13,9 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.analysis import flops, roofline
+from transkimmer_jax.aot.topology import Topology
 from transkimmer_jax.config import Config
+from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.engine import cast
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
@@ -21,8 +23,6 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.parallel.topology import Topology
-from transkimmer_jax.training import evaluation
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import Trainer
 
@@ -95,7 +95,7 @@ class Workload:
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
         graph, params = nnx.split(TranskimmerForSequenceClassification.abstract(self.arch))
         threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=placement.replicated)
-        return evaluation.jitted(graph, placement).lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
+        return masked.jitted(graph, placement).lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
 
     def _batch(self, placement: Placement, labels: bool) -> dict[str, jax.ShapeDtypeStruct]:
         size = self.batch * placement.device_count

@@ -1,0 +1,95 @@
+"""Files of labelled examples: texts and labels of JSONL and CSV files."""
+
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.records import CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.errors import DataError
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_column: str, label_names: tuple[str, ...] | None) -> Examples:
+    """The examples of a `.jsonl` file (one object a line) or a `.csv` file (with a header), in UTF-8.
+
+    Args:
+      path: the file.
+      text_columns: one column, or two for pairs. A text may be empty, but not missing.
+      label_column: holds a class name, or a class index where no class name is a number; for regression a number.
+      label_names: the classes in the order of the logits; None for regression.
+
+    Raises:
+      DataError: one line with file, line number and cure: no such file, no example, not UTF-8, invalid JSON or CSV,
+        a missing column, text or label, a label outside `label_names`.
+    """
+    texts: list[list[str]] = [[] for _ in text_columns]
+    labels = []
+    for where, record in read_example_records(path):
+        for column, values in zip(text_columns, texts, strict=True):
+            values.append(column_text(record, column, where, "data.text_columns"))
+        labels.append(_label(_label_value(record, label_column, where), label_names, where))
+    return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
+
+
+def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
+    """The classes of a `.jsonl` or `.csv` file, or None where its labels are real numbers (regression).
+
+    Integers become classes in numeric order, anything with a word in it in the order of the texts. In a CSV file a cell
+    that reads as a number is one.
+
+    Raises:
+      DataError: as `read_file`, and for a column with a single class.
+    """
+    values = [_label_value(record, label_column, where) for where, record in read_example_records(path)]
+    if not any(isinstance(value, str) for value in values):
+        if any(isinstance(value, float) for value in values):
+            return None
+        names = tuple(str(value) for value in sorted(set(values)))
+    else:
+        names = tuple(sorted({str(value) for value in values}))
+    if len(names) == 1:
+        raise DataError(f"{path}: every label is {names[0]!r}: there is nothing to tell apart; is {label_column!r} the column of labels?")
+    return names
+
+
+def _label(value: float | str, label_names: tuple[str, ...] | None, where: str) -> int | float:
+    """The class index, or the value to regress on."""
+    if label_names is None:
+        # Also false for NaN, which json and float() accept.
+        if isinstance(value, str) or not abs(value) <= _FLOAT32_MAX:
+            raise DataError(f"{where}: label {shown(value)} is not a finite number, but the task is a regression: correct it")
+        return float(value)
+    if str(value) in label_names:
+        return label_names.index(str(value))
+    if isinstance(value, int) and 0 <= value < len(label_names) and not any(_is_number(name) for name in label_names):
+        return value
+    known = ", ".join(label_names[:10]) + (", ..." if len(label_names) > 10 else "")
+    raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
+
+
+def _label_value(record: dict[str, Any], label_column: str, where: str) -> int | float | str:
+    value = column_value(record, label_column, where, "data.label_column")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
+    return _number_or_text(value) if isinstance(value, CsvCell) else value
+
+
+def _number_or_text(cell: str) -> int | float | str:
+    text = str(cell).strip()
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        return int(text)
+    return float(text) if _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

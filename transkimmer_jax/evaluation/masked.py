@@ -1,0 +1,86 @@
+"""Masked evaluation over whole splits, in the fixed shapes of training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transkimmer_jax.data.batches import EvaluationBatches
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.parallel.placement import Placement, gathered
+from transkimmer_jax.progress import tqdm
+
+# (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
+EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, jax.Array]]
+
+
+def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
+    """The step of the models with this graph: deterministic gates, the threshold a run-time value.
+
+    placement: the mesh that computes it, of arrays of its own; the answers are whole everywhere. None: the default device.
+    """
+
+    def step(params, batch, threshold):
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        out = nnx.merge(graph, gathered(params))(*inputs, threshold=threshold, only_logits=True)
+        lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
+        return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
+
+    return jax.jit(step) if placement is None else jax.jit(step, out_shardings=placement.replicated)
+
+
+def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
+    """`jitted`, for batches in the host's memory.
+
+    placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
+    """
+    step = jitted(graph, placement)
+    if placement is None:
+        return step
+
+    def placed(params, batch, threshold):
+        size = len(batch["input_ids"])
+        return step(params, placement.global_batch(batch, np.arange(size), size), threshold)
+
+    return placed
+
+
+def predict(
+    step: EvaluationStep, params: Any, batches: EvaluationBatches, total: int, threshold: float, progress: str | None = None
+) -> Predictions:
+    """Run `step` over `batches` and put the answers into the order of the split; padding rows are dropped.
+
+    progress: the progress bar's label; None for no bar.
+    """
+    rows: dict[str, np.ndarray] = {}
+    for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False, unit="batch"):
+        index = batch["index"]
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        out = jax.device_get(step(params, inputs, np.float32(threshold)))
+        real = index >= 0
+        out["kept"] = out["kept"].T
+        for name, values in out.items():
+            if name not in rows:
+                rows[name] = np.zeros((total, *values.shape[1:]), values.dtype)
+            rows[name][index[real]] = values[real]
+    return Predictions(rows["logits"], rows["kept"].T, rows["lengths"])
+
+
+def evaluate(
+    step: EvaluationStep,
+    params: Any,
+    batches: EvaluationBatches,
+    labels: np.ndarray,
+    task: Task,
+    arch: Architecture,
+    threshold: float,
+    progress: str | None = None,
+) -> SplitEvaluation:
+    """Metrics, tokens kept and FLOPs of a model on one split; `labels` [N] in the order of the split."""
+    return summarize(predict(step, params, batches, len(labels), threshold, progress), labels, task, arch)

@@ -1,0 +1,65 @@
+"""The official metrics of the tasks."""
+
+import numpy as np
+import scipy.stats
+import sklearn.metrics
+
+from transkimmer_jax.data.tasks import Task
+
+
+def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The task's metrics, as shares between 0 and 1 (correlations between -1 and 1).
+
+    Args:
+      task: what is scored.
+      logits: [N, num_labels]; the predicted value itself for regression.
+      labels: [N], class indices or values.
+
+    Raises:
+      ValueError: shapes that do not fit each other or the task, or no example at all.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if len(labels) == 0 or logits.shape != (len(labels), task.num_labels):
+        raise ValueError(f"logits of shape {logits.shape} and {len(labels)} labels do not fit {task.num_labels} outputs of {task.name}")
+    predictions = logits[:, 0] if task.is_regression else np.argmax(logits, axis=1)
+    return {name: float(_METRICS[name](labels, predictions)) for name in task.metrics}
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.accuracy_score(labels, predictions)
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.f1_score(labels, predictions, zero_division=0.0)
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
+
+
+def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return 0.0 if _is_constant(labels) or _is_constant(predictions) else sklearn.metrics.matthews_corrcoef(labels, predictions)
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    labels, predictions = labels.astype(np.float64), predictions.astype(np.float64)
+    return 0.0 if _is_constant(labels) or _is_constant(predictions) else scipy.stats.pearsonr(predictions, labels).statistic
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return _pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether a correlation with `values` is undefined. Written so that a NaN among them counts as well."""
+    return not np.ptp(values) > 1e-12 * np.abs(values).max()
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "matthews_correlation": _matthews_correlation,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

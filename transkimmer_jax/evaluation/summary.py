@@ -1,0 +1,68 @@
+"""What a model did on a split: sums over all examples, never averages of batches' averages."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation.metrics import compute_metrics
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models.architecture import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitEvaluation:
+    """What a model did on one split.
+
+    metrics: the task's metrics. kept_per_layer: share of the real tokens that each layer computed. kept_tokens: its mean.
+    flops_vs_padded, flops_vs_unpadded: how many times fewer FLOPs than the dense model on every example padded to the
+    task's length, or not padded at all; predictors counted (DESIGN section 2).
+    flops_share: 1 / flops_vs_unpadded. predictions: what all this was computed from.
+    """
+
+    metrics: dict[str, float]
+    examples: int
+    kept_tokens: float
+    kept_per_layer: list[float]
+    flops_vs_padded: float
+    flops_vs_unpadded: float
+    predictions: Predictions = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def flops_share(self) -> float:
+        return 1.0 / self.flops_vs_unpadded
+
+
+def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Architecture) -> SplitEvaluation:
+    """The sums over a split that its predictions make."""
+    kept = predictions.kept.astype(np.float64)
+    lengths = predictions.lengths.astype(np.float64)
+    per_layer = kept.sum(axis=1) / lengths.sum()
+    used = flops.skimmed(arch, kept, lengths).sum()
+    padded = flops.dense(arch, np.full_like(lengths, task.max_length)).sum()
+    return SplitEvaluation(
+        metrics=compute_metrics(task, predictions.logits, labels),
+        examples=len(labels),
+        kept_tokens=float(per_layer.mean()),
+        kept_per_layer=[float(share) for share in per_layer],
+        flops_vs_padded=float(padded / used),
+        flops_vs_unpadded=float(flops.dense(arch, lengths).sum() / used),
+        predictions=predictions,
+    )
+
+
+def describe(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
+    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
+    first = next(iter(evaluations.values()))
+    return {
+        "metric": task.primary_metric,
+        "value": first.metrics[task.primary_metric],
+        "metrics": {name: split.metrics for name, split in evaluations.items()},
+        "examples": {name: split.examples for name, split in evaluations.items()},
+        "kept_tokens": first.kept_tokens,
+        "kept_per_layer": first.kept_per_layer,
+        "flops_vs_padded": first.flops_vs_padded,
+        "flops_vs_unpadded": first.flops_vs_unpadded,
+    }
