@@ -26,16 +26,16 @@ from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.memory import keep_freed_memory
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.training.step import Trainer
+from transkimmer_jax.training.step import TrainStep
 
 
 def jax_step(arch: Architecture, batch: dict[str, np.ndarray]):
     """A function that runs one JAX training step and waits for it."""
     config = Config(skim=SkimConfig(enabled=arch.skim is not None, objective="coefficient"))
     model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
-    trainer = Trainer.create(config, model, total_steps=1000)
-    state = trainer.start(nnx.split(model)[1])
-    compiled = jax.jit(trainer.train_step, donate_argnums=0).lower(state, batch, None).compile()
+    train_step = TrainStep.create(config, model, total_steps=1000)
+    state = train_step.start(nnx.split(model)[1])
+    compiled = jax.jit(train_step.update, donate_argnums=0).lower(state, batch, None).compile()
 
     def run():
         nonlocal state

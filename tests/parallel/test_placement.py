@@ -20,7 +20,7 @@ from transkimmer_jax.config import Config, MeshConfig
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
-from transkimmer_jax.training.step import Trainer
+from transkimmer_jax.training.step import TrainStep
 
 arch = Architecture(
     vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=16,
@@ -28,10 +28,10 @@ arch = Architecture(
 )
 model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
 params = nnx.split(model)[1]
-trainer, found = Trainer.create(Config(), model, 10), {}
+train_step, found = TrainStep.create(Config(), model, 10), {}
 for data, fsdp in ((1, 1), (8, 1), (4, 2), (2, 4), (1, 8)):
     placement = Placement.create(MeshConfig(data=data, fsdp=fsdp))
-    state = trainer.place(params, placement)
+    state = train_step.place(params, placement)
     same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(params)))
     vectors = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if leaf.ndim < 2)
     uneven = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if leaf.ndim >= 2 and all(size % fsdp for size in leaf.shape))

@@ -1,5 +1,6 @@
 """The whole loop in miniature: what it writes, that it learns, and that an interrupted run ends as one that was not."""
 
+import itertools
 import json
 import os
 import re
@@ -7,7 +8,6 @@ import shutil
 import signal
 import struct
 import time
-import types
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,16 @@ from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax import config as configs
 from transkimmer_jax.config import SkimConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import Preempted, TrainingError
 from transkimmer_jax.evaluation.summary import SplitEvaluation
-from transkimmer_jax.training import loop
+from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.training import dispatch, loop, validation
 from transkimmer_jax.training.budget import Controller
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
+from transkimmer_jax.training.step import TrainStep
+from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.weights import huggingface
 
 
@@ -123,7 +127,7 @@ def test_model_folder_gives_the_same_numbers(config, finished, capsys, tmp_path)
 
 
 def test_a_finished_workdir_returns_at_once(config, finished, monkeypatch):
-    monkeypatch.setattr(loop, "_Run", None)
+    monkeypatch.setattr(loop, "_train", None)
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert train_and_evaluate(config, finished) == result_of(finished)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
@@ -231,23 +235,68 @@ def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
     assert_events_are_the_records(tmp_path / "run")
 
 
+def signal_before_step(patch, step, number):
+    """The process gets a signal as the batch of a step, counted from 1, is placed."""
+    global_batch, calls = Placement.global_batch, itertools.count(1)
+
+    def place(*arguments):
+        if next(calls) == step:
+            os.kill(os.getpid(), number)
+        return global_batch(*arguments)
+
+    patch.setattr(Placement, "global_batch", place)
+
+
 def test_preemption(config, finished, tmp_path, caplog):
-    """Told by a SIGTERM, the run saves behind the next step, where its windows are cut anyway, and the same command goes on."""
+    """Told by a SIGTERM, again and again, the run saves behind the step under way and the same command goes on: where a window of the
+    log ends, in the midst of one, and once more in the midst of what is left of it."""
     caplog.set_level("INFO", "transkimmer_jax")
-    write = Records.write
-
-    def write_and_tell(self, at, scalars):
-        write(self, at, scalars)
-        if at == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match="^stopped by SIGTERM and saved at step 21 of 60; the same"):
-        patch.setattr(Records, "write", write_and_tell)
-        train_and_evaluate(config, tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoints" / "21").is_dir() and not (tmp_path / "run" / "result.json").exists()
+    stops = (21, 34, 35)
+    for before, stop in itertools.pairwise((0, *stops)):
+        told = f"^stopped by SIGTERM and saved at step {stop} of 60; the same"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match=told):
+            signal_before_step(patch, stop - before, signal.SIGTERM)
+            train_and_evaluate(config, tmp_path / "run")
+        assert (tmp_path / "run" / "checkpoints" / str(stop)).is_dir() and not (tmp_path / "run" / "result.json").exists()
     train_and_evaluate(config, tmp_path / "run")
-    assert "resuming at step 21 of 60" in caplog.messages
+    resumed = [message for message in caplog.messages if message.startswith("resuming")]
+    assert resumed == [f"resuming at step {step} of 60" for step in stops]
     runs.assert_same_run(tmp_path / "run", finished)
+
+
+@pytest.mark.parametrize("step", [17, 20, 41])
+def test_interruption(config, finished, tmp_path, step):
+    """Ctrl-C between two checkpoints, and as one is due."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_before_step(patch, step, signal.SIGINT)
+        train_and_evaluate(config, tmp_path / "run")
+    train_and_evaluate(config, tmp_path / "run")
+    runs.assert_same_run(tmp_path / "run", finished)
+
+
+def test_steps_dispatched_ahead_are_bounded(config, tmp_path):
+    """A step is dispatched when the last but one has ended, so that what the run says of itself is true."""
+    ended, before = [], []
+    block_until_ready, jitted = jax.block_until_ready, TrainStep.jitted
+
+    def counting(self, state, placement):
+        update = jitted(self, state, placement)
+
+        def counted(*arguments):
+            before.append(len(ended))
+            return update(*arguments)
+
+        return counted
+
+    def wait(output):
+        ended.append(block_until_ready(output))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "jitted", counting)
+        patch.setattr(dispatch.jax, "block_until_ready", wait)
+        train_and_evaluate(config, tmp_path / "run")
+    assert len(before) == len(ended) == 60
+    assert max(dispatched - count for dispatched, count in enumerate(before)) == 1
 
 
 def test_a_truncated_checkpoint(config, finished, tmp_path, caplog):
@@ -301,11 +350,8 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
 
 def rank(skim, accuracy, flops_share, kept_tokens):
     split = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
-    run = types.SimpleNamespace(
-        config=configs.Config(skim=skim), task=types.SimpleNamespace(primary_metric="accuracy")
-    )  # what the rank depends on
-    run._share = lambda evaluated: loop._Run._share(run, evaluated)
-    return loop._Run._rank(run, loop._Evaluated(0.0, {"validation": split}))
+    task = Task("files", ("text",), ("neg", "pos"), 12)
+    return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}))
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])

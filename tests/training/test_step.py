@@ -15,7 +15,7 @@ from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfi
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.training.budget import ServedLengths
-from transkimmer_jax.training.step import Trainer, TrainState
+from transkimmer_jax.training.step import TrainState, TrainStep
 
 ROWS, WIDTH = 8, 6
 ARCH = Architecture(
@@ -65,9 +65,9 @@ def make_config(**sections):
 
 
 def create(config, model, total_steps, teacher=None):
-    """The trainer, the state before the first step, and the teacher's parameters."""
-    trainer = Trainer.create(config, model, total_steps, teacher)
-    return trainer, trainer.start(nnx.split(model)[1]), None if teacher is None else nnx.split(teacher)[1]
+    """The step, the state before the first step, and the teacher's parameters."""
+    step = TrainStep.create(config, model, total_steps, teacher)
+    return step, step.start(nnx.split(model)[1]), None if teacher is None else nnx.split(teacher)[1]
 
 
 def leaves(tree):
@@ -76,13 +76,13 @@ def leaves(tree):
 
 def test_every_parameter_moves_and_each_shape_is_traced_once():
     """Dropout, sampled gates and the budget's price on; another padded length is another program."""
-    trainer, state, _ = create(make_config(skim=SkimConfig()), make_model(), total_steps=20)
+    step, state, _ = create(make_config(skim=SkimConfig()), make_model(), total_steps=20)
     before, traced = leaves(state.params), []
 
-    @functools.wraps(trainer.train_step)
+    @functools.wraps(step.update)
     def counted(*arguments):
         traced.append(arguments)
-        return trainer.train_step(*arguments)
+        return step.update(*arguments)
 
     train_step = jax.jit(counted, donate_argnums=0)
     for now in range(6):
@@ -109,8 +109,8 @@ def test_accumulation_changes_nothing(changes):
         model = make_decided_model(**changes)
         skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
         config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
-        trainer, state, _ = create(config, model, total_steps=20)
-        gradients = jax.jit(trainer._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jnp.float32(1.0), jax.random.key(0))
+        step, state, _ = create(config, model, total_steps=20)
+        gradients = jax.jit(step._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jnp.float32(1.0), jax.random.key(0))
         results.append(gradients)
     (whole, sums), (split, split_sums) = results
     assert {name: float(value) for name, value in split_sums.items()} == pytest.approx(
@@ -134,9 +134,9 @@ def test_the_coefficients_share_is_a_count(count, normalization):
         skim=dataclasses.replace(SKIM, loss_normalization=normalization),
         optimizer=dataclasses.replace(OPTIMIZER, accumulation=count),
     )
-    trainer, state, _ = create(config, make_decided_model(), total_steps=20)
+    step, state, _ = create(config, make_decided_model(), total_steps=20)
     batch = make_batch()
-    _, metrics = jax.jit(trainer.train_step)(state, batch, None)
+    _, metrics = jax.jit(step.update)(state, batch, None)
     mask = batch["attention_mask"]
     kept, whole = mask.sum() + ROWS, {"real": mask.sum(), "padded": mask.size}
     assert float(metrics["share"]) == pytest.approx(kept / (2 * whole[normalization]), rel=1e-6)
@@ -155,13 +155,13 @@ def test_the_budgets_price_and_measure(count):
     config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
     model = make_decided_model()
     served = ServedLengths(5.0, np.array([0, 0, 0, 0, 1, 0, 2], np.float32))
-    trainer = Trainer.create(config, model, 20, served=served)
-    state = trainer.start(nnx.split(model)[1])
+    step = TrainStep.create(config, model, 20, served=served)
+    state = step.start(nnx.split(model)[1])
     state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, price=jnp.float32(3.0)))
     for lengths in ([4] * 8, [6] * 8, [4, 6, 2, 1, 4, 6, 3, 5]):
         batch = make_batch()
         batch["attention_mask"] = (np.arange(WIDTH) < np.array(lengths)[:, None]).astype(np.int32)
-        after, metrics = jax.jit(trainer.train_step)(state, batch, None)
+        after, metrics = jax.jit(step.update)(state, batch, None)
         lengths = np.array(lengths)
         kept, counts = (lengths + 1) / 2, served.counts[lengths]
         assert float(metrics["coefficient"]) == 3.0
@@ -174,8 +174,8 @@ def test_the_budgets_price_and_measure(count):
 def test_a_tiny_batch_is_learned_by_heart(changes):
     """Skimming at a low, constant price. Parameters stay float32 whatever the compute dtype."""
     config = make_config(skim=dataclasses.replace(SKIM, coefficient=0.01))
-    trainer, state, _ = create(config, make_model(**NO_DROPOUT, **changes), total_steps=100)
-    train_step, losses = jax.jit(trainer.train_step, donate_argnums=0), []
+    step, state, _ = create(config, make_model(**NO_DROPOUT, **changes), total_steps=100)
+    train_step, losses = jax.jit(step.update, donate_argnums=0), []
     for _ in range(30):
         state, metrics = train_step(state, make_batch(), None)
         losses.append(float(metrics["task_loss"]))
@@ -204,8 +204,8 @@ def test_the_teacher_takes_part():
     divergence = temperature**2 * ((np.exp(taught) * (taught - learned)).sum(axis=-1) * batch["weight"]).sum() / real
     assert divergence > 0.1
 
-    trainer, state, params = create(config, student, 20, teacher)
-    train_step = jax.jit(trainer.train_step)
+    step, state, params = create(config, student, 20, teacher)
+    train_step = jax.jit(step.update)
     after, metrics = train_step(state, batch, params)
     assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy + weight * divergence, rel=1e-5)
     alone, metrics = train_step(state, batch, state.params)
@@ -230,8 +230,8 @@ def test_the_teachers_states_take_part():
         config = make_config(
             skim=dataclasses.replace(SKIM, enabled=False), distill=DistillConfig(teacher="given", weight=0.0, state_weight=state_weight)
         )
-        trainer, state, params = create(config, student, 20, teacher)
-        losses.append(float(jax.jit(trainer.train_step)(state, batch, params)[1]["loss"]))
+        step, state, params = create(config, student, 20, teacher)
+        losses.append(float(jax.jit(step.update)(state, batch, params)[1]["loss"]))
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
 
 
@@ -244,8 +244,8 @@ def test_texts_without_labels_are_the_teachers_alone():
     def learned(batch, share=0.25):
         distill = DistillConfig(teacher="given", weight=share)
         config = make_config(skim=SkimConfig(), distill=distill, optimizer=dataclasses.replace(OPTIMIZER, accumulation=4))
-        trainer, state, params = create(config, model, 20, teacher)
-        return jax.jit(trainer._gradients)(state.params, batch, params, jnp.float32(0.0), jnp.float32(0.0), jax.random.key(0))
+        step, state, params = create(config, model, 20, teacher)
+        return jax.jit(step._gradients)(state.params, batch, params, jnp.float32(0.0), jnp.float32(0.0), jax.random.key(0))
 
     marked = batch | {"labelled": labelled.astype(np.float32)}
     gradients, sums = learned(marked)
@@ -264,8 +264,8 @@ def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     skim = SkimConfig(allocation="learned", target_kind="tokens", target=0.5, warmup=0.0, anneal=0.0, noise_end=None)
     distill = DistillConfig(teacher="given", weight=0.25, token_noise=0.5)
     config = make_config(skim=skim, distill=distill, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
-    trainer, state, _ = create(config, make_decided_model(), 20, make_model(seed=1, **DENSE))
-    gradients = jax.jit(trainer._gradients)
+    step, state, _ = create(config, make_decided_model(), 20, make_model(seed=1, **DENSE))
+    gradients = jax.jit(step._gradients)
 
     def sums(batch, teacher):
         return gradients(state.params, batch, teacher, jnp.float32(0.0), jnp.float32(1.0), jax.random.key(0))[1]
@@ -280,7 +280,7 @@ def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     assert 0 < heard.sum() < ROWS - 1 and not heard[-1], heard  # the last has no weight
     # The budget counts texts without weight too: the last one, unless its tokens were replaced, which labels cannot tell.
     lengths = batch["attention_mask"].sum(axis=1)
-    counted = float(before["available"]) * ROWS * trainer.served.mean
+    counted = float(before["available"]) * ROWS * step.served.mean
     assert any(counted == pytest.approx(lengths[:-1][heard[:-1]].sum() + last, rel=1e-5) for last in (0, lengths[-1])), counted
 
 
@@ -292,4 +292,4 @@ def test_only_a_budget_can_be_more_than_a_cut_model_costs(skim, refused):
     """A dense model of a few layers, or a skimming one with a constant coefficient, is asked for no share of anything."""
     model = make_model(dense_layers=6, **(DENSE if "enabled" in skim else {}))
     with pytest.raises(ConfigError, match="skim.target=0.9 of 6 layers") if refused else contextlib.nullcontext():
-        Trainer.create(Config(skim=SkimConfig(**skim)), model, 20)
+        TrainStep.create(Config(skim=SkimConfig(**skim)), model, 20)

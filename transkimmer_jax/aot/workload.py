@@ -24,7 +24,7 @@ from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.budget import ServedLengths
-from transkimmer_jax.training.step import Trainer
+from transkimmer_jax.training.step import TrainStep
 
 _STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
 
@@ -87,10 +87,10 @@ class Workload:
     def _train(self, placement: Placement) -> jax.stages.Lowered:
         model = TranskimmerForSequenceClassification.abstract(self.arch)
         teacher = None if self.teacher is None else TranskimmerForSequenceClassification.abstract(self.teacher)
-        trainer = Trainer.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
-        state = _placed(jax.eval_shape(trainer.start, nnx.split(model)[1]), placement)
+        train_step = TrainStep.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
+        state = _placed(jax.eval_shape(train_step.start, nnx.split(model)[1]), placement)
         teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
-        return trainer.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)
+        return train_step.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)
 
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
         graph, params = nnx.split(TranskimmerForSequenceClassification.abstract(self.arch))

@@ -56,7 +56,7 @@ def _aot(args: argparse.Namespace) -> None:
     from transkimmer_jax.aot import topology
     from transkimmer_jax.aot.workload import Workload
     from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.training.loop import model_options
+    from transkimmer_jax.training.models import model_options, teacher_options
     from transkimmer_jax.weights import huggingface
 
     task = get_task(config.data)
@@ -67,9 +67,7 @@ def _aot(args: argparse.Namespace) -> None:
         raise ConfigError(f"--length={length} is more than the {arch.max_position_embeddings} positions of {config.model.pretrained}")
     teacher = None
     if config.distill.teacher is not None:
-        teacher = huggingface.shapes(
-            config.distill.teacher, dense=True, num_labels=task.num_labels, compute_dtype=config.model.compute_dtype
-        )
+        teacher = huggingface.shapes(config.distill.teacher, **teacher_options(config, task))
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens)
     command = "python -m transkimmer_jax " + shlex.join(sys.argv[1:])
     records: list[dict[str, Any]] = []

@@ -59,6 +59,10 @@ class Architecture:
         """Width P of the skim predictors; 0 of the dense model, which has none."""
         return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
 
+    def with_threshold(self, threshold: float) -> "Architecture":
+        """The same model, evaluated at another threshold; a dense one is as it is."""
+        return self if self.skim is None else dataclasses.replace(self, skim=dataclasses.replace(self.skim, threshold=threshold))
+
 
 # Of these names the shapes are known without a file (Devlin et al., 2019, section 3).
 WELL_KNOWN = {

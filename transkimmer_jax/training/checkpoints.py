@@ -4,6 +4,7 @@ Kept are the latest ones and the best. What is best is decided by a rank that is
 that cannot be read any more is put aside when a run starts, and the one before it is used.
 """
 
+import dataclasses
 import json
 import logging
 from typing import Any
@@ -22,6 +23,17 @@ from transkimmer_jax.training.step import TrainState
 logger = logging.getLogger("transkimmer_jax")
 
 _policies = ocp.training.preservation_policies
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a run knows beside its state and its place in the data.
+
+    seconds: trained so far. open_window: the scalars of the steps since the last line of `metrics.jsonl`, see `MetricsWindow`.
+    """
+
+    seconds: float = 0.0
+    open_window: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
 class Checkpoints:
@@ -57,22 +69,22 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: TrainState, data: grain.DatasetIterator, seconds: float, rank: float | None) -> None:
+    def save(self, step: int, state: TrainState, data: grain.DatasetIterator, progress: Progress, rank: float | None) -> None:
         """Start saving; the state may be donated as soon as this returns. rank: higher is better; None where not evaluated."""
         self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "data": data},
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
-            custom_metadata={"seconds": seconds, "processes": jax.process_count()},
+            custom_metadata=dataclasses.asdict(progress) | {"processes": jax.process_count()},
         )
 
     def wait(self) -> None:
         """Return when everything is on the disk."""
         self._checkpointer.wait()
 
-    def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, float]:
-        """The newest checkpoint's state, shaped and placed like `state`, and the seconds trained before it; moves `data` to its place.
+    def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, Progress]:
+        """The newest checkpoint's state, shaped and placed like `state`, and what the run knew then; moves `data` to its place.
 
         Raises `TrainingError` where it holds another kind of state.
         """
@@ -92,7 +104,7 @@ class Checkpoints:
             ) from error
         if "data" not in wanted:
             pipeline.move(data, int(restored.step))
-        return restored, float(metadata["seconds"])
+        return restored, Progress(float(metadata["seconds"]), list(metadata.get("open_window", ())))
 
     def restore_best(self, state: TrainState) -> tuple[TrainState, int]:
         """The state of the highest-ranked checkpoint, and its step. Raises `TrainingError` where none was evaluated."""

@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation step, as pure functions for `jax.jit`."""
+"""One optimiser step, as a pure function for `jax.jit`."""
 
 import dataclasses
 from typing import Any
@@ -33,8 +33,8 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainer:
-    """The jitted steps of one run, and what they close over."""
+class TrainStep:
+    """The optimiser step of one run, and what it closes over."""
 
     config: Config
     arch: Architecture
@@ -55,8 +55,8 @@ class Trainer:
         teacher: TranskimmerForSequenceClassification | None = None,
         served: ServedLengths | None = None,
         special_ids: tuple[int, ...] = (),
-    ) -> "Trainer":
-        """The steps of a run of `model`, which may be one of shapes alone.
+    ) -> "TrainStep":
+        """The step of a run of `model`, which may be one of shapes alone.
 
         served: what the budget is of; None: texts of 32 tokens. special_ids: the tokenizer's, which `distill.token_noise` leaves alone.
 
@@ -80,11 +80,11 @@ class Trainer:
         return jax.jit(self.start, out_shardings=shardings)(placement.put(params))
 
     def jitted(self, state: TrainState, placement: Placement) -> Any:
-        """`train_step` for states that lie as this one does, of arrays or shapes with shardings. The state is donated."""
+        """`update` for states that lie as this one does, of arrays or shapes with shardings. The state is donated."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        return jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, placement.replicated))
+        return jax.jit(self.update, donate_argnums=0, out_shardings=(shardings, placement.replicated))
 
-    def train_step(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled

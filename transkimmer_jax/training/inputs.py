@@ -1,0 +1,110 @@
+"""What a run reads: its examples, then their tokens, then the batches of its steps and evaluations."""
+
+import dataclasses
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from transkimmer_jax.config import Config
+from transkimmer_jax.data import batches, pipeline, sources
+from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
+from transkimmer_jax.data.examples import Examples, subsample
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.errors import ConfigError, TrainingError
+from transkimmer_jax.parallel.placement import Placement
+
+# Texts of the first validation split on which the threshold is fitted.
+_THRESHOLD_EXAMPLES = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class RunExamples:
+    """The texts of a run. validation: by the splits' names in reports."""
+
+    training: Examples
+    validation: dict[str, Examples]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A validation split, ready to be evaluated. labels, lengths: [N], in the order of the split."""
+
+    batches: EvaluationBatches
+    labels: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInputs:
+    """The tokens of a run, and which of them make up which batch.
+
+    validation: by the splits' names in reports. threshold_split: the texts on which a checkpoint's threshold is fitted.
+    """
+
+    training: TokenizedExamples
+    plan: BatchPlan
+    validation: dict[str, Split]
+    threshold_split: Split
+
+    @property
+    def served_lengths(self) -> np.ndarray:
+        """Tokens of the texts that the budget is of: those of the first validation split, [N]."""
+        return next(iter(self.validation.values())).lengths
+
+    def total_steps(self, config: Config) -> int:
+        """Optimiser steps of the whole run."""
+        return config.train.steps or max(1, round(config.train.epochs * self.plan.steps_per_epoch))
+
+
+def require_shareable(config: Config, placement: Placement) -> None:
+    """Raise `ConfigError` where the devices cannot share a batch, or its micro-batches, equally."""
+    batch_size, parts = config.data.batch_size, config.optimizer.accumulation
+    if batch_size % (placement.device_count * parts):
+        raise ConfigError(
+            f"data.batch_size={batch_size} cannot be shared by {placement.device_count} devices in "
+            f"{parts} micro-batches: make it a multiple of their product"
+        )
+
+
+def load_examples(config: Config, task: Task) -> RunExamples:
+    """The texts that a config asks for.
+
+    Raises:
+      DataError: data that cannot be used.
+      TrainingError: no validation split.
+    """
+    data, seed = config.data, config.train.seed
+    training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, seed)
+    if config.distill.unlabelled_file is not None:
+        training = sources.with_unlabelled(training, task, config.distill.unlabelled_file)
+    validation = {
+        name: subsample(sources.load_split(task, split, data), data.eval_examples, seed) for name, split in task.validation_splits.items()
+    }
+    if not validation:
+        raise TrainingError("nothing to evaluate on: give data.validation_file")
+    return RunExamples(training, validation)
+
+
+def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> RunInputs:
+    """Tokenise the texts of a run, and plan its batches.
+
+    Raises:
+      DataError: fewer texts than a batch has, or a length that holds no text.
+    """
+    data, seed = config.data, config.train.seed
+    # Rounded up to what the devices can share; the copies that fill a batch have no weight.
+    batch_size = -(-data.eval_batch_size // placement.device_count) * placement.device_count
+
+    def split(texts: Examples) -> Split:
+        tokenized = pipeline.tokenize(texts, tokenizer, task.max_length)
+        planned = batches.evaluation_batches(tokenized, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
+        return Split(planned, texts.labels, tokenized.lengths)
+
+    training = pipeline.tokenize(examples.training, tokenizer, task.max_length)
+    first = next(iter(examples.validation.values()))
+    return RunInputs(
+        training=training,
+        plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, seed),
+        validation={name: split(texts) for name, texts in examples.validation.items()},
+        threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, seed)),
+    )

@@ -1,0 +1,82 @@
+"""What a run leaves behind: the folder `model/` of its best checkpoint, and `result.json`."""
+
+import logging
+from typing import Any
+
+import jax
+from etils import epath
+from flax import nnx
+from transformers import PreTrainedTokenizerBase
+
+from transkimmer_jax import files
+from transkimmer_jax.config import Config
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation import summary
+from transkimmer_jax.inference.schedule import Calibration
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.training.validation import CheckpointEvaluation
+
+logger = logging.getLogger("transkimmer_jax")
+
+
+def on_host(params: nnx.State, placement: Placement) -> nnx.State:
+    """Parameters that the mesh shares, whole in this process's memory; called by all processes."""
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=placement.replicated)(params))
+
+
+def describe(
+    config: Config, task: Task, evaluated: CheckpointEvaluation, total_steps: int, best_step: int, seconds: float, device_count: int
+) -> dict[str, Any]:
+    """The content of `result.json`, but for the command."""
+    return {
+        **summary.describe(task, evaluated.splits),
+        "threshold": evaluated.threshold,
+        "task": task.name,
+        "steps": total_steps,
+        "best_step": best_step,
+        "seconds": round(seconds, 1),
+        "seed": config.train.seed,
+        "device": jax.devices()[0].device_kind,
+        "devices": device_count,
+        "train_examples": config.data.train_examples,
+        "pretrained": config.model.pretrained,
+    }
+
+
+def write(
+    workdir: epath.Path,
+    arch: Architecture,
+    params: nnx.State,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    evaluated: CheckpointEvaluation,
+    result: dict[str, Any],
+) -> None:
+    """Write `model/`, with the kept tokens of the validation texts beside the weights, and then `result.json`.
+
+    params: whole, in this process's memory. The model's threshold is the one at which it was evaluated.
+
+    Raises:
+      TrainingError: the disk is full.
+    """
+    served = arch.with_threshold(evaluated.threshold)
+    graph = nnx.split(TranskimmerForSequenceClassification.abstract(served))[0]
+    nnx.merge(graph, params).save_pretrained(
+        workdir / "model",
+        tokenizer=tokenizer,
+        label_names=task.label_names,
+        extra_config={
+            "task": {
+                "name": task.name, "max_length": task.max_length,
+                "text_columns": list(task.text_columns), "label_column": task.label_column,
+            }
+        },
+    )  # fmt: skip
+    if served.skim is not None:
+        # So that an engine starts with ladders that fit (docs/design.md, The engine).
+        seen = evaluated.first.predictions
+        Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(workdir / "model")
+    files.write_json(workdir / "result.json", result)
+    logger.info("%s %.4f, %.1f %% of the tokens kept", task.primary_metric, result["value"], 100 * evaluated.first.kept_tokens)

@@ -1,0 +1,90 @@
+"""How a run judges its checkpoints: at which threshold, by which numbers, and which checkpoint is the best."""
+
+import dataclasses
+
+from flax import nnx
+
+from transkimmer_jax.config import Config, SkimConfig
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation import masked
+from transkimmer_jax.evaluation.masked import EvaluationStep
+from transkimmer_jax.evaluation.summary import SplitEvaluation
+from transkimmer_jax.evaluation.thresholds import find_threshold
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.training.inputs import RunInputs, Split
+
+# A checkpoint counts as within the budget up to this much above it, relative: the resolution of a validation set.
+_BUDGET_TOLERANCE = 1.05
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointEvaluation:
+    """A checkpoint on every validation split, at one threshold."""
+
+    threshold: float
+    splits: dict[str, SplitEvaluation]
+
+    @property
+    def first(self) -> SplitEvaluation:
+        """Of the split that counts."""
+        return next(iter(self.splits.values()))
+
+    def scalars(self) -> dict[str, float]:
+        """All numbers under flat names, for the records."""
+        scalars = {"threshold": self.threshold}
+        for name, split in self.splits.items():
+            scalars |= {f"{name}/{metric}": value for metric, value in split.metrics.items()}
+            scalars |= {f"{name}/kept_tokens": split.kept_tokens, f"{name}/flops_vs_unpadded": split.flops_vs_unpadded}
+            scalars |= {f"{name}/kept_layer_{layer}": share for layer, share in enumerate(split.kept_per_layer)}
+        return scalars
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The evaluations of one run. step: what `masked.evaluation_step` returned for the run's model."""
+
+    config: Config
+    task: Task
+    arch: Architecture
+    step: EvaluationStep
+    inputs: RunInputs
+    total_steps: int
+
+    def evaluate(self, params: nnx.State, step: int) -> CheckpointEvaluation:
+        """Evaluate the parameters that the run had after `step` steps."""
+        threshold = self._threshold(params, step)
+        bars = {name: f"evaluating {name}" if processes.is_first() else None for name in self.inputs.validation}
+        splits = {name: self._evaluate(params, split, threshold, bars[name]) for name, split in self.inputs.validation.items()}
+        return CheckpointEvaluation(threshold, splits)
+
+    def _threshold(self, params: nnx.State, step: int) -> float:
+        """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""
+        skim = self.config.skim
+        fits = has_budget(skim) and skim.fit_threshold
+        if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
+            return skim.threshold
+        split = self.inputs.threshold_split
+        return find_threshold(lambda threshold: budget_share(skim, self._evaluate(params, split, threshold)), skim.target)
+
+    def _evaluate(self, params: nnx.State, split: Split, threshold: float, progress: str | None = None) -> SplitEvaluation:
+        return masked.evaluate(self.step, params, split.batches, split.labels, self.task, self.arch, threshold, progress)
+
+
+def has_budget(skim: SkimConfig) -> bool:
+    """Whether a config states what may be spent."""
+    return skim.enabled and skim.objective == "budget"
+
+
+def budget_share(skim: SkimConfig, split: SplitEvaluation) -> float:
+    """What a model spent of what the budget is of."""
+    return split.flops_share if skim.target_kind == "flops" else split.kept_tokens
+
+
+def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation) -> float:
+    """The primary metric; below every metric, and the lower the costlier, for a checkpoint over its budget."""
+    if has_budget(skim):
+        share = budget_share(skim, evaluated.first)
+        if share > skim.target * _BUDGET_TOLERANCE:
+            return -1000.0 * share
+    return evaluated.first.metrics[task.primary_metric]
