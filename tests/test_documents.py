@@ -1,4 +1,4 @@
-"""What the documents state is what the committed records say."""
+"""What the documents state is what the committed records say, and what cites them finds what it cites."""
 
 import pathlib
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+CITING = ("transkimmer_jax", "tests", "benchmarks", "configs", "docs")
 
 
 def test_the_tables_are_those_of_the_records():
@@ -25,3 +26,21 @@ def test_every_table_has_its_commands():
                 seen += 1
                 assert files in with_commands, f"{document.name}: {view} {files}"
     assert seen >= 3
+
+
+def cited_sections():
+    """(file, section) of everything in code, tests and documents that names docs/design.md; the section is None where none is named."""
+    for path in sorted(path for folder in CITING for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md")):
+        text = re.sub(r"\s*\n[ #]*", " ", path.read_text(encoding="utf-8"))
+        if path.samefile(__file__):
+            continue
+        for match in re.finditer(r"docs/design\.md(?:, sections? ((?:[\d.]*\d(?:, | and | to )?)+))?", text):
+            for section in re.findall(r"\d[\d.]*\d|\d", match[1] or "") or [None]:
+                yield path.relative_to(ROOT), section
+
+
+def test_citations_of_the_design_name_sections_that_exist():
+    headings = re.findall(r"^##+ (\d+(?:\.\d+)*)\.? ", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) == len(set(headings)) > 10
+    cited = list(cited_sections())
+    assert len(cited) >= 20 and [citation for citation in cited if citation[1] not in headings] == []

@@ -39,7 +39,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SkimConfig:
-    """The skim predictors, their gates and the objective that makes them skim (DESIGN sections 1.1 to 1.7)."""
+    """The skim predictors, their gates and the objective that makes them skim (docs/design.md, section 1)."""
 
     enabled: Annotated[bool, "False trains the dense model: no predictors, every token computed"] = True
     predictor_size: Annotated[

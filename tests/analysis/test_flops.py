@@ -1,4 +1,4 @@
-"""The FLOPs counter against hand-counted numbers and against XLA's own count of the compiled model (DESIGN section 2)."""
+"""The FLOPs counter against hand-counted numbers and against XLA's own count of the compiled model (docs/design.md, section 2.2)."""
 
 import dataclasses
 import math
@@ -152,7 +152,7 @@ def test_xla_counts_the_same(monkeypatch, hidden, layers, intermediate):
 
 
 def test_xla_counts_the_same_of_bert_base():
-    """All that is elementwise included, GELU's polynomial too, on the paper's own model: within 2 % (DESIGN section 2)."""
+    """All that is elementwise included, GELU's polynomial too, on the paper's own model: within 2 % (docs/design.md, section 2.2)."""
     arch = dataclasses.replace(real_size(None, 768, 12, 3072), vocab_size=30522)
     ours = flops.dense(arch, np.full(BATCH, float(LENGTH))).sum()
     assert 1 <= traced(arch).lower().cost_analysis()["flops"] / ours < 1.02

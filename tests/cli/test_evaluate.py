@@ -105,7 +105,7 @@ def test_json_file(evaluate, reviews, tmp_path):
 
 
 def test_masked_and_compacted_agree(evaluate, reviews):
-    """The parity law (DESIGN section 2), as a user can check it."""
+    """The parity law (docs/design.md, section 2.1), as a user can check it."""
     masked = evaluate("--data", reviews, "--mode=masked")
     assert masked.pop("mode") == "masked"
     compacted = evaluate("--data", reviews)

@@ -1,4 +1,4 @@
-"""The parity law (DESIGN section 2): compacted computation gives the masked evaluation's decisions and logits, whatever the
+"""The parity law (docs/design.md, section 2.1): compacted computation gives the masked evaluation's decisions and logits, whatever the
 batch mates, the padding, the bucket and the capacities."""
 
 import dataclasses

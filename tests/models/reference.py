@@ -1,4 +1,4 @@
-"""Transkimmer's inference (DESIGN section 1) in plain NumPy, one example at a time, in float64.
+"""Transkimmer's inference (docs/design.md, section 1) in plain NumPy, one example at a time, in float64.
 
 Skimmed tokens are really deleted from the arrays: there is no mask anywhere. It shares no line with the package, so
 agreement means that masked computation equals removal.

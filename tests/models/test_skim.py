@@ -1,4 +1,4 @@
-"""Laws of gates, cumulative keep, skim loss and attention under skimming, each against its formula (DESIGN section 1)."""
+"""Laws of gates, cumulative keep, skim loss and attention under skimming, each against its formula (docs/design.md, section 1)."""
 
 import dataclasses
 import functools
@@ -224,7 +224,7 @@ def attend(query, key, value, mask, keep, masking="renormalized"):
 
 
 def formula(query, key, value, mask, keep, masking="renormalized"):
-    """DESIGN section 1.4 in float64: weights keep * exp(s), over their sum; or Eq. 4, softmax over real tokens times keep."""
+    """docs/design.md, section 1.4, in float64: weights keep * exp(s), over their sum; or Eq. 4, softmax over real tokens times keep."""
     query, key, value, mask, keep = (np.asarray(part, np.float64) for part in (query, key, value, mask, keep))
     exponential = np.exp(np.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1]))
     if masking == "post_softmax":

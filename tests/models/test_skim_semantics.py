@@ -1,5 +1,5 @@
 """Law: masked evaluation gives what really deleting the skimmed tokens gives, to 1e-5, whatever the batch, the
-padding and the decisions (DESIGN sections 1.4 and 2).
+padding and the decisions (docs/design.md, sections 1.4 and 2.1).
 
 Logits and margins are sums of terms of order 1, so their error is measured against at least 1; hidden states are normalised.
 """

@@ -1,4 +1,4 @@
-"""Floating-point operations of one example, counted exactly (DESIGN section 2).
+"""Floating-point operations of one example, counted exactly (docs/design.md, section 2.2).
 
 A multiply and an add are two operations. Counted are the matrix products: projections, attention scores and mixing (quadratic
 in the kept tokens), feed-forward, predictors, pooler and classifier. What is elementwise (LayerNorm, softmax, GELU) is

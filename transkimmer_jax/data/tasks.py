@@ -46,7 +46,7 @@ _SENTIMENT = ("negative", "positive")
 _ENTAILMENT = ("entailment", "not_entailment")
 _TEST = {"test": "test"}  # most of GLUE's test splits hide their labels
 
-# Label orders are those of the TFDS builders; lengths are the padded lengths of the literature (DESIGN section 2).
+# Label orders are those of the TFDS builders; lengths are the padded lengths of the literature (docs/design.md, section 2.2).
 _TASKS = {
     task.name: task
     for task in (

@@ -18,7 +18,7 @@ class SplitEvaluation:
 
     metrics: the task's metrics. kept_per_layer: share of the real tokens that each layer computed. kept_tokens: its mean.
     flops_vs_padded, flops_vs_unpadded: how many times fewer FLOPs than the dense model on every example padded to the
-    task's length, or not padded at all; predictors counted (DESIGN section 2).
+    task's length, or not padded at all; predictors counted (docs/design.md, section 2.2).
     flops_share: 1 / flops_vs_unpadded. predictions: what all this was computed from.
     """
 

@@ -1,4 +1,4 @@
-"""Which shapes compacted programs have: buckets of batches, capacities of layers, ladders of schedules (DESIGN section 4).
+"""Which shapes compacted programs have: buckets of batches, capacities of layers, ladders of schedules (docs/design.md, section 4.1).
 
 A program is compiled for one schedule, and texts that a schedule's capacities do not hold have to be run again with a wider one.
 So capacities are calibrated: batches are drawn from how many tokens each layer kept of a sample of texts.

@@ -46,7 +46,7 @@ def masked(
     dropout_rate: float,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """Attention of every query over the keys that are counted, differentiable in `counted` too (DESIGN section 1.4).
+    """Attention of every query over the keys that are counted, differentiable in `counted` too (docs/design.md, section 1.4).
 
     Args:
       query: [B, Q, heads, head_dim]. key, value: [B, S, heads, head_dim].

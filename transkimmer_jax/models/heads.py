@@ -163,7 +163,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
         threshold: jax.Array | float | None = None,
         only_logits: bool = True,
     ) -> CompactedOutput:
-        """Compacted computation: each layer computes the tokens it keeps and no others (DESIGN section 4). Evaluation only.
+        """Compacted computation: each layer computes the tokens it keeps and no others (docs/design.md, section 3.1). Evaluation only.
 
         Args:
           input_ids, token_type_ids: [T] int, the tokens of all sequences one after the other; anything behind the last.
@@ -232,7 +232,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
         if self.arch.skim is not None and self.arch.skim.attention_masking != "renormalized":
             raise CheckpointError(
                 f"attention_masking={self.arch.skim.attention_masking!r} cannot be compacted: its softmax runs over the skimmed "
-                "tokens too (DESIGN section 1.4); evaluate it with --mode masked, or train with 'renormalized'"
+                "tokens too (docs/design.md, section 1.4); evaluate it with --mode masked, or train with 'renormalized'"
             )
 
     def _threshold_gate(self, threshold: jax.Array | float | None) -> ThresholdGate:

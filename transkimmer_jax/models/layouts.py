@@ -1,7 +1,7 @@
 """Where the tokens of a batch lie.
 
 The layer mathematics (`encoder.py`) is written once; a layout says what attending, skimming and updating mean for
-tokens that lie in a certain way (DESIGN section 3). `PaddedTokens` is the fixed-shape layout of training and masked
+tokens that lie in a certain way (docs/design.md, section 3). `PaddedTokens` is the fixed-shape layout of training and masked
 evaluation: every token is computed, and a mask says which count. `PackedTokens` is that of compacted inference: the kept
 tokens and no others, so that the time spent is that of the tokens kept.
 """
@@ -50,10 +50,10 @@ class PaddedTokens:
     """A batch as `[B, S, H]`, with what has been kept of it so far.
 
     hidden: [B, S, H], the state that enters the next layer, computed for every token.
-    forwarded: [B, S, H], each token's state as of the last layer it was kept in (DESIGN section 1.5).
+    forwarded: [B, S, H], each token's state as of the last layer it was kept in (docs/design.md, section 1.5).
     attention_mask: [B, S] float32, 1 for a real token.
     keep: [B, S] float32, cumulative: 1 while the token has been kept by every layer. Carries the gates' gradient.
-    masking: 'renormalized', or 'post_softmax' for the paper's Eq. 4 (DESIGN section 1.4).
+    masking: 'renormalized', or 'post_softmax' for the paper's Eq. 4 (docs/design.md, section 1.4).
     """
 
     hidden: jax.Array
@@ -190,7 +190,7 @@ class PackedTokens:
         return _take(self.hidden, self._starts())
 
     def forwarded(self) -> jax.Array:
-        """Each token's state as of the last layer it was kept in, [T at the start, H] (DESIGN section 1.5)."""
+        """Each token's state as of the last layer it was kept in, [T at the start, H] (docs/design.md, section 1.5)."""
         return _take(jnp.concatenate([*self.history, self.hidden]), self._located())
 
     def depth(self) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Skim predictors, gates and the skim loss (DESIGN sections 1.1, 1.2, 1.6; Transkimmer, Guan et al. 2022, section 4)."""
+"""Skim predictors, gates and the skim loss (docs/design.md, sections 1.1, 1.2 and 1.6; Guan et al. 2022, section 4)."""
 
 import dataclasses
 
@@ -83,7 +83,7 @@ class GumbelGate:
 
 
 def skim_loss(keep: jax.Array, attention_mask: jax.Array, normalization: str = "real", denominator: jax.Array | None = None) -> jax.Array:
-    """Mean over layers of the share of tokens kept (DESIGN section 1.6).
+    """Mean over layers of the share of tokens kept (docs/design.md, section 1.6).
 
     Args:
       keep: cumulative keep values [layers, B, S], 0 on padding.

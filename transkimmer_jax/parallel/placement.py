@@ -1,4 +1,4 @@
-"""Where arrays live on a mesh of devices: batches split over all of them, parameters over one axis (DESIGN section 5)."""
+"""Where arrays live on a mesh of devices: batches split over all of them, parameters over one axis (docs/design.md, section 5.3)."""
 
 import dataclasses
 import functools

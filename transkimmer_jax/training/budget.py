@@ -1,4 +1,6 @@
-"""Budget mode (DESIGN section 1.7): a stated share of the unpadded dense model's FLOPs, or tokens, on texts as they will be served.
+"""Budget mode (docs/design.md, section 1.7): a stated share of the unpadded dense model's FLOPs, or tokens.
+
+The share is of texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
 get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two

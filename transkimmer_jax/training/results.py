@@ -75,7 +75,7 @@ def write(
         },
     )  # fmt: skip
     if served.skim is not None:
-        # So that an engine starts with ladders that fit (docs/design.md, The engine).
+        # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
         Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(workdir / "model")
     files.write_json(workdir / "result.json", result)

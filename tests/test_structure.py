@@ -1,0 +1,72 @@
+"""The package's own imports: downward, and never in a circle (docs/design.md, section 8)."""
+
+import ast
+import graphlib
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "transkimmer_jax"
+
+# From the ground up. What stands in one row may import from its own row and from those before it. Longer names win.
+FLOORS = (
+    ("errors", "progress", "memory", "compilation"),
+    ("config", "console", "files"),
+    ("assets", "parallel"),
+    ("models",),
+    ("analysis", "weights"),
+    ("models.heads",),
+    ("data",),
+    ("inference",),
+    ("evaluation", "benchmarking"),
+    ("training",),
+    ("aot",),
+    ("cli",),
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def module_names():
+    """Module name below the package ('models.heads') -> file; the package's face is none of them."""
+    names = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del names[""]
+    return names
+
+
+def imports_of(path, modules):
+    """The package's modules that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "transkimmer_jax":
+            base = node.module.removeprefix("transkimmer_jax").removeprefix(".")
+            for alias in node.names:
+                longer = f"{base}.{alias.name}".removeprefix(".")
+                if longer in modules or base in modules:
+                    yield longer if longer in modules else base
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("transkimmer_jax.") for alias in node.names if alias.name.startswith("transkimmer_jax."))
+
+
+def graph():
+    modules = module_names()
+    return {name: set(imports_of(path, modules)) - {name} for name, path in modules.items()}
+
+
+def floor(module):
+    """The floor that a module stands on; None for one whose package has no place yet."""
+    known = [name for name in FLOOR_OF if module == name or module.startswith(f"{name}.")]
+    return FLOOR_OF[max(known, key=len)] if known else None
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert len(list(graphlib.TopologicalSorter(graph()).static_order())) > 60  # raises CycleError, which names the modules
+
+
+def test_imports_run_downward():
+    upward = [
+        f"{module} -> {imported}"
+        for module, imports in graph().items()
+        for imported in imports
+        if (below := floor(imported)) is not None and (here := floor(module)) is not None and below > here
+    ]
+    assert upward == []
