@@ -2,7 +2,7 @@
 
     python benchmarks/record.py runs/sst2_skim --dense runs/sst2_dense --benchmark sst2.json --output results/sst2_minilm-6l.json
 
---benchmark is what `python -m transkimmer_jax benchmark --json` has written of the run's model; of its settings the one with the largest
+--benchmark is what `transkimmer benchmark --json` has written of the run's model; of its settings the one with the largest
 batch counts. benchmarks/tables.py makes the tables of the documents from such records.
 """
 

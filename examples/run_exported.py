@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 
 class ExportedModel:
-    """The programs, weights and tokenizer of a folder that `python -m transkimmer_jax export` has written."""
+    """The programs, weights and tokenizer of a folder that `transkimmer export` has written."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

@@ -1,4 +1,4 @@
-"""Laws of `python -m transkimmer_jax evaluate`: what it prints is what the model does, and a mistake is one line that names the culprit."""
+"""Laws of `transkimmer evaluate`: what it prints is what the model does, and a mistake is one line that names the culprit."""
 
 import csv
 import json

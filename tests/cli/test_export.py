@@ -1,4 +1,4 @@
-"""Laws of `python -m transkimmer_jax export`: what it writes answers as the engine does, without this package."""
+"""Laws of `transkimmer export`: what it writes answers as the engine does, without this package."""
 
 import errno
 import importlib.util

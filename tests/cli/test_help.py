@@ -9,6 +9,7 @@ from training import runs
 from transkimmer_jax import cli
 
 OPTIONS = {
+    "train": ("config", "workdir", "coordinator", "num-processes", "process-id", "peer-timeout"),
     "evaluate": (
         "model", "task", "data", "data-dir", "text-columns", "label-column", "threshold", "max-length", "mode", "batch-size", "examples",
         "json",

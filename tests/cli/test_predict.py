@@ -1,4 +1,4 @@
-"""Laws of `python -m transkimmer_jax predict`: a line for every text in its order, and a mistake is one line that names the culprit."""
+"""Laws of `transkimmer predict`: a line for every text in its order, and a mistake is one line that names the culprit."""
 
 import csv
 import errno

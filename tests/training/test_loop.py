@@ -47,7 +47,7 @@ def result_of(workdir):
 
 
 def evaluate(capsys, *arguments):
-    """What `python -m transkimmer_jax evaluate` prints."""
+    """What `transkimmer evaluate` prints."""
     capsys.readouterr()
     # Masked, as the loop evaluates: to the last bit.
     cli.main(["evaluate", "--mode=masked", *map(str, arguments)])

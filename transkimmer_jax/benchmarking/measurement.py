@@ -44,7 +44,7 @@ def measure(
     contenders: tuple[str, ...] = CONTENDERS,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """One setting's numbers, see `python -m transkimmer_jax benchmark --help`.
+    """One setting's numbers, see `transkimmer benchmark --help`.
 
     Args:
       batch_size: examples of a batch; packed batches hold as many tokens as this many of their bucket's longest. 1: texts come

@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
@@ -24,7 +23,7 @@ def add(commands) -> None:
         description="Compile the training step, the evaluation step and the compacted programs of a config for TPU slices, without a "
         "TPU and without weights or data, and print what each asks of a chip and how fast it can be there at best: memory, FLOPs, "
         "bytes, collectives, step time, examples a second, model FLOPs utilisation. Needs the libtpu package (pip install -e '.[aot]') "
-        "and, for twelve layers, minutes. Fields of the config are set as for train.py: --config.model.compute_dtype=bfloat16",
+        "and, for twelve layers, minutes. Fields of the config are set as in training: --config.model.compute_dtype=bfloat16",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=describe(),
         allow_abbrev=False,
@@ -69,7 +68,7 @@ def _aot(args: argparse.Namespace) -> None:
     if config.distill.teacher is not None:
         teacher = huggingface.shapes(config.distill.teacher, **teacher_options(config, task))
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens)
-    command = "python -m transkimmer_jax " + shlex.join(sys.argv[1:])
+    command = shlex.join(["transkimmer", *args.arguments])
     records: list[dict[str, Any]] = []
     wanted = [(each, program) for each in slices for program in args.programs]
     for each, program in tqdm(wanted, desc="compiling", unit="program", leave=False):

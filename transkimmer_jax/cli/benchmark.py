@@ -101,7 +101,7 @@ def _benchmark(args: argparse.Namespace) -> None:
         contenders = tuple(args.contenders) if args.contenders else CONTENDERS
         options = {"repeats": args.repeats, "online": args.online, "dtype": dtype, "contenders": contenders}
         result = measure(workload, batch_size=batch_size, **options)
-        results.append(result | {"command": "python -m transkimmer_jax benchmark " + " ".join(_portable(args)), "seed": args.seed})
+        results.append(result | {"command": "transkimmer benchmark " + " ".join(_portable(args)), "seed": args.seed})
         print(json.dumps(results[-1], indent=2))
         sys.stdout.flush()
         if args.json:
