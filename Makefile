@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: quickstart test check clean
 
 quickstart: .venv/installed
-	$(BIN)/python train.py --config configs/quickstart.py --workdir runs/quickstart
+	$(BIN)/transkimmer train --config configs/quickstart.py --workdir runs/quickstart
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

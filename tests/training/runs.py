@@ -68,6 +68,7 @@ def write_config(path, config):
 def train_main():
     """`main` of train.py, which lies in no package."""
     spec = importlib.util.spec_from_file_location("train", TRAIN_PY)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
