@@ -1,26 +1,24 @@
 """Checkpoints of a run: the training state and the data iterator, saved together by Orbax, asynchronously, by all processes.
 
-Kept are the latest ones and the best. What is best is decided by a rank that is saved with each evaluated checkpoint. A checkpoint
-that cannot be read any more is put aside when a run starts, and the one before it is used.
+Kept are the latest ones and the best. What is best is decided by a rank that is saved with each evaluated checkpoint. Each has the
+digests of its files; one that is no longer what was written is put aside when a run starts, and the one before it is used.
 """
 
+import contextlib
 import dataclasses
-import json
-import logging
+import threading
 from typing import Any
 
 import grain
 import jax
-import tensorstore
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.parallel import processes
+from transkimmer_jax.training import verification
 from transkimmer_jax.training.step import TrainState
-
-logger = logging.getLogger("transkimmer_jax")
 
 _policies = ocp.training.preservation_policies
 
@@ -45,23 +43,32 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep_latest: int, timeout: int):
         folder = epath.Path(workdir) / "checkpoints"
-        folder = folder if "://" in str(folder) else epath.Path(folder.absolute())
+        self._folder = folder if "://" in str(folder) else epath.Path(folder.absolute())
+        # The step whose digests are to be written, until the last of them is.
+        self._undigested: int | None = None
+        self._digesting = threading.Lock()
         if processes.is_first():
-            _put_damaged_aside(folder)
+            verification.put_damaged_aside(self._folder, keep_latest)
         processes.wait_for_all("damaged checkpoints put aside")
         best = _policies.BestN(get_metric_fn=lambda metrics: metrics["rank"], n=1, keep_checkpoints_without_metrics=False)
         self._checkpointer = ocp.training.Checkpointer(
-            folder,
+            self._folder,
             preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(keep_latest), best]),
             cleanup_tmp_directories=True,
-            context=ocp.Context(async_options=ocp.options.AsyncOptions(timeout_secs=timeout)),
+            # A lambda, since Orbax copies its options, and with a method the object.
+            context=ocp.Context(
+                async_options=ocp.options.AsyncOptions(timeout_secs=timeout, post_finalization_callback=lambda: self._write_digests())
+            ),
         )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception) -> None:
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -71,17 +78,46 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState, data: grain.DatasetIterator, progress: Progress, rank: float | None) -> None:
         """Start saving; the state may be donated as soon as this returns. rank: higher is better; None where not evaluated."""
-        self._checkpointer.save_checkpointables_async(
+        self.wait()  # as Orbax would in the next call: one checkpoint is written at a time
+        self._undigested = step
+        ranked = self._ranked() + ([] if rank is None else [(rank, step)])
+        saving = self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "data": data},
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
-            custom_metadata=dataclasses.asdict(progress) | {"processes": jax.process_count()},
+            custom_metadata=dataclasses.asdict(progress)
+            | {"processes": jax.process_count(), "best": max(ranked)[1] if ranked else None, verification.HAS_DIGESTS: True},
         )
+        assert saving is not None  # `force`
+        saving.on_complete(lambda _: self._committed(step))
+
+    def _write_digests(self) -> None:
+        """Called by Orbax, in its thread and in the first process, when all of a checkpoint is written and before it is committed."""
+        assert self._undigested is not None
+        verification.write_digests(self._folder, self._undigested)
+
+    def _committed(self, step: int) -> None:
+        """Called by Orbax, in its thread, when a checkpoint is; where this fails `wait` fails too, in the thread that can say so."""
+        with contextlib.suppress(OSError, ValueError, TrainingError):
+            self._complete_digests(step)
+
+    def _complete_digests(self, step: int | None) -> None:
+        with self._digesting:
+            if step is None or step != self._undigested:
+                return
+            if processes.is_first():
+                verification.complete_digests(self._folder, step)
+            self._undigested = None
 
     def wait(self) -> None:
         """Return when everything is on the disk."""
         self._checkpointer.wait()
+        self._complete_digests(self._undigested)
+
+    def _ranked(self) -> list[tuple[float, int]]:
+        """(rank, step) of the evaluated ones; of equal ones the longest trained is better, as for Orbax."""
+        return [(checkpoint.metrics["rank"], checkpoint.step) for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics]
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, Progress]:
         """The newest checkpoint's state, shaped and placed like `state`, and what the run knew then; moves `data` to its place.
@@ -97,9 +133,9 @@ class Checkpoints:
         try:
             restored = self._checkpointer.load_checkpointables(latest.step, wanted)["state"]
         except (ValueError, KeyError) as error:  # trees that differ, or no handler of Orbax that takes them
-            # It can be read (see below), so it is of code that trains another state.
+            # It is what was written, so it is of code that trains another state.
             raise TrainingError(
-                f"{self._checkpointer.directory / str(latest.step)} does not hold the state that this version of transkimmer_jax trains: "
+                f"{self._folder / str(latest.step)} does not hold the state that this version of transkimmer_jax trains: "
                 "finish the run with the version that began it, or choose another --workdir"
             ) from error
         if "data" not in wanted:
@@ -107,50 +143,21 @@ class Checkpoints:
         return restored, Progress(float(metadata["seconds"]), list(metadata.get("open_window", ())))
 
     def restore_best(self, state: TrainState) -> tuple[TrainState, int]:
-        """The state of the highest-ranked checkpoint, and its step. Raises `TrainingError` where none was evaluated."""
-        self._checkpointer.wait()
-        ranked = [checkpoint for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics is not None]
+        """The state of the highest-ranked checkpoint, and its step.
+
+        Raises `TrainingError` where none was evaluated, or where it was damaged since the run began.
+        """
+        self.wait()
+        ranked = self._ranked()
         if not ranked:
-            raise TrainingError(f"no evaluated checkpoint below {self._checkpointer.directory}")
-        # Of equal ones the longest trained.
-        best = max(ranked, key=lambda checkpoint: (checkpoint.metrics["rank"], checkpoint.step))
-        return self._checkpointer.load_checkpointables(best.step, {"state": _abstract(state)})["state"], best.step
+            raise TrainingError(f"no evaluated checkpoint below {self._folder}")
+        _, best = max(ranked)
+        path = self._folder / str(best)
+        reason = verification.fault(path) if processes.is_first() else None
+        if reason is not None:
+            raise TrainingError(f"checkpoint {path}, the best, is damaged ({reason}): the same command goes on from one before it")
+        return self._checkpointer.load_checkpointables(best, {"state": _abstract(state)})["state"], best
 
 
 def _abstract(state: TrainState) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-
-
-def _put_damaged_aside(folder: epath.Path) -> None:
-    """Move checkpoints that cannot be read to `<folder>_damaged`, and say so: a run would fail on them half-way through loading, in
-    some of its processes and not in others."""
-    if not folder.exists():
-        return
-    for path in sorted(folder.iterdir()):
-        if not path.name.isdigit():
-            continue
-        reason = _damage(path)
-        if reason is not None:
-            aside = folder.parent / "checkpoints_damaged" / path.name
-            logger.warning("checkpoint %s is damaged (%s): moved to %s, an older one is used", path, reason, aside)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            if aside.exists():
-                aside.rmtree()
-            path.rename(aside)
-
-
-def _damage(path: epath.Path) -> str | None:
-    """What is wrong with a checkpoint; None where every byte of it can be read."""
-    try:
-        for file in (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA", *(path / "data").glob("process_*.json")):
-            json.loads(file.read_text())
-        base = str(path / "state")
-        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base if "://" in base else f"file://{base}"}).result()
-        keys = store.list().result()
-        if not keys:
-            return "no array in it"
-        for key in keys:
-            store.read(key).result()
-    except (OSError, ValueError) as error:
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
-    return None
