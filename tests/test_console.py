@@ -2,11 +2,17 @@
 
 import asyncio
 import gc
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
-from transkimmer_jax import console
+from transkimmer_jax import console, termination
 from transkimmer_jax.errors import TrainingError
 
 
@@ -72,3 +78,84 @@ def test_hooks_are_put_back(capsys):
 
     assert console.run(interrupted, []) == 130 and threading.excepthook is before
     assert capsys.readouterr().err.startswith("interrupted")
+
+
+STOPS = pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
+
+
+@STOPS
+def test_a_stop_says_what_is_kept(number, status, said, capsys):
+    """In the words of the innermost part of the command that it falls into; and what the command has begun is cleared up."""
+    cleared = []
+
+    def command(arguments):
+        with termination.explained(lambda: "nothing is kept"):
+            try:
+                with termination.explained(lambda: "saved at step 5; the same command resumes"):
+                    os.kill(os.getpid(), number)
+                    time.sleep(10)
+            finally:
+                cleared.append(True)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert console.run(command, []) == status and cleared == [True]
+    assert capsys.readouterr().err == f"{said}; saved at step 5; the same command resumes\n"
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before and termination._words == []
+
+
+def test_a_second_sigterm_changes_nothing(capsys):
+    def command(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    assert console.run(command, []) == 75
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
+STUCK = """
+import signal, sys
+from transkimmer_jax import console, termination
+termination._GRACE = 0.2
+
+def command(arguments):
+    with termination.explained(lambda: "the same command starts again"):
+        print("begun", flush=True)
+        {stuck}
+
+console.leave(console.run(command, []))
+"""
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",  # a quarter of an hour in C, where no signal is handled
+        "\n        while True:\n            try: signal.pause()\n            except BaseException: pass",
+    ],
+)
+def test_a_sigterm_that_nothing_answers(stuck):
+    """As while XLA compiles, or where somebody catches everything."""
+    script = STUCK.format(stuck=stuck)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+        assert process.stderr.read() == "stopped by SIGTERM; the same command starts again\n"
+
+
+TRAIN_PY = pathlib.Path(__file__).resolve().parents[1] / "train.py"
+
+
+@pytest.mark.parametrize("command", [[str(TRAIN_PY)], ["-m", "transkimmer_jax"]])
+def test_no_command_imports_jax_before_it_can_be_stopped(command):
+    """That takes seconds, in which a SIGTERM would end it without a word."""
+    run = f"runpy.run_module({command[1]!r})" if command[0] == "-m" else f"runpy.run_path({command[0]!r})"
+    script = f"import runpy, sys; {run}; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=TRAIN_PY.parent)
+    assert done.stdout == "False\n", done.stderr

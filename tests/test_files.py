@@ -220,3 +220,48 @@ def test_files_and_folders_in_the_way(tmp_path):
         raise AssertionError("the block must not run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "precious"
+
+
+BEGUN = """
+import sys, time
+from transkimmer_jax import files
+with getattr(files, sys.argv[1])(sys.argv[2]):
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["replaced_file", "replaced_folder"])
+def test_what_a_killed_process_leaves_is_deleted(tmp_path, kind):
+    """When the same is written again, or by name; never while the process lives, nor what only has a similar name."""
+    target = tmp_path / "result"
+    (tmp_path / ".result.backup").touch()
+    (tmp_path / ".result.json.abcdefgh").touch()
+
+    def unfinished():
+        return [path for path in tmp_path.glob(".result.*") if path.name not in (".result.backup", ".result.json.abcdefgh")]
+
+    with subprocess.Popen([sys.executable, "-c", BEGUN, kind, target], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        (begun,) = unfinished()
+        assert files.remove_leftovers(tmp_path, ["result"]) == [begun] == unfinished()
+        process.kill()
+        process.wait()
+    assert unfinished() == [begun] and not target.exists()
+    with getattr(files, kind)(target):
+        assert begun not in unfinished() and len(unfinished()) == 1
+    assert target.exists() and unfinished() == []
+    begun.touch()
+    assert files.remove_leftovers(tmp_path, ["result"]) == [] == unfinished()
+    assert {path.name for path in tmp_path.iterdir()} == {"result", ".result.backup", ".result.json.abcdefgh"}
+
+
+def test_a_kill_between_the_two_steps_of_replacing_a_folder(tmp_path):
+    """The old folder is put back."""
+    scratch = tmp_path / ".model.abcdefgh"
+    for name in ("old", "new"):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "weights").write_text(name, encoding="utf-8")
+    assert files.remove_leftovers(tmp_path, ["model"]) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_text(encoding="utf-8") == "old"

@@ -1,16 +1,24 @@
 """Transkimmer in JAX: a BERT-style encoder that learns which tokens it need not compute."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from transkimmer_jax.models.heads import SequenceClassifierOutput, TranskimmerForSequenceClassification
+if TYPE_CHECKING:
+    from transkimmer_jax.inference.engine import Answer, SkimEngine
+    from transkimmer_jax.models.heads import SequenceClassifierOutput, TranskimmerForSequenceClassification
 
 __all__ = ["Answer", "SequenceClassifierOutput", "SkimEngine", "TranskimmerForSequenceClassification"]
 
+_MODULES = {
+    "Answer": "inference.engine",
+    "SkimEngine": "inference.engine",
+    "SequenceClassifierOutput": "models.heads",
+    "TranskimmerForSequenceClassification": "models.heads",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # The engine is imported when asked for, so that --help answers at once.
-    if name in ("Answer", "SkimEngine"):
-        from transkimmer_jax.inference import engine
-
-        return getattr(engine, name)
+    # Imported when asked for: jax takes seconds, and --help and a SIGTERM shall be answered at once.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"transkimmer_jax.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,16 +12,17 @@ from typing import NoReturn
 
 import absl.logging
 
+from transkimmer_jax import termination
 from transkimmer_jax.errors import PeerError, Preempted, TranskimmerError
+from transkimmer_jax.termination import PREEMPTED, Terminated
 
-# Exit statuses beside 0, 2 (a user's mistake) and 130 (interrupted). The first is sysexits' "try again": schedulers may restart on it.
-PREEMPTED = 75
+# Exit statuses beside 0, 2 (a user's mistake), PREEMPTED and 130 (interrupted).
 PEER_LOST = 76
 
 
 def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     """Run a command; its exit status. A `TranskimmerError` is printed as one line and gives 2 (`Preempted` and `PeerError` statuses of
-    their own), an interrupt 130."""
+    their own), a SIGTERM that of `Preempted`, an interrupt 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transkimmer_jax").setLevel(logging.INFO)
     # Orbax logs a failed write with its traceback, beside raising what becomes one line here.
@@ -31,7 +32,7 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        with _background_failures_held_back():
+        with termination.heard(), _background_failures_held_back():
             command(arguments)
     except Preempted as notice:
         print(notice, file=sys.stderr)
@@ -39,8 +40,11 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     except TranskimmerError as error:
         print(f"error: {error}", file=sys.stderr)
         return PEER_LOST if isinstance(error, PeerError) else 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the newest checkpoint", file=sys.stderr)
+    except Terminated as stop:
+        print("; ".join(["stopped by SIGTERM", *map(str, stop.args)]), file=sys.stderr)
+        return PREEMPTED
+    except KeyboardInterrupt as stop:
+        print("; ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
         return 130
     return 0
 

@@ -1,14 +1,19 @@
 """Results appear whole or not at all: written beside their place, then renamed into it. In a bucket (gs://...) a file appears when
-all of it is there, and a folder's files one after the other."""
+all of it is there, and a folder's files one after the other.
+
+What is being written has a name of its own, `.<name>.<eight letters>`, and a lock, which ends with its process: what has no lock any
+more was left by a process that was killed, and is deleted when the same file is written again, or `remove_leftovers` is called.
+"""
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from etils import epath
@@ -19,6 +24,8 @@ except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
 from transkimmer_jax.errors import TrainingError
+
+_RANDOM = 8 * "[a-z0-9_]"  # how `tempfile` ends its names
 
 
 def write_json(path: str | os.PathLike, values: Any) -> None:
@@ -69,6 +76,29 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         os.close(descriptor)
 
 
+def remove_leftovers(folder: str | os.PathLike, names: Iterable[str]) -> list[pathlib.Path]:
+    """Delete what killed processes have left unfinished of these files and folders, which lie in a local `folder`.
+
+    Returns what stays since a living process is writing it. On a file system without locks all of it stays: nobody knows.
+    """
+    alive = []
+    for name in names:
+        target = pathlib.Path(folder).resolve() / name
+        for leftover in target.parent.glob(f".{glob.escape(name)}.{_RANDOM}"):
+            with _lock(leftover) as mine:
+                if mine is False:
+                    alive.append(leftover)
+                if not mine:
+                    continue
+                if leftover.is_dir():
+                    if (leftover / "old").exists() and not target.exists():
+                        os.replace(leftover / "old", target)  # killed between the two steps of replacing a folder
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
+    return alive
+
+
 @contextlib.contextmanager
 def replaced_file(path: str | os.PathLike) -> Iterator[TextIO]:
     """A temporary text file that becomes `path` when the block ends well, and vanishes when it does not.
@@ -92,18 +122,17 @@ def replaced_file(path: str | os.PathLike) -> Iterator[TextIO]:
                 yield special
             return
         target = target.resolve()  # a link keeps pointing at a file that may live on another disk
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep colleagues from reading a result
-            os.replace(temporary, target)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise
+        with _scratch(target, _make_file) as temporary:
+            try:
+                with temporary.open("w", encoding="utf-8") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep colleagues from reading a result
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
 
 @contextlib.contextmanager
@@ -118,23 +147,61 @@ def replaced_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     with explained(path):
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        temporary, old = scratch / "new", scratch / "old"
-        try:
-            temporary.mkdir()
-            yield temporary
-            os.chmod(temporary, 0o755)
-            if path.exists():
-                os.replace(path, old)
+        with _scratch(path, tempfile.mkdtemp) as scratch:
+            temporary, old = scratch / "new", scratch / "old"
             try:
-                os.replace(temporary, path)
-            except BaseException:
-                if old.exists():
-                    os.replace(old, path)
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+                temporary.mkdir()
+                yield temporary
+                os.chmod(temporary, 0o755)
+                if path.exists():
+                    os.replace(path, old)
+                try:
+                    os.replace(temporary, path)
+                except BaseException:
+                    if old.exists():
+                        os.replace(old, path)
+                    raise
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _scratch(target: pathlib.Path, make: Callable[..., str]) -> Iterator[pathlib.Path]:
+    """A new file or folder beside `target`, locked while the block lasts, so that `remove_leftovers` knows that it is in use."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent, [target.name])
+    while True:
+        path = pathlib.Path(make(dir=target.parent, prefix=f".{target.name}."))
+        with _lock(path):
+            if path.exists():  # else another process took it for a leftover, between the two lines above
+                yield path
+                return
+
+
+def _make_file(**options: Any) -> str:
+    descriptor, path = tempfile.mkstemp(**options)
+    os.close(descriptor)
+    return path
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[bool | None]:
+    """Lock a file or folder until the block ends, or its process does: True; False where another has it, None where there are no locks
+    or no such file."""
+    descriptor, mine = None, None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mine = True
+            except BlockingIOError:
+                mine = False
+    try:
+        yield mine
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -371,10 +371,11 @@ def test_killed_and_started_again(predict, model_folder, inputs, tmp_path, monke
 
 
 def test_two_processes_at_one_shard(tmp_path):
-    """The one that came later goes on."""
+    """The one that came first goes on."""
     shard = str(tmp_path / "a.jsonl")
     refused = pytest.raises(ConfigError, match="a.jsonl: another process is answering the same file: give each an index of its own")
-    with refused, shards.replaced_shard(shard) as first, shards.replaced_shard(shard) as second:
+    with shards.replaced_shard(shard) as first:
         first.write("first")
-        second.write("second")
-    assert names(tmp_path) == ["a.jsonl"] and (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "second"
+        with refused, shards.replaced_shard(shard):
+            raise AssertionError("the block must not run")
+    assert names(tmp_path) == ["a.jsonl"] and (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "first"

@@ -2,6 +2,7 @@
 
 import argparse
 
+from transkimmer_jax import termination
 from transkimmer_jax.cli import aot, benchmark, evaluate, export, predict, sweep, train
 
 
@@ -17,4 +18,5 @@ def main(arguments: list[str]) -> None:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     parsed.arguments = arguments
-    parsed.command(parsed)
+    with termination.explained(lambda: "the same command starts again"):
+        parsed.command(parsed)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transkimmer_jax import files
+from transkimmer_jax import files, termination
 from transkimmer_jax.cli import shards
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -137,6 +137,21 @@ def _format(args: argparse.Namespace, path: str) -> str | None:
 def _predict(args: argparse.Namespace) -> None:
     _check(args)
     own = _shards(args)
+    with termination.explained(lambda: _kept(args)):
+        _predict_shards(args, own)
+
+
+def _kept(args: argparse.Namespace) -> str:
+    """What there is of a command that is interrupted."""
+    if args.output_dir is not None:
+        again = "all files again" if args.overwrite else "the other files"
+        return f"files that are answered stay so, and the same command answers {again}"
+    if args.output is not None:
+        return f"{args.output} is not written; the same command starts again"
+    return "the same command starts again"
+
+
+def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     left = [shard for shard in own if not shard.is_finished()]
     if not left:  # and no model need be loaded
         print(_there(len(own), len(own)), file=sys.stderr)

@@ -13,8 +13,6 @@ from etils import epath
 from transkimmer_jax import files
 from transkimmer_jax.errors import ConfigError, DataError
 
-_RANDOM = 8 * "[a-z0-9_]"  # how `files.replaced_file` ends the name of what it has not finished
-
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -80,20 +78,18 @@ def require_inputs(shards: Sequence[Shard]) -> None:
 
 @contextlib.contextmanager
 def replaced_shard(path: str) -> Iterator[TextIO]:
-    """`files.replaced_file` that first deletes what killed processes have left unfinished of the same shard.
+    """`files.replaced_file` of one process alone.
 
     Raises:
-      ConfigError: another process has begun the same shard meanwhile, and so has deleted this one's.
+      ConfigError: another process is answering the same file.
     """
+    target = pathlib.Path(path).resolve()  # as `replaced_file` does
     with files.explained(path):
-        target = pathlib.Path(path).resolve()  # as `replaced_file` does
-        for leftover in target.parent.glob(f".{glob.escape(target.name)}.{_RANDOM}"):
-            leftover.unlink(missing_ok=True)
-    try:
-        with files.replaced_file(path) as file:
-            yield file
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: another process is answering the same file: give each an index of its own") from error
+        being_written = not files.is_remote(path) and files.remove_leftovers(target.parent, [target.name])
+    if being_written:
+        raise ConfigError(f"{path}: another process is answering the same file: give each an index of its own")
+    with files.replaced_file(path) as file:
+        yield file
 
 
 def process_of(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:

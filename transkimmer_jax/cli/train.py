@@ -6,7 +6,6 @@ import pathlib
 import shlex
 
 from transkimmer_jax.config import describe, load_config, parse_overrides
-from transkimmer_jax.parallel import processes
 
 
 def add(commands) -> None:
@@ -22,15 +21,24 @@ def add(commands) -> None:
     )
     parser.add_argument("--config", required=True, help="a Python file with get_config(), e.g. configs/glue_sst2.py")
     parser.add_argument("--workdir", help="where everything is kept; the same folder resumes (default: runs/<name of the config>)")
-    processes.add_flags(parser)
+    group = parser.add_argument_group("many processes (found by themselves on TPU pods, under Slurm and Open MPI; see docs/pods.md)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0 (default: JAX_COORDINATOR_ADDRESS)")
+    group.add_argument("--num-processes", type=int, help="of the run (default: JAX_NUM_PROCESSES)")
+    group.add_argument("--process-id", type=int, help="of this one, from 0 (default: JAX_PROCESS_ID)")
+    group.add_argument(
+        "--peer-timeout", type=int, default=100, metavar="SECONDS", help="after which a process that does not answer counts as gone"
+    )
     parser.set_defaults(command=_train, takes_overrides=True)
 
 
 def _train(args: argparse.Namespace) -> None:
     config = load_config(args.config, parse_overrides(args.rest))
     workdir = args.workdir or f"runs/{pathlib.Path(args.config).stem}"
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.parallel import processes
+
     with processes.together(args):
-        # Imported here, so that --help answers at once, and after the other processes were joined.
+        # After the other processes were joined.
         from transkimmer_jax.compilation import use_compilation_cache
         from transkimmer_jax.training.loop import train_and_evaluate
 

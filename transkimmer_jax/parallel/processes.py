@@ -28,19 +28,8 @@ _GONE = re.compile(
 )
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that `initialize` reads."""
-    group = parser.add_argument_group("many processes (found by themselves on TPU pods, under Slurm and Open MPI; see docs/pods.md)")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0 (default: JAX_COORDINATOR_ADDRESS)")
-    group.add_argument("--num-processes", type=int, help="of the run (default: JAX_NUM_PROCESSES)")
-    group.add_argument("--process-id", type=int, help="of this one, from 0 (default: JAX_PROCESS_ID)")
-    group.add_argument(
-        "--peer-timeout", type=int, default=100, metavar="SECONDS", help="after which a process that does not answer counts as gone"
-    )
-
-
 def initialize(args: argparse.Namespace) -> None:
-    """Join the other processes where there are any; call before anything else of jax.
+    """Join the other processes where there are any, as the flags of `train` say; call before anything else of jax.
 
     Raises:
       ConfigError: flags that do not go together.
