@@ -32,6 +32,11 @@ def write(folder: epath.Path, leave_out: Collection[str] = ()) -> None:
     _write(folder, _digests(folder, _names(folder, leave_out)))
 
 
+def write_of(folder: epath.Path, names: Collection[str]) -> None:
+    """Write the digests of these files, which lie below a folder, into it, in place of those that are there."""
+    _write(folder, _digests(folder, names))
+
+
 def add(folder: epath.Path, name: str) -> None:
     """Add the digest of one more file to those of a folder, atomically. Raises `ValueError` as `read` does."""
     _write(folder, read(folder) | {name: digest(folder / name)})

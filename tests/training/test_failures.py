@@ -251,4 +251,5 @@ def test_a_really_full_disk(disk, config, program_cache, tmp_path, caplog):
         "checkpoints",
         "model",
         "result.json",
+        "SHA256SUMS",
     }

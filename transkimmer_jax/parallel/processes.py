@@ -138,11 +138,12 @@ def explained() -> Iterator[None]:
 class Preemption:
     """Notice of a SIGTERM, which is how clouds announce that a machine will be taken away. A context manager.
 
-    In a single process the signal is caught here; among several, jax's service passes it on, so that all stop at the same step.
+    In a single process the signal is caught here; among several, jax's service passes it on, so that all stop at the same step. One
+    that comes when `reached` is not asked any more is passed on to whoever handles it outside of the block.
     """
 
     def __init__(self):
-        self._told = False
+        self._told, self._answered = False, False
         self._before = None
 
     def __enter__(self) -> "Preemption":
@@ -153,6 +154,8 @@ class Preemption:
     def __exit__(self, *exception) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+            if self._told and not self._answered:
+                signal.raise_signal(signal.SIGTERM)
 
     def _tell(self, *_) -> None:
         self._told = True
@@ -160,4 +163,5 @@ class Preemption:
 
     def reached(self, step: int) -> bool:
         """Whether to save and leave after `step`; called after every step, and true in all processes at once."""
-        return self._told if jax.process_count() == 1 else bool(multihost_utils.reached_preemption_sync_point(step))
+        self._answered = self._told if jax.process_count() == 1 else bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._answered

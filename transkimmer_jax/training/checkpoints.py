@@ -28,10 +28,12 @@ class Progress:
     """What a run knows beside its state and its place in the data.
 
     seconds: trained so far. open_window: the scalars of the steps since the last line of `metrics.jsonl`, see `MetricsWindow`.
+    records: digest of the lines of that file, see `Records`; None where an older version saved.
     """
 
     seconds: float = 0.0
     open_window: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    records: str | None = None
 
 
 class Checkpoints:
@@ -140,7 +142,7 @@ class Checkpoints:
             ) from error
         if "data" not in wanted:
             pipeline.move(data, int(restored.step))
-        return restored, Progress(float(metadata["seconds"]), list(metadata.get("open_window", ())))
+        return restored, Progress(float(metadata["seconds"]), list(metadata.get("open_window", ())), metadata.get("records"))
 
     def restore_best(self, state: TrainState) -> tuple[TrainState, int]:
         """The state of the highest-ranked checkpoint, and its step.

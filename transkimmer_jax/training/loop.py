@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from transkimmer_jax import files
+from transkimmer_jax import files, termination
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import get_task
@@ -36,7 +36,7 @@ from transkimmer_jax.training.records import NoRecords, Records
 from transkimmer_jax.training.step import TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.training.windows import MetricsWindow
-from transkimmer_jax.training.workdir import claimed, finished_result
+from transkimmer_jax.training.workdir import claimed, finished_result, what_is_saved
 from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger("transkimmer_jax")
@@ -54,7 +54,8 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike, command: str 
         came, and the run was saved.
     """
     folder = epath.Path(workdir)
-    with files.explained(folder), processes.explained():
+    stopped = termination.explained(lambda: what_is_saved(folder))
+    with files.explained(folder), processes.explained(), stopped:
         result = finished_result(folder, config)
         return _train(config, folder, command) if result is None else result
 
@@ -103,7 +104,6 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         claimed(workdir, config),
         jax.set_mesh(placement.mesh),
         Checkpoints(workdir, train.keep_latest, train.save_timeout) as checkpoints,
-        Preemption() as preemption,
     ):
         # ------------------------------------------------------------------------------------------------------------------- (re)start
         step, before = 0, Progress()
@@ -117,8 +117,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         in_flight = StepsInFlight()
         evaluated: CheckpointEvaluation | None = None
         with (
-            Records(workdir, step) if processes.is_first() else NoRecords() as records,
+            Records(workdir, step, before.records) if processes.is_first() else NoRecords() as records,
             TrainingBar(step, total_steps, visible=processes.is_first()) as bar,
+            Preemption() as preemption,
         ):
             while step < total_steps:
                 # ------------------------------------------------------------------------------------------------------------ one step
@@ -156,9 +157,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                             rank = validation.rank(config.skim, task, evaluated)
                             bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
                         seconds = before.seconds + time.monotonic() - started
-                        checkpoints.save(step, state, batches, Progress(seconds, open_window), rank)
+                        checkpoints.save(step, state, batches, Progress(seconds, open_window, records.digest), rank)
                         records.publish()
-                    if preempted and step < total_steps:
+                    if preempted:
                         checkpoints.wait()
                         raise Preempted(f"stopped by SIGTERM and saved at step {step} of {total_steps}; the same command resumes")
         seconds = before.seconds + time.monotonic() - started

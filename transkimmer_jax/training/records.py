@@ -1,6 +1,8 @@
 """What a run writes down as it goes: `metrics.jsonl` and TensorBoard events."""
 
+import hashlib
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -15,9 +17,13 @@ from tensorboardX.summary import scalar
 
 from transkimmer_jax import files
 
+logger = logging.getLogger("transkimmer_jax")
+
 
 class NoRecords:
     """What the processes beside the first write down: nothing."""
+
+    digest = ""
 
     def __enter__(self) -> "NoRecords":
         return self
@@ -37,17 +43,29 @@ class Records:
 
     Opening at step n drops what an interrupted run wrote after it, so that a resumed run's records equal those of one
     that was never interrupted. Files in a bucket cannot grow: there they are written beside, and copied by `publish`.
+
+    expected: `digest` when step n was saved. Where `metrics.jsonl` has another one it is damaged, which is said, and kept beside.
     """
 
-    def __init__(self, workdir: os.PathLike, step: int):
+    def __init__(self, workdir: os.PathLike, step: int, expected: str | None = None):
         self._workdir = epath.Path(workdir)
         self._beside = tempfile.TemporaryDirectory() if files.is_remote(workdir) else None
         folder = pathlib.Path(self._workdir if self._beside is None else self._beside.name)
         path = folder / "metrics.jsonl"
         published = self._workdir / "metrics.jsonl"
-        if published.exists():
-            lines = [line for line in published.read_text().splitlines() if _step_of(line) <= step]
-            files.write_text(path, "".join(line + "\n" for line in lines))
+        self._lines = hashlib.sha256()
+        content = published.read_bytes() if published.exists() else b""
+        lines = [line for line in content.decode("utf-8", errors="replace").splitlines() if _step_of(line) <= step]
+        kept = "".join(line + "\n" for line in lines)
+        self._lines.update(kept.encode())
+        if content:
+            if expected is not None and self.digest != expected:
+                aside = self._workdir / "metrics.jsonl.damaged"
+                aside.write_bytes(content)
+                logger.warning("%s is damaged: what can be read of it is kept, and all of it in %s", published, aside)
+            files.write_text(path, kept)
+        elif expected is not None and self.digest != expected:
+            logger.warning("%s is lost up to step %d", published, step)
         self._events = _EventFile(folder / "tensorboard", step)
         self._file = path.open("a", encoding="utf-8")
 
@@ -63,10 +81,17 @@ class Records:
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Add one line, and one event a scalar."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        line = json.dumps({"step": step, **scalars}) + "\n"
+        self._file.write(line)
         self._file.flush()
+        self._lines.update(line.encode())
         for name, value in scalars.items():
             self._events.write(Event(step=step, summary=scalar(name, value)))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of `metrics.jsonl` so far, in hexadecimal."""
+        return self._lines.hexdigest()
 
     def publish(self) -> None:
         """Bring the files to where they belong, if that is not where they are written."""
@@ -106,8 +131,8 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that was cut short, so that it is dropped."""
+    """The step of a line; infinity for one that cannot be read, so that it is dropped."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")

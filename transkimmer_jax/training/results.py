@@ -8,7 +8,6 @@ from etils import epath
 from flax import nnx
 from transformers import PreTrainedTokenizerBase
 
-from transkimmer_jax import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import summary
@@ -17,6 +16,7 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.validation import CheckpointEvaluation
+from transkimmer_jax.training.workdir import write_result
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -78,5 +78,5 @@ def write(
         # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
         Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(workdir / "model")
-    files.write_json(workdir / "result.json", result)
+    write_result(workdir, result)
     logger.info("%s %.4f, %.1f %% of the tokens kept", task.primary_metric, result["value"], 100 * evaluated.first.kept_tokens)

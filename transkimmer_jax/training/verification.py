@@ -13,7 +13,7 @@ from typing import Any
 import tensorstore
 from etils import epath
 
-from transkimmer_jax import checksums
+from transkimmer_jax import checksums, files
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -59,15 +59,20 @@ def fault(checkpoint: epath.Path) -> str | None:
         return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def committed(folder: epath.Path) -> dict[int, epath.Path]:
+    """The checkpoints below a folder, by their steps, whole or not; without those that are still being written."""
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    # Locally only what is committed has a number for its name; what else is in a bucket is for Orbax to clean up.
+    return {int(path.name): path for path in numbered if not files.is_remote(path) or (path / _COMMIT_MARK).exists()}
+
+
 def put_damaged_aside(folder: epath.Path, keep_latest: int) -> None:
     """Leave below `folder` only checkpoints that may be used, the newest of which is to be resumed from.
 
     What retention, of `keep_latest` and of the best, would have deleted is deleted: where a run is killed while Orbax deletes, a part
     of a checkpoint stays.
     """
-    if not folder.exists():
-        return
-    paths = {int(path.name): path for path in folder.iterdir() if path.name.isdecimal() and _is_committed(path)}
+    paths = committed(folder)
     steps = sorted(paths)
     faults = {step: reason for step in steps if (reason := fault(paths[step])) is not None}
     whole = [step for step in steps if step not in faults]
@@ -103,11 +108,6 @@ def _read_object(checkpoint: epath.Path, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{name} is not what was written")
     return values
-
-
-def _is_committed(path: epath.Path) -> bool:
-    # Locally only what is committed has a number for its name; what else is in a bucket is for Orbax to clean up.
-    return "://" not in str(path) or (path / _COMMIT_MARK).exists()
 
 
 def _move_aside(path: epath.Path, what: str, instead: str) -> None:

@@ -1,0 +1,175 @@
+"""The files beside the checkpoints: damage to them is one line, and what killed processes left of them is deleted."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from etils import epath
+from faults.checkpoint_faults import MUTATIONS
+
+from transkimmer_jax.config import Config, to_dict
+from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.training import workdir as workdirs
+from transkimmer_jax.training.records import Records
+
+RESULT = {"metric": "accuracy", "value": 0.875, "steps": 60}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Of a run that has ended."""
+    folder = epath.Path(tmp_path / "run")
+    with workdirs.claimed(folder, Config()):
+        with Records(folder, 0) as records:
+            for step in (1, 2, 3):
+                records.write(step, {"loss": 1.0 / step})
+        workdirs.write_result(folder, RESULT)
+    return folder
+
+
+def damage(path, kind):
+    MUTATIONS[kind](pathlib.Path(path), np.random.default_rng([*f"{path.name}{kind}".encode()]))
+
+
+BYTES = [kind for kind in MUTATIONS if kind not in ("deleted", "another file's content")]
+
+
+def test_a_finished_run(workdir, caplog):
+    assert workdirs.finished_result(workdir, Config()) == RESULT
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_a_damaged_result(workdir, kind):
+    """A digit that changes is a wrong answer, so it is refused as junk is."""
+    damage(workdir / "result.json", kind)
+    with pytest.raises(
+        TrainingError, match="^.*/result.json is damaged .*: restore it, or delete it, and the same command makes it anew"
+    ) as error:
+        workdirs.finished_result(workdir, Config())
+    assert "\n" not in str(error.value)
+    (workdir / "result.json").unlink()
+    assert workdirs.finished_result(workdir, Config()) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"7"])
+def test_a_result_that_is_none(workdir, content):
+    """Also where no digests are there: that of an older version, or of a run that was killed at its very end."""
+    (workdir / "SHA256SUMS").unlink()
+    (workdir / "result.json").write_bytes(content)
+    with pytest.raises(TrainingError, match="^.*/result.json is damaged .*: restore it, or delete it") as error:
+        workdirs.finished_result(workdir, Config())
+    assert "\n" not in str(error.value)
+
+
+def test_a_result_without_digests(workdir):
+    (workdir / "SHA256SUMS").unlink()
+    assert workdirs.finished_result(workdir, Config()) == RESULT
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_damaged_digests(workdir, kind, caplog):
+    """A warning, or an error where the bit is in the result's; never another answer."""
+    damage(workdir / "SHA256SUMS", kind)
+    try:
+        assert workdirs.finished_result(workdir, Config()) == RESULT
+        assert any(record.levelname == "WARNING" for record in caplog.records)
+    except TrainingError as error:
+        assert "result.json is damaged" in str(error)
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_damaged_records_of_a_finished_run(workdir, kind, caplog):
+    damage(workdir / "metrics.jsonl", kind)
+    assert workdirs.finished_result(workdir, Config()) == RESULT
+    assert f"{workdir}/metrics.jsonl is not what was written: another SHA-256 than in SHA256SUMS" in caplog.messages
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"model": 3}', b'{"model": null}', b"\xff\xfe", b"[" * 100_000, b'{"model": {'])
+def test_a_damaged_config(workdir, content):
+    """It tells whose run this is, so nobody guesses."""
+    (workdir / "config.json").write_bytes(content)
+    with pytest.raises(TrainingError, match="^.*/config.json is .*, so nobody knows whose run this is: restore it, or delete it") as error:
+        workdirs.finished_result(workdir, Config())
+    assert "\n" not in str(error.value)
+
+
+def test_flipped_bits_in_a_config(workdir):
+    """Each is refused, or changes nothing: the config that counts is the command's."""
+    content = (workdir / "config.json").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(content)
+        changed[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        (workdir / "config.json").write_bytes(changed)
+        try:
+            assert workdirs.finished_result(workdir, Config()) == RESULT
+        except TrainingError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20
+
+
+def test_what_was_left_is_deleted_when_the_workdir_is_claimed(workdir):
+    for name in (".config.json.abcdefgh", ".result.json.ab_d3fgh"):
+        (workdir / name).touch()
+    (workdir / ".model.abcdefgh" / "new").mkdir(parents=True)
+    (workdir / ".other.abcdefgh").touch()
+    with workdirs.claimed(workdir, Config()):
+        assert {path.name for path in workdir.iterdir() if path.name.startswith(".")} == {".other.abcdefgh"}
+    assert json.loads((workdir / "config.json").read_text()) == to_dict(Config())
+
+
+def test_what_is_saved(workdir):
+    assert workdirs.what_is_saved(workdir) == "nothing is saved yet; the same command starts again"
+    for name in ("15", "30", "45.orbax-checkpoint-tmp"):
+        (workdir / "checkpoints" / name).mkdir(parents=True)
+    assert workdirs.what_is_saved(workdir) == "saved at step 30; the same command resumes"
+
+
+def reopened(workdir, step, digest, caplog):
+    caplog.clear()
+    with Records(workdir, step, digest) as records:
+        after = records.digest
+    return after, [message for message in caplog.messages if "metrics.jsonl" in message]
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A workdir, and the digest of its records when step 2 was saved; step 3 is on record too."""
+    with Records(tmp_path, 0) as records:
+        records.write(1, {"loss": 1.0})
+        records.write(2, {"loss": 0.5})
+        digest = records.digest
+        records.write(3, {"loss": 0.25})
+    return tmp_path, digest
+
+
+def test_records_go_on_where_they_were_saved(interrupted, caplog):
+    workdir, digest = interrupted
+    assert reopened(workdir, 2, digest, caplog) == (digest, [])
+    assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert reopened(workdir, 2, None, caplog) == (digest, []), "saved by an older version"
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+def test_damaged_records(interrupted, kind, caplog):
+    """What can be read is kept, all of it is kept beside, and one line says so."""
+    workdir, digest = interrupted
+    path = workdir / "metrics.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    if kind == "another file's content":
+        path.write_bytes(b"\xff\xfe{}")
+    else:
+        damage(path, kind)
+    damaged = path.read_bytes() if path.exists() else b""
+    _, said = reopened(workdir, 2, digest, caplog)
+    if damaged:
+        assert said == [f"{path} is damaged: what can be read of it is kept, and all of it in {path}.damaged"]
+        assert (workdir / "metrics.jsonl.damaged").read_bytes() == damaged
+    else:
+        assert said == [f"{path} is lost up to step 2"]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert json.loads(line)["step"] <= 2
