@@ -14,6 +14,7 @@ from models.quick import program, quick_jit
 from models.reference import relative_error
 
 from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.errors import DataError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.skim import skim_loss
 
@@ -231,5 +232,31 @@ def test_every_source_of_randomness_is_driven_by_the_key(place, changes):
 
 
 def test_more_positions_than_embeddings_is_an_error_not_nan():
-    with pytest.raises(ValueError, match="41 positions, but the checkpoint has 40"):
+    with pytest.raises(DataError, match="41 positions, but the checkpoint has 40"):
         make_model()(np.zeros((1, 41), np.int32))
+
+
+IDS = np.zeros((2, 5), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        (([[1, 2]],), "input_ids must be an array [B, S], not a list: give a tokenizer return_tensors='np'"),
+        (("good",), "input_ids must be an array [B, S], not a str: give a tokenizer return_tensors='np'"),
+        ((IDS[0],), "input_ids has the shape [5], and must have [B, S]"),
+        ((IDS[:, :0],), "input_ids has the shape [2, 0], and must have [B, S]"),
+        ((IDS.astype(np.float32),), "input_ids must hold integers, not float32"),
+        ((IDS - 1,), "input_ids holds -1, outside of the model's 0 to 49: take the model's own tokenizer"),
+        ((jnp.asarray(IDS + 50),), "input_ids holds 50, outside of the model's 0 to 49: take the model's own tokenizer"),
+        ((IDS, IDS[:, 1:]), "attention_mask has the shape [2, 4], and must have that of input_ids, [2, 5]"),
+        ((IDS, None, IDS[:1]), "token_type_ids has the shape [1, 5], and must have that of input_ids, [2, 5]"),
+        ((IDS, None, IDS + 2), "token_type_ids holds 2, outside of the model's 0 to 1: take the model's own tokenizer"),
+        ((IDS, None, IDS.astype(bool)), "token_type_ids must hold integers, not bool"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_arrays_that_are_no_tokens(arrays, says):
+    with pytest.raises(DataError) as error:
+        make_model()(*arrays)
+    assert str(error.value) == says

@@ -16,10 +16,13 @@ from flax import nnx
 
 from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.errors import DataError, InferenceError
+from transkimmer_jax.errors import ConfigError, InferenceError
+from transkimmer_jax.forking import require_own_runtime
+from transkimmer_jax.inference import inputs
 from transkimmer_jax.inference.batching import Batching, Sizes
 from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
 from transkimmer_jax.inference.first import FirstMargins
+from transkimmer_jax.inference.inputs import Text
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs
 from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule
@@ -27,8 +30,6 @@ from transkimmer_jax.inference.staging import stages
 from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.progress import tqdm
-
-Text = str | tuple[str, str]
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
@@ -80,6 +81,8 @@ class SkimEngine:
 
     Raises:
       CheckpointError: a model that cannot be compacted.
+      ConfigError: an argument that cannot be meant.
+      InferenceError: this process was forked from one that had computed.
     """
 
     def __init__(
@@ -98,16 +101,22 @@ class SkimEngine:
         depths: bool = False,
         rebatch: bool | None = None,
     ):
+        require_own_runtime()
+        if not isinstance(model, TranskimmerForSequenceClassification):
+            raise ConfigError(f"model must be a loaded model, not {inputs.shown(model)}: SkimEngine.from_pretrained loads a folder")
+        if calibration is not None and not isinstance(calibration, Calibration):
+            raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
         model.require_compactable()
         use_compilation_cache()
         self.arch, self._tokenizer = model.arch, tokenizer
-        self.label_names = None if label_names is None else tuple(label_names)
-        self.max_length = min(max_length or self.arch.max_position_embeddings, self.arch.max_position_embeddings)
-        self._pairs = pairs
-        self.threshold = threshold if threshold is not None else (self.arch.skim.threshold if self.arch.skim else 0.0)
-        devices = devices or jax.local_devices()
+        self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
+        self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
+        self._pairs = inputs.checked_flag(pairs, "pairs")
+        self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
+        devices = inputs.checked_devices(devices) or jax.local_devices()
         self._platform = devices[0].platform
-        self._rebatch = self._platform == "cpu" if rebatch is None else rebatch
+        self._rebatch = self._platform == "cpu" if inputs.checked_flag(rebatch, "rebatch") is None else rebatch
+        batch_tokens, batch_size = inputs.checked_batch(batch_tokens, batch_size)
         if batch_tokens is None and batch_size is None:
             batch_tokens = default_batch_tokens(self._platform)
         self._batch_tokens, self._batch_size = batch_tokens, batch_size
@@ -130,12 +139,16 @@ class SkimEngine:
 
         Raises:
           CheckpointError: a folder that is not a checkpoint, or one that cannot be compacted.
+          ConfigError, InferenceError: as `SkimEngine`.
         """
+        require_own_runtime()
+        folder, dtype = inputs.checked_path(folder), inputs.checked_dtype(dtype)
+        inputs.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.weights.files import read_config, resolve
 
-        path = resolve(os.fspath(folder))
+        path = resolve(folder)
         saved = read_config(path)
         task = saved.get("task", {})
         model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense, compute_dtype=dtype)
@@ -152,33 +165,48 @@ class SkimEngine:
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
 
     def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:
-        """Answers in the order of `texts`: strings, or pairs of strings. None for none.
+        """Answers in the order of `texts`: a list, tuple, array or column of strings, or of pairs of strings. None for none.
 
         Raises:
-          DataError: something that is not a string or a pair, or the other of the two than the model was trained on.
-          InferenceError: logits that are not finite numbers.
+          DataError: something that is not a string or a pair, or the other of the two than the model was trained on; a single text,
+            or an iterator, in place of a list.
+          ConfigError: a threshold that is no number.
+          InferenceError: logits that are not finite numbers; no tokenizer; a process that was forked from one that had computed.
         """
-        if not len(texts):
-            return []
-        tokenized, truncated = self._tokenize(texts)
-        return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
+        return self._predict(inputs.checked_sequence(texts), 0, threshold, progress)
 
     def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = STREAM_WINDOW) -> Iterator[Answer]:
-        """Answers in the order of `texts`, while they are still coming: `window` of them are grouped by length and answered together."""
-        stream = iter(texts)
-        while chunk := list(itertools.islice(stream, window)):
-            yield from self.predict(chunk, threshold=threshold, progress=False)
+        """Answers in the order of `texts`, while they are still coming: `window` of them are grouped by length and answered together.
+
+        Raises, at once or when it comes to a text: as `predict`; ConfigError also for a window of no texts.
+        """
+        stream, window = inputs.checked_stream(texts), inputs.checked_size(window, "window")
+        threshold = inputs.checked_threshold(threshold, self.threshold)
+        windows = iter(lambda: list(itertools.islice(stream, window)), [])
+        return (answer for number, texts in enumerate(windows) for answer in self._predict(texts, number * window, threshold, False))
+
+    def _predict(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> list[Answer]:
+        """first: the number of the first text, for messages."""
+        require_own_runtime()
+        threshold = inputs.checked_threshold(threshold, self.threshold)
+        if not len(texts):
+            return []
+        tokenized, truncated = self._tokenize(texts, first)
+        return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
 
     def predict_tokenized(self, examples: TokenizedExamples, *, threshold: float | None = None, progress: bool = False) -> Predictions:
         """Logits and kept tokens of token ids without padding, in their order. Labels are not read.
 
         Raises:
-          InferenceError: an example longer than `max_length`, or logits that are not finite.
+          DataError: arrays that do not fit each other, or ids that the model has no row for.
+          ConfigError: a threshold that is no number.
+          InferenceError: an example longer than `max_length`, or logits that are not finite; a process that was forked from one that
+            had computed.
         """
-        threshold = self.threshold if threshold is None else float(threshold)
+        require_own_runtime()
+        threshold = inputs.checked_threshold(threshold, self.threshold)
+        examples = inputs.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         lengths = examples.lengths
-        if len(lengths) and lengths.max() > self.max_length:
-            raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {self.max_length}")
         with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             call = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, self._waiting_bytes)
             predictions = call.answer(bar.update)
@@ -192,9 +220,16 @@ class SkimEngine:
         """Learn from a sample of texts how many tokens to expect, and build the ladders anew; the texts' kept tokens are exact.
 
         Save it by `calibration.save(folder)`.
+
+        Raises: as `predict`; DataError also for no text at all.
         """
-        examples = texts if isinstance(texts, TokenizedExamples) else self._tokenize(texts[:_CALIBRATION_TEXTS])[0]
-        threshold = self.threshold if threshold is None else float(threshold)
+        require_own_runtime()
+        threshold = inputs.checked_threshold(threshold, self.threshold)
+        examples = texts
+        if not isinstance(examples, TokenizedExamples):
+            examples = self._tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)[0]
+        elif not len(examples.lengths):
+            raise inputs.nothing_to_calibrate()
         predictions = self.predict_tokenized(examples, threshold=threshold)
         self.use(Calibration.of(predictions.lengths, predictions.kept, threshold))
         return self.calibration
@@ -254,7 +289,11 @@ class SkimEngine:
 
         Of texts of these lengths any number of tokens may be left for a stage behind the first decisions: compiled is for what was left
         of the calibration's, and should another number come, its program is compiled then.
+
+        Raises ConfigError for lengths that the engine does not read.
         """
+        require_own_runtime()
+        lengths = inputs.checked_lengths(lengths, self.max_length)
         schedules = []
         for batching in self.batchings:
             schedules += batching.schedules(None if lengths is None else lengths if batching.stage.first == 0 else batching.expected)
@@ -262,23 +301,16 @@ class SkimEngine:
             self._first.compile()
         self.programs.compile(schedules, progress)
 
-    def _tokenize(self, texts: Sequence[Text]) -> tuple[TokenizedExamples, np.ndarray]:
+    def _tokenize(self, texts: Sequence[Text], first: int) -> tuple[TokenizedExamples, np.ndarray]:
         """Checked and tokenised; and which texts were cut, [N] bool."""
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.data.examples import Examples
 
         if self._tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
-        pairs = [_is_pair(number, text) for number, text in enumerate(texts)]
-        expected = pairs[0] if self._pairs is None else self._pairs
-        wrong = next((number for number, pair in enumerate(pairs) if pair != expected), None)
-        if wrong is not None:
-            found, wanted = ("a pair", "single texts") if pairs[wrong] else ("a single text", "pairs")
-            raise DataError(f"text {wrong} is {found}, expected {wanted}")
-        # Either every text is a string or every text is a pair, which the checker cannot see.
-        first: list[Any] = [text[0] if expected else text for text in texts]
-        second: list[Any] | None = [text[1] for text in texts] if expected else None
-        tokenized = pipeline.tokenize(Examples(first, second, np.zeros(len(texts), np.int32)), self._tokenizer, self.max_length)
+        singles, seconds = inputs.checked_texts(texts, self._pairs, first)
+        examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
+        tokenized = pipeline.tokenize(examples, self._tokenizer, self.max_length)
         return tokenized, tokenized.truncated
 
     def _answers(self, predictions: Predictions, truncated: np.ndarray) -> list[Answer]:
@@ -308,13 +340,3 @@ def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceC
         return leaf if any(part in name for part in ("norm", "decision", "classifier")) else leaf.astype(model.arch.dtype)
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(stored, params))
-
-
-def _is_pair(number: int, text: Any) -> bool:
-    if isinstance(text, str):
-        return False
-    if isinstance(text, tuple | list) and all(isinstance(part, str) for part in text):
-        if len(text) == 2:
-            return True
-        raise DataError(f"text {number} has {len(text)} parts, expected a string or a pair of strings")
-    raise DataError(f"text {number} is not a string or a pair of strings but {text!r:.60}")

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.arguments import require_token_arrays
 from transkimmer_jax.models.bert import BertEmbeddings
 from transkimmer_jax.models.encoder import Encoder, Gate, Stage, split_key
 from transkimmer_jax.models.layers import dropout
@@ -126,12 +128,12 @@ class TranskimmerForSequenceClassification(nnx.Module):
           only_logits: the last layer computes position 0 alone, as the pooler reads nothing else. The logits are the same.
 
         Raises:
-          ValueError: more positions than the checkpoint has embeddings for.
+          DataError: more positions than the checkpoint has embeddings for; arrays that do not fit each other, or ids outside of the
+            vocabulary (which are not looked at under `jax.jit`).
+          InferenceError: this process was forked from one that had computed.
         """
-        if input_ids.shape[1] > self.arch.max_position_embeddings:
-            raise ValueError(
-                f"{input_ids.shape[1]} positions, but the checkpoint has {self.arch.max_position_embeddings}: truncate the input"
-            )
+        require_own_runtime()
+        require_token_arrays(self.arch, input_ids, attention_mask, token_type_ids)
         skim = self.arch.skim or SkimArchitecture()
         if gate is None:
             gate = GumbelGate(skim.temperature) if key is not None else self._threshold_gate(threshold)

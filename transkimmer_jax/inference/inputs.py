@@ -1,0 +1,254 @@
+"""What callers of the Python API hand over, checked before it reaches a tokenizer or a program.
+
+Every check returns the value as the engine takes it, or raises one line that names the argument and says what it takes.
+"""
+
+import collections.abc
+import itertools
+import math
+import numbers
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.errors import ConfigError, DataError, InferenceError
+from transkimmer_jax.models.arguments import require_in_vocabulary
+
+Text = str | tuple[str, str]
+
+LEAST_LENGTH = 3  # tokens: a text has one at each end that is none of its own
+_DTYPES = ("float32", "bfloat16")
+_SHOWN = 60  # characters of a value in a message
+
+
+def checked_sequence(texts: Any, argument: str = "texts") -> Sequence[Any]:
+    """A list, tuple, array or column of texts; the texts themselves are not looked at.
+
+    Raises:
+      DataError: a single text, an iterator, or what has no order.
+    """
+    if isinstance(texts, str | bytes | bytearray):
+        raise DataError(f"{argument} is one text, {shown(texts)}, and would be read letter by letter: put it in a list")
+    if isinstance(texts, np.ndarray):
+        if texts.ndim == 0 or texts.ndim > 2:
+            raise DataError(f"{argument} is an array of {texts.ndim} dimensions: give [N] texts, or [N, 2] for pairs")
+        return texts.tolist()
+    if isinstance(texts, collections.abc.Iterator):
+        raise DataError(f"{argument} is a {type(texts).__name__}, which can be read only once: give a list, or call predict_stream")
+    unordered = isinstance(texts, collections.abc.Mapping | collections.abc.Set)
+    if unordered or not isinstance(texts, collections.abc.Sized) or not isinstance(texts, collections.abc.Iterable):
+        raise DataError(f"{argument} is {_described(texts)}: give a list of strings, or of pairs of strings")
+    return texts  # type: ignore[return-value]
+
+
+def checked_stream(texts: Any, argument: str = "texts") -> Iterator[Any]:
+    """An iterator over texts that may still be coming.
+
+    Raises:
+      DataError: a single text, or what cannot be walked through in an order.
+    """
+    if isinstance(texts, str | bytes | bytearray | np.ndarray):
+        return iter(checked_sequence(texts, argument))
+    if isinstance(texts, collections.abc.Mapping | collections.abc.Set) or not isinstance(texts, collections.abc.Iterable):
+        raise DataError(f"{argument} is {_described(texts)}: give an iterable of strings, or of pairs of strings")
+    return iter(texts)
+
+
+def checked_texts(texts: Iterable[Any], pairs: bool | None, first: int = 0) -> tuple[list[str], list[str] | None]:
+    """The texts, and of pairs the second texts.
+
+    Args:
+      texts: what `checked_sequence` has passed, or a part of it.
+      pairs: whether texts come in pairs; None: as the first one does.
+      first: the number of the first text, for messages.
+
+    Raises:
+      DataError: something that is neither a string nor a pair of strings, the other of the two than expected, or characters that no
+        tokenizer can read.
+    """
+    texts = list(texts)
+    if not texts:
+        return [], [] if pairs else None
+    is_pair = [_is_pair(number, text) for number, text in enumerate(texts, start=first)]
+    expected = is_pair[0] if pairs is None else pairs
+    if (not expected) in is_pair:
+        wrong = is_pair.index(not expected)
+        given, wanted = ("a pair", "single texts") if is_pair[wrong] else ("a single text", "pairs")
+        raise DataError(f"text {first + wrong} is {given}, expected {wanted}")
+    columns = [[text[0] for text in texts], [text[1] for text in texts]] if expected else [texts]
+    for column in columns:
+        for number, text in enumerate(column, start=first):
+            if not text.isascii():
+                _require_unicode(number, text)
+    return columns[0], columns[1] if expected else None
+
+
+def checked_sample(texts: Any, most: int) -> list[Any]:
+    """The first `most` of the texts that a calibration is made of. Raises `DataError` for none, or as `checked_sequence`."""
+    sample = list(itertools.islice(checked_sequence(texts), most))
+    if not sample:
+        raise nothing_to_calibrate()
+    return sample
+
+
+def nothing_to_calibrate() -> DataError:
+    return DataError("texts is empty: a calibration needs at least one text, better a few hundred")
+
+
+def checked_threshold(threshold: Any, default: float) -> float:
+    """A threshold of the gates; None takes the default, and infinite ones keep all tokens or none.
+
+    Raises:
+      ConfigError: no number, or NaN.
+    """
+    if threshold is None:
+        return default
+    if getattr(threshold, "ndim", None) == 0 and hasattr(threshold, "item"):  # a scalar of NumPy or JAX
+        threshold = threshold.item()
+    if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or math.isnan(threshold):
+        raise ConfigError(f"threshold must be a number, not {shown(threshold)}")
+    return float(threshold)
+
+
+def checked_size(value: Any, argument: str, least: int = 1) -> int:
+    """A whole number of at least `least`. Raises `ConfigError` for any other value."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or value < least:
+        raise ConfigError(f"{argument} must be a whole number of at least {least}, not {shown(value)}")
+    return int(value)
+
+
+def checked_batch(batch_tokens: Any, batch_size: Any) -> tuple[int | None, int | None]:
+    """Tokens of a batch, or texts of a batch; None for both leaves it to the device. Raises `ConfigError` for both, or for no size."""
+    if batch_tokens is not None and batch_size is not None:
+        raise ConfigError(f"batch_tokens={shown(batch_tokens)} and batch_size={shown(batch_size)} say the same: give one of them")
+    return (
+        None if batch_tokens is None else checked_size(batch_tokens, "batch_tokens"),
+        None if batch_size is None else checked_size(batch_size, "batch_size"),
+    )
+
+
+def checked_max_length(max_length: Any, positions: int) -> int:
+    """Tokens read of a text: at most as many as the model has positions, which None stands for. Raises `ConfigError` for no length."""
+    return positions if max_length is None else min(checked_size(max_length, "max_length", LEAST_LENGTH), positions)
+
+
+def checked_dtype(dtype: Any) -> str | None:
+    """A dtype by its name; None is the model's own. Raises `ConfigError` for any other."""
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in _DTYPES):
+        raise ConfigError(f"dtype must be {' or '.join(map(repr, _DTYPES))}, not {shown(dtype)}")
+    return dtype
+
+
+def checked_flag(value: Any, argument: str) -> bool | None:
+    """True, False or None. Raises `ConfigError` for any other value, of which Python would take the truth."""
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{argument} must be True, False or None, not {shown(value)}")
+    return value
+
+
+def checked_path(folder: Any, argument: str = "folder") -> str:
+    """A folder or hub id. Raises `ConfigError` for what is no path."""
+    if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str) or not os.fspath(folder):
+        raise ConfigError(f"{argument} must be a model folder or hub id, not {shown(folder)}")
+    return os.fspath(folder)  # type: ignore[return-value]
+
+
+def checked_devices(devices: Any) -> Any:
+    """A list of devices of one platform; None stands for all local ones. Raises `ConfigError` for an empty list or for no devices."""
+    if devices is None:
+        return None
+    devices = list(devices) if isinstance(devices, collections.abc.Sequence) and not isinstance(devices, str) else None
+    if not devices or not all(hasattr(device, "platform") for device in devices):
+        raise ConfigError("devices must be a list of JAX devices with at least one in it, or None for all local ones")
+    return devices
+
+
+def checked_label_names(label_names: Any, num_labels: int) -> tuple[str, ...] | None:
+    """A name for each class; None for regression, or for names by number. Raises `ConfigError` for another number or for equal names."""
+    if label_names is None:
+        return None
+    if isinstance(label_names, str) or not isinstance(label_names, collections.abc.Sequence):
+        raise ConfigError(f"label_names must be a list of strings, not {shown(label_names)}")
+    names = tuple(label_names)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names) or len(names) != num_labels:
+        raise ConfigError(f"label_names must be {num_labels} different strings, one for each class of the model, not {shown(names)}")
+    return names
+
+
+def checked_lengths(lengths: Any, max_length: int) -> list[int] | None:
+    """Lengths of texts in tokens; None stands for any. Raises `ConfigError` for what is no list of lengths that the engine reads."""
+    if lengths is None:
+        return None
+    if isinstance(lengths, str) or not isinstance(lengths, collections.abc.Sequence | np.ndarray) or not len(lengths):
+        raise ConfigError(f"lengths must be a list of numbers of tokens, or None for any, not {shown(lengths)}")
+    checked = [checked_size(length, f"lengths[{number}]") for number, length in enumerate(lengths)]
+    if max(checked) > max_length:
+        raise ConfigError(f"lengths has {max(checked)} tokens, more than the engine's max_length of {max_length}")
+    return checked
+
+
+def checked_tokens(examples: Any, vocab_size: int, type_vocab_size: int, max_length: int) -> TokenizedExamples:
+    """Token ids that a model can look up. Labels are not looked at.
+
+    Raises:
+      DataError: arrays that do not fit each other, ids outside of the vocabulary, or an example without tokens.
+      InferenceError: an example longer than `max_length`.
+    """
+    if not isinstance(examples, TokenizedExamples):
+        raise DataError(f"examples is {_described(examples)}: give TokenizedExamples, or call predict with texts")
+    ids, types, offsets = (np.asarray(getattr(examples, name)) for name in ("input_ids", "token_type_ids", "offsets"))
+    for name, values in (("input_ids", ids), ("token_type_ids", types), ("offsets", offsets)):
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise DataError(f"examples.{name} must be a one-dimensional array of integers, not {values.dtype} of shape {values.shape}")
+    if types.shape != ids.shape:
+        raise DataError(f"examples.token_type_ids has {len(types)} entries for {len(ids)} input_ids: give one for each")
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(ids):
+        ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "empty"
+        raise DataError(f"examples.offsets must go from 0 to the {len(ids)} of input_ids, and is {ends}")
+    lengths = np.diff(offsets.astype(np.int64))
+    if len(lengths) and lengths.min() < 1:
+        raise DataError(f"examples.offsets gives example {int(lengths.argmin())} {lengths.min()} tokens: it needs at least one")
+    if len(lengths) and lengths.max() > max_length:
+        raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {max_length}")
+    require_in_vocabulary(ids, vocab_size, "examples.input_ids")
+    require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
+    return examples
+
+
+def shown(value: Any) -> str:
+    """`value` as one short line."""
+    if isinstance(value, str | bytes | bytearray):
+        value = value[:_SHOWN]  # not the representation of 50 MB
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _described(value: Any) -> str:
+    """A value by its kind: what it holds may be long, or may be gone once it was looked at."""
+    if value is None or isinstance(value, numbers.Number):
+        return repr(value)
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _is_pair(number: int, text: Any) -> bool:
+    if isinstance(text, str):
+        return False
+    if isinstance(text, np.ndarray):
+        text = text.tolist()
+    if isinstance(text, tuple | list) and all(isinstance(part, str) for part in text):
+        if len(text) == 2:
+            return True
+        raise DataError(f"text {number} has {len(text)} parts, expected a string or a pair of strings")
+    raise DataError(f"text {number} is not a string or a pair of strings but {shown(text)}")
+
+
+def _require_unicode(number: int, text: str) -> None:
+    """Halves of a character come from careless decoding or from JSON escapes; tokenizers refuse them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"text {number} is no valid Unicode ({error.reason} at character {error.start}): correct it") from error
