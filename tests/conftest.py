@@ -39,6 +39,12 @@ def minilm():
 
 
 @pytest.fixture(scope="session")
+def e5_small():
+    """Real pretrained BERT weights, 12 layers, H=384, whose tokenizer is a unigram model."""
+    return real_checkpoint("e5-small-12l")
+
+
+@pytest.fixture(scope="session")
 def bert_tiny():
     """Real pretrained BERT weights under old parameter names, 2 layers, H=128, with a masked-LM head."""
     return real_checkpoint("bert-tiny")

@@ -75,12 +75,15 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.labelled_files import read_file
+    from transkimmer_jax.data.records import require_readable
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights.files import read_config, resolve
 
     _check(args)
+    if args.data:  # before a model is loaded
+        require_readable(args.data)
     folder = resolve(args.model)
     saved = read_config(folder)
     trained_on = saved.get("task", {})

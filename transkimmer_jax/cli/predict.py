@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import Answer, SkimEngine
 
 _ANSWERED = ("label", "probabilities", "tokens", "kept", "truncated")
+_WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
+Example = tuple[str | tuple[str, str], dict[str, Any]]  # a text or pair, and the columns to copy
 _DESCRIPTION = """
 Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated.
 
@@ -102,7 +104,10 @@ def _shards(args: argparse.Namespace) -> list[Shard]:
         ):
             if given:
                 raise ConfigError(f"{flag} is for --output-dir")
-        return [Shard(inputs[0], args.output or "-", overwrite=True)]
+        output = args.output or "-"
+        if "-" not in (inputs[0], output) and os.path.realpath(inputs[0]) == os.path.realpath(output):
+            raise ConfigError(f"--output {output} is the input itself, which the answers would replace: take another file")
+        return [Shard(inputs[0], output, overwrite=True)]
     if args.output is not None:
         raise ConfigError("--output and --output-dir: give one of them")
     if "-" in inputs:
@@ -156,16 +161,22 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     if not left:  # and no model need be loaded
         print(_there(len(own), len(own)), file=sys.stderr)
         return
-    if args.output_dir is not None:
-        shards.require_inputs(left)
-
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.data import records
+
+    # At once, not after a model was loaded, nor after the hours that the other files take.
+    for shard in left:
+        records.require_readable(shard.input)
+
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.weights.files import read_config, resolve
 
     folder = resolve(args.model)
     trained_on = read_config(folder).get("task", {})
     columns = {shard.input: _text_columns(args, shard.input, trained_on) for shard in own}
+    begun = _begin(args, left[0], columns)
+    for shard in left[1:]:
+        _begin(args, shard, columns)
     options = {"max_length": args.max_length} if args.max_length is not None else {}
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
     pairs = len(columns[own[0].input]) == 2
@@ -177,14 +188,28 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     engine.programs.progress = not args.quiet
     try:
-        summary = _answer(args, own, columns, engine)
+        summary = _answer(args, own, columns, engine, {left[0].input: begun})
     except BrokenPipeError:
         return  # whoever reads has seen enough, as `head` does
     print(summary, file=sys.stderr)
 
 
-def _answer(args: argparse.Namespace, own: list[Shard], columns: dict[str, tuple[str, ...]], engine: "SkimEngine") -> str:
-    """Answer file by file what is left; a line about it all."""
+def _begin(args: argparse.Namespace, shard: Shard, columns: dict[str, tuple[str, ...]]) -> Iterator[Example]:
+    """The examples of a file, of which the first has been read, and with it that there is a text in its place."""
+    examples = _read(args, shard.input, columns[shard.input])
+    if not os.path.isfile(shard.input):  # what comes through a pipe comes when it comes
+        return examples
+    return itertools.chain(list(itertools.islice(examples, 1)), examples)
+
+
+def _answer(
+    args: argparse.Namespace,
+    own: list[Shard],
+    columns: dict[str, tuple[str, ...]],
+    engine: "SkimEngine",
+    begun: dict[str, Iterator[Example]],
+) -> str:
+    """Answer file by file what is left, some of which may have been begun to read; a line about it all."""
     started, count, kept, there = time.perf_counter(), 0, 0.0, 0
     with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
         for number, shard in enumerate(own, start=1):
@@ -193,7 +218,8 @@ def _answer(args: argparse.Namespace, own: list[Shard], columns: dict[str, tuple
                 continue
             if args.output_dir is not None:
                 bar.set_postfix(file=f"{number} of {len(own)}")
-            texts, shares = _answer_file(args, shard, columns[shard.input], engine, bar)
+            examples = begun.pop(shard.input, None) or _read(args, shard.input, columns[shard.input])
+            texts, shares = _answer_file(args, shard, examples, engine, bar)
             count, kept = count + texts, kept + shares
     seconds, programs = time.perf_counter() - started, engine.programs
     share = f"{kept / count:.3f}" if count else "none"
@@ -209,17 +235,16 @@ def _there(count: int, files: int) -> str:
     return f"{count} of {files} files were there already"
 
 
-def _answer_file(args: argparse.Namespace, shard: Shard, columns: tuple[str, ...], engine: "SkimEngine", bar: tqdm) -> tuple[int, float]:
+def _answer_file(args: argparse.Namespace, shard: Shard, examples: Iterator[Example], engine: "SkimEngine", bar: tqdm) -> tuple[int, float]:
     """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
     from transkimmer_jax.inference.engine import STREAM_WINDOW
 
     count, kept = 0, 0.0
     with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
-        examples = _read(args, shard.input, columns)
-        while window := list(itertools.islice(examples, STREAM_WINDOW)):
+        for window in _windows(examples, STREAM_WINDOW):
             answers = engine.predict([text for text, _ in window], progress=not args.quiet)
             for (_, copied), answer in zip(window, answers, strict=True):
-                file.write(json.dumps(copied | _described(answer)) + "\n")
+                file.write(json.dumps(copied | _described(answer), allow_nan=False) + "\n")
             file.flush()
             count += len(window)
             kept += sum(answer.kept for answer in answers)
@@ -227,21 +252,36 @@ def _answer_file(args: argparse.Namespace, shard: Shard, columns: tuple[str, ...
     return count, kept
 
 
-def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> "Iterator[tuple[str | tuple[str, str], dict[str, Any]]]":
+def _windows(examples: Iterator[Example], most: int) -> Iterator[list[Example]]:
+    """What is in memory at a time: `most` examples, or fewer of long texts."""
+    window: list[Example] = []
+    characters = 0
+    for example in examples:
+        window.append(example)
+        text = example[0]
+        characters += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(window) == most or characters >= _WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> Iterator[Example]:
     """(text or pair, columns to copy) of every record of a file."""
     from transkimmer_jax.data import records
 
     for where, record in records.read_records(path, _format(args, path)):
         texts = [records.column_text(record, column, where, "--text-columns") for column in columns]
-        for column, text in zip(columns, texts, strict=True):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:  # JSON can escape halves of a character, tokenizers cannot read them
-                raise DataError(f"{where}: column {column!r} is no valid Unicode ({error.reason}): correct it") from error
         if args.copy is None:
             copied = {"id": record["id"]} if "id" in record else {}
         else:
             copied = {column: records.column_value(record, column, where, "--copy") for column in args.copy}
+        for column, value in copied.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError as error:  # Python reads NaN and Infinity, which JSON does not have
+                raise DataError(f"{where}: column {column!r} holds NaN or Infinity, which are no JSON: correct it") from error
         yield (texts[0] if len(texts) == 1 else (texts[0], texts[1])), copied
 
 

@@ -11,7 +11,7 @@ from typing import TextIO
 from etils import epath
 
 from transkimmer_jax import files
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +67,6 @@ def plan(inputs: Sequence[str], folder: str, overwrite: bool) -> list[Shard]:
             raise ConfigError(f"--output-dir {folder}: the answers to {name} would replace the input {replaced}: take another folder")
         shards[shard.output] = shard
     return list(shards.values())
-
-
-def require_inputs(shards: Sequence[Shard]) -> None:
-    """Raises `DataError` for the first input that is not there: at once, not after the hours that the others take."""
-    for shard in shards:
-        if not os.path.exists(shard.input):
-            raise DataError(f"{shard.input}: cannot be read: No such file or directory")
 
 
 @contextlib.contextmanager

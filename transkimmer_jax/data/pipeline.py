@@ -7,6 +7,7 @@ import grain
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from transkimmer_jax.data import cutting
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
@@ -45,21 +46,23 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
 def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedExamples:
     """`examples` as token ids, cut to `max_length` tokens with special tokens (of a pair, the longer text is cut first).
 
-    A tokenizer without token types gives zeros.
+    A tokenizer without token types gives zeros. Of a long text only as much is tokenised as decides which tokens are read (`cutting.py`).
 
     Raises:
-      DataError: a `max_length` that holds not even the special tokens.
+      DataError: a `max_length` that holds not even the special tokens; millions of characters that hold next to no token.
     """
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     if max_length < special:
         raise DataError(f"data.max_length={max_length} does not hold the {special} special tokens of an example")
+    cutter = cutting.Cutter(tokenizer, max_length)
     input_ids, token_type_ids, lengths, truncated = [], [], [], []
     with tqdm(total=len(examples), desc="tokenizing", unit=" examples", disable=len(examples) <= _PROGRESS_BAR_FROM) as bar:
         for start in range(0, len(examples), _TOKENIZE_CHUNK):
             chunk = slice(start, start + _TOKENIZE_CHUNK)
+            texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
             encoded = tokenizer(
-                examples.texts[chunk],
-                None if examples.pairs is None else examples.pairs[chunk],
+                texts,
+                pairs,
                 truncation="longest_first",
                 max_length=max_length,
                 return_attention_mask=False,

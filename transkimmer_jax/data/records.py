@@ -3,8 +3,11 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
+import os
 import pathlib
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -12,6 +15,8 @@ from typing import Any, TextIO
 from transkimmer_jax.errors import DataError
 
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
+LONGEST_LINE = 1 << 28  # characters of a line, and of a CSV cell: beyond it is no text, and memory
 
 
 def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -23,8 +28,10 @@ def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterato
         line is an empty text). None: by the file's name, and 'jsonl' for standard input.
 
     Raises:
-      DataError: one line with file, line number and cure: a file that cannot be read, not UTF-8, invalid JSON or CSV.
+      DataError: one line with file, line number and cure: a file that cannot be read, not UTF-8, invalid JSON or CSV, a line of more
+        than `LONGEST_LINE` characters.
     """
+    require_readable(path)
     name = "standard input" if str(path) == "-" else str(path)
     if format is None:
         format = "jsonl" if str(path) == "-" else _FORMATS.get(pathlib.Path(path).suffix.lower())
@@ -46,11 +53,14 @@ def read_example_records(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """`read_records` of a file with examples, of which there must be one; `setting` chooses it."""
     path = pathlib.Path(path)
+    require_uncompressed(path)
     if path.suffix.lower() not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}"
         raise DataError(f"{path}: the name must end in {known}, which says how it is read: rename or convert it")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file: check {setting}")
+    if not path.is_file():
+        raise DataError(f"{path}: is no file but {'a folder' if path.is_dir() else 'a pipe or device'}: check {setting}")
     found = False
     for where, record in read_records(path):
         found = True
@@ -59,19 +69,54 @@ def read_example_records(
         raise DataError(f"{path}: the file holds no example: write one a line")
 
 
+def require_readable(path: str | pathlib.Path) -> None:
+    """Raises `DataError` for what cannot be opened and read as a file, without opening it; '-' is standard input."""
+    if str(path) == "-":
+        return
+    require_uncompressed(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
+        raise DataError(f"{path!s:.200}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: cannot be read: Is a directory")
+    # Whoever opens a pipe waits until somebody writes to it. A shell's <(command) is one too, and has its writer.
+    if stat.S_ISFIFO(mode) and not str(path).startswith(("/dev/fd/", "/proc/")):
+        raise DataError(f"{path}: is a named pipe: hand it over as standard input")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: cannot be read: Permission denied")
+
+
+def require_uncompressed(path: str | pathlib.Path) -> None:
+    """Raises `DataError` for a file that by its name must be unpacked first."""
+    if pathlib.Path(path).suffix.lower() in _COMPRESSED:
+        raise DataError(f"{path}: compressed files are not read: unpack it first")
+
+
 def column_text(record: dict[str, Any], column: str, where: str, setting: str) -> str:
     """The text in a column of a record. Raises `DataError` where it is none; `where` names the record, `setting` chooses the column."""
     text = column_value(record, column, where, setting)
     if not isinstance(text, str):
         raise DataError(f"{where}: column {column!r} holds {shown(text)}, not text: put it in quotes, or leave the line out")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can escape halves of a character, tokenizers cannot read them
+            raise DataError(f"{where}: column {column!r} is no valid Unicode ({error.reason}): correct it") from error
     return str(text)
 
 
 def column_value(record: dict[str, Any], column: str, where: str, setting: str) -> Any:
     """What a column of a record holds. Raises `DataError` where there is no such column, as `column_text`."""
     if column not in record:
-        raise DataError(f"{where}: no column {column!r}, only {', '.join(map(repr, record)) or 'none'}: set {setting}")
+        raise DataError(f"{where}: no column {column!r}, only {_names(record)}: set {setting}")
     return record[column]
+
+
+def _names(record: dict[str, Any]) -> str:
+    """Of columns; a first line that is none may have thousands of cells, or one of megabytes."""
+    names = [repr(name if len(name) <= 40 else name[:37] + "...") for name in itertools.islice(record, 8)]
+    return ", ".join(names + ["..."] * (len(record) > 8)) or "none"
 
 
 class CsvCell(str):
@@ -96,14 +141,27 @@ def _opened(path: str | pathlib.Path) -> Iterator[TextIO]:
         yield opened
 
 
+def _lines(name: str, file: TextIO) -> Iterator[str]:
+    """The lines of a file, none of which is longer than memory."""
+    numbers = itertools.count(1)
+
+    def line() -> str:
+        text, number = file.readline(LONGEST_LINE + 1), next(numbers)
+        if len(text) > LONGEST_LINE:
+            raise DataError(f"{name}, line {number}: is longer than {LONGEST_LINE:,} characters: divide it")
+        return text
+
+    return iter(line, "")
+
+
 def _text_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(_lines(name, file), start=1):
         yield number, {"text": line.rstrip("\r\n")}
 
 
 def _jsonl_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
+    for number, line in enumerate(_lines(name, file), start=1):
+        if line.isspace():
             continue
         try:
             record = json.loads(line)
@@ -111,11 +169,13 @@ def _jsonl_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any
             raise DataError(f"{name}, line {number}: invalid JSON ({first_line(error)}): write one object a line") from error
         if not isinstance(record, dict):
             raise DataError(f"{name}, line {number}: {shown(record)} is no JSON object: write one object a line")
+        line = ""  # it may be long, and is read
         yield number, record
 
 
 def _csv_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(file, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # of the process; 131,072 is less than a book's chapter
+    reader = csv.reader(_lines(name, file), strict=True)
     header: list[str] | None = None
     line = 1
     try:
@@ -126,6 +186,9 @@ def _csv_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]
                 continue
             if header is None:
                 header = row
+                twice = next((column for place, column in enumerate(row) if column in row[:place]), None)
+                if twice is not None:
+                    raise DataError(f"{name}, line {number}: column {twice!r:.60} is there twice: rename one")
             elif len(row) != len(header):
                 raise DataError(f"{name}, line {number}: {len(row)} cells under {len(header)} columns: put cells with commas in quotes")
             else:
@@ -136,7 +199,7 @@ def _csv_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]
 
 def shown(value: Any) -> str:
     """`value`, short enough for one line."""
-    text = repr(str(value)) if isinstance(value, str) else json.dumps(value)
+    text = repr(str(value[:60])) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
