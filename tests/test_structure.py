@@ -15,6 +15,7 @@ FLOORS = (
     ("analysis", "weights"),
     ("models.heads",),
     ("data",),
+    ("onnx",),
     ("inference",),
     ("evaluation", "benchmarking"),
     ("training",),

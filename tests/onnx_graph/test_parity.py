@@ -1,0 +1,150 @@
+"""The parity law for graphs: the masked evaluation's decisions and logits, whatever the batch mates, the padding, the runtime and the
+threshold."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked
+from models.quick import program
+from models.reference import relative_error, transkimmer
+
+from transkimmer_jax.errors import CheckpointError, InferenceError
+from transkimmer_jax.models.architecture import to_hugging_face
+from transkimmer_jax.onnx.graph import OUTPUTS, build
+from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
+from transkimmer_jax.weights import huggingface
+
+TOLERANCE = 1e-5
+LAYERS = ARCH.num_hidden_layers
+RUNTIMES = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
+HEADS = {"three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1), "dense": dataclasses.replace(ARCH, skim=None)}
+SLOTS = 5
+lengths_lists = st.lists(st.integers(1, 12), min_size=SLOTS, max_size=SLOTS)  # of one size, so that the masked program is compiled once
+thresholds = st.sampled_from([-np.inf, -4.0, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, 6.0, np.inf])
+
+
+@functools.cache
+def session(runtime, head="three classes", outputs=OUTPUTS):
+    return RUNTIMES[runtime](build(make_model(HEADS[head]), outputs=outputs), threads=1)
+
+
+def padded(examples, extra=0):
+    """Ids, mask and types [batch, sequence]; what lies behind a text must not matter."""
+    mask = np.arange(examples.lengths.max() + extra) < examples.lengths[:, None]
+    ids, types = np.full(mask.shape, 7), np.ones(mask.shape, int)
+    ids[mask], types[mask] = examples.input_ids, examples.token_type_ids
+    return ids, mask.astype(int), types
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths_lists, st.integers(0, 3), thresholds, st.integers(0, 5), st.integers(1, SLOTS), st.sampled_from(["three classes", "regression"])
+)
+def test_decisions_and_logits(runtime, lengths, seed, threshold, extra, mates, head):
+    """Equal for every example, with any mates, at every threshold from all tokens to [CLS] alone."""
+    examples = make_examples(lengths, seed)
+    expected = masked(make_model(HEADS[head]), examples, threshold)[:mates]
+    assume(is_decided(expected, threshold))
+    answer = session(runtime, head).run(*(part[:mates] for part in padded(examples, extra)), threshold)
+    for row, example in enumerate(expected):
+        length = len(example.depth)
+        np.testing.assert_array_equal(answer["depth"][row, :length], example.depth)
+        assert not answer["depth"][row, length:].any()
+        np.testing.assert_array_equal(answer["kept"][:, row], [(example.depth > layer).sum() for layer in range(LAYERS)])
+    assert relative_error(answer["logits"], [example.logits for example in expected], at_least=1.0) < TOLERANCE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@settings(deadline=None, max_examples=25)
+@given(lengths_lists, st.integers(0, 3), thresholds)
+def test_plain_numpy_agrees(runtime, lengths, seed, threshold):
+    """The referee removes tokens for real, one text at a time, in float64."""
+    model, examples = make_model(), make_examples(lengths, seed)
+    assume(is_decided(masked(model, examples, threshold), threshold))
+    answer = session(runtime).run(*padded(examples), threshold)
+    tensors, config = huggingface.tensors(model), to_hugging_face(ARCH, ("a", "b", "c"), 0)
+    for row, (start, end) in enumerate(zip(examples.offsets, examples.offsets[1:], strict=False)):
+        ids, types = examples.input_ids[start:end], examples.token_type_ids[start:end]
+        example = transkimmer(tensors, config, ids, types, threshold=threshold)
+        np.testing.assert_array_equal(answer["kept"][:, row], example.keep.sum(axis=1))
+        np.testing.assert_array_equal(answer["depth"][row, : end - start], example.keep.sum(axis=0))
+        assert relative_error(answer["logits"][row], example.logits, at_least=1.0) < TOLERANCE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_dense_model_packs_too(runtime):
+    model, examples = make_model(HEADS["dense"]), make_examples([12, 3, 9, 1, 5], 1)
+    ids, mask, types = padded(examples, 2)
+    answer = session(runtime, "dense").run(ids, mask, types)
+    assert relative_error(answer["logits"], program(model)(ids, mask, types).logits, at_least=1.0) < TOLERANCE
+    np.testing.assert_array_equal(answer["kept"], np.broadcast_to(examples.lengths, (LAYERS, 5)))
+    np.testing.assert_array_equal(answer["depth"], mask * LAYERS)
+
+
+@pytest.mark.parametrize("head", ["three classes", "dense"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_texts_without_a_token_disturb_nobody(runtime, head):
+    examples = make_examples([4, 1, 7], 2)
+    ids, mask, types = padded(examples)
+    alone = session(runtime, head).run(ids, mask, types, 0.0)
+    rows = np.array([1, 3, 4])
+    with_empty = [np.zeros((6, 7), int) for _ in range(3)]
+    for wide, values in zip(with_empty, (ids, mask, types), strict=True):
+        wide[rows] = values
+    answer = session(runtime, head).run(*with_empty, 0.0)
+    assert np.isfinite(answer["logits"]).all()
+    assert relative_error(answer["logits"][rows], alone["logits"], at_least=1.0) < TOLERANCE
+    empty = np.setdiff1d(np.arange(6), rows)
+    assert not answer["kept"][:, empty].any() and not answer["depth"][empty].any()
+    np.testing.assert_array_equal(answer["kept"][:, rows], alone["kept"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_threshold_is_the_models_where_none_is_given(runtime):
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, threshold=1.5))
+    examples = make_examples([12, 9, 12, 7, 8], 0)
+    batch = padded(examples)
+    own = RUNTIMES[runtime](build(make_model(arch)), threads=1)
+    given_it, default = session(runtime).run(*batch, 1.5)["kept"], session(runtime).run(*batch)["kept"]
+    np.testing.assert_array_equal(own.run(*batch)["kept"], given_it)
+    np.testing.assert_array_equal(own.run(*batch, 0.0)["kept"], default)
+    assert given_it.sum() < default.sum()
+
+
+@pytest.mark.parametrize("head", ["three classes", "dense"])
+def test_the_file_is_one_of_standard_operators(head):
+    for outputs in (("logits",), ("logits", "kept"), OUTPUTS):
+        graph = build(make_model(HEADS[head]), outputs=outputs)
+        onnx.checker.check_model(graph, full_check=True)
+        assert {node.domain for node in graph.graph.node} == {""}
+        assert [output.name for output in graph.graph.output] == list(outputs)
+        assert len({node.name for node in graph.graph.node}) == len(graph.graph.node)
+
+
+def test_quantised_products_change_little():
+    """Decisions are made in float32, of states that are rounded a little: few of them change."""
+    examples = make_examples([12] * 40, 3)
+    graph, batch = build(make_model(), outputs=OUTPUTS), padded(examples)
+    exact, rounded = (OnnxRuntimeSession(graph, threads=1, precision=precision).run(*batch) for precision in ("float32", "int8"))
+    assert np.mean(exact["depth"] != rounded["depth"]) < 0.03
+    same = (exact["depth"] == rounded["depth"]).all(axis=1)
+    error = np.abs(rounded["logits"] - exact["logits"])[same].mean()
+    assert 0 < error < 0.1 * np.abs(exact["logits"]).mean()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_a_runtime_cannot_compute_is_refused(runtime):
+    with pytest.raises(InferenceError, match="not 'float8'"):
+        RUNTIMES[runtime](build(make_model()), precision="float8")
+
+
+def test_the_papers_attention_is_refused():
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, attention_masking="post_softmax"))
+    with pytest.raises(CheckpointError, match="cannot be compacted"):
+        build(make_model(arch))

@@ -1,0 +1,202 @@
+"""A model as one ONNX graph of standard operators that computes each layer's kept tokens and no others.
+
+Its inputs are padded, as clients of transformers' exports feed them. Inside, the tokens of all texts lie one after the other, in
+`[tokens, hidden]` with nothing in between; each layer's predictor drops rows of that. Only attention sees a padded view,
+`[batch, width]` of the longest text that is left. All shapes follow the data, so there are no capacities and nothing overflows.
+
+An embedding, a layer and a head are functions over a builder, so that those of another backbone or task stand beside BERT's.
+"""
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from flax import nnx
+from onnx import TensorProto
+
+from transkimmer_jax.models.bert import BertEmbeddings
+from transkimmer_jax.models.encoder import EncoderLayer, SelfAttention
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.skim import SkimPredictor
+from transkimmer_jax.onnx.builder import GraphBuilder
+from transkimmer_jax.onnx.rows import Rows, View
+
+OUTPUTS = ("logits", "kept", "depth")
+
+
+def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[str] = ("logits", "kept")) -> onnx.ModelProto:
+    """The graph of a model, dense or skimming, in float32.
+
+    Inputs: input_ids, attention_mask, token_type_ids int64 [batch, sequence], padded on the right; threshold, a float32 scalar that may be
+    left out and that a dense model does not read. Position 0 counts as a token in any case, so that an empty text gives no error.
+
+    Args:
+      model: its weights are copied into the graph.
+      outputs: any of `OUTPUTS`. logits float32 [batch, labels]; kept int64 [layers, batch], tokens that each layer computed; depth int64
+        [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
+
+    Raises:
+      CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
+    """
+    model.require_compactable()
+    arch, g = model.arch, GraphBuilder()
+    ids, mask, types = (
+        g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")
+    )
+    threshold = g.optional_input("threshold", np.array(arch.skim.threshold if arch.skim else 0.0, np.float32))
+    with g.scope("packing"):
+        real, rows = Rows.pack(g, mask)
+        positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)
+        ids, types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, types))
+    with g.scope("embeddings"):
+        hidden = embed(g, model.embeddings, ids, types, positions)
+    steps, keeps = [], []
+    view = None
+    for index, block in enumerate(model.encoder.layers):
+        if arch.skim is not None:
+            with g.scope(f"predictors.{index}"):
+                keep = rows.keep(g, margin(g, model.encoder.predictors[index], hidden), threshold)
+                keeps.append(flat(g, keep))
+                hidden = g.op("Compress", hidden, keeps[-1], axis=0)
+                rows, view = rows.shrink(g, keep), None
+        steps.append(rows)
+        with g.scope(f"layers.{index}"):
+            view = view or rows.view(g)
+            hidden = layer(g, block, hidden, view, only_first=index == arch.num_hidden_layers - 1)
+    with g.scope("head"):
+        logits = classify(g, model, hidden)
+    if "logits" in outputs:
+        g.output(logits, "logits", TensorProto.FLOAT, ("batch", arch.num_labels))
+    with g.scope("counts"):
+        if "kept" in outputs:
+            g.output(count_kept(g, mask, steps), "kept", TensorProto.INT64, (arch.num_hidden_layers, "batch"))
+        if "depth" in outputs:
+            g.output(count_layers(g, mask, real, keeps, arch.num_hidden_layers), "depth", TensorProto.INT64, ("batch", "sequence"))
+    return g.model()
+
+
+def embed(g: GraphBuilder, embeddings: BertEmbeddings, input_ids: str, token_type_ids: str, positions: str) -> str:
+    """BERT's embeddings [tokens, hidden] of tokens; all of these are [tokens]."""
+    word, position, token_type = (
+        g.op("Gather", g.weight(name, _array(getattr(embeddings, name).embedding)), index, axis=0)
+        for name, index in (("word", input_ids), ("position", positions), ("token_type", token_type_ids))
+    )
+    return norm(g, embeddings.norm, g.op("Add", g.op("Add", word, token_type), position), "norm")
+
+
+def margin(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
+    """By how much each row of `hidden` is to be kept, [tokens, 1]."""
+    features = linear(g, predictor.dense, norm(g, predictor.input_norm, hidden, "input_norm"), "dense")
+    features = gelu(g, norm(g, predictor.norm, features, "norm"))
+    kernel, bias = (_array(parameter) for parameter in (predictor.decision.kernel, predictor.decision.bias))
+    return affine(g, features, kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1], "decision")
+
+
+def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, only_first: bool) -> str:
+    """A post-norm Transformer layer of rows [tokens, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]."""
+    attend = attend_first if only_first else attend_all
+    residual = g.op("Gather", hidden, flat(g, view.first), axis=0) if only_first else hidden
+    attended = linear(g, block.attention.out, attend(g, block.attention, hidden, view), "attention.out")
+    hidden = norm(g, block.attention_norm, g.op("Add", residual, attended), "attention_norm")
+    fed = linear(g, block.down, gelu(g, linear(g, block.up, hidden, "up")), "down")
+    return norm(g, block.output_norm, g.op("Add", hidden, fed), "output_norm")
+
+
+def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
+    """What every row reads of the rows of its text, [tokens, hidden]."""
+    (query_kernel, query_bias), (key_value_kernel, key_value_bias) = _scaled_query(attention), _parameters(attention.key_value)
+    kernel, bias = np.concatenate([query_kernel, key_value_kernel], axis=1), np.concatenate([query_bias, key_value_bias])
+    projected = affine(g, hidden, kernel, bias, "attention.query_key_value")
+    heads, size = attention.num_heads, query_kernel.shape[1] // attention.num_heads
+    padded = g.op("Reshape", g.op("Gather", projected, view.slots, axis=0), g.constant([0, 0, 3, heads, size]))
+    query, key, value = g.ops("Split", g.op("Transpose", padded, perm=[2, 0, 3, 1, 4]), outputs=3, axis=0)
+    scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3])), view.bias)
+    attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
+    attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 1, 3, 2, 4]), g.constant([-1, heads * size]))
+    return g.op("Compress", attended, view.real, axis=0)
+
+
+def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
+    """What the rows of position 0 read of their texts, [batch, hidden]."""
+    heads = attention.num_heads
+    query = affine(g, g.op("Gather", hidden, flat(g, view.first), axis=0), *_scaled_query(attention), "attention.query")
+    key_value = linear(g, attention.key_value, hidden, "attention.key_value")
+    size = attention.query.kernel.shape[1] // heads
+    query = g.op("Reshape", query, g.constant([0, heads, 1, size]))
+    padded = g.op("Reshape", g.op("Gather", key_value, view.slots, axis=0), g.constant([0, 0, 2, heads, size]))
+    key, value = g.ops("Split", g.op("Transpose", padded, perm=[2, 0, 3, 1, 4]), outputs=2, axis=0)
+    scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3])), view.bias)
+    attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
+    return g.op("Reshape", attended, g.constant([-1, heads * size]))
+
+
+def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, first: str) -> str:
+    """BERT's pooler and the classifier: position 0 [batch, hidden] -> logits [batch, labels]."""
+    return linear(g, model.classifier, g.op("Tanh", linear(g, model.pooler, first, "pooler")), "classifier")
+
+
+def count_kept(g: GraphBuilder, mask: str, steps: list[Rows]) -> str:
+    """Tokens that each layer computed, [layers, batch]; not those of position 0 that were no tokens."""
+    lengths = g.op("Concat", *(rows.lengths(g) for rows in steps), axis=1)
+    absent = g.op("Equal", g.op("Slice", mask, *(g.constant([bound]) for bound in (0, 1, 1))), g.constant(0))
+    return g.op("Transpose", g.op("Sub", lengths, g.op("Cast", absent, to=TensorProto.INT64)), perm=[1, 0])
+
+
+def count_layers(g: GraphBuilder, mask: str, real: str, keeps: list[str], layers: int) -> str:
+    """Layers that computed each token, [batch, sequence]. keeps: bool [tokens], what each layer left; empty for a dense model."""
+    if not keeps:
+        return g.op("Mul", g.op("Cast", g.op("Cast", mask, to=TensorProto.BOOL), to=TensorProto.INT64), g.constant(layers))
+    shape = g.op("Shape", mask)
+    places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
+    per_layer = []
+    for keep in keeps:
+        places = g.op("Compress", places, keep, axis=0)
+        per_layer.append(places)
+    places = g.op("Concat", *per_layer, axis=0)
+    none = g.op("Expand", g.constant(0), g.op("ReduceProd", shape, keepdims=1))
+    ones = g.op("Expand", g.constant(1), g.op("Shape", places))
+    depth = g.op("Reshape", g.op("ScatterElements", none, places, ones, axis=0, reduction="add"), shape)
+    return g.op("Where", g.op("Cast", mask, to=TensorProto.BOOL), depth, g.constant(0))
+
+
+def norm(g: GraphBuilder, module: nnx.LayerNorm, x: str, name: str) -> str:
+    """LayerNorm over the last axis."""
+    scale, bias = (g.weight(f"{name}.{part}", _array(getattr(module, part))) for part in ("scale", "bias"))
+    return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=module.epsilon)
+
+
+def gelu(g: GraphBuilder, x: str) -> str:
+    """GELU with the error function, in the form that runtimes know and compute as one operator."""
+    below = g.op("Add", g.op("Erf", g.op("Div", x, g.constant(math.sqrt(2), np.float32))), g.constant(1, np.float32))
+    return g.op("Mul", g.op("Mul", x, below), g.constant(0.5, np.float32))
+
+
+def linear(g: GraphBuilder, module: nnx.Linear, x: str, name: str) -> str:
+    """A dense layer of the model."""
+    return affine(g, x, *_parameters(module), name)
+
+
+def affine(g: GraphBuilder, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
+    """x @ kernel + bias."""
+    return g.op("Add", g.op("MatMul", x, g.weight(f"{name}.kernel", kernel)), g.weight(f"{name}.bias", bias))
+
+
+def flat(g: GraphBuilder, x: str) -> str:
+    """All elements in one row."""
+    return g.op("Reshape", x, g.constant([-1]))
+
+
+def _scaled_query(attention: SelfAttention) -> tuple[np.ndarray, np.ndarray]:
+    """The query's kernel and bias, divided by what scores are divided by."""
+    kernel, bias = _parameters(attention.query)
+    scale = math.sqrt(kernel.shape[1] // attention.num_heads)
+    return kernel / scale, bias / scale
+
+
+def _parameters(module: nnx.Linear) -> tuple[np.ndarray, np.ndarray]:
+    return _array(module.kernel), _array(module.bias)
+
+
+def _array(parameter) -> np.ndarray:
+    return np.asarray(parameter[...], np.float32)

@@ -1,0 +1,87 @@
+"""Where the tokens of a batch lie in a graph: packed row after row, and the padded view of them that attention reads."""
+
+import dataclasses
+from typing import Self
+
+import numpy as np
+from onnx import TensorProto
+
+from transkimmer_jax.onnx.builder import GraphBuilder
+
+# Added to the scores of keys that are padding: its exponential is 0, and float16 can hold it.
+MASKED_SCORE = -65504.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The kept tokens of a batch, text after text, as rows of `[tokens, ...]`. Every text has its position 0, as its first row.
+
+    first: int64 [batch, 1], the row of each text's position 0.
+    end: int64 [batch, 1], the row behind its last.
+    always: bool [batch, 1], all true.
+    """
+
+    first: str
+    end: str
+    always: str
+
+    @classmethod
+    def pack(cls, g: GraphBuilder, mask: str) -> tuple[str, Self]:
+        """Which places hold a token, bool [batch, sequence], and their rows.
+
+        mask: int64 [batch, sequence], 0 where there is no token; position 0 is one in any case.
+        """
+        sequence = g.op("Squeeze", g.op("Shape", mask, start=1), g.constant([0]))
+        first = g.op("Equal", g.op("Range", g.constant(0), sequence, g.constant(1)), g.constant(0))
+        real = g.op("Or", g.op("Cast", mask, to=TensorProto.BOOL), first)
+        lengths = g.op("ReduceSum", g.op("Cast", real, to=TensorProto.INT64), g.constant([1]), keepdims=1)
+        end = g.op("CumSum", lengths, g.constant(0))
+        return real, cls(g.op("Sub", end, lengths), end, g.op("Cast", lengths, to=TensorProto.BOOL))
+
+    def lengths(self, g: GraphBuilder) -> str:
+        """Tokens of each text, int64 [batch, 1]."""
+        return g.op("Sub", self.end, self.first)
+
+    def keep(self, g: GraphBuilder, margin: str, threshold: str) -> str:
+        """The rows whose margin [tokens, 1] exceeds the threshold, and each text's first: bool [tokens, 1]."""
+        return g.op("ScatterElements", g.op("Greater", margin, threshold), self.first, self.always, axis=0)
+
+    def shrink(self, g: GraphBuilder, keep: str) -> Self:
+        """What is left of those that `keep` [tokens, 1] names."""
+        running = g.op("CumSum", g.op("Cast", keep, to=TensorProto.INT64), g.constant(0))
+        one = g.constant(1)
+        # First rows are kept: of the rows up to and with a first one, those but itself lie before it.
+        first = g.op("Sub", g.op("GatherElements", running, self.first, axis=0), one)
+        end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
+        return dataclasses.replace(self, first=first, end=end)
+
+    def view(self, g: GraphBuilder) -> "View":
+        """The rows as attention reads them."""
+        lengths = self.lengths(g)
+        width = g.op("ReduceMax", lengths, keepdims=0)
+        offsets = g.op("Range", g.constant(0), width, g.constant(1))
+        real = g.op("Less", offsets, lengths)
+        slots = g.op("Where", real, g.op("Add", self.first, offsets), self.first)
+        bias = g.op("Where", real, g.constant(0, np.float32), g.constant(MASKED_SCORE, np.float32))
+        return View(
+            first=self.first,
+            slots=slots,
+            real=g.op("Reshape", real, g.constant([-1])),
+            bias=g.op("Unsqueeze", bias, g.constant([1, 2])),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The rows of a batch as `[batch, width]`, where width is that of the longest text.
+
+    first: int64 [batch, 1], the row of each text's position 0.
+    slots: int64 [batch, width], the row that lies at each place; behind a text's end, its first.
+    real: bool [batch * width], which places hold a token.
+    bias: float32 [batch, 1, 1, width], 0 there and `MASKED_SCORE` elsewhere, to be added to scores.
+    """
+
+    first: str
+    slots: str
+    real: str
+    bias: str

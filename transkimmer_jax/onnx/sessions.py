@@ -1,0 +1,144 @@
+"""Runtimes that compute a graph, behind one small interface."""
+
+import os
+import pathlib
+import sys
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from transkimmer_jax.errors import InferenceError
+from transkimmer_jax.onnx.quantization import quantize
+
+Graph = onnx.ModelProto | str | os.PathLike
+
+
+class Session(Protocol):
+    """A graph that is loaded and can be called."""
+
+    def run(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """The graph's outputs by name, of a batch [batch, sequence] of integers.
+
+        threshold: a token is kept where its margin exceeds this; None takes the graph's own.
+        """
+
+
+class OnnxRuntimeSession:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, model: Graph, *, threads: int | None = None, precision: str = "float32"):
+        """Load a graph.
+
+        Args:
+          model: the graph, or a file that holds it.
+          threads: processors to compute on. None: all that the process may use.
+          precision: 'float32' computes the graph as it is; 'int8' quantises it first.
+
+        Raises:
+          InferenceError: another precision.
+        """
+        import onnxruntime
+
+        if precision not in ("float32", "int8"):
+            raise InferenceError(f"ONNX Runtime computes in float32 or int8 on a CPU, not {precision!r}")
+        if precision == "int8":
+            model = quantize(model if isinstance(model, onnx.ModelProto) else onnx.load(model))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_threads()
+        options.log_severity_level = 3  # its warnings are about its own rewriting of the graph
+        content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `Session.run`."""
+        feeds = _feeds(input_ids, attention_mask, token_type_ids)
+        if threshold is not None:
+            feeds["threshold"] = np.array(threshold, np.float32)
+        return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU (the extra `openvino`)."""
+
+    def __init__(self, model: Graph, *, threads: int | None = None, precision: str = "float32"):
+        """Load a graph.
+
+        Args:
+          model: the graph, or a file that holds it.
+          threads: processors to compute on. None: all that the process may use.
+          precision: 'float32', or 'bfloat16' where the processor has instructions for it.
+
+        Raises:
+          InferenceError: OpenVINO is not installed, or another precision.
+        """
+        hints = {"float32": "f32", "bfloat16": "bf16"}
+        if precision not in hints:
+            raise InferenceError(f"OpenVINO computes in {' or '.join(hints)}, not {precision!r}")
+        openvino = _openvino()
+        core = openvino.Core()
+        network = core.read_model(model.SerializeToString() if isinstance(model, onnx.ModelProto) else pathlib.Path(model))
+        self._threshold = _free_threshold(openvino, network)
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hints[precision],
+            "INFERENCE_NUM_THREADS": threads or available_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = core.compile_model(network, "CPU", settings)
+        # An output also goes by the name of the node's value, 'NODE:0'.
+        self._outputs = [next(name for name in output.names if ":" not in name) for output in self._compiled.outputs]
+
+    def run(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `Session.run`."""
+        feeds = _feeds(input_ids, attention_mask, token_type_ids)
+        if self._threshold is not None:
+            feeds["threshold"] = self._threshold if threshold is None else np.array(threshold, np.float32)
+        answers = self._compiled(feeds)
+        return {name: answers[name] for name in self._outputs}
+
+
+def available_threads() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _feeds(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray) -> dict[str, np.ndarray]:
+    feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return {name: np.ascontiguousarray(values, np.int64) for name, values in feeds.items()}
+
+
+def _openvino() -> Any:
+    """The package, imported without its telemetry, which would fork this process, a multi-threaded one, at every import."""
+    telemetry = "openvino_telemetry"
+    there = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # the package then takes a stub in its place
+    try:
+        import openvino
+    except ImportError as error:
+        raise InferenceError("OpenVINO is not installed: pip install 'transkimmer_jax[openvino]'") from error
+    finally:
+        sys.modules.pop(telemetry)
+        if there is not None:
+            sys.modules[telemetry] = there
+    return openvino
+
+
+def _free_threshold(openvino: Any, network: Any) -> np.ndarray | None:
+    """Make the threshold an input and give its default. OpenVINO reads an input with a default as a constant."""
+    constant = next((node for node in network.get_ops() if node.get_friendly_name() == "threshold"), None)
+    if constant is None:
+        return None
+    default = np.array(constant.get_data())
+    parameter = openvino.opset13.parameter([], np.float32, "threshold")
+    parameter.output(0).set_names({"threshold"})
+    constant.output(0).replace(parameter.output(0))
+    network.add_parameters([parameter])
+    network.validate_nodes_and_infer_types()
+    return default
