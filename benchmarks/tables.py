@@ -68,6 +68,15 @@ COLUMNS = {
     "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
     "threshold": lambda r: f"{r['threshold']:.2f}",
     "seed": lambda r: str(r["seed"]),
+    # Of injected faults.
+    "fault": lambda r: r["fault"],
+    "injected": lambda r: str(r["injected"]),
+    "noticed": lambda r: str(r["noticed"]),
+    "survived": lambda r: str(r["survived"]),
+    "wrong answers": lambda r: str(r["wrong"]),
+    "tracebacks": lambda r: str(r["tracebacks"]),
+    "seconds at most": lambda r: "" if r.get("seconds") is None else f"{r['seconds']:.1f}",
+    "MB at most": lambda r: "" if r.get("megabytes") is None else f"{r['megabytes']:,.0f}",
     # Of rows, on validation.
     "backbone": lambda r: r["backbone"],
     "first layers": lambda r: str(r.get("layers") or ""),
@@ -92,6 +101,7 @@ VIEWS = {
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
         "timed at batch", "kept per layer", "seed",
     ),
+    "faults": ("fault", "injected", "noticed", "survived", "wrong answers", "tracebacks", "seconds at most", "MB at most"),
     "falls": ("task", "backbone", "first layers", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
         "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",
@@ -178,6 +188,8 @@ def _circumstances(view: str, records: list[dict]) -> str:
     """Where the records were made, and how."""
     if view in ("results", "runs", "rows", "falls"):
         return ""
+    if view == "faults":
+        return "; ".join(sorted({f"Seed {r['seed']}, {r['cores']} cores, commit {r['commit']}" for r in records})) + ". "
     if view == "slices":
         shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
         compilers = sorted({f"jax {record['jax']} with libtpu {record['libtpu']}" for record in records})

@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jax
 import pytest
+from vocabulary import write_tokenizer
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -57,29 +58,10 @@ def libtpu():
         unavailable("needs libtpu: pip install -e '.[aot]'")
 
 
-WORDS = ["a", "b", "c", "good", "bad", "film", "##s", "the", "is"]
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-VOCABULARY = {token: number for number, token in enumerate([*SPECIAL.values(), *WORDS])}
-
-
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
     """A folder with a WordPiece tokenizer that writes pairs as BERT does."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", VOCABULARY["[CLS]"]), ("[SEP]", VOCABULARY["[SEP]"])],
-    )
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=names, **SPECIAL).save_pretrained(folder)
-    return folder
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture

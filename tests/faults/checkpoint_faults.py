@@ -14,14 +14,14 @@ import numpy as np
 Fault = Callable[[pathlib.Path, np.random.Generator], str]
 
 
-def _largest(folder: pathlib.Path) -> pathlib.Path:
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+def _largest(folder: pathlib.Path, pattern: str) -> pathlib.Path:
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_size)
 
 
 # Every kind of file that a checkpoint has, and which one is meant. What is left out, Orbax's commit_success.txt, nobody reads.
 FILES: dict[str, Callable[[pathlib.Path], pathlib.Path]] = {
-    "largest array file": lambda folder: _largest(folder / "state"),
-    "array tree": lambda folder: _largest(folder / "state" / "d"),
+    "largest array file": lambda folder: _largest(folder / "state", "ocdbt.process_*/d/*"),
+    "array tree": lambda folder: _largest(folder / "state", "d/*"),
     "manifest.ocdbt": lambda folder: folder / "state" / "manifest.ocdbt",
     "manifest.ocdbt of a process": lambda folder: folder / "state" / "ocdbt.process_0" / "manifest.ocdbt",
     "_METADATA": lambda folder: folder / "state" / "_METADATA",
