@@ -1,6 +1,8 @@
 """A checkpoint that is not, byte for byte, what was written is never resumed from: whatever is done to whichever of its files."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -123,6 +125,21 @@ def test_killed_at_the_commit(workdir, caplog):
     assert restored(workdir) == 12 and said(caplog) == []
     mutation("empty", "_CHECKPOINT_METADATA")(newest, seeded("commit"))
     assert restored(workdir) == 9
+
+
+def test_a_checkpoint_that_cannot_be_written(workdir, monkeypatch):
+    """What failed is what is said, and not that the checkpoint has no digests either."""
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)), open_checkpoints(workdir) as checkpoints:
+        monkeypatch.setattr(checksums, "write", fail)
+        checkpoints.save(15, state_of(15), data_at(15), Progress(15.0), 0.5)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as error:
+            checkpoints.wait()
+        raise error.value
+    assert restored(workdir) == 12
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -108,7 +108,8 @@ class Checkpoints:
         with self._digesting:
             if step is None or step != self._undigested:
                 return
-            if processes.is_first():
+            # One whose writing failed, on a full disk for one, is not there.
+            if processes.is_first() and step in verification.committed(self._folder):
                 verification.complete_digests(self._folder, step)
             self._undigested = None
 
