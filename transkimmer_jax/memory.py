@@ -56,8 +56,8 @@ def heap_bytes() -> int | None:
     if mallinfo2 is None:
         return None
     mallinfo2.restype = _MallInfo2
-    found = mallinfo2()
-    return found.uordblks + found.hblkhd
+    usage = mallinfo2()
+    return usage.uordblks + usage.hblkhd
 
 
 class HeapPeak:

@@ -46,11 +46,11 @@ def test_what_is_spent_is_a_count(lengths, seed):
 @given(lengths_lists, lengths_lists)
 def test_served_lengths(served, training):
     """Training texts stand for all served texts, none for less than nothing; where both are alike each stands for one."""
-    lengths = ServedLengths.of(np.array(served), np.array(training))
-    counts = np.asarray(lengths.of_lengths(jnp.array(training)))
+    lengths = ServedLengths.from_lengths(np.array(served), np.array(training))
+    counts = np.asarray(lengths.counts_at(jnp.array(training)))
     assert lengths.mean == pytest.approx(np.mean(served)) and counts.mean() == pytest.approx(1.0, rel=1e-5) and (counts >= 0).all()
     assert (counts > 0).all(), "no class without served texts"
-    alike = ServedLengths.of(np.array(served), np.array(served * 3))
+    alike = ServedLengths.from_lengths(np.array(served), np.array(served * 3))
     np.testing.assert_allclose(alike.counts, 1.0, rtol=1e-6)
 
 
@@ -58,16 +58,16 @@ def test_served_lengths_make_one_distribution_of_the_other():
     """Phrases of 2 to 20 tokens for sentences of 11 to 30: weighted, their mean is that of the sentences up to 20."""
     rng = np.random.default_rng(0)
     served, training = rng.integers(11, 31, 4000), rng.integers(2, 21, 4000)
-    counts = np.asarray(ServedLengths.of(served, training).of_lengths(jnp.array(training)))
+    counts = np.asarray(ServedLengths.from_lengths(served, training).counts_at(jnp.array(training)))
     common = served[served < 21]
     # Not wholly: the first class reaches down to the shortest phrases.
     assert np.average(training, weights=counts) == pytest.approx(common.mean(), rel=0.1)
     assert common.mean() > 1.4 * training.mean()
-    assert ServedLengths.of(served, training).of_lengths(jnp.array([100.0])) == 0, "no training text is that long"
+    assert ServedLengths.from_lengths(served, training).counts_at(jnp.array([100.0])) == 0, "no training text is that long"
 
 
 def test_alike_without_being_told():
-    np.testing.assert_array_equal(ServedLengths.like(9.0).of_lengths(jnp.array([1.0, 500.0])), [1.0, 1.0])
+    np.testing.assert_array_equal(ServedLengths.like(9.0).counts_at(jnp.array([1.0, 500.0])), [1.0, 1.0])
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])

@@ -121,8 +121,10 @@ def test_accumulation_changes_nothing(changes):
     whole, split = leaves(whole), leaves(split)
     largest = max(np.abs(leaf).max() for leaf in whole.values())
     for name, leaf in whole.items():
-        difference = np.abs(split[name] - leaf).max()
-        assert difference <= 1e-6 * largest and difference <= 1e-5 * np.abs(leaf).max(), name
+        difference, size = np.abs(split[name] - leaf).max(), np.abs(leaf).max()
+        # [CLS] attends to itself alone in the second layer, whose query and key have a gradient of 0 then: what is there is rounding.
+        is_zero = changes == {} and "['layers'][1]['attention']" in name and size <= 1e-6 * largest
+        assert difference <= 1e-6 * largest and (is_zero or difference <= 1e-5 * size), name
 
 
 @pytest.mark.parametrize("normalization", ["real", "padded"])

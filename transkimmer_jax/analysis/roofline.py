@@ -104,13 +104,13 @@ def traffic(hlo: str) -> Traffic:
         raise ValueError("not an HLO module: it has no entry computation")
     memory, collectives = 0.0, collections.defaultdict[str, list[float]](lambda: [0, 0.0])
     for times, name, fused in _executed(computations, entry):
-        table = {each.name: each for each in computations[name]}
-        for each in computations[name]:
-            memory += 0.0 if fused else times * _memory_bytes(each, table)
-            kind = each.opcode.removesuffix("-start")
+        table = {instruction.name: instruction for instruction in computations[name]}
+        for instruction in computations[name]:
+            memory += 0.0 if fused else times * _memory_bytes(instruction, table)
+            kind = instruction.opcode.removesuffix("-start")
             if kind in _COLLECTIVES:
                 collectives[kind][0] += times
-                collectives[kind][1] += times * _sent_bytes(kind, each, table)
+                collectives[kind][1] += times * _sent_bytes(kind, instruction, table)
     return Traffic(memory, {kind: (int(count), sent) for kind, (count, sent) in sorted(collectives.items())})
 
 
@@ -148,8 +148,8 @@ def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], str | None]:
             current = header[2]
             computations[current] = []
             entry = current if header[1] else entry
-        elif current is not None and (found := _INSTRUCTION.match(line)):
-            name, rest = found.groups()
+        elif current is not None and (match := _INSTRUCTION.match(line)):
+            name, rest = match.groups()
             kind, opcode, arguments = _split(rest)
             operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
             computations[current].append(_Instruction(name, kind, opcode, operands, line))
@@ -164,10 +164,10 @@ def _split(rest: str) -> tuple[str, str, str]:
     for at in range(start, len(rest)):
         depth += (rest[at] in "{[") - (rest[at] in "}]")
         if depth == 0 and rest[at] == " ":
-            found = _OPCODE.match(rest, at)
-            if found:
-                end = _closing(rest, found.end() - 1)
-                return rest[:at], found[1], rest[found.end() : end]
+            match = _OPCODE.match(rest, at)
+            if match:
+                end = _closing(rest, match.end() - 1)
+                return rest[:at], match[1], rest[match.end() : end]
     return rest, "", ""
 
 
@@ -185,16 +185,17 @@ def _executed(
 ) -> Iterator[tuple[int, str, bool]]:
     """The computations that run, how often, and whether as part of one instruction: a fusion, in which there may be collectives."""
     yield times, name, fused
-    for each in computations[name]:
-        if each.opcode in _CALLERS:
-            found = _TRIPS.search(each.line)
-            for called in _called(each):
+    for instruction in computations[name]:
+        if instruction.opcode in _CALLERS:
+            match = _TRIPS.search(instruction.line)
+            trips = int(match[1]) if match else 1
+            for called in _called(instruction):
                 if called in computations:
-                    yield from _executed(computations, called, times * (int(found[1]) if found else 1), fused or each.opcode == "fusion")
+                    yield from _executed(computations, called, times * trips, fused or instruction.opcode == "fusion")
 
 
-def _called(each: _Instruction) -> list[str]:
-    return [name.strip().lstrip("%") for found in _CALLED.finditer(each.line) for name in (found[1] or found[2]).split(",")]
+def _called(instruction: _Instruction) -> list[str]:
+    return [name.strip().lstrip("%") for match in _CALLED.finditer(instruction.line) for name in (match[1] or match[2]).split(",")]
 
 
 def _bytes(kind: str, everywhere: bool = False) -> float:
@@ -208,22 +209,22 @@ def _bytes(kind: str, everywhere: bool = False) -> float:
     return total
 
 
-def _memory_bytes(each: _Instruction, table: dict[str, _Instruction]) -> float:
-    if each.opcode in _FREE or each.opcode.endswith("-done"):
+def _memory_bytes(instruction: _Instruction, table: dict[str, _Instruction]) -> float:
+    if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
         return 0.0
-    if each.opcode in ("copy-start", "slice-start"):
+    if instruction.opcode in ("copy-start", "slice-start"):
         # Types (result, operand, context) and ((operand), result, context): what moves is the result.
-        arrays = [(found[0], found[3]) for found in _ARRAY.finditer(each.type)]
-        array, layout = arrays[0 if each.opcode == "copy-start" else 1]
-        source = table[each.operands[0]].type if each.operands and each.operands[0] in table else ""
+        arrays = [(match[0], match[3]) for match in _ARRAY.finditer(instruction.type)]
+        array, layout = arrays[0 if instruction.opcode == "copy-start" else 1]
+        source = table[instruction.operands[0]].type if instruction.operands and instruction.operands[0] in table else ""
         return _bytes(array, everywhere=True) * (("S(" not in (layout or "")) + ("S(" not in source))
-    read = sum(_bytes(table[name].type) for name in each.operands if name in table)
-    return read + (0.0 if each.opcode.endswith("-start") else _bytes(each.type))
+    read = sum(_bytes(table[name].type) for name in instruction.operands if name in table)
+    return read + (0.0 if instruction.opcode.endswith("-start") else _bytes(instruction.type))
 
 
-def _sent_bytes(kind: str, each: _Instruction, table: dict[str, _Instruction]) -> float:
-    size = _group_size(each.line)
-    operands = sum(_bytes(table[name].type, everywhere=True) for name in each.operands if name in table)
+def _sent_bytes(kind: str, instruction: _Instruction, table: dict[str, _Instruction]) -> float:
+    size = _group_size(instruction.line)
+    operands = sum(_bytes(table[name].type, everywhere=True) for name in instruction.operands if name in table)
     if kind == "collective-permute":
         return operands
     if kind == "all-gather":
@@ -233,13 +234,13 @@ def _sent_bytes(kind: str, each: _Instruction, table: dict[str, _Instruction]) -
 
 def _group_size(line: str) -> int:
     """How many devices take part in each group of a collective."""
-    found = _GROUPS.search(line)
-    if not found:
+    match = _GROUPS.search(line)
+    if not match:
         return 1
-    text = found[1]
+    text = match[1]
     if text.startswith("mesh"):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", text))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", text[text.rindex("{") :]))
     if text.startswith("["):
         return int(text[1:-1].split(",")[1])
-    return max(1, len([each for each in text.strip("{}").split(",") if each]))
+    return max(1, len([device for device in text.strip("{}").split(",") if device]))

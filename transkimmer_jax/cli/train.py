@@ -37,7 +37,7 @@ def _train(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.parallel import processes
 
-    with processes.together(args):
+    with processes.joined(args):
         # After the other processes were joined.
         from transkimmer_jax.compilation import use_compilation_cache
         from transkimmer_jax.training.loop import train_and_evaluate

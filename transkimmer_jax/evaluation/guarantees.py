@@ -40,9 +40,9 @@ def betting_p_value(losses: np.ndarray, tolerated: float, level: float) -> float
 
 def certified(p_values: Iterable[float], confidence: float) -> int:
     """How many hypotheses, tested in this order, are rejected before the first that is not."""
-    found = 0
+    rejected = 0
     for p_value in p_values:
         if p_value > 1 - confidence:
             break
-        found += 1
-    return found
+        rejected += 1
+    return rejected

@@ -131,7 +131,7 @@ class Encoder(nnx.Module):
         stage = stage or Stage.whole(count)
         kept, margins, hidden_states = [], [], [tokens.hidden]
         run_layer = jax.checkpoint(_call, static_argnums=3) if self.remat else _call
-        gate_keys, layer_keys = zip(*(split_key(each, 2) for each in split_key(key, count)), strict=True)
+        gate_keys, layer_keys = zip(*(split_key(layer_key, 2) for layer_key in split_key(key, count)), strict=True)
         first = None
         for step in range(stage.first, stage.stop):
             if step > 0 and step == count and only_first:

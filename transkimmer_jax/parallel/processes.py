@@ -70,7 +70,7 @@ def initialize(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def together(args: argparse.Namespace) -> Iterator[None]:
+def joined(args: argparse.Namespace) -> Iterator[None]:
     """`initialize`, and at the end of a run that ends well, or was preempted, wait for the others to end too. After any other failure
     the others are left to notice."""
     initialize(args)

@@ -44,7 +44,7 @@ class ServedLengths:
         return cls(mean, np.ones(1, np.float32))
 
     @classmethod
-    def of(cls, served: np.ndarray, training: np.ndarray) -> "ServedLengths":
+    def from_lengths(cls, served: np.ndarray, training: np.ndarray) -> "ServedLengths":
         """From the lengths [N] of texts as they will be served, and those [M] of the training texts.
 
         Both are counted in classes of length that hold about as many served texts each.
@@ -61,7 +61,7 @@ class ServedLengths:
         counts /= np.sum(counts * given)
         return cls(float(served.mean()), counts[classes(np.arange(max(served.max(), training.max()) + 1))].astype(np.float32))
 
-    def of_lengths(self, lengths: jax.Array) -> jax.Array:
+    def counts_at(self, lengths: jax.Array) -> jax.Array:
         """`counts` of texts of these lengths [B]; of a longer one as of the longest."""
         return jnp.asarray(self.counts)[jnp.minimum(lengths.astype(jnp.int32), len(self.counts) - 1)]
 

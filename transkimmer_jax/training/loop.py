@@ -83,7 +83,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
 
     # -------------------------------------------------------------------------------------------------------------------------- steps
-    served = ServedLengths.of(tokens.served_lengths, tokens.training.lengths)
+    served = ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
     teacher_params = None if teacher is None else placement.put(nnx.split(teacher)[1])

@@ -174,6 +174,6 @@ class TrainStep:
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
         loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
-        counts = self.served.of_lengths(lengths) * untouched  # none of the served texts has replaced tokens
+        counts = self.served.counts_at(lengths) * untouched  # none of the served texts has replaced tokens
         measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
         return loss, logged | {"loss": loss} | measured

@@ -62,8 +62,8 @@ def normalize(name: str) -> str:
 
 def layer_of(name: str) -> int:
     """The index of the layer that a tensor belongs to, in this table's form of its name; -1 where it belongs to none."""
-    found = re.match(r"encoder\.(?:layer|skim_predictors)\.(\d+)\.", name)
-    return int(found[1]) if found else -1
+    match = re.match(r"encoder\.(?:layer|skim_predictors)\.(\d+)\.", name)
+    return int(match[1]) if match else -1
 
 
 def checkpoint_name(name: str) -> str:
