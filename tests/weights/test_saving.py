@@ -60,11 +60,12 @@ def test_round_trip(tmp_path, skim):
 
 
 def test_every_parameter_is_saved_under_its_own_name(tmp_path):
-    """The folder loaded from and the folder written hold the same tensors."""
+    """The folder loaded from and the folder written hold the same tensors; predictors move to a prefix of their own."""
     from safetensors.numpy import load_file
 
     make_model(tmp_path / "first").save_pretrained(tmp_path / "second", label_names=LABELS)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    first = {name.replace("bert.encoder.skim_predictors.", "skim_predictors."): tensor for name, tensor in first.items()}
     assert first.keys() == second.keys()
     for name in first:
         np.testing.assert_array_equal(second[name], first[name], err_msg=name)
@@ -137,6 +138,8 @@ def test_colleagues_can_read_it(tmp_path):
         os.umask(previous)
     assert (tmp_path / "second").stat().st_mode & 0o777 == 0o755
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "second").iterdir()} == {
+        "README.md": 0o644,
+        "SHA256SUMS": 0o644,
         "config.json": 0o644,
         "model.safetensors": 0o644,
     }
@@ -177,7 +180,7 @@ def test_replaces_an_older_checkpoint_whole(tmp_path):
     (target / "left_over.txt").touch()
     dense = TranskimmerForSequenceClassification(dataclasses.replace(model.arch, skim=None), rngs=nnx.Rngs(3))
     dense.save_pretrained(target, label_names=LABELS)
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in target.iterdir()) == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
     assert_identical(nnx.state(load(target, dense=True)), nnx.state(dense))
 
 

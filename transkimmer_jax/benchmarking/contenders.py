@@ -64,11 +64,10 @@ def torch_runs(
         from transformers import BertConfig, BertForSequenceClassification
     except ImportError:
         return {}
-    from transkimmer_jax.models import architecture
-    from transkimmer_jax.weights import huggingface
+    from transkimmer_jax.weights import config_file, huggingface
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    config = BertConfig(**architecture.to_hugging_face(dense.arch, None, 0) | {"num_labels": dense.arch.num_labels})
+    config = BertConfig(**config_file.to_values(dense.arch, None, 0) | {"num_labels": dense.arch.num_labels})
     model = BertForSequenceClassification(config).eval()
     model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in huggingface.tensors(dense).items()}, strict=False)
     if dtype == "bfloat16":

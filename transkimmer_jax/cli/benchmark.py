@@ -7,6 +7,7 @@ from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 _FIELDS = """
@@ -46,7 +47,7 @@ def add(commands) -> None:
     parser.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews: its validation split")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--examples", type=int, help="with --task: only this many, drawn by seed 0; synthetic: this many")
-    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--synthetic", action="store_true", help="instead, random weights and tokens: needs no model and no data")
     parser.add_argument(
         "--hidden-size", type=int, default=768, help="synthetic: H, with heads of 64 (of 32 below 768) and an inner size of 4 H"
@@ -168,11 +169,12 @@ def _task_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-    from transkimmer_jax.weights.files import read_config, resolve
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    trained_on = read_config(folder).get("task", {})
-    saved = trained_on.get("max_length") if args.task == trained_on.get("name") else None
+    trained_on = config_file.read(folder).task
+    saved = trained_on.max_length if args.task == trained_on.name else None
     data = DataConfig(task=args.task, data_dir=args.data_dir, max_length=length or saved)
     task = get_task(data)
     model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)

@@ -5,6 +5,7 @@ import json
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import DataConfig
 
 
@@ -23,7 +24,7 @@ def add(commands) -> None:
         default="validation",
         help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
     )
-    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument(
         "--mode",
         choices=("compacted", "masked"),

@@ -1,8 +1,8 @@
 """`export`: a model as programs that run without this package."""
 
 import argparse
-import math
 
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--lengths", nargs="+", type=int, metavar="N", help="only programs for texts of these numbers of tokens (default: of any)"
     )
-    parser.add_argument("--threshold", type=float, help="the default that the manifest names (default: the model's)")
+    add_threshold(parser, "the default that the manifest names (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the platforms)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of weights and matrix products (default: the model's)")
     parser.set_defaults(command=_export)
@@ -32,8 +32,6 @@ def add(commands) -> None:
 def _export(args: argparse.Namespace) -> None:
     if args.batch_tokens is not None and args.batch_tokens < 1:
         raise ConfigError(f"--batch-tokens must be at least 1, not {args.batch_tokens}")
-    if args.threshold is not None and math.isnan(args.threshold):
-        raise ConfigError("--threshold must be a number, not nan")
     # Imported here, so that --help answers at once.
     from transkimmer_jax.inference.export import export
 

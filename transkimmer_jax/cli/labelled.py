@@ -79,28 +79,28 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
     from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-    from transkimmer_jax.weights.files import read_config, resolve
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
 
     _check(args)
     if args.data:  # before a model is loaded
         require_readable(args.data)
     folder = resolve(args.model)
-    saved = read_config(folder)
-    trained_on = saved.get("task", {})
+    saved = config_file.read(folder)
+    trained_on = saved.task if args.data else config_file.SavedTask()
     data = DataConfig(
         task="files" if args.data else args.task,
         data_dir=args.data_dir,
         validation_file=args.data,
-        text_columns=tuple(args.text_columns or (trained_on.get("text_columns", ("text",)) if args.data else ("text",))),
-        label_column=args.label_column or (trained_on.get("label_column", "label") if args.data else "label"),
-        max_length=args.max_length or (trained_on.get("max_length") if args.data or args.task == trained_on.get("name") else None),
+        text_columns=tuple(args.text_columns or trained_on.text_columns or ("text",)),
+        label_column=args.label_column or trained_on.label_column or "label",
+        max_length=args.max_length or (saved.task.max_length if args.data or args.task == saved.task.name else None),
     )
     model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
     if args.data:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
-        regression = saved.get("problem_type") == "regression"
-        names = None if regression else tuple(saved["id2label"][str(index)] for index in range(model.arch.num_labels))
-        metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1")
+        names = saved.label_names
+        metrics = ("pearson", "spearman") if names is None else ("accuracy", "macro_f1")
         task = Task("files", data.text_columns, names, data.max_length or FILES_MAX_LENGTH, metrics, data.label_column)
     else:
         task = get_task(data)

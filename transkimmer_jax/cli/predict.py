@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import math
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from transkimmer_jax import files, termination
 from transkimmer_jax.cli import shards
 from transkimmer_jax.cli.shards import Shard
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.progress import tqdm
 
@@ -70,7 +70,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--copy", nargs="+", metavar="COLUMN", help="columns of the input to repeat in the output (default: 'id', if there)"
     )
-    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of weights and matrix products (default: the model's)")
@@ -84,8 +84,6 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    if args.threshold is not None and math.isnan(args.threshold):
-        raise ConfigError("--threshold must be a number, not nan")
     taken = next((column for column in args.copy or () if column in _ANSWERED), None)
     if taken is not None:
         raise ConfigError(f"--copy {taken}: the output has a {taken!r} of its own; rename the column")
@@ -116,9 +114,8 @@ def _shards(args: argparse.Namespace) -> list[Shard]:
     return shards.plan(inputs, args.output_dir, args.overwrite)[index::count]
 
 
-def _text_columns(args: argparse.Namespace, path: str, trained_on: dict[str, Any]) -> tuple[str, ...]:
+def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...] | None) -> tuple[str, ...]:
     """Where the texts of a file are. Raises `ConfigError` where the model was trained on another number of columns."""
-    of_model = trained_on.get("text_columns")
     if _format(args, path) == "text":
         where = "" if args.output_dir is None else f"{path}: "
         if args.text_columns:
@@ -169,10 +166,11 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
         records.require_readable(shard.input)
 
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.weights.files import read_config, resolve
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    trained_on = read_config(folder).get("task", {})
+    trained_on = config_file.read(folder).task.text_columns
     columns = {shard.input: _text_columns(args, shard.input, trained_on) for shard in own}
     begun = _begin(args, left[0], columns)
     for shard in left[1:]:

@@ -145,15 +145,16 @@ def _sweep(args: argparse.Namespace) -> None:
 
 def _dense_logits(args: argparse.Namespace, found: labelled.LabelledModel, tokenized: Any) -> "np.ndarray":
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.weights.files import read_config, resolve
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
 
     engine = SkimEngine.from_pretrained(args.dense, dense=True, batch_size=args.batch_size, max_length=found.task.max_length)
     if engine.arch.num_labels != found.task.num_labels:
         raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {found.task.name} has {found.task.num_labels}")
     labelled.require_same_vocabulary(args.dense, engine.arch, args.model, found.model.arch)
-    names, others = (read_config(resolve(folder)).get("id2label") for folder in (args.model, args.dense))
-    if names and others and names != others:
-        raise CheckpointError(f"{args.dense} calls its labels {list(others.values())}, {args.model} {list(names.values())}")
+    names, others = (config_file.read(resolve(folder)).label_names for folder in (args.model, args.dense))
+    if not config_file.same_labels(names, others):
+        raise CheckpointError(f"{args.dense} calls its labels {list(others or ())}, {args.model} {list(names or ())}")
     return engine.predict_tokenized(tokenized, progress=True).logits
 
 
@@ -206,14 +207,14 @@ def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Poin
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
     from transkimmer_jax.inference.schedule import Calibration
-    from transkimmer_jax.weights.files import read_config
+    from transkimmer_jax.weights import config_file, digests
 
     folder = pathlib.Path(args.model)
     assert engine.arch.skim is not None
     # Whole, since the original's config.json has no skim section.
     skim = dataclasses.replace(engine.arch.skim, threshold=chosen.threshold)
-    config = read_config(folder) | {"skim": dataclasses.asdict(skim)}
+    config = {**config_file.read(folder).values, "skim": dataclasses.asdict(skim)}
     predictions = chosen.evaluation.predictions
     Calibration.of(predictions.lengths, predictions.kept, chosen.threshold).save(folder)
-    files.write_json(folder / "config.json", config)
+    digests.replace_text(folder / config_file.CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     print(json.dumps({"applied": chosen.threshold, "model": args.model}))

@@ -5,13 +5,14 @@ import pathlib
 
 import grain
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 from transkimmer_jax.data import cutting
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.progress import tqdm
+from transkimmer_jax.weights import digests
 
 _TOKENIZE_CHUNK = 1000
 _PROGRESS_BAR_FROM = 5000
@@ -27,10 +28,14 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
     Raises:
       CheckpointError: none there, one that cannot be loaded, one that cannot pad, or one with ids that the model has no row for.
     """
+    for name in digests.listed_names(pathlib.Path(folder)):
+        if not name.endswith(".safetensors"):  # those are checked when they are read
+            digests.verify(pathlib.Path(folder, name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # What the model is has been read from config.json; here it would only say which kind of tokenizer to expect.
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=BertConfig())
     except Exception as error:  # the libraries below raise whatever their parsers raise
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(f"no tokenizer can be loaded from {folder}: {type(error).__name__}: {reason}") from error
     # From a config alone transformers builds a tokenizer that knows its special tokens and nothing else.
     if len(tokenizer) <= len(tokenizer.all_special_ids):

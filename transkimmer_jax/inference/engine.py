@@ -146,21 +146,17 @@ class SkimEngine:
         inputs.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
-        from transkimmer_jax.weights.files import read_config, resolve
+        from transkimmer_jax.weights import config_file
+        from transkimmer_jax.weights.files import resolve
 
         path = resolve(folder)
-        saved = read_config(path)
-        task = saved.get("task", {})
+        saved = config_file.read(path)
         model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense, compute_dtype=dtype)
         if dtype is not None:
             model = cast(model)
-        if saved.get("problem_type") == "regression":
-            options.setdefault("label_names", None)
-        else:
-            names = saved.get("id2label", {})
-            options.setdefault("label_names", [names.get(str(index), f"LABEL_{index}") for index in range(model.arch.num_labels)])
-        options.setdefault("max_length", task.get("max_length"))
-        options.setdefault("pairs", len(task["text_columns"]) == 2 if "text_columns" in task else None)
+        options.setdefault("label_names", saved.label_names)
+        options.setdefault("max_length", saved.task.max_length)
+        options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
 

@@ -24,7 +24,8 @@ from transkimmer_jax.inference.schedule import RUNGS, Bucket, Schedule, default_
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
-from transkimmer_jax.weights.files import read_config, resolve
+from transkimmer_jax.weights import config_file, digests
+from transkimmer_jax.weights.files import resolve
 
 FORMAT = "transkimmer_jax.export"
 FORMAT_VERSION = 1
@@ -69,7 +70,7 @@ def export(
     _require_replaceable(pathlib.Path(output))
     platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
     folder = resolve(os.fspath(model))
-    saved = read_config(folder)
+    saved = config_file.read(folder)
     # What `SkimEngine` takes for the device at hand, here for those that the programs are meant for.
     platform = "cpu" if platforms == ("cpu",) else platforms[-1]
     batch_tokens = batch_tokens or default_batch_tokens(platform)
@@ -78,7 +79,6 @@ def export(
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     schedules = [(rung, each) for bucket in _used(engine, lengths) for rung, each in enumerate(_ladder(engine, bucket, platform))]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
-    columns = saved.get("task", {}).get("text_columns")
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -86,7 +86,7 @@ def export(
         "platforms": list(platforms),
         "dtype": engine.arch.compute_dtype,
         "label_names": None if engine.label_names is None else list(engine.label_names),
-        "pairs": columns is not None and len(columns) == 2,
+        "pairs": bool(saved.task.pairs),
         "max_length": engine.max_length,
         "threshold": engine.threshold,
         "weights": WEIGHTS_FILE,
@@ -101,7 +101,8 @@ def export(
             program = _by_name(engine.programs.function(schedule), engine.programs.params)
             exported = jax.export.export(jax.jit(program), platforms=platforms)(*_shapes(params, schedule.bucket))
             (temporary / entry["file"]).write_bytes(exported.serialize())
-        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        digests.write(temporary)
     return manifest
 
 

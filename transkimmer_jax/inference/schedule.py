@@ -5,7 +5,6 @@ So capacities are calibrated: batches are drawn from how many tokens each layer 
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -13,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from transkimmer_jax import files
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.inference import calibration_file
+from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.encoder import Stage
+from transkimmer_jax.weights import digests
 
-CALIBRATION_FILE = "skim_calibration.json"
 WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 LATER_WIDTHS = (4, 8, *WIDTHS)  # of stages that tokens enter which have been chosen: often two or three of a text
 SINGLE_WIDTHS = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 256, 32), *range(256, 576, 64))  # of texts alone, with all the rows
@@ -216,27 +215,24 @@ class Calibration:
         rows = np.random.default_rng(seed).permutation(len(lengths))[:_SAMPLE]
         return cls(np.asarray(lengths)[rows].astype(int), np.asarray(kept)[:, rows].astype(int), float(threshold))
 
+    def to_json(self) -> str:
+        """As `load` reads it. Raises `CheckpointError` for a threshold that is not finite: nobody serves a model with it."""
+        return calibration_file.to_json(self.lengths, self.kept, self.threshold)
+
     def save(self, folder: str | pathlib.Path) -> None:
-        """Write it beside a model's config.json, where an engine finds it. Raises `TrainingError` where the disk is full."""
-        values = {"threshold": self.threshold, "lengths": self.lengths.tolist(), "kept": self.kept.tolist()}
-        files.write_text(os.path.join(folder, CALIBRATION_FILE), json.dumps(values) + "\n")
+        """Write it beside a model's config.json, where an engine finds it.
+
+        Raises:
+          CheckpointError: a threshold that is not finite, or digests of the folder that cannot be read.
+          TrainingError: the disk is full.
+        """
+        digests.replace_text(os.path.join(folder, CALIBRATION_FILE), self.to_json())
 
     @classmethod
     def load(cls, folder: str | pathlib.Path, layers: int) -> "Calibration | None":
         """A model folder's calibration, None where it has none. Raises `CheckpointError` where it does not fit the model."""
-        path = pathlib.Path(folder) / CALIBRATION_FILE
-        if not path.exists():
-            return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found = cls(np.array(values["lengths"], int), np.array(values["kept"], int), float(values["threshold"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} is not a calibration ({type(error).__name__}: {error}); delete it, or calibrate again"
-            ) from error
-        if found.lengths.ndim != 1 or not len(found.lengths) or found.kept.shape != (layers, len(found.lengths)):
-            raise CheckpointError(f"{path} is not of this model of {layers} layers; delete it, or calibrate again")
-        return found
+        saved = calibration_file.read(pathlib.Path(folder), layers)
+        return None if saved is None else cls(*saved)
 
     @classmethod
     def assumed(cls, layers: int, threshold: float) -> "Calibration":

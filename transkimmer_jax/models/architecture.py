@@ -1,11 +1,8 @@
-"""What a checkpoint's `config.json` says about an encoder, in the names of transformers' configs."""
+"""Shapes and constants of an encoder, in the names of transformers' configs."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
-
-from transkimmer_jax.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,71 +68,3 @@ WELL_KNOWN = {
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, skim=None
     ),
 }  # fmt: skip
-
-_REQUIRED = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
-    "type_vocab_size",
-)  # fmt: skip
-
-
-def from_hugging_face(values: dict[str, Any], where: str) -> Architecture:
-    """The architecture that the parsed `config.json` of a BERT checkpoint describes.
-
-    Raises:
-      CheckpointError: another model type, a missing field, or a feature this encoder does not compute.
-    """
-    model_type = values.get("model_type", "bert")
-    if model_type not in ("bert", "transkimmer"):
-        raise CheckpointError(f"{where}: model_type {model_type!r} is not supported; supported: bert")
-    missing = [name for name in _REQUIRED if name not in values]
-    if missing:
-        raise CheckpointError(f"{where}: config.json lacks {', '.join(missing)}")
-    for name, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("is_decoder", False)):
-        if values.get(name, supported) != supported:
-            raise CheckpointError(f"{where}: {name}={values[name]!r} is not supported, only {supported!r}")
-    if values["hidden_size"] % values["num_attention_heads"]:
-        raise CheckpointError(
-            f"{where}: hidden_size {values['hidden_size']} is not a multiple of num_attention_heads {values['num_attention_heads']}"
-        )
-    skim = None
-    if values.get("skim") is not None:
-        unknown = set(values["skim"]) - {field.name for field in dataclasses.fields(SkimArchitecture)}
-        if unknown:
-            raise CheckpointError(f"{where}: unknown fields in the skim section of config.json: {', '.join(sorted(unknown))}")
-        skim = SkimArchitecture(**values["skim"])
-    labels = values.get("id2label")
-    return Architecture(
-        **{name: values[name] for name in _REQUIRED},
-        layer_norm_eps=values.get("layer_norm_eps", 1e-12),
-        initializer_range=values.get("initializer_range", 0.02),
-        hidden_dropout=values.get("hidden_dropout_prob", 0.1),
-        attention_dropout=values.get("attention_probs_dropout_prob", 0.1),
-        num_labels=len(labels) if labels else values.get("num_labels", 2),
-        skim=skim,
-        dense_layers=values.get("dense_layers"),
-    )
-
-
-def to_hugging_face(arch: Architecture, label_names: tuple[str, ...] | None, pad_token_id: int) -> dict[str, Any]:
-    """The inverse of `from_hugging_face`, as the content of `config.json`.
-
-    label_names: None for regression.
-    """
-    names = label_names or ("LABEL_0",)
-    return {
-        "architectures": ["TranskimmerForSequenceClassification" if arch.skim else "BertForSequenceClassification"],
-        "model_type": "bert",
-        **{name: getattr(arch, name) for name in _REQUIRED},
-        "layer_norm_eps": arch.layer_norm_eps,
-        "initializer_range": arch.initializer_range,
-        "hidden_dropout_prob": arch.hidden_dropout,
-        "attention_probs_dropout_prob": arch.attention_dropout,
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "pad_token_id": pad_token_id,
-        "id2label": {str(index): name for index, name in enumerate(names)},
-        "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "regression" if label_names is None else "single_label_classification",
-        **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
-        **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),
-    }

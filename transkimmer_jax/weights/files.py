@@ -1,17 +1,16 @@
-"""Finding a checkpoint and reading its tensors."""
+"""Finding a checkpoint: folders, packaged assets and the hub."""
 
-import json
 import pathlib
-import pickle
-from typing import Any
-
-import numpy as np
-import safetensors
 
 from transkimmer_jax.assets import packaged
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.weights.digests import DIGESTS_FILE
 
-_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
+_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", DIGESTS_FILE]
+# What nobody calls a model on a hub, and people do call their own folders and files.
+_LOCAL_STARTS = ("/", "\\", ".", "~")
+_LOCAL_PARENTS = ("runs", "models", "checkpoints", "output", "outputs", "results", "tmp", "data")
+_FILE_ENDINGS = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".h5", ".npz", ".onnx", ".zip", ".tar", ".gz", ".txt")
 
 
 def resolve(name: str) -> pathlib.Path:
@@ -22,10 +21,14 @@ def resolve(name: str) -> pathlib.Path:
     """
     if name.startswith("packaged:"):
         return packaged.checkpoint_folder(name.removeprefix("packaged:"))
-    folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+    try:
+        folder = pathlib.Path(name).expanduser()
+        if folder.is_dir():
+            return folder
+        local = _looks_local(name)
+    except (OSError, RuntimeError):  # longer than a path may be, or the home of nobody
+        local = True
+    if local:
         raise CheckpointError(f"no checkpoint folder {name!r}")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -38,67 +41,21 @@ def resolve(name: str) -> pathlib.Path:
         raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched from the hub: {first_line}") from error
 
 
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The parsed `config.json`. Raises `CheckpointError` where it is missing or not JSON."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint folder")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a config")
-    return values
+def is_hub_id(name: str) -> bool:
+    """Whether `resolve` would ask a hub for this."""
+    return not name.startswith("packaged:") and not _looks_local(name)
 
 
-def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint as float32, by the names in the file.
-
-    Reads `model.safetensors`, or its shards by `model.safetensors.index.json`, or `pytorch_model.bin` through torch.
-
-    Raises:
-      CheckpointError: no weights, a shard missing, a truncated or foreign file, or torch needed and not installed.
-    """
-    if (folder / "model.safetensors").is_file():
-        return _read_safetensors(folder / "model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index} is not an index of shards") from error
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
-        if missing:
-            raise CheckpointError(f"{index} names shards that are not there: {', '.join(missing)}")
-        return {name: tensor for shard in shards for name, tensor in _read_safetensors(folder / shard).items()}
-    if (folder / "pytorch_model.bin").is_file():
-        return _read_torch(folder / "pytorch_model.bin")
-    raise CheckpointError(f"{folder}: no weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)")
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return {name: _to_float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read, it may be truncated: {error}") from error
-
-
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(f"{path} needs torch to be read: pip install torch, or convert it to model.safetensors") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read, it may be truncated: {first_line}") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path} holds something else than tensors by name")
-    return {name: _to_float32(tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()) for name, tensor in state.items()}
-
-
-def _to_float32(tensor: np.ndarray) -> np.ndarray:
-    return tensor if np.issubdtype(tensor.dtype, np.integer) else tensor.astype(np.float32)
+def _looks_local(name: str) -> bool:
+    """Whether somebody who writes this means a path, so that no hub need be asked, which takes time and tells it the name."""
+    path = pathlib.Path(name)
+    parent = name.partition("/")[0] if "/" in name else None
+    return (
+        not name
+        or path.exists()
+        or name.startswith(_LOCAL_STARTS)
+        or name.count("/") > 1
+        or "\\" in name
+        or name.endswith(("/", *_FILE_ENDINGS))
+        or (parent is not None and (parent in _LOCAL_PARENTS or pathlib.Path(parent).exists()))
+    )

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -19,8 +20,11 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.skim import path_keys
-from transkimmer_jax.weights import names
-from transkimmer_jax.weights.files import read_config, read_tensors, resolve
+from transkimmer_jax.weights import config_file, digests, names
+from transkimmer_jax.weights.files import resolve
+from transkimmer_jax.weights.model_card import CARD_FILE, Provenance, model_card
+from transkimmer_jax.weights.schema import listed, shown
+from transkimmer_jax.weights.tensors import WEIGHTS_FILE, StoredTensor, opened
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -59,15 +63,20 @@ def load(
         num_hidden_layers than the checkpoint has, its last layers are left out; FLOPs are still compared with those of all of them.
 
     Raises:
-      CheckpointError: one error that lists everything missing, unexpected or of the wrong shape.
+      CheckpointError: a folder that cannot be read, or one error that lists everything missing, unexpected or of the wrong shape. Shapes
+        are compared before anything of their size is allocated.
     """
     folder = resolve(str(checkpoint))
-    arch = architecture.from_hugging_face(read_config(folder), str(folder))
-    tensors = _normalized(read_tensors(folder), folder)
-    configured = _configured(arch, tensors, dense, skim_overrides or {}, overrides)
-    if configured.num_hidden_layers < arch.num_hidden_layers:
-        tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < configured.num_hidden_layers}
-    return _build(model_class, configured, tensors, folder, seed)
+    saved = config_file.read(folder)
+    with opened(folder) as stored:
+        tensors = _normalized(stored, folder)
+        arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides)
+        if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
+            tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < arch.num_hidden_layers}
+        fresh = _require_fit(arch, tensors, folder, trained=saved.architecture.skim is not None)
+        if fresh:
+            logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
+        return _built(model_class, arch, tensors, seed if fresh else None)
 
 
 def shapes(
@@ -80,13 +89,12 @@ def shapes(
     """
     arch = architecture.WELL_KNOWN.get(str(checkpoint))
     if arch is None:
-        folder = resolve(str(checkpoint))
-        arch = architecture.from_hugging_face(read_config(folder), str(folder))
+        arch = config_file.read(resolve(str(checkpoint))).architecture
     return _configured(arch, {}, dense, skim_overrides or {}, overrides)
 
 
 def _configured(
-    arch: Architecture, tensors: dict[str, np.ndarray], dense: bool | None, skim_overrides: dict[str, Any], overrides: dict[str, Any]
+    arch: Architecture, tensors: Mapping[str, StoredTensor], dense: bool | None, skim_overrides: dict[str, Any], overrides: dict[str, Any]
 ) -> Architecture:
     """A checkpoint's architecture with a user's options."""
     there = arch.num_hidden_layers
@@ -94,7 +102,7 @@ def _configured(
     if not 1 <= arch.num_hidden_layers <= there:
         raise CheckpointError(f"num_hidden_layers={arch.num_hidden_layers} of a checkpoint with {there} layers: take 1 to {there}")
     if dense is None:
-        dense = arch.skim is None and not any(name.startswith("encoder.skim_predictors.") for name in tensors)
+        dense = arch.skim is None and not any(name.startswith(names.SKIM_PREFIX) for name in tensors)
     if arch.num_hidden_layers < there:
         arch = dataclasses.replace(arch, dense_layers=arch.dense_layers or there)
     return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))
@@ -107,31 +115,42 @@ def save(
     tokenizer=None,
     label_names: tuple[str, ...] | None = None,
     extra_config: dict[str, Any] | None = None,
+    extra_files: Mapping[str, str] | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
-    """Write config.json (with its `skim` section), model.safetensors and the tokenizer's files; whole or not at all.
+    """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; whole or not
+    at all.
 
     label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
-    extra_config: further entries of config.json.
+    extra_config: further entries of config.json. extra_files: further text files, by name. provenance: what the card says beyond the model.
 
     An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
     that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
     """
     place = epath.Path(folder)
     if label_names is None and model.arch.num_labels > 1:
-        label_names = tuple(f"LABEL_{index}" for index in range(model.arch.num_labels))
+        label_names = config_file.default_label_names(model.arch.num_labels)
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
-    is_checkpoint = all((place / name).is_file() for name in ("config.json", "model.safetensors"))
+    is_checkpoint = all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE))
     if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     pad_token_id = 0 if tokenizer is None or tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    config = architecture.to_hugging_face(model.arch, label_names, pad_token_id) | (extra_config or {})
+    config = config_file.to_values(model.arch, label_names, pad_token_id) | (extra_config or {})
+    config_file.parse(config, f"cannot save {folder}")  # what could not be loaded again is not written
+    texts = {
+        config_file.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
+        CARD_FILE: model_card(model.arch, label_names, provenance or Provenance()),
+        **(extra_files or {}),
+    }
     with files.replaced_folder(folder) as temporary:
-        save_file(tensors(model), temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "model.safetensors").chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        digests.write(temporary)
 
 
 def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
@@ -144,81 +163,88 @@ def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     }
 
 
-def _normalized(tensors: dict[str, np.ndarray], folder: pathlib.Path) -> dict[str, np.ndarray]:
-    normalized: dict[str, np.ndarray] = {}
+def _normalized(stored: list[StoredTensor], folder: pathlib.Path) -> dict[str, StoredTensor]:
+    """By the table's names; without what belongs to other tasks' heads."""
+    normalized: dict[str, StoredTensor] = {}
     ignored = []
-    for name, tensor in tensors.items():
-        short = names.normalize(name)
-        if short.startswith(names.IGNORED):
-            ignored.append(name)
-        elif short in normalized:
-            raise CheckpointError(f"{folder}: {short} is there twice, with and without the 'bert.' prefix or under its old name")
+    for tensor in stored:
+        name = names.normalize(tensor.name)
+        if name.startswith(names.IGNORED):
+            ignored.append(tensor.name)
+        elif name in normalized:
+            raise CheckpointError(f"{folder}: {shown(name)[1:-1]} is there twice, with and without a prefix or under its old name")
         else:
-            normalized[short] = tensor
+            normalized[name] = tensor
     if ignored:
         logger.info("%s: left out %s", folder, ", ".join(sorted(ignored)))
     return normalized
 
 
-def _skim_architecture(arch: Architecture, tensors: dict[str, np.ndarray], overrides: dict[str, Any]) -> SkimArchitecture:
-    skim = arch.skim
-    if skim is None:
-        # The original's config.json has no skim section; the file itself tells the predictors' width. Other files hold none.
-        first = tensors.get("encoder.skim_predictors.0.predictor.1.weight")
-        if first is not None and first.ndim == 2:
-            skim = SkimArchitecture(predictor_size=int(first.shape[0]))
-        else:
-            skim = SkimArchitecture(predictor_size=architecture.fresh_predictor_size(arch.hidden_size))
-    skim = dataclasses.replace(skim, **overrides)
-    if skim.attention_masking not in ("renormalized", "post_softmax"):
-        raise CheckpointError(f"attention_masking must be 'renormalized' or 'post_softmax', not {skim.attention_masking!r}")
-    return skim
+def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], overrides: dict[str, Any]) -> SkimArchitecture:
+    config_file.require_valid_skim(overrides)
+    if arch.skim is not None:
+        return dataclasses.replace(arch.skim, **overrides)
+    # The original's config.json has no skim section; the file itself tells the predictors' width. Other files hold none.
+    first = tensors.get(f"{names.SKIM_PREFIX}0.predictor.1.weight")
+    if first is None or len(first.shape) != 2:
+        return dataclasses.replace(SkimArchitecture(architecture.fresh_predictor_size(arch.hidden_size)), **overrides)
+    return dataclasses.replace(SkimArchitecture(first.shape[0]), **overrides)
 
 
-def _build(model_class: type[Model], arch: Architecture, tensors: dict[str, np.ndarray], folder: pathlib.Path, seed: int) -> Model:
-    """Fill a model from tensors in the table's names, after checking all of them."""
-    model = model_class(arch, rngs=nnx.Rngs(seed))
-    graph, state = nnx.split(model)
-    parameters = {path_keys(path): leaf for path, leaf in _leaves(state)}
-    unexpected = set(tensors)
-    problems, loaded, fresh = [], {}, set()
-    for row in names.bert_table(arch):
-        wanted = row.checkpoint_shape(parameters[row.path].shape)
-        absent = [name for name in row.names if name not in tensors]
-        unexpected -= set(row.names)
-        part = next((part for part in names.FRESH_PARTS if row.label.startswith(part)), None)
-        if absent and part is not None and _part_is_absent(row, arch, tensors):
-            fresh.add("/".join(map(str, _module(row))))
-        elif absent:
-            problems += [f"missing {name}" for name in absent]
-        else:
-            wrong = [name for name in row.names if tensors[name].shape != wanted]
-            problems += [f"{name} has shape {tensors[name].shape}, expected {wanted}" for name in wrong]
-            if not wrong:
-                loaded[row.path] = row.from_checkpoint([tensors[name] for name in row.names])
+def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder: pathlib.Path, *, trained: bool) -> set[str]:
+    """Compare names, shapes and dtypes with those that the architecture needs.
+
+    trained: config.json says that there are predictors, so none is made fresh.
+
+    Returns:
+      The modules that the file lacks and that may be made fresh.
+
+    Raises:
+      CheckpointError: everything missing, unexpected, of the wrong shape or no floating-point numbers.
+    """
+    table = names.bert_table(arch)
+    unexpected = set(tensors) - {name for row in table for name in row.names}
     if arch.skim is None:
-        dropped = {name for name in unexpected if name.startswith("encoder.skim_predictors.")}
+        dropped = {name for name in unexpected if name.startswith(names.SKIM_PREFIX)}
         if dropped:
             logger.info("%s: left out the skim predictors, the model is dense", folder)
         unexpected -= dropped
-    problems += [f"unexpected {name}" for name in sorted(unexpected)]
+    # A part is made fresh where all of it is missing; half of one is damage.
+    there = {row.part for row in table if any(name in tensors for name in row.names)} | {None}
+    if trained:
+        there.add(names.PREDICTORS)
+    misfits = (_misfit(name, row.shape, tensors) for row in table if row.part in there for name in row.names)
+    problems = [misfit for misfit in misfits if misfit is not None]
+    problems += [f"unexpected {shown(name)[1:-1]}" for name in sorted(unexpected)]
     if problems:
-        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
-    if fresh:
-        logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
+        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
+    return {row.module for row in table if row.part not in there}
+
+
+def _misfit(name: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]) -> str | None:
+    """What is wrong with the tensor of that name, if anything."""
+    tensor = tensors.get(name)
+    if tensor is None:
+        return f"missing {name}"
+    if tensor.shape != shape:
+        return f"{name} has shape {tensor.shape}, expected {shape}"
+    return None if tensor.is_float else f"{name} has dtype {tensor.dtype}, not one of floating-point numbers"
+
+
+def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, StoredTensor], seed: int | None) -> Model:
+    """A model of tensors that fit; what is missing is made from the seed, None where nothing is."""
+    if seed is None:
+        model = nnx.eval_shape(lambda: model_class(arch, rngs=nnx.Rngs(0)))
+    else:
+        model = model_class(arch, rngs=nnx.Rngs(seed))
+    graph, state = nnx.split(model)
+    loaded = {
+        row.path: row.from_checkpoint([tensors[name].read() for name in row.names])
+        for row in names.bert_table(arch)
+        if row.names[0] in tensors
+    }
     filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(path_keys(path), leaf)), state)
     return nnx.merge(graph, filled)
-
-
-def _part_is_absent(row: names.Row, arch: Architecture, tensors: dict[str, np.ndarray]) -> bool:
-    """Whether the whole module of `row` (a head, one predictor) is absent; half of one is damage, not a fresh start."""
-    module = _module(row)
-    return not any(name in tensors for other in names.bert_table(arch) if other.path[: len(module)] == module for name in other.names)
-
-
-def _module(row: names.Row) -> tuple[str | int, ...]:
-    """The path of the head or predictor that `row` is a parameter of."""
-    return row.path[:3] if row.path[1] == "predictors" else row.path[:1]
 
 
 def _leaves(state):

@@ -1,39 +1,49 @@
 """Where each of our parameters lies in a Hugging Face checkpoint: one row a parameter.
 
 Adding a backbone is adding a table. Names are written without the `bert.` prefix and with LayerNorm's parameters as
-`weight` and `bias`; `normalize` brings what older files say to that form.
+`weight` and `bias`; `normalize` brings what older files say to that form. The skim predictors lie under a prefix of their own, so that
+nobody takes them for a part of BERT's encoder.
 """
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from transkimmer_jax.models.architecture import Architecture
 
 # Parts that a checkpoint may lack: they are made fresh.
-FRESH_PARTS = ("pooler", "classifier", "encoder/predictors")
+POOLER, CLASSIFIER, PREDICTORS = ("pooler",), ("classifier",), ("encoder", "predictors")
 # Parts of other tasks' checkpoints that this model has no use for.
 IGNORED = ("cls.", "qa_outputs.", "embeddings.position_ids")
 
-# The original Transkimmer numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
-_PREDICTOR = {"input_norm": "0", "dense": "1", "norm": "2", "decision": "4"}
+SKIM_PREFIX = "skim_predictors."
+# Where the original Transkimmer has them.
+_ORIGINAL_SKIM_PREFIX = "encoder.skim_predictors."
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One parameter: its path in our model, and the checkpoint's tensors it is made of.
 
-    transposed: PyTorch's Linear stores [out, in], ours [in, out].
+    shape: of each of the checkpoint's tensors. transposed: PyTorch's Linear stores [out, in], ours [in, out].
     """
 
     path: tuple[str | int, ...]
     names: tuple[str, ...]
+    shape: tuple[int, ...]
     transposed: bool = False
 
     @property
-    def label(self) -> str:
-        return "/".join(map(str, self.path))
+    def part(self) -> tuple[str | int, ...] | None:
+        """Which of the parts that a checkpoint may lack as a whole this is of, if any."""
+        return next((part for part in (POOLER, CLASSIFIER, PREDICTORS) if self.path[: len(part)] == part), None)
+
+    @property
+    def module(self) -> str:
+        """The head, or the predictor of one layer, that this is a parameter of."""
+        return "/".join(map(str, self.path[:3] if self.part == PREDICTORS else self.path[:1]))
 
     def from_checkpoint(self, tensors: list[np.ndarray]) -> np.ndarray:
         """Our parameter, from the checkpoint's tensors in the order of `names`."""
@@ -45,15 +55,12 @@ class Row:
         parts = np.split(parameter, len(self.names), axis=-1)
         return {name: np.ascontiguousarray(part.T if self.transposed else part) for name, part in zip(self.names, parts, strict=True)}
 
-    def checkpoint_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of each of the checkpoint's tensors, given our parameter's."""
-        part = (*shape[:-1], shape[-1] // len(self.names))
-        return part[::-1] if self.transposed else part
-
 
 def normalize(name: str) -> str:
     """A checkpoint's tensor name in this table's form."""
     name = name.removeprefix("bert.")
+    if name.startswith(_ORIGINAL_SKIM_PREFIX):
+        name = SKIM_PREFIX + name.removeprefix(_ORIGINAL_SKIM_PREFIX)
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
             name = name.removesuffix(old) + new
@@ -62,45 +69,51 @@ def normalize(name: str) -> str:
 
 def layer_of(name: str) -> int:
     """The index of the layer that a tensor belongs to, in this table's form of its name; -1 where it belongs to none."""
-    match = re.match(r"encoder\.(?:layer|skim_predictors)\.(\d+)\.", name)
-    return int(match[1]) if match else -1
+    numbered = re.match(r"(?:encoder\.layer|skim_predictors)\.(\d{1,9})\.", name)
+    return int(numbered[1]) if numbered else -1
 
 
 def checkpoint_name(name: str) -> str:
     """The name to write, with the prefix that transformers' task models use."""
-    return name if name.startswith("classifier.") else f"bert.{name}"
+    return name if name.startswith(("classifier.", SKIM_PREFIX)) else f"bert.{name}"
 
 
 def bert_table(arch: Architecture) -> list[Row]:
     """All rows of a BERT or Transkimmer checkpoint with a sequence-classification head."""
 
-    def linear(path, *names):
+    def linear(path: tuple[str | int, ...], inputs: int, outputs: int, names: Sequence[str]) -> list[Row]:
         return [
-            Row((*path, "kernel"), tuple(f"{name}.weight" for name in names), transposed=True),
-            Row((*path, "bias"), tuple(f"{name}.bias" for name in names)),
+            Row((*path, "kernel"), tuple(f"{name}.weight" for name in names), (outputs, inputs), transposed=True),
+            Row((*path, "bias"), tuple(f"{name}.bias" for name in names), (outputs,)),
         ]
 
-    def norm(path, name):
-        return [Row((*path, "scale"), (f"{name}.weight",)), Row((*path, "bias"), (f"{name}.bias",))]
+    def norm(path: tuple[str | int, ...], size: int, name: str) -> list[Row]:
+        return [Row((*path, "scale"), (f"{name}.weight",), (size,)), Row((*path, "bias"), (f"{name}.bias",), (size,))]
 
+    hidden, inner, width = arch.hidden_size, arch.intermediate_size, arch.predictor_size
+    tables = {"word": arch.vocab_size, "position": arch.max_position_embeddings, "token_type": arch.type_vocab_size}
     rows = [
-        Row(("embeddings", ours, "embedding"), (f"embeddings.{theirs}_embeddings.weight",))
-        for ours, theirs in (("word", "word"), ("position", "position"), ("token_type", "token_type"))
+        Row(("embeddings", table, "embedding"), (f"embeddings.{table}_embeddings.weight",), (size, hidden))
+        for table, size in tables.items()
     ]
-    rows += norm(("embeddings", "norm"), "embeddings.LayerNorm")
+    rows += norm(("embeddings", "norm"), hidden, "embeddings.LayerNorm")
     for index in range(arch.num_hidden_layers):
         ours, theirs = ("encoder", "layers", index), f"encoder.layer.{index}"
-        rows += linear((*ours, "attention", "query"), f"{theirs}.attention.self.query")
-        rows += linear((*ours, "attention", "key_value"), f"{theirs}.attention.self.key", f"{theirs}.attention.self.value")
-        rows += linear((*ours, "attention", "out"), f"{theirs}.attention.output.dense")
-        rows += norm((*ours, "attention_norm"), f"{theirs}.attention.output.LayerNorm")
-        rows += linear((*ours, "up"), f"{theirs}.intermediate.dense")
-        rows += linear((*ours, "down"), f"{theirs}.output.dense")
-        rows += norm((*ours, "output_norm"), f"{theirs}.output.LayerNorm")
+        attention = f"{theirs}.attention.self"
+        rows += linear((*ours, "attention", "query"), hidden, hidden, [f"{attention}.query"])
+        rows += linear((*ours, "attention", "key_value"), hidden, hidden, [f"{attention}.key", f"{attention}.value"])
+        rows += linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.attention.output.dense"])
+        rows += norm((*ours, "attention_norm"), hidden, f"{theirs}.attention.output.LayerNorm")
+        rows += linear((*ours, "up"), hidden, inner, [f"{theirs}.intermediate.dense"])
+        rows += linear((*ours, "down"), inner, hidden, [f"{theirs}.output.dense"])
+        rows += norm((*ours, "output_norm"), hidden, f"{theirs}.output.LayerNorm")
         if arch.skim is not None:
-            ours, theirs = ("encoder", "predictors", index), f"encoder.skim_predictors.{index}.predictor"
-            for part, number in _PREDICTOR.items():
-                rows += (norm if part.endswith("norm") else linear)((*ours, part), f"{theirs}.{number}")
-    rows += linear(("pooler",), "pooler.dense")
-    rows += linear(("classifier",), "classifier")
+            # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
+            ours, theirs = ("encoder", "predictors", index), f"{SKIM_PREFIX}{index}.predictor"
+            rows += norm((*ours, "input_norm"), hidden, f"{theirs}.0")
+            rows += linear((*ours, "dense"), hidden, width, [f"{theirs}.1"])
+            rows += norm((*ours, "norm"), width, f"{theirs}.2")
+            rows += linear((*ours, "decision"), width, 2, [f"{theirs}.4"])
+    rows += linear(("pooler",), hidden, hidden, ["pooler.dense"])
+    rows += linear(("classifier",), hidden, arch.num_labels, ["classifier"])
     return rows

@@ -1,0 +1,90 @@
+"""What `config.json` may hold and what it means: default names, null as left out, and everything that is wrong in one line."""
+
+import pytest
+from weights.checkpoints import CONFIG
+
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.weights import config_file
+
+UNNAMED = {name: value for name, value in CONFIG.items() if name != "id2label"}
+
+
+def refusal(values):
+    with pytest.raises(CheckpointError) as caught:
+        config_file.parse(values, "here")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ("LABEL_0", "LABEL_1")),  # as transformers saves a model of two labels
+        ({"id2label": None, "num_labels": None}, ("LABEL_0", "LABEL_1")),
+        ({"num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({"id2label": {"1": "yes", "0": "no"}}, ("no", "yes")),
+        ({"id2label": {"0": 0, "1": 1}}, ("0", "1")),
+        ({"num_labels": 1}, None),
+        ({"problem_type": "regression", "num_labels": 1}, None),
+        ({"problem_type": "single_label_classification", "num_labels": 1}, ("LABEL_0",)),
+    ],
+)
+def test_label_names(fields, names):
+    saved = config_file.parse(UNNAMED | fields, "here")
+    assert saved.label_names == names
+    assert saved.architecture.num_labels == (1 if names is None else len(names))
+
+
+def test_null_is_the_same_as_left_out():
+    optional = ("layer_norm_eps", "hidden_act", "skim", "task", "dense_layers", "problem_type", "initializer_range", "model_type")
+    left_out = {name: value for name, value in CONFIG.items() if name not in optional}
+    null = config_file.parse(left_out | dict.fromkeys(optional), "here")
+    assert (null.architecture, null.task) == (config_file.parse(left_out, "here").architecture, config_file.SavedTask())
+    assert "lacks vocab_size" in refusal(CONFIG | {"vocab_size": None})
+
+
+def test_all_that_is_wrong_is_one_line():
+    message = refusal(
+        CONFIG | {"hidden_size": "32", "num_attention_heads": 0, "skim": {"threshold": float("nan")}, "task": {"max_length": 2.5}}
+    )
+    size = "a whole number from 1 to 1048576"
+    assert message == (
+        f"here: hidden_size must be {size}, not '32'; num_attention_heads must be {size}, not 0; "
+        f"skim.threshold must be a number from -3.4e+38 to 3.4e+38, not nan; task.max_length must be {size}, not 2.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_labels": 2}, "num_labels is 2, but id2label names 3"),
+        ({"problem_type": "regression"}, "regression has one output, not 3"),
+        ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification' is not supported"),
+        ({"dense_layers": 2}, "dense_layers 2 is less than num_hidden_layers 3"),
+        ({"task": {"max_length": 41}}, "task.max_length 41 is more than max_position_embeddings 40"),
+        ({"hidden_size": True}, "hidden_size must be a whole number"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps must be a number from 1e-30 to 1, not 0"),
+        ({"hidden_dropout_prob": 1}, "hidden_dropout_prob must be a number from 0 to below 1, not 1"),
+    ],
+)
+def test_what_does_not_go_together(fields, message):
+    assert message in refusal(CONFIG | fields)
+
+
+def test_what_is_written_is_read():
+    saved = config_file.parse(CONFIG | {"skim": {"predictor_size": 7, "threshold": -1}, "dense_layers": 5}, "here")
+    assert config_file.parse(config_file.to_values(saved.architecture, saved.label_names, 0), "here").architecture == saved.architecture
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "same"),
+    [
+        (("a", "b"), ("a", "b"), True),
+        (("a", "b"), ("b", "a"), False),
+        (("LABEL_0", "LABEL_1"), ("b", "a"), True),  # nobody has named them
+        (("a", "b"), ("a", "b", "c"), False),
+        (None, None, True),
+        (None, ("a", "b"), False),
+    ],
+)
+def test_same_labels(names, others, same):
+    assert config_file.same_labels(names, others) is config_file.same_labels(others, names) is same

@@ -1,0 +1,19 @@
+"""The flag `--threshold`, which several commands have."""
+
+import argparse
+
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.weights.schema import is_finite_number
+
+
+def add_threshold(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Declare the flag; None where it is not given."""
+    parser.add_argument("--threshold", type=_finite, metavar="MARGIN", help=meaning)
+
+
+def _finite(text: str) -> float:
+    """The number. Raises `ConfigError` for one that no margin can be compared with: it would skim all, or nothing, in silence."""
+    value = float(text)
+    if not is_finite_number(value):
+        raise ConfigError(f"--threshold must be a finite number, not {text}")
+    return value

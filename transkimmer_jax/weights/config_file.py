@@ -1,0 +1,264 @@
+"""A model folder's `config.json`: the fields that are read, what they may hold, and what they mean.
+
+Names and meanings are those of transformers' BERT configs; `skim`, `task` and `dense_layers` are ours.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.weights import digests
+from transkimmer_jax.weights.json_files import read_object
+from transkimmer_jax.weights.schema import (
+    FLOAT32_MAX,
+    Choice,
+    Field,
+    Integer,
+    Kind,
+    Number,
+    Section,
+    Supported,
+    Text,
+    Texts,
+    filled,
+    listed,
+    problems,
+)
+
+CONFIG_FILE = "config.json"
+# transformers refuses it, where it would load 'bert' as a model that keeps every token.
+SKIMMING_MODEL_TYPE = "transkimmer"
+_MOST_BYTES = 16 * 2**20  # names of ten thousands of labels are a megabyte
+_MOST_LABELS = 100_000  # a fresh classifier has a row for each
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labels(Kind):
+    """Names of labels by number: all of 0 to N - 1, each another text, or a number as some hubs' configs have it."""
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, dict) or not 1 <= len(value) <= _MOST_LABELS:
+            return False
+        if set(value) != set(map(str, range(len(value)))):
+            return False
+        names = [str(name) if type(name) is int else name for name in value.values()]
+        return all(map(Text().accepts, names)) and len(set(names)) == len(names)
+
+    def __str__(self) -> str:
+        return 'a different name for each of the labels "0", "1", ...'
+
+
+_SIZE = Integer(1, 2**20)
+_DROPOUT = Number(0, 1, closed=False)
+_SMALL = Number(1e-30, 1)
+
+_SKIM = Section(
+    {
+        "predictor_size": Field(_SIZE),
+        "initial_bias": Field(Number(-1e6, 1e6), SkimArchitecture.initial_bias),
+        "temperature": Field(Number(1e-6, 1e6), SkimArchitecture.temperature),
+        "threshold": Field(Number(-FLOAT32_MAX, FLOAT32_MAX), SkimArchitecture.threshold),
+        "attention_masking": Field(Choice(("renormalized", "post_softmax")), SkimArchitecture.attention_masking),
+    },
+    closed=True,
+)
+
+_TASK = Section(
+    {
+        "name": Field(Text()),
+        "max_length": Field(_SIZE),
+        "text_columns": Field(Texts(2)),
+        "label_column": Field(Text()),
+    }
+)
+
+_CONFIG = Section(
+    {
+        "model_type": Field(Supported(("bert", SKIMMING_MODEL_TYPE)), "bert"),
+        "vocab_size": Field(Integer(1, 10**8), required=True),
+        "hidden_size": Field(_SIZE, required=True),
+        "num_hidden_layers": Field(Integer(1, 1000), required=True),
+        "num_attention_heads": Field(_SIZE, required=True),
+        "intermediate_size": Field(_SIZE, required=True),
+        "max_position_embeddings": Field(_SIZE, required=True),
+        "type_vocab_size": Field(_SIZE, required=True),
+        "layer_norm_eps": Field(_SMALL, 1e-12),
+        "initializer_range": Field(Number(0, 100), 0.02),
+        "hidden_dropout_prob": Field(_DROPOUT, 0.1),
+        "attention_probs_dropout_prob": Field(_DROPOUT, 0.1),
+        "hidden_act": Field(Supported(("gelu",)), "gelu"),
+        "position_embedding_type": Field(Supported(("absolute",)), "absolute"),
+        "is_decoder": Field(Supported((False,)), False),
+        "num_labels": Field(Integer(1, _MOST_LABELS)),
+        "id2label": Field(_Labels()),
+        "problem_type": Field(Supported(("regression", "single_label_classification"))),
+        "dense_layers": Field(Integer(1, 1000)),
+        "skim": Field(_SKIM),
+        "task": Field(_TASK, {}),
+    }
+)
+
+# Fields of the table that `Architecture` has under the same name, and those that it calls otherwise.
+_SHAPES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+    "type_vocab_size",
+)  # fmt: skip
+_RATES = {
+    "layer_norm_eps": "layer_norm_eps",
+    "initializer_range": "initializer_range",
+    "hidden_dropout_prob": "hidden_dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedTask:
+    """The task that a model was trained on, as far as its folder says so.
+
+    max_length: tokens of an example. text_columns: one, or two of pairs.
+    """
+
+    name: str | None = None
+    max_length: int | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether texts come in pairs; None where the folder does not say."""
+        return None if self.text_columns is None else len(self.text_columns) == 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedConfig:
+    """What `config.json` says.
+
+    label_names: in the order of the logits, 'LABEL_0', 'LABEL_1', ... where the file has none; None for regression.
+    values: the file's content.
+    """
+
+    architecture: Architecture
+    label_names: tuple[str, ...] | None
+    task: SavedTask
+    values: Mapping[str, Any]
+
+
+def default_label_names(count: int) -> tuple[str, ...]:
+    """What transformers, too, calls labels that nobody has named."""
+    return tuple(f"LABEL_{index}" for index in range(count))
+
+
+def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
+    """Whether two models' labels mean the same, as far as their names tell: default names do not."""
+    if names is None or others is None:
+        return names is others
+    unnamed = default_label_names(len(names))
+    return names == others or (len(names) == len(others) and unnamed in (names, others))
+
+
+def read(folder: pathlib.Path) -> SavedConfig:
+    """The `config.json` of a model folder.
+
+    Raises:
+      CheckpointError: none there, not the file that its digest says, not JSON, or fields that cannot be meant, all of them in one line.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG_FILE}, so this is not a checkpoint folder")
+    digests.verify(path)
+    return parse(read_object(path, _MOST_BYTES), str(folder))
+
+
+def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
+    """What the parsed `config.json` of a BERT checkpoint says.
+
+    Raises:
+      CheckpointError: another model type, missing fields, fields of the wrong type or out of range, or a feature that this encoder does
+        not compute: all of them in one line that begins with `where`.
+    """
+    wrong = problems(values, _CONFIG) or _contradictions(filled(values, _CONFIG))
+    if wrong:
+        raise CheckpointError(f"{where}: {listed(wrong)}")
+    fields = filled(values, _CONFIG)
+    names, count = _label_names(fields)
+    skim = fields["skim"]
+    constants: dict[str, Any] = {name: fields[name] for name in _SHAPES}
+    constants |= {ours: float(fields[name]) for name, ours in _RATES.items()}
+    arch = Architecture(
+        **constants,
+        num_labels=count,
+        skim=None if skim is None else _skim_architecture(skim),
+        dense_layers=fields["dense_layers"],
+    )
+    task = fields["task"]
+    columns = task.get("text_columns")
+    return SavedConfig(arch, names, SavedTask(**task | {"text_columns": None if columns is None else tuple(columns)}), values)
+
+
+def require_valid_skim(values: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` for fields of a `skim` section, given by name, that cannot be meant."""
+    wrong = problems(values, _SKIM, "skim.")
+    if wrong:
+        raise CheckpointError(listed(wrong))
+
+
+def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
+    floats = {name: float(section[name]) for name in ("initial_bias", "temperature", "threshold")}
+    return SkimArchitecture(**section | floats)
+
+
+def _contradictions(fields: dict[str, Any]) -> list[str]:
+    """Fields that are well by themselves and do not go together."""
+    wrong = []
+    if fields["hidden_size"] % fields["num_attention_heads"]:
+        wrong.append(f"hidden_size {fields['hidden_size']} is not a multiple of num_attention_heads {fields['num_attention_heads']}")
+    names, count = fields["id2label"], fields["num_labels"]
+    if names is not None and count is not None and len(names) != count:
+        wrong.append(f"num_labels is {count}, but id2label names {len(names)}")
+    if fields["problem_type"] == "regression" and _label_count(fields) != 1:
+        wrong.append(f"regression has one output, not {_label_count(fields)}: see id2label")
+    if fields["dense_layers"] is not None and fields["dense_layers"] < fields["num_hidden_layers"]:
+        wrong.append(f"dense_layers {fields['dense_layers']} is less than num_hidden_layers {fields['num_hidden_layers']}")
+    length = fields["task"].get("max_length")
+    if length is not None and length > fields["max_position_embeddings"]:
+        wrong.append(f"task.max_length {length} is more than max_position_embeddings {fields['max_position_embeddings']}")
+    return wrong
+
+
+def _label_count(fields: dict[str, Any]) -> int:
+    return len(fields["id2label"]) if fields["id2label"] else fields["num_labels"] or 2  # transformers leaves two labels out
+
+
+def _label_names(fields: dict[str, Any]) -> tuple[tuple[str, ...] | None, int]:
+    """Names of the labels, None for regression, and their number."""
+    count = _label_count(fields)
+    # As in transformers, one output that nobody says more of is regression.
+    if fields["problem_type"] == "regression" or (fields["problem_type"] is None and count == 1):
+        return None, count
+    named = fields["id2label"]
+    return (default_label_names(count) if named is None else tuple(str(named[str(index)]) for index in range(count))), count
+
+
+def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token_id: int) -> dict[str, Any]:
+    """The inverse of `parse`, as the content of `config.json`.
+
+    label_names: None for regression.
+    """
+    names = label_names or default_label_names(1)
+    return {
+        "architectures": ["TranskimmerForSequenceClassification" if arch.skim else "BertForSequenceClassification"],
+        "model_type": SKIMMING_MODEL_TYPE if arch.skim else "bert",
+        **{name: getattr(arch, name) for name in _SHAPES},
+        **{name: getattr(arch, ours) for name, ours in _RATES.items()},
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "pad_token_id": pad_token_id,
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+        "problem_type": "regression" if label_names is None else "single_label_classification",
+        **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
+        **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),
+    }

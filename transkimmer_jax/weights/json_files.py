@@ -1,0 +1,48 @@
+"""Reading JSON that somebody else may have written, or damaged."""
+
+import collections
+import json
+import pathlib
+from typing import Any
+
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.weights.schema import shown
+
+
+def read_object(path: pathlib.Path, most_bytes: int) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      CheckpointError: not a file of at most `most_bytes`, not UTF-8 without a mark, not JSON, a name that is there twice, deep
+        nesting, or no object.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > most_bytes:
+        raise CheckpointError(f"{path} has more than {most_bytes:,} bytes: it is no such file, or damaged")
+    try:
+        values = parse(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a config")
+    return values
+
+
+def parse(content: bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError` for what is none, a name that is there twice, and deep nesting."""
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (twice, _), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(twice)} is there twice")
+    return values
