@@ -23,7 +23,7 @@ class ExportedModel:
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         # Handed to every program, so they are in the device's memory once.
-        self.weights = jax.device_put(load_file(self.folder / self.manifest["weights"]))
+        self.weights = jax.device_put(load_file(self._beside(self.manifest["weights"])))
         self.ladders = {}  # by width, narrowest first: the programs of a bucket, cheapest first
         for artifact in sorted(self.manifest["artifacts"], key=lambda artifact: (artifact["width"], artifact["rung"])):
             self.ladders.setdefault(artifact["width"], []).append(artifact)
@@ -72,9 +72,15 @@ class ExportedModel:
                 return np.asarray(answers["logits"][0]), np.asarray(answers["kept"][0])
         raise RuntimeError(f"{artifact['file']} overflowed, but it is the last of its bucket")
 
+    def _beside(self, name):
+        """The file of that name in the folder: a manifest of somebody else's may name a path that leads elsewhere."""
+        if not isinstance(name, str) or name in ("", ".", "..") or any(character in name for character in "/\\:"):
+            raise SystemExit(f"error: {self.folder / 'manifest.json'} names {name!r}, which is not a file beside it")
+        return self.folder / name
+
     def _program(self, file):
         if file not in self.programs:
-            self.programs[file] = jax.jit(jax.export.deserialize((self.folder / file).read_bytes()).call)
+            self.programs[file] = jax.jit(jax.export.deserialize(self._beside(file).read_bytes()).call)
         return self.programs[file]
 
     def _label(self, logits):
@@ -88,6 +94,8 @@ if __name__ == "__main__":
     parser.add_argument("texts", nargs="+", metavar="TEXT")
     parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the export's)")
     args = parser.parse_args()
+    if args.threshold is not None and not np.isfinite(args.threshold):
+        parser.error(f"--threshold must be a finite number, not {args.threshold}")
     model = ExportedModel(args.folder)
     texts = args.texts
     if model.manifest["pairs"]:

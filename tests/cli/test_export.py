@@ -189,7 +189,14 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
             "logits": (1, sequences, 2), "kept": (1, 3, sequences), "overflow": (1,),
         }  # fmt: skip
     assert sorted(path.name for path in exported.iterdir()) == sorted(
-        [*(artifact["file"] for artifact in artifacts), "manifest.json", "weights.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        [
+            *(artifact["file"] for artifact in artifacts),
+            "manifest.json",
+            "weights.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "SHA256SUMS",
+        ]
     )
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in exported.iterdir()), "others may read it"
 
@@ -333,7 +340,7 @@ def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
     target = ("--output", tmp_path / "export")
     assert refusal("--model", tmp_path / "nowhere", *target) == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
     assert refusal("--model", model_folder, *target, "--batch-tokens", "0") == "--batch-tokens must be at least 1, not 0"
-    assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a number, not nan"
+    assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a finite number, not nan"
     model = write_checkpoint(tmp_path / "eq4", random_tensors(runs.TINY, predictor_size=16), runs.TINY)
     shutil.copytree(tokenizer_folder, model, dirs_exist_ok=True)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))

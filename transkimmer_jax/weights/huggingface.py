@@ -233,11 +233,11 @@ def _misfit(name: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTenso
 
 def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, StoredTensor], seed: int | None) -> Model:
     """A model of tensors that fit; what is missing is made from the seed, None where nothing is."""
-    if seed is None:
-        model = nnx.eval_shape(lambda: model_class(arch, rngs=nnx.Rngs(0)))
-    else:
-        model = model_class(arch, rngs=nnx.Rngs(seed))
-    graph, state = nnx.split(model)
+
+    def fresh() -> Model:
+        return model_class(arch, rngs=nnx.Rngs(seed or 0))
+
+    graph, state = nnx.split(nnx.eval_shape(fresh) if seed is None else fresh())
     loaded = {
         row.path: row.from_checkpoint([tensors[name].read() for name in row.names])
         for row in names.bert_table(arch)
