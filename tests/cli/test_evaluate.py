@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,18 @@ def test_threshold(evaluate, reviews):
     assert shares == sorted(shares, reverse=True) and len(set(shares)) == 5
     assert shares[0] == 1.0 and shares[-1] == pytest.approx(len(RECORDS) / sum(lengths), rel=1e-12)
     assert shares[2] == evaluate("--data", reviews)["kept_tokens"]
+
+
+def test_two_labels_as_transformers_saves_them(model_folder, evaluate, reviews, write, tmp_path):
+    """transformers leaves default names of two labels out of config.json: the data's labels are their numbers."""
+    plain = shutil.copytree(model_folder, tmp_path / "plain")
+    (plain / "SHA256SUMS").unlink()
+    saved = json.loads((plain / "config.json").read_text(encoding="utf-8"))
+    config = {name: value for name, value in saved.items() if name not in ("id2label", "label2id", "problem_type", "task")}
+    (plain / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    numbered = write("numbered.jsonl", [record | {"label": ["neg", "pos"].index(record["label"])} for record in RECORDS])
+    expected = evaluate("--data", reviews)["accuracy"]
+    assert evaluate("--model", plain, "--data", numbered, "--max-length", 12)["accuracy"] == expected
 
 
 def test_csv_and_other_columns(evaluate, reviews, tmp_path):

@@ -300,6 +300,18 @@ def test_dense(model_folder, tokenizer_folder, tmp_path):
 
 
 @pytest.mark.parametrize("manifest", [None, '{"name": "a web application"}', "[]", "nonsense"])
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "..", "", 5, "a\\b"])
+def test_a_manifest_that_leads_elsewhere(exported, tmp_path, name):
+    """The weights of whoever runs an export are those beside the manifest."""
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    shutil.copy(exported / "weights.safetensors", tmp_path / "outside.safetensors")
+    saved = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    (folder / "manifest.json").write_text(json.dumps(saved | {"weights": name}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="which is not a file beside it"):
+        load_export(folder)
+
+
 def test_a_folder_with_something_else(model_folder, refusal, tmp_path, manifest):
     target = tmp_path / "precious"
     target.mkdir()

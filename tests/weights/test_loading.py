@@ -4,6 +4,7 @@ one-line `CheckpointError` that names everything that is wrong."""
 import dataclasses
 import json
 import logging
+import pathlib
 import re
 
 import jax
@@ -435,6 +436,34 @@ def test_file_instead_of_folder(tmp_path):
 def test_hub_id_offline(name):
     """tests/conftest.py switches the hub off, so nothing is asked of a server."""
     assert "neither a folder nor a model that can be fetched" in refusal(name)
+
+
+LOCAL = [
+    "runs/never/model", "runs/never", "models/never", "./never", "../never", "~/never", "~nobody-at-all/never", "/never", "never/",
+    "never.safetensors", "a\\never", "tests/never", "", "x" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOCAL, ids=lambda name: name[:20])
+def test_what_looks_like_a_path_is_never_asked_of_a_hub(name, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: pytest.fail("a hub was asked"))
+    monkeypatch.chdir(pathlib.Path(__file__).parents[2])
+    with pytest.raises(CheckpointError, match="^no checkpoint folder "):
+        load(name)
+
+
+@pytest.mark.parametrize("overrides", [{"threshold": float("nan")}, {"threshold": float("inf")}, {"predictor_size": 0}, {"temperature": 0}])
+def test_overrides_that_cannot_be_meant(tmp_path, tensors, overrides):
+    with pytest.raises(CheckpointError, match=f"skim.{next(iter(overrides))} must be "):
+        load(write_checkpoint(tmp_path, tensors), skim_overrides=overrides)
+
+
+def test_a_skim_section_without_predictors(tmp_path, tensors):
+    """They were trained, so none is made up."""
+    message = refusal(write_checkpoint(tmp_path, tensors, CONFIG | {"skim": {"predictor_size": 24}}))
+    assert "missing skim_predictors.0.predictor.0.weight" in message
 
 
 def test_state_is_parameters_of_float32(tmp_path, tensors):

@@ -117,6 +117,79 @@ def test_transformers_reads_a_dense_model(tmp_path):
     assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.fixture(scope="module")
+def skimming_folder(tokenizer_folder, tmp_path_factory):
+    """A skimming model with a tokenizer, saved."""
+    from transkimmer_jax.data.pipeline import load_tokenizer
+
+    scratch = tmp_path_factory.mktemp("skimming")
+    make_model(scratch / "first").save_pretrained(scratch / "model", label_names=LABELS, tokenizer=load_tokenizer(tokenizer_folder))
+    return scratch / "model"
+
+
+def test_transformers_refuses_a_skimming_model(skimming_folder):
+    """It would keep every token, and nobody would be told."""
+    transformers = pytest.importorskip("transformers")
+    for auto in (transformers.AutoModel, transformers.AutoModelForSequenceClassification, transformers.AutoConfig):
+        with pytest.raises(ValueError, match="model type `transkimmer`"):
+            auto.from_pretrained(skimming_folder)
+
+
+def test_transformers_reads_the_tokenizer_of_a_skimming_model(skimming_folder):
+    transformers = pytest.importorskip("transformers")
+    assert transformers.AutoTokenizer.from_pretrained(skimming_folder)("a good film")["input_ids"][1:-1] == [4, 7, 9]
+
+
+def test_transformers_says_what_it_leaves_out(skimming_folder):
+    """Asked for BERT by name, it has the dense weights, and names all of the predictors' as unexpected."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    theirs, report = transformers.BertForSequenceClassification.from_pretrained(skimming_folder, output_loading_info=True)
+    assert not report["missing_keys"] and len(report["unexpected_keys"]) == 3 * 8
+    assert all(name.startswith("skim_predictors.") for name in report["unexpected_keys"])
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+
+
+def test_the_card(skimming_folder):
+    card = (skimming_folder / "README.md").read_text(encoding="utf-8")
+    front = card.split("---\n")[1].splitlines()
+    assert front == ["library_name: transkimmer_jax", "pipeline_tag: text-classification"]
+    assert "keeps every token" in " ".join(card.split()) and "SkimEngine.from_pretrained" in card and '`"maybe"`' in card
+
+
+def test_a_card_of_known_provenance():
+    from transkimmer_jax.models.architecture import Architecture
+    from transkimmer_jax.weights.model_card import Provenance, model_card
+
+    card = model_card(Architecture(skim=None), None, Provenance("someone/base", "glue/stsb", {"pearson": 0.875}))
+    assert 'base_model: "someone/base"\nmetrics:\n- "pearson"\n---' in card
+    assert "trained on glue/stsb" in card and "| pearson | 0.8750 |" in card and "SkimEngine" not in card
+
+
+def test_predictors_under_the_originals_prefix_in_a_folder_of_type_bert(tmp_path):
+    """The same model as under their own prefix."""
+    model = make_model(tmp_path / "first")
+    model.save_pretrained(tmp_path / "second", label_names=LABELS)
+    config = json.loads((tmp_path / "first" / "config.json").read_text(encoding="utf-8"))
+    assert config["model_type"] == "bert" and config["skim"] == SKIM
+    assert_identical(nnx.state(load(tmp_path / "first")), nnx.state(load(tmp_path / "second")))
+
+
+@pytest.mark.parametrize("options", [{"label_names": ("a", "a", "b")}, {"extra_config": {"task": []}}])
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, options):
+    with pytest.raises(CheckpointError, match="^cannot save .*(id2label|task) must be"):
+        make_model(tmp_path / "first").save_pretrained(tmp_path / "second", **options)
+    assert not (tmp_path / "second").exists()
+
+
+def test_weights_that_are_not_finite(tmp_path):
+    model = make_model(tmp_path / "first")
+    model.encoder.predictors[1].decision.kernel[...] = np.nan
+    model.save_pretrained(tmp_path / "second", label_names=LABELS)
+    with pytest.raises(CheckpointError, match=r"skim_predictors.1.predictor.4.weight holds values that are not finite numbers"):
+        load(tmp_path / "second")
+
+
 def test_tokenizer_is_saved(tokenizer_folder, tmp_path):
     """The folder stands alone: its tokenizer gives the same ids, and the config has the tokenizer's padding id."""
     transformers = pytest.importorskip("transformers")

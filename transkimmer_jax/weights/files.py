@@ -23,7 +23,7 @@ def resolve(name: str) -> pathlib.Path:
         return packaged.checkpoint_folder(name.removeprefix("packaged:"))
     try:
         folder = pathlib.Path(name).expanduser()
-        if folder.is_dir():
+        if name and folder.is_dir():
             return folder
         local = _looks_local(name)
     except (OSError, RuntimeError):  # longer than a path may be, or the home of nobody
