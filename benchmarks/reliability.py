@@ -24,7 +24,7 @@ from record import circumstances  # noqa: E402
 from transkimmer_jax import files  # noqa: E402
 
 # Each is a module beside this one with a function `tallies`.
-SECTIONS = {"checkpoints": "reliability_checkpoints"}
+SECTIONS = {"checkpoints": "reliability_checkpoints", "model_folders": "reliability_model_folders"}
 
 
 @dataclasses.dataclass
@@ -32,7 +32,8 @@ class Tally:
     """What became of the faults of one kind.
 
     noticed: named in a line of the program. survived: and the right answer came in the end. wrong: answers that were not, without a
-    word. seconds, megabytes: the most that one of them took.
+    word. harmless: not noticed, since what is there may be meant. over_limits: took more time or memory than the section allows.
+    seconds, megabytes: the most that one of them took.
     """
 
     fault: str
@@ -40,7 +41,9 @@ class Tally:
     noticed: int = 0
     survived: int = 0
     wrong: int = 0
+    harmless: int = 0
     tracebacks: int = 0
+    over_limits: int = 0
     seconds: float | None = None
     megabytes: float | None = None
 
@@ -67,7 +70,7 @@ def main() -> int:
         print(tally, flush=True)
         rows.append({**dataclasses.asdict(tally), **made})
         files.write_json(ROOT / "results" / "reliability" / f"{args.section}.json", rows)
-    return 1 if any(row["wrong"] or row["tracebacks"] for row in rows) else 0
+    return 1 if any(row["wrong"] or row["tracebacks"] or row["over_limits"] for row in rows) else 0
 
 
 if __name__ == "__main__":

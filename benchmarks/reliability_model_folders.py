@@ -1,15 +1,11 @@
-"""Hostile model folders: how many are refused in one line, within 10 s and 2 GB.
-
-    python benchmarks/reliability_model_folders.py --output results/reliability/model_folders.json
+"""Hostile model folders: how many are refused in one line, within 10 s and 2 GB. A section of benchmarks/reliability.py.
 
 Each case is a folder of a tiny model of ours with one file damaged (tests/faults says how), loaded as `SkimEngine.from_pretrained` does in
 a process of its own. Digests are left out of the folders, so that it is not them alone that find the damage; bits flipped with digests in
 place are cases of their own.
 """
 
-import argparse
 import importlib
-import json
 import os
 import pathlib
 import shutil
@@ -18,49 +14,51 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from reliability import Tally
 
 SECONDS, MEGABYTES = 10, 2048
-CONFIGS, TENSORS, FLIPS = 200, 100, 15
+# Random damage of these two, for each bit that is flipped in a file.
+_CONFIGS, _TENSORS = 14, 7
 # How a case ends.
-REFUSED, LOADED, TRACEBACK, OVER_TIME, OVER_MEMORY = "refused", "loaded", "traceback", "over_time", "over_memory"
+REFUSED, LOADED, TRACEBACK, OVER_LIMITS = "refused", "loaded", "traceback", "over limits"
 
 Case = tuple[str, str, Callable[[pathlib.Path], None]]  # kind, name, and what is done to a folder
 
 
-def run(seed: int, scratch: pathlib.Path, configs: int = CONFIGS, tensors: int = TENSORS, flips: int = FLIPS) -> list[dict[str, Any]]:
-    """A record for each kind of case: how many were tried, and how they ended."""
+def tallies(seed: int, count: int) -> Iterator[Tally]:
+    """How cases of each kind ended."""
+    from faults.model_folder import write_model
+
     _import_all()
-    model = _write_model(scratch / "model")
-    records: dict[str, dict[str, Any]] = {}
-    for kind, name, damage in _cases(model, seed, configs, tensors, flips):
-        folder = scratch / "damaged"
-        shutil.copytree(model, folder)
-        damage(folder)
-        ending, seconds, megabytes, said = _tried(folder)
-        shutil.rmtree(folder)
-        record = records.setdefault(
-            kind, {"kind": kind, "tried": 0, **dict.fromkeys(_ENDINGS, 0), "most_seconds": 0.0, "most_megabytes": 0}
-        )
-        record["tried"] += 1
-        record[ending] += 1
-        record["most_seconds"] = max(record["most_seconds"], round(seconds, 2))
-        record["most_megabytes"] = max(record["most_megabytes"], megabytes)
-        if ending not in (REFUSED, LOADED):
-            print(f"{kind}: {name}: {ending} after {seconds:.1f} s, {megabytes} MB: {said}", file=sys.stderr)
-        if ending == LOADED:
-            record.setdefault("loaded_cases", []).append(name)
-    return list(records.values())
+    with tempfile.TemporaryDirectory() as scratch:
+        model, damaged = write_model(pathlib.Path(scratch, "model")), pathlib.Path(scratch, "damaged")
+        tally: Tally | None = None
+        for kind, name, damage in _cases(model, seed, count):
+            if tally is None or tally.fault != kind:
+                if tally is not None:
+                    yield tally
+                tally = Tally(kind, seconds=0.0, megabytes=0.0)
+            shutil.copytree(model, damaged)
+            damage(damaged)
+            _count(tally, name, *_tried(damaged))
+            shutil.rmtree(damaged)
+        if tally is not None:
+            yield tally
 
 
-_ENDINGS = (REFUSED, LOADED, TRACEBACK, OVER_TIME, OVER_MEMORY)
+def _count(tally: Tally, name: str, ending: str, seconds: float, megabytes: float, said: str) -> None:
+    tally.injected += 1
+    tally.noticed += ending == REFUSED
+    tally.harmless += ending == LOADED
+    tally.tracebacks += ending == TRACEBACK
+    tally.over_limits += ending == OVER_LIMITS
+    tally.seconds = max(tally.seconds or 0, round(seconds, 2))
+    tally.megabytes = max(tally.megabytes or 0, megabytes)
+    if ending != REFUSED:
+        print(f"{tally.fault}: {name}: {ending} after {seconds:.1f} s, {megabytes:.0f} MB: {said}", file=sys.stderr)
 
 
 def _import_all() -> None:
@@ -76,14 +74,8 @@ def _import_all() -> None:
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
 
 
-def _write_model(folder: pathlib.Path) -> pathlib.Path:
-    """A tiny skimming model with a tokenizer and a calibration, as training leaves one."""
-    from faults.model_folder import write_model
-
-    return write_model(folder)
-
-
-def _cases(model: pathlib.Path, seed: int, configs: int, tensors: int, flips: int) -> Iterator[Case]:
+def _cases(model: pathlib.Path, seed: int, count: int) -> Iterator[Case]:
+    """Kind after kind."""
     from faults import config_faults, folder_faults, safetensors_faults
 
     def without_digests(file: str, content: bytes) -> Callable[[pathlib.Path], None]:
@@ -93,9 +85,9 @@ def _cases(model: pathlib.Path, seed: int, configs: int, tensors: int, flips: in
 
         return damage
 
-    for file, faults, count in (("config.json", config_faults, configs), ("model.safetensors", safetensors_faults, tensors)):
+    for file, faults, times in (("config.json", config_faults, _CONFIGS), ("model.safetensors", safetensors_faults, _TENSORS)):
         whole = (model / file).read_bytes()
-        for name, content in faults.mutations(whole, seed, count):
+        for name, content in faults.mutations(whole, seed, times * count):
             yield f"{file}, mutated", name, without_digests(file, content)
         for name, make in faults.named(whole).items():
             yield f"{file}, by name", name, without_digests(file, make())
@@ -103,7 +95,7 @@ def _cases(model: pathlib.Path, seed: int, configs: int, tensors: int, flips: in
         yield kind, name, fault
     rng = np.random.default_rng(seed)
     for file in sorted(path.name for path in model.iterdir() if path.name != "README.md"):
-        for _ in range(flips):
+        for _ in range(count):
             yield f"{file}, a bit flipped", *folder_faults.flipped_bit(model / file, rng)
 
 
@@ -128,10 +120,8 @@ def _tried(folder: pathlib.Path) -> tuple[str, float, int, str]:
     seconds, megabytes = time.monotonic() - started, usage.ru_maxrss // 1024
     with os.fdopen(out, errors="replace") as pipe:
         said = pipe.read()
-    if not ended:
-        return OVER_TIME, seconds, megabytes, said
-    if megabytes > MEGABYTES:
-        return OVER_MEMORY, seconds, megabytes, said
+    if not ended or megabytes > MEGABYTES:
+        return OVER_LIMITS, seconds, megabytes, said
     endings = {0: LOADED, 2: REFUSED}
     return endings.get(os.waitstatus_to_exitcode(status), TRACEBACK), seconds, megabytes, said
 
@@ -154,23 +144,3 @@ def _load(folder: pathlib.Path, into: int) -> None:
     finally:
         os.write(into, said[:2000].encode("utf-8", "replace"))
         os._exit(status)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path, required=True)
-    args = parser.parse_args()
-    from benchmarks.record import circumstances
-    from transkimmer_jax import files
-
-    with tempfile.TemporaryDirectory() as scratch:
-        records = run(args.seed, pathlib.Path(scratch))
-    record = {"seed": args.seed, "seconds": SECONDS, "megabytes": MEGABYTES, "records": records} | circumstances()
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output, record)
-    print(json.dumps(Counter({name: sum(each[name] for each in record["records"]) for name in ("tried", *_ENDINGS)})))
-
-
-if __name__ == "__main__":
-    main()

@@ -182,10 +182,10 @@ def test_weights_of_another_size(refusal, damaged):
     assert message.startswith(f"{damaged} does not fit its config.json: ")
     for tensor in (
         "embeddings.word_embeddings.weight has shape (60, 16), expected (60, 32)",
-        "layer.1.output.dense.weight",
-        "pooler.dense",
+        "layer.0.output.dense.weight",
     ):
         assert tensor in message
+    assert message.endswith("; and 32 more")
 
 
 def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
@@ -196,6 +196,12 @@ def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
     (damaged / "config.json").write_text(json.dumps(runs.TINY | {"vocab_size": 61}), encoding="utf-8")
     message = refusal(distill__teacher=damaged)
     assert message == f"distill.teacher={damaged} has another vocabulary than {config.model.pretrained}"
+
+
+def test_a_teacher_with_its_labels_in_another_order(refusal, damaged, config):
+    (damaged / "config.json").write_text(json.dumps(runs.TINY | {"id2label": {"0": "pos", "1": "neg"}}), encoding="utf-8")
+    message = refusal(distill__teacher=damaged)
+    assert message == f"distill.teacher={damaged} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
 
 
 def test_a_teacher_of_another_size(refusal, tmp_path, config, tokenizer_folder):

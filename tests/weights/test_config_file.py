@@ -80,6 +80,7 @@ def test_what_is_written_is_read():
     [
         (("a", "b"), ("a", "b"), True),
         (("a", "b"), ("b", "a"), False),
+        (("a", "b"), ("A", "B"), True),
         (("LABEL_0", "LABEL_1"), ("b", "a"), True),  # nobody has named them
         (("a", "b"), ("a", "b", "c"), False),
         (None, None, True),

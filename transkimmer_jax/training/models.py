@@ -7,6 +7,8 @@ from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.weights import config_file
+from transkimmer_jax.weights.files import resolve
 
 
 def load_student(config: Config, task: Task) -> TranskimmerForSequenceClassification:
@@ -35,6 +37,12 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     teacher = TranskimmerForSequenceClassification.from_pretrained(name, **teacher_options(config, task))
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
+    theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()
+    if len(theirs) == len(ours) and not config_file.same_labels(theirs, ours):
+        raise CheckpointError(
+            f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: it would teach one "
+            "as another"
+        )
     if config.distill.state_weight > 0 and teacher.arch.hidden_size != student.hidden_size:
         raise CheckpointError(
             f"distill.teacher={name} has states of size {teacher.arch.hidden_size}, {pretrained} of {student.hidden_size}: "

@@ -11,12 +11,15 @@ from transformers import PreTrainedTokenizerBase
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import summary
+from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
+from transkimmer_jax.weights.files import is_hub_id
+from transkimmer_jax.weights.model_card import Provenance
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -61,7 +64,11 @@ def write(
     Raises:
       TrainingError: the disk is full.
     """
-    served = arch.with_threshold(evaluated.threshold)
+    served, extra_files, pretrained = arch.with_threshold(evaluated.threshold), {}, result["pretrained"]
+    if served.skim is not None:
+        # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
+        seen = evaluated.first.predictions
+        extra_files[CALIBRATION_FILE] = Calibration.of(seen.lengths, seen.kept, evaluated.threshold).to_json()
     graph = nnx.split(TranskimmerForSequenceClassification.abstract(served))[0]
     nnx.merge(graph, params).save_pretrained(
         workdir / "model",
@@ -73,10 +80,8 @@ def write(
                 "text_columns": list(task.text_columns), "label_column": task.label_column,
             }
         },
+        extra_files=extra_files,
+        provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
     )  # fmt: skip
-    if served.skim is not None:
-        # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
-        seen = evaluated.first.predictions
-        Calibration.of(seen.lengths, seen.kept, evaluated.threshold).save(workdir / "model")
     write_result(workdir, result)
     logger.info("%s %.4f, %.1f %% of the tokens kept", task.primary_metric, result["value"], 100 * evaluated.first.kept_tokens)

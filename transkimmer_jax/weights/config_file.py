@@ -152,11 +152,12 @@ def default_label_names(count: int) -> tuple[str, ...]:
 
 
 def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
-    """Whether two models' labels mean the same, as far as their names tell: default names do not."""
+    """Whether two models' labels mean the same, as far as their names tell: default names do not, and case does not count."""
     if names is None or others is None:
         return names is others
     unnamed = default_label_names(len(names))
-    return names == others or (len(names) == len(others) and unnamed in (names, others))
+    alike = [name.casefold() for name in names] == [name.casefold() for name in others]
+    return alike or (len(names) == len(others) and unnamed in (names, others))
 
 
 def read(folder: pathlib.Path) -> SavedConfig:
