@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 Fault = tuple[str, bytes]  # what was done, and the file's new content
 
 # Values that no field, or few, can mean.
-_HOSTILE = [
+_HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1, 3, 10**9, 10**30, 10**400, 2**63, 1.5, -0.5, 1e308, -1e308, 1e-308, float("nan"), float("inf"),
     -float("inf"), "", "128", "two", "\ud800", "a\nb", [], [1], {}, {"0": "a"}, [[[]]], "x" * 100_000,
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def _header_bytes(content: bytes, rng: np.random.Generator) -> Fault:
 def _offsets(content: bytes, rng: np.random.Generator) -> Fault:
     header, data, name = _entry(content, rng)
     begin, end = header[name]["data_offsets"]
-    others = [
+    others: list[Any] = [
         [end, begin], [begin + 4, end], [begin, end + 4], [begin - 4, end - 4], [begin, len(data) + 4], [0, 0], [begin], [begin, end, end],
         None, "0", {}, [-begin, end], [float(begin), end], [2**64 - 4, 2**64], [2**63, 2**63 + end - begin],
     ]  # fmt: skip
@@ -122,7 +123,7 @@ def _shape(content: bytes, rng: np.random.Generator) -> Fault:
     shape = list(header[name]["shape"])
     place = int(rng.integers(len(shape)))
     shape[place] = _hostile([value for value in _HOSTILE_NUMBERS if value != shape[place]], rng)
-    others = [shape, None, "shape", {}, [*header[name]["shape"], 2], [2**33, 2**33]]
+    others: list[Any] = [shape, None, "shape", {}, [*header[name]["shape"], 2], [2**33, 2**33]]
     other = others[0 if rng.integers(3) else rng.integers(len(others))]
     return f"shape {other} of {name}", joined(header | {name: header[name] | {"shape": other}}, data)
 

@@ -40,8 +40,8 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()
     if len(theirs) == len(ours) and not config_file.same_labels(theirs, ours):
         raise CheckpointError(
-            f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: it would teach one "
-            "as another"
+            f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: "
+            "it would teach one as another"
         )
     if config.distill.state_weight > 0 and teacher.arch.hidden_size != student.hidden_size:
         raise CheckpointError(
