@@ -24,7 +24,7 @@ from record import circumstances  # noqa: E402
 from transkimmer_jax import files  # noqa: E402
 
 # Each is a module beside this one with a function `tallies`.
-SECTIONS = {"checkpoints": "reliability_checkpoints", "model_folders": "reliability_model_folders"}
+SECTIONS = {"checkpoints": "reliability_checkpoints", "model_folders": "reliability_model_folders", "inputs": "reliability_inputs"}
 
 
 @dataclasses.dataclass

@@ -1,5 +1,7 @@
 """What `keep_freed_memory` is for: a block that is freed and asked for again is not cleared by the system again. And what is in use."""
 
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from transkimmer_jax import memory
 from transkimmer_jax.memory import watched_heap
 
 CODE = """
@@ -70,3 +73,19 @@ def test_the_most_in_use_is_seen():
         time.sleep(0.05)
         del result
     assert 2**24 <= peak.bytes < 2**24 + 2**22
+
+
+def test_freed_memory_goes_back():
+    """Also out of the middle of the heap."""
+    if not memory.keep_freed_memory():
+        pytest.skip("not glibc")
+    blocks = [b"x" * (1 << 20) for _ in range(200)]
+    last = b"x" * (1 << 20)  # on top: what is below it cannot simply be cut off
+    full = resident_bytes()
+    del blocks
+    memory.give_back_freed_memory()
+    assert resident_bytes() < full - 150 * 2**20 and len(last) == 1 << 20
+
+
+def resident_bytes():
+    return int(pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

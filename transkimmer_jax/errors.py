@@ -4,6 +4,10 @@
 class TranskimmerError(Exception):
     """Base of the errors that commands print as one line, without a traceback."""
 
+    def __str__(self) -> str:
+        # Names of files and columns may hold line breaks.
+        return " ".join(super().__str__().splitlines())
+
 
 class ConfigError(TranskimmerError):
     """A configuration that cannot be meant."""

@@ -30,6 +30,16 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _TRIM_ABOVE), (_M_ARENA_MAX, 1)))
 
 
+def give_back_freed_memory() -> None:
+    """Return to the system what is free now, once; `keep_freed_memory` keeps what is freed later all the same.
+
+    For after something large that does not come again: what comes then finds no hole of its size in what that has left.
+    """
+    malloc_trim = _of_malloc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def _of_malloc(name: str) -> Any:
     """A function of glibc's malloc.h; None where the C library has none of that name."""
     if not sys.platform.startswith("linux"):

@@ -244,8 +244,8 @@ IDS = np.zeros((2, 5), np.int32)
     [
         (([[1, 2]],), "input_ids must be an array [B, S], not a list: give a tokenizer return_tensors='np'"),
         (("good",), "input_ids must be an array [B, S], not a str: give a tokenizer return_tensors='np'"),
-        ((IDS[0],), "input_ids has the shape [5], and must have [B, S]"),
-        ((IDS[:, :0],), "input_ids has the shape [2, 0], and must have [B, S]"),
+        ((IDS[0],), "input_ids has the shape [5], and must have [B, S], neither of them 0"),
+        ((IDS[:, :0],), "input_ids has the shape [2, 0], and must have [B, S], neither of them 0"),
         ((IDS.astype(np.float32),), "input_ids must hold integers, not float32"),
         ((IDS - 1,), "input_ids holds -1, outside of the model's 0 to 49: take the model's own tokenizer"),
         ((jnp.asarray(IDS + 50),), "input_ids holds 50, outside of the model's 0 to 49: take the model's own tokenizer"),

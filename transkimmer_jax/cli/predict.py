@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transkimmer_jax import files, termination
+from transkimmer_jax import files, memory, termination
 from transkimmer_jax.cli import shards
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
@@ -175,6 +175,7 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     begun = _begin(args, left[0], columns)
     for shard in left[1:]:
         _begin(args, shard, columns)
+    memory.give_back_freed_memory()  # a long line was there several times while it was read
     options = {"max_length": args.max_length} if args.max_length is not None else {}
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
     pairs = len(columns[own[0].input]) == 2

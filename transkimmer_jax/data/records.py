@@ -57,10 +57,10 @@ def read_example_records(
     if path.suffix.lower() not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}"
         raise DataError(f"{path}: the name must end in {known}, which says how it is read: rename or convert it")
-    if not path.exists():
+    if not os.path.exists(path):  # also where the name is too long for one; pathlib raises there
         raise DataError(f"{path}: no such file: check {setting}")
-    if not path.is_file():
-        raise DataError(f"{path}: is no file but {'a folder' if path.is_dir() else 'a pipe or device'}: check {setting}")
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: is no file but {'a folder' if os.path.isdir(path) else 'a pipe or device'}: check {setting}")
     found = False
     for where, record in read_records(path):
         found = True
@@ -160,7 +160,9 @@ def _text_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _jsonl_records(name: str, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_lines(name, file), start=1):
+    number = 0
+    for line in _lines(name, file):  # not by `enumerate`, which keeps the line until the next one
+        number += 1
         if line.isspace():
             continue
         try:

@@ -21,8 +21,8 @@ def require_token_arrays(arch: Architecture, input_ids: Any, attention_mask: Any
             continue
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise DataError(f"{name} must be an array [B, S], not a {type(array).__name__}: give a tokenizer return_tensors='np'")
-        if array.shape != input_ids.shape or len(array.shape) != 2 or array.shape[1] == 0:
-            wanted = "[B, S]" if name == "input_ids" else f"that of input_ids, {list(input_ids.shape)}"
+        if array.shape != input_ids.shape or len(array.shape) != 2 or 0 in array.shape:
+            wanted = "[B, S], neither of them 0" if name == "input_ids" else f"that of input_ids, {list(input_ids.shape)}"
             raise DataError(f"{name} has the shape {list(array.shape)}, and must have {wanted}")
         if name != "attention_mask" and not np.issubdtype(array.dtype, np.integer):
             raise DataError(f"{name} must hold integers, not {array.dtype}")

@@ -1,0 +1,162 @@
+"""Hostile inputs through the real commands and the Python API: each is answered, or refused in one line, within the time and the memory.
+
+Files go through `predict`, `evaluate --data` and what `train.py` loads with data.task=files; calls go to an engine and its model. A small
+random model answers, all in one process. A line of 50 MB is read by a process of its own, with pretrained weights.
+"""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import absl.logging
+from faults import input_faults
+from reliability import ROOT, Tally
+
+from transkimmer_jax import TranskimmerForSequenceClassification, cli
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data import pipeline, sources
+from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.inference.engine import SkimEngine
+
+# Of the processor, with the programs that are compiled for an input; and beyond what the process had before.
+_SECONDS, _MEGABYTES = 30.0, 2000.0
+_MUTANTS, _CALLS = 4, 25  # for each of `count`
+_LINE_BYTES, _LINE_TOKENS = 50_000_000, 48
+
+Case = tuple[str, Callable[[], Any]]  # its name, and what is tried
+
+
+class _TooLong(Exception):
+    """An input that took more than `_SECONDS`."""
+
+
+def tallies(seed: int, count: int) -> Iterator[Tally]:
+    """As `reliability.Section`. Noticed is what was refused in one line, survived what was answered, wrong what took too much; each known
+    fault is there once, and beside these `_MUTANTS` random files and `_CALLS` random calls for each of `count`."""
+    absl.logging.set_verbosity(absl.logging.FATAL)  # as the commands do
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        model = input_faults.save_model(folder / "model")
+
+        def made(kind: str) -> Iterator[pathlib.Path]:
+            place = folder / kind
+            place.mkdir()
+            for hostile in input_faults.hostile_files(seed, _MUTANTS * count):
+                hostile.make(place / hostile.name)
+                yield place / hostile.name
+
+        yield _tried("files to predict", ((path.name, _predicting(model, path)) for path in made("predict")))
+        yield _tried("files to evaluate", ((path.name, _evaluating(model, path)) for path in made("evaluate")))
+        yield _tried("files to train on", ((path.name, _loading(model, path)) for path in made("train")))
+        engine = SkimEngine.from_pretrained(model)
+        module = TranskimmerForSequenceClassification.from_pretrained(model, dense=None)
+        calls = input_faults.hostile_calls(seed, _CALLS * count)
+        yield _tried("calls of the Python API", ((one.name, lambda one=one: one.call(engine, module)) for one in calls))
+    yield _long_line()
+
+
+def _predicting(model: pathlib.Path, path: pathlib.Path) -> Callable[[], None]:
+    def predict() -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            cli.main(["predict", "--model", str(model), "--input", str(path), "--quiet"])
+        for line in said.getvalue().splitlines():
+            json.loads(line, parse_constant=_refuse)
+
+    return predict
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _evaluating(model: pathlib.Path, path: pathlib.Path) -> Callable[[], None]:
+    return lambda: cli.main(["evaluate", "--model", str(model), "--data", str(path)])
+
+
+def _loading(model: pathlib.Path, path: pathlib.Path) -> Callable[[], None]:
+    def load() -> None:
+        data = DataConfig(task="files", train_file=str(path), text_columns=("text",))
+        task = get_task(data)
+        pipeline.tokenize(sources.load_split(task, task.train_split, data), pipeline.load_tokenizer(model), task.max_length)
+
+    return load
+
+
+def _tried(kind: str, cases: Iterable[Case]) -> Tally:
+    tally = Tally(kind, seconds=0.0, megabytes=0.0)
+    for name, call in cases:
+        before, started = _peak_megabytes(), time.process_time()
+        with _within(_SECONDS), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            said = input_faults.outcome(call)
+        seconds, grown = time.process_time() - started, _peak_megabytes() - before
+        assert tally.seconds is not None and tally.megabytes is not None
+        tally.seconds, tally.megabytes = max(tally.seconds, round(seconds, 2)), max(tally.megabytes, round(grown, 1))
+        tally.injected += 1
+        if said.startswith(f"traceback: {_TooLong.__name__}") or grown > _MEGABYTES:
+            tally.wrong += 1
+        elif said == "answered":
+            tally.survived += 1
+        elif said == "refused":
+            tally.noticed += 1
+        else:
+            tally.tracebacks += 1
+        if tally.injected != tally.survived + tally.noticed and said not in ("answered", "refused"):
+            print(f"{kind}: {name!r:.80}: {said}", flush=True)
+    return tally
+
+
+def _peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Of the processor's time: what else the machine does is not the input's fault."""
+
+    def stop(*_: Any) -> None:
+        raise _TooLong(f"more than {seconds} s")
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _long_line() -> Tally:
+    """`predict` from a cold start to its answer; seconds are of the processor."""
+    models = os.environ.get("TRANSKIMMER_TEST_MODELS")
+    model = os.path.join(models, "minilm-6l") if models else "packaged:minilm-6l"
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "line.jsonl")
+        text = "a gorgeous, witty, seductive movie that never quite comes to life . "
+        path.write_text(json.dumps({"text": text * (_LINE_BYTES // len(text) + 1)}) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "transkimmer_jax", "predict", "--model", model, "--input", str(path), "--quiet"]
+        with subprocess.Popen([*command, "--max-length", str(_LINE_TOKENS)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    answer = json.loads(said or "{}")
+    is_right = answer.get("tokens") == _LINE_TOKENS and answer.get("truncated") is True
+    return Tally(
+        "a line of 50 MB, of which 48 tokens are read",
+        injected=1,
+        noticed=int(is_right),  # `truncated` says so
+        survived=int(is_right),
+        wrong=int(not is_right),
+        seconds=round(usage.ru_utime + usage.ru_stime, 1),
+        megabytes=round(usage.ru_maxrss * 1024 / 1e6, 1),
+    )
