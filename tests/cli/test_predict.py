@@ -18,6 +18,7 @@ from training import runs
 from weights.checkpoints import random_tensors
 
 from transkimmer_jax import cli, console
+from transkimmer_jax.cli import predict as predict_module
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference import engine
 from transkimmer_jax.inference.engine import SkimEngine
@@ -179,8 +180,45 @@ def test_output_file(predict, reviews, tmp_path):
     target = tmp_path / "deep" / "answers.jsonl"
     assert predict("--input", reviews, "--output", target) == []
     assert [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()] == expected
-    assert predict("--input", reviews, "--output", reviews) == [], "over its own input"
-    assert [json.loads(line) for line in reviews.read_text(encoding="utf-8").splitlines()] == expected
+
+
+def test_an_output_that_is_the_input(refusal, reviews, tmp_path):
+    """It would be gone: answers do not repeat the texts."""
+    before = reviews.read_bytes()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(reviews)
+    for output in (reviews, link):
+        complaint = f"--output {output} is the input itself, which the answers would replace: take another file"
+        assert refusal("--input", reviews, "--output", output) == complaint
+    assert reviews.read_bytes() == before
+
+
+def test_the_output_is_json(predict, refusal, write):
+    """Python reads numbers that JSON does not have, and would write them."""
+    for value in ("NaN", "-Infinity", "1e999"):
+        path = write("numbers.jsonl", f'{{"text": "a", "id": 1}}\n{{"text": "b", "id": [{value}]}}\n')
+        says = f"{path}, line 2: column 'id' holds NaN or Infinity, which are no JSON: correct it"
+        assert refusal("--input", path) == says
+        assert len(predict("--input", path, "--copy", "text")) == 2, "it is not copied"
+
+
+def test_files_are_looked_at_before_a_model_is_loaded(refusal, write, tmp_path):
+    """All of them, and the first record of each."""
+    nowhere = tmp_path / "nowhere.jsonl"
+    assert refusal("--input", nowhere, model=tmp_path / "no model") == f"{nowhere}: cannot be read: No such file or directory"
+    good, bad = write("good.jsonl", [{"text": "a"}]), write("bad.jsonl", [{"txt": "a"}])
+    said = refusal("--input", good, bad, "--output-dir", tmp_path / "out")
+    assert said == f"{bad}, line 1: no column 'text', only 'txt': set --text-columns" and not (tmp_path / "out").exists()
+
+
+def test_long_texts_do_not_wait_for_each_other(predict, write, monkeypatch):
+    """A window holds fewer of them."""
+    monkeypatch.setattr(predict_module, "_WINDOW_CHARACTERS", 40)
+    sizes, whole = [], SkimEngine.predict
+    monkeypatch.setattr(SkimEngine, "predict", lambda self, texts, **options: sizes.append(len(texts)) or whole(self, texts, **options))
+    texts = ["good " * 5, "bad", "good " * 20, "a", "b"]
+    assert len(predict("--input", write("long.txt", "\n".join(texts)))) == 5
+    assert sizes == [3, 2]
 
 
 def test_copied_columns(predict, refusal, write):
