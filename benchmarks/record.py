@@ -1,8 +1,11 @@
 """Make the committed record of a skimming run: its result, its dense baseline's, and its wall clock.
 
+    python benchmarks/record.py runs/mine --benchmark mine.json --output results/mine.json
     python benchmarks/record.py runs/sst2_skim --dense runs/sst2_dense --benchmark sst2.json --output results/sst2_minilm-6l.json
 
---benchmark is what `transkimmer benchmark --json` has written of the run's model; of its settings the one with the largest
+The first is of a recipe's workdir, which holds its dense run.
+
+--benchmark is what `python -m transkimmer_jax benchmark --json` has written of the run's model; of its settings the one with the largest
 batch counts. benchmarks/tables.py makes the tables of the documents from such records.
 """
 
@@ -52,22 +55,27 @@ def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=pathlib.Path, help="workdir of the skimming run")
-    parser.add_argument("--dense", type=pathlib.Path, required=True, help="workdir of the dense run with the same data and seed")
+    parser.add_argument("run", type=pathlib.Path, help="workdir of a recipe, or of a skimming run")
+    parser.add_argument("--dense", type=pathlib.Path, help="workdir of the dense run with the same data and seed (default: the recipe's)")
     parser.add_argument("--benchmark", type=pathlib.Path, help="measurements of the run's model on its task")
     parser.add_argument("--texts", type=pathlib.Path, help=".txt of texts that neither has seen: how far do both say the same?")
     parser.add_argument("--what", default="", help="what sets the run apart, for the table")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    result, dense = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (args.run, args.dense))
+    of_dense = args.dense or args.run / "dense"
+    if not (of_dense / "result.json").exists():
+        parser.error(f"{of_dense} holds no finished run: give --dense")
+    result, dense = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (args.run, of_dense))
+    result = {name: value for name, value in result.items() if name not in ("dense", "skimming")}
     if (result["task"], result["seed"]) != (dense["task"], dense["seed"]):
-        parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {args.dense} is {dense['task']}, seed {dense['seed']}")
+        parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {of_dense} is {dense['task']}, seed {dense['seed']}")
     record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense.get("command")}
+    record |= {"dense_metrics": dense["metrics"], "dense_seconds": dense["seconds"]}
     record |= circumstances() | {"clock_vs_padded": None, "clock_vs_unpadded": None}
     if args.benchmark:
         record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"]))
     if args.texts:
-        record |= agreement(args.run, args.dense, args.texts)
+        record |= agreement(args.run, of_dense, args.texts)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output, record)
 

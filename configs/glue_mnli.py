@@ -1,15 +1,18 @@
 """GLUE: natural-language inference (MNLI); matched and mismatched are both reported.
 
-    python train.py --config configs/glue_mnli.py
+    transkimmer train --config configs/glue_mnli.py
 
-Another encoder, another budget:
+Never run: the data was not at hand.
 
-    python train.py --config configs/glue_mnli.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+Half of the dense model's FLOPs instead of 28 %, or the first four layers alone, which then read more of the tokens:
+
+    transkimmer train --config configs/glue_mnli.py --config.skim.target=0.5
+    transkimmer train --config configs/glue_mnli.py --config.skimming.model.num_hidden_layers=4
 """
 
 from configs import base
-from transkimmer_jax.config import Config
+from transkimmer_jax.config import DataConfig, Recipe
 
 
-def get_config() -> Config:
-    return base.glue("mnli", learning_rate=2e-5, batch_size=32, epochs=3.0)
+def get_config() -> Recipe:
+    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE)

@@ -1,15 +1,18 @@
 """GLUE: duplicate questions (QQP).
 
-    python train.py --config configs/glue_qqp.py
+    transkimmer train --config configs/glue_qqp.py
 
-Another encoder, another budget:
+Never run: the data was not at hand.
 
-    python train.py --config configs/glue_qqp.py --config.model.pretrained=packaged:minilm-6l --config.skim.target=0.3
+Half of the dense model's FLOPs instead of 28 %, or the first four layers alone, which then read more of the tokens:
+
+    transkimmer train --config configs/glue_qqp.py --config.skim.target=0.5
+    transkimmer train --config configs/glue_qqp.py --config.skimming.model.num_hidden_layers=4
 """
 
 from configs import base
-from transkimmer_jax.config import Config
+from transkimmer_jax.config import DataConfig, Recipe
 
 
-def get_config() -> Config:
-    return base.glue("qqp", learning_rate=2e-5, batch_size=32, epochs=3.0)
+def get_config() -> Recipe:
+    return base.recipe(DataConfig(task="glue/qqp"), base.LARGE)

@@ -1,6 +1,6 @@
 """Sentiment of movie-review sentences, from pretrained weights and data that pip can fetch.
 
-python train.py --config configs/quickstart.py
+transkimmer train --config configs/quickstart.py
 
 Gave 82.3 % held-out with 58.0 % of the tokens kept, in 3.7 minutes on 2 CPU cores, seed 0 (results/quickstart.json).
 """

@@ -1,44 +1,104 @@
-"""Every file of configs/ is a config, names a task that exists, and opens with the command that runs it."""
+"""Every file of configs/ is a recipe or a single run, names a task that exists, and opens with the command that runs it."""
 
 import ast
 import pathlib
+import re
+import sys
 
 import pytest
 
-from transkimmer_jax.config import load_config, override
+from transkimmer_jax.config import Config, Recipe, load_config
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import ConfigError
 
-CONFIGS = sorted(path for path in (pathlib.Path(__file__).parent.parent / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
+SINGLE = {"quickstart", "qnli_paper"}
+SST2 = str(ROOT / "configs" / "glue_sst2.py")
 
 
 def test_all_tasks_have_a_config():
-    assert {path.stem for path in CONFIGS} == {f"glue_{name}" for name in GLUE} | {"imdb", "quickstart"}
+    assert {path.stem for path in CONFIGS} == {f"glue_{name}" for name in GLUE} | {"imdb", "files"} | SINGLE
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config(path):
     config = load_config(str(path))
-    task = get_task(config.data)
-    assert task.name == (f"glue/{path.stem.removeprefix('glue_')}" if path.stem.startswith("glue_") else task.name)
+    assert isinstance(config, Config if path.stem in SINGLE else Recipe)
+    runs = (config.dense, config.skimming) if isinstance(config, Recipe) else (config,)
+    for run in runs:
+        if path.stem == "files":
+            assert run.data.task == "files"
+        else:
+            name = get_task(run.data).name
+            assert name == (f"glue/{path.stem.removeprefix('glue_')}" if path.stem.startswith("glue_") else name)
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring is not None
-    assert f"python train.py --config configs/{path.name}" in docstring
+    assert f"transkimmer train --config configs/{path.name}" in docstring
+    for record in re.findall(r"results/[\w./-]+\.json", docstring):
+        assert (ROOT / record).is_file(), record
+    for line in docstring.splitlines():
+        for name, value in re.findall(r"--config\.([\w.]+)=([\w.]+)", line):
+            if name != "model.pretrained":
+                load_config(str(path), {name: value})
 
 
-def test_the_paper_recipe_of_qnli_is_a_valid_override():
-    config = override(
-        load_config(str(CONFIGS[0].parent / "glue_qnli.py")),
-        {
-            "skim.objective": "coefficient",
-            "skim.coefficient": "0.5",
-            "skim.initial_bias": "5",
-            "skim.predictor_size": "768",
-            "optimizer.predictor_learning_rate": "none",
-        },
-    )
-    assert config.model.pretrained == "bert-base-uncased"
-    assert (config.data.batch_size, config.train.epochs, config.optimizer.learning_rate) == (64, 3.0, 2e-5)
-    with pytest.raises(ConfigError, match=r"did you mean 'skim.coefficient'"):
-        override(config, {"skim.coeficient": "1"})
+def test_configs_find_what_they_share_from_anywhere(monkeypatch, tmp_path):
+    """The `transkimmer` command does not look for modules beside the configs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if pathlib.Path(folder).resolve() != ROOT])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
+        monkeypatch.delitem(sys.modules, name)
+    before = list(sys.path)
+    assert isinstance(load_config(SST2), Recipe) and sys.path == before
+
+
+def test_a_recipe_is_one_dense_run_and_one_that_starts_from_it():
+    recipe = load_config(SST2)
+    run = recipe.after("runs/dense/model")
+    assert not recipe.dense.skim.enabled and run.skim.enabled
+    assert (run.model.pretrained, run.distill.teacher) == ("runs/dense/model", "runs/dense/model")
+    assert recipe.dense.model.pretrained == "packaged:minilm-6l" and recipe.dense.distill.teacher is None
+
+
+def test_fields_of_a_recipe():
+    """Of both runs, of one by name, and of the skimming one where only that has a use for them."""
+    fields = {
+        "skimming.data.batch_size": "8", "data.batch_size": "16", "skim.target": "0.5", "distill.weight": "0.7", "model.pretrained": "x",
+        "dense.train.epochs": "3", "skimming.model.num_hidden_layers": "4", "train.seed": "7",
+    }  # fmt: skip
+    recipe, before = load_config(SST2, fields), load_config(SST2)
+    dense, skimming = recipe.dense, recipe.skimming
+    assert (dense.data.batch_size, skimming.data.batch_size) == (16, 8) and dense.train.seed == skimming.train.seed == 7
+    assert (dense.train.epochs, skimming.train.epochs) == (3.0, before.skimming.train.epochs)
+    assert (dense.skim, dense.distill) == (before.dense.skim, before.dense.distill)
+    assert (skimming.skim.target, skimming.distill.weight) == (0.5, 0.7)
+    assert dense.model.pretrained == "x" and dense.model.num_hidden_layers is None and skimming.model.num_hidden_layers == 4
+    assert recipe.after("d").model.pretrained == "d"
+
+
+def test_one_run_of_a_recipe():
+    """The dense model alone, or the skimming one alone from a dense model that is there."""
+    recipe = load_config(SST2)
+    assert load_config(SST2, {"skim.enabled": "false"}) == recipe.dense
+    assert load_config(SST2, {"distill.teacher": "runs/dense/model"}) == recipe.after("runs/dense/model")
+    other = load_config(SST2, {"distill.teacher": "a", "model.pretrained": "b", "train.epochs": "9"})
+    assert (other.distill.teacher, other.model.pretrained, other.train.epochs) == ("a", "b", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"skim.coeficient": "1"}, "did you mean 'skim.coefficient'"),
+        ({"dense.train.epoch": "1"}, "unknown config field 'train.epoch'; did you mean 'train.epochs'"),
+        ({"skimming": "1"}, "unknown config field 'skimming'"),
+        ({"dense.train.epochs": "many"}, "dense.train.epochs='many': expected float"),
+        ({"dense.skim.enabled": "true"}, "skim.enabled is False of a recipe's dense run"),
+        ({"dense.data.max_length": "8"}, "data.max_length must be the same for both runs of a recipe, not 8 and None"),
+        ({"distill.teacher": "none"}, "distill.teacher of a recipe is its own dense model"),
+    ],
+)
+def test_recipes_that_cannot_be_meant(fields, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(SST2, fields)

@@ -1,17 +1,21 @@
 """The configuration of a run: frozen dataclasses, one sentence a field.
 
-A file under `configs/` returns one `Config` from `get_config()`. The command line changes single fields:
-`--config.data.batch_size=64`. A name or value that does not fit is a `ConfigError` that says what would.
+A file under `configs/` returns from `get_config()` one `Config`, of a single run, or a `Recipe`, of a dense run and the skimming one that
+starts from it. The command line changes single fields: `--config.data.batch_size=64`. A name or value that does not fit is a
+`ConfigError` that says what would.
 The sentence of a field is part of its type (`Annotated`), so `train.py --help` and this file cannot disagree.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import json
 import pathlib
+import sys
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, overload
 
 from transkimmer_jax.errors import ConfigError
 
@@ -119,7 +123,10 @@ class DataConfig:
     task: Annotated[str, "'glue/<name>', 'imdb_reviews', 'movie_reviews' or 'files'"] = "glue/sst2"
     data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
     train_file: Annotated[str | None, "task 'files': JSONL or CSV to train on"] = None
-    validation_file: Annotated[str | None, "task 'files': JSONL or CSV to evaluate on"] = None
+    validation_file: Annotated[
+        str | None, "task 'files': JSONL or CSV to evaluate on, to choose checkpoint and threshold; None holds out a tenth of train_file"
+    ] = None
+    test_file: Annotated[str | None, "task 'files': JSONL or CSV on which nothing is chosen; the model is scored on it at the end"] = None
     text_columns: Annotated[tuple[str, ...], "task 'files': one column, or two for pairs"] = ("text",)
     label_column: Annotated[str, "task 'files': the column of int, string or float labels"] = "label"
     max_length: Annotated[
@@ -256,6 +263,61 @@ class Config:
         require(train.epochs > 0, f"train.epochs must be positive, not {train.epochs}")
 
 
+# What both runs of a recipe must agree in, so that their numbers can stand side by side.
+_SAME_DATA = (
+    "task", "data_dir", "train_file", "validation_file", "test_file", "text_columns", "label_column", "max_length", "eval_examples",
+)  # fmt: skip
+_STAGES = ("dense", "skimming")
+# Stands for the model folder of a recipe's dense run, which has a name once there is a workdir.
+_DENSE_MODEL = "the dense run's model"
+_SKIMMING_SECTIONS = ("skim", "distill")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Two runs: a dense model, then a skimming one that starts from it and has it as its teacher.
+
+    skimming: its `model.pretrained` and `distill.teacher` are those of the dense run, see `after`.
+    """
+
+    dense: Config
+    skimming: Config
+
+    def __post_init__(self):
+        if self.dense.skim.enabled or not self.skimming.skim.enabled:
+            raise ConfigError("skim.enabled is False of a recipe's dense run and True of its skimming one")
+        if self.dense.distill != DistillConfig() or self.skimming.distill.teacher != _DENSE_MODEL:
+            raise ConfigError("distill.teacher of a recipe is its own dense model, and that has no teacher")
+        for name in _SAME_DATA:
+            values = [getattr(config.data, name) for config in (self.dense, self.skimming)]
+            if values[0] != values[1]:
+                raise ConfigError(f"data.{name} must be the same for both runs of a recipe, not {values[0]} and {values[1]}")
+
+    @classmethod
+    def of(cls, common: Config, *, dense: Mapping[str, Any], skimming: Mapping[str, Any]) -> "Recipe":
+        """A recipe from what both runs share and what each has of its own, by dotted name: {'train.epochs': 6.0}."""
+        first = {"skim.enabled": False, "distill": DistillConfig()}
+        second = {"model.pretrained": _DENSE_MODEL, "distill.teacher": _DENSE_MODEL}
+        return cls(dense=_changed(common, first | dict(dense)), skimming=_changed(common, second | dict(skimming)))
+
+    def after(self, dense_model: str) -> Config:
+        """The skimming run that starts from the model folder of the dense one."""
+        return _changed(self.skimming, {"model.pretrained": dense_model, "distill.teacher": dense_model})
+
+
+def _changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with the sections and dotted fields of `values` replaced."""
+    sections = {name: value for name, value in values.items() if "." not in name}
+    fields: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if "." in name:
+            section, _, key = name.partition(".")
+            _field_type(_section(section, name), section, key)
+            fields.setdefault(section, {})[key] = value
+    config = dataclasses.replace(config, **sections)
+    return dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **kwargs) for name, kwargs in fields.items()})
+
+
 def _section_name(section) -> str:
     return type(section).__name__.removesuffix("Config").lower()
 
@@ -279,11 +341,11 @@ def from_dict(values: dict[str, Any]) -> Config:
     return Config(**{name: _hints(Config)[name][0](**kwargs) for name, kwargs in sections.items()})
 
 
-def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
-    """The config of a file under `configs/`, with command-line overrides applied.
+def load_config(path: str, overrides: dict[str, str] | None = None) -> Config | Recipe:
+    """The config of a file under `configs/`, with command-line overrides applied, as `override` does.
 
     Args:
-      path: a Python file that defines `get_config() -> Config`.
+      path: a Python file that defines `get_config() -> Config | Recipe`.
       overrides: dotted names and their texts, e.g. `{"data.batch_size": "64"}`.
 
     Raises:
@@ -296,18 +358,33 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _importable(file.resolve().parent):
+            spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise ConfigError(f"{path} defines no get_config()")
         config = module.get_config()
-        if not isinstance(config, Config):
-            raise ConfigError(f"{path}: get_config() gives a {type(config).__name__}, not a Config")
-        config = from_dict(to_dict(config))  # dataclasses do not check the types of their fields
+        # Dataclasses do not check the types of their fields.
+        if isinstance(config, Recipe):
+            config = Recipe(*(from_dict(to_dict(each)) for each in (config.dense, config.skimming)))
+        elif isinstance(config, Config):
+            config = from_dict(to_dict(config))
+        else:
+            raise ConfigError(f"{path}: get_config() gives a {type(config).__name__}, not a Config or a Recipe")
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
     return override(config, overrides or {})
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+    """A folder of configs is a package by its own name during the block, so that its files may share one of them (`configs/base.py`)."""
+    sys.path.insert(0, str(folder.parent))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.parent))
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, str]:
@@ -325,23 +402,71 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
     return overrides
 
 
-def override(config: Config, overrides: dict[str, str]) -> Config:
-    """`config` with dotted fields replaced by values parsed from text. Raises `ConfigError`."""
-    changes: dict[str, dict[str, Any]] = {}
+@overload
+def override(config: Config, overrides: dict[str, str]) -> Config: ...
+
+
+@overload
+def override(config: Recipe, overrides: dict[str, str]) -> Config | Recipe: ...
+
+
+def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Recipe:
+    """`config` with dotted fields replaced by values parsed from text.
+
+    Of a recipe a field is changed in both runs, those of `skim` and `distill` in the skimming one alone; 'dense.data.batch_size' and
+    'skimming.data.batch_size' are of one run. Where a single run is asked for, that is what is returned: the dense one by
+    skim.enabled=false, the skimming one by a distill.teacher other than the recipe's dense model.
+
+    Raises:
+      ConfigError: a name or value that does not fit.
+    """
+    if isinstance(config, Config):
+        return _changed(config, {name: _parsed(name, text) for name, text in overrides.items()})
+    values: dict[str, dict[str, Any]] = {stage: {} for stage in _STAGES}
     for name, text in overrides.items():
-        section_name, _, key = name.partition(".")
-        if section_name not in _hints(Config) or not key:
-            raise ConfigError(_unknown(name, _all_fields()))
-        field_type = _field_type(_hints(Config)[section_name][0], section_name, key)
-        changes.setdefault(section_name, {})[key] = _parse(text, field_type, name)
-    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changes.items()}
-    return dataclasses.replace(config, **sections)
+        stage, _, field = name.partition(".")
+        if stage in _STAGES:
+            values[stage][field] = _parsed(field, text, written=name)
+        else:
+            value = _parsed(name, text)
+            for each in _STAGES[1:] if stage in _SKIMMING_SECTIONS else _STAGES:
+                values[each].setdefault(name, value)
+    if values["skimming"].get("skim.enabled") is False:
+        return _changed(config.dense, values["dense"])
+    if values["skimming"].get("distill.teacher") is not None:
+        values["skimming"].setdefault("model.pretrained", values["skimming"]["distill.teacher"])
+        return _changed(config.skimming, values["skimming"])
+    # The skimming run starts from the dense one, wherever that starts from.
+    values["skimming"].pop("model.pretrained", None)
+    return Recipe(*(_changed(getattr(config, stage), values[stage]) for stage in _STAGES))
+
+
+def _parsed(name: str, text: str, written: str | None = None) -> Any:
+    """The value of a dotted field; `written`: as the user named it."""
+    section, _, key = name.partition(".")
+    if not key:
+        raise ConfigError(_unknown(written or name, field_names()))
+    return _parse(text, _field_type(_section(section, written or name), section, key), written or name)
+
+
+def _section(name: str, field: str) -> Any:
+    if name not in _hints(Config):
+        raise ConfigError(_unknown(field, field_names()))
+    return _hints(Config)[name][0]
+
+
+_OF_RECIPES = """\
+Most config files are recipes, of two runs: a dense model, then a skimming one that starts from it and has it as its teacher. There
+--config.SECTION.FIELD is of both runs, but skim.* and distill.* of the skimming one; --config.dense.SECTION.FIELD and
+--config.skimming.SECTION.FIELD are of one. --config.skim.enabled=false trains the dense model alone, --config.distill.teacher=DIR the
+skimming one alone, from the dense model that is there.
+"""
 
 
 def describe(config: Config | None = None) -> str:
-    """Every field with its value and its sentence, for `--help`."""
+    """Every field with its value and its sentence, for `--help`, and what a field means to a recipe."""
     config = config or Config()
-    lines = []
+    lines = [_OF_RECIPES]
     for name, (section, sentence) in _hints(Config).items():
         lines.append(f"{name}: {sentence}")
         for key, (_, help_text) in _hints(section).items():
@@ -365,7 +490,8 @@ def _hints(cls) -> dict[str, tuple[Any, str]]:
     return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in get_type_hints(cls, include_extras=True).items()}
 
 
-def _all_fields() -> list[str]:
+def field_names() -> list[str]:
+    """All fields, as the command line names them: 'data.batch_size'."""
     return [f"{name}.{key}" for name, (section, _) in _hints(Config).items() for key in _hints(section)]
 
 
@@ -377,7 +503,7 @@ def _unknown(name, known) -> str:
 def _field_type(section, section_name: str, key: str):
     fields = _hints(section)
     if key not in fields:
-        raise ConfigError(_unknown(f"{section_name}.{key}", _all_fields()))
+        raise ConfigError(_unknown(f"{section_name}.{key}", field_names()))
     return fields[key][0]
 
 

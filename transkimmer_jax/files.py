@@ -44,9 +44,10 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def copy_folder(source: pathlib.Path, target: epath.Path) -> None:
-    """Copy the files below a local folder to another folder, local or remote."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+def copy_folder(source: pathlib.Path | epath.Path, target: epath.Path) -> None:
+    """Copy the files below a folder to another folder, each local or remote."""
+    # Not rglob, which buckets refuse.
+    for file in sorted(folder / name for folder, _, names in epath.Path(source).walk() for name in names):
         place = target / file.relative_to(source).as_posix()
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(file.read_bytes())

@@ -54,7 +54,7 @@ def test_without_libtpu(monkeypatch, checkpoint):
         (("--batch-per-chip", "0"), "--batch-per-chip must be at least 1, not 0"),
         (("--config.skim.targett=1",), "skim.targett"),
         (("--batch-per-chip=3", "--config.optimizer.accumulation=2"), "--batch-per-chip=3 must be a multiple of optimizer.accumulation=2"),
-        (("--somewhere", "x"), "unknown argument '--somewhere'"),
+        (("--somewhere", "x"), "unknown flag '--somewhere'"),
     ],
 )
 def test_unusable_flags(checkpoint, more, message):

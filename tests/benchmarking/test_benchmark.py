@@ -7,11 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from cli.saved import save_model
 from training import runs
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.benchmarking import workloads
+from transkimmer_jax.benchmarking import measurement, workloads
 from transkimmer_jax.benchmarking.measurement import measure
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.schedule import Calibration
@@ -126,9 +127,13 @@ def test_against_a_dense_model_of_more_layers():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["benchmark"], "give either --synthetic, or --model and --task"),
-        ([*SYNTHETIC, "--model", "m"], "give either --synthetic, or --model and --task"),
-        (["benchmark", "--model", "m"], "--model and --task belong together"),
+        (["benchmark"], "give either --synthetic, or --model with --task or --data"),
+        ([*SYNTHETIC, "--model", "m"], "give either --synthetic, or --model with --task or --data"),
+        ([*SYNTHETIC, "--data", "d"], "give either --synthetic, or --model with --task or --data"),
+        (["benchmark", "--model", "m"], "--model and one of --task and --data belong together"),
+        (["benchmark", "--data", "d"], "--model and one of --task and --data belong together"),
+        (["benchmark", "--model", "m", "--task", "t", "--data", "d"], "--model and one of --task and --data belong together"),
+        (["benchmark", "--model", "m", "--task", "t", "--text-columns", "a"], "--text-columns names one column or two of --data"),
         ([*SYNTHETIC, "--dense", "d"], "--dense goes with --model, not with --synthetic"),
         ([*SYNTHETIC, "--keep", "0.1,0.5,0.9"], "--keep needs 3 falling numbers in (0, 1]"),
         ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
@@ -143,6 +148,67 @@ def test_refusals(capsys, arguments, says):
     assert console.run(cli.main, arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and says in said and said.count("\n") == 1
+
+
+@pytest.fixture
+def model_folder(tokenizer_folder, tmp_path):
+    return save_model(tmp_path, tokenizer_folder)
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("mine.jsonl", None), ("mine.txt", None), ("mine.csv", "0.5")])
+def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
+    """Of texts without labels; calibrated on them where the model folder says nothing of this threshold."""
+    seen = []
+    monkeypatch.setattr(measurement, "measure", lambda workload, **options: seen.append(workload) or {})
+    texts = [record["text"] for record in runs.make_reviews(20, seed=3)]
+    lines = {"jsonl": [{"review": text} for text in texts], "txt": "\n".join(texts), "csv": "review\n" + "\n".join(texts)}
+    columns = [] if name.endswith("txt") else ["--text-columns", "review"]
+    arguments = ["--model", str(model_folder), "--data", str(write(name, lines[name.partition(".")[2]])), *columns, "--examples", "9"]
+    Calibration.assumed(3, 0.25).save(model_folder)
+    more = [] if threshold is None else ["--threshold", threshold]
+    cli.main(["benchmark", *arguments, *more, "--json", str(tmp_path / "found.json")])
+    (record,), (workload,) = json.loads((tmp_path / "found.json").read_text()), seen
+    assert (workload.name, len(workload.examples), workload.padded_length) == (name, 9, 12), "the model reads 12 tokens"
+    assert workload.threshold == (0.25 if threshold is None else 0.5)
+    assert isinstance(workload.calibration, Calibration) if threshold is None else len(workload.calibration) == 20
+    read = {workload.examples.lengths[row] - 2 for row in range(9)}
+    assert read <= {len(text.split()) for text in texts} and len(read) > 1
+    assert "--data FILE" in record["command"] and str(tmp_path) not in record["command"]
+
+
+def test_an_interruption(capsys, tmp_path, monkeypatch):
+    """What is measured is kept, and said; medians come round by round."""
+
+    def interrupted_at(workload, *, batch_size, after_round, **options):
+        after_round({"masked": [3.0, 4.0], "compacted": [1.5, 2.0]})
+        if batch_size == 3:
+            raise KeyboardInterrupt
+        return {"batch_size": batch_size}
+
+    monkeypatch.setattr(measurement, "measure", interrupted_at)
+    file = tmp_path / "found.json"
+    arguments = [*SYNTHETIC, "--examples", "6", "--keep", "all", "--repeats", "2", "--json", str(file)]
+    assert console.run(cli.main, [*arguments, "--batch-size", "2", "3", "4"]) == 130
+    assert [record["batch_size"] for record in json.loads(file.read_text())] == [2]
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"interrupted; 1 of 3 settings are measured, as {file} says"
+    assert said.count("after round 2 of 2: compacted 1.75 s, masked 3.5 s") == 2
+
+
+def test_rounds_are_no_fewer_and_no_more_than_asked(monkeypatch):
+    """The first run of all is a round of its own, unless it was too quick to be measured alone."""
+    for seconds, runs_of_each in ((0.2, 3), (0.06, 1 + 3 * 2)):
+        now, calls, shown = [0.0], [], []
+
+        def run(calls=calls, now=now, seconds=seconds):
+            calls.append(now[0])
+            now[0] += seconds
+
+        monkeypatch.setattr(measurement.time, "perf_counter", lambda now=now: now[0])
+        found = measurement._interleaved(
+            {"compacted": run}, ("compacted",), 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"]))
+        )
+        assert found["compacted"] == pytest.approx([seconds] * 3) and len(calls) == runs_of_each and shown == [1, 2, 3]
 
 
 def test_it_runs_with_jax_flax_and_numpy_only(program_cache):

@@ -41,6 +41,18 @@ def evaluate(model_folder, capsys):
 
 
 @pytest.fixture
+def predict(model_folder, capsys):
+    """The answers of the other command."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        cli.main(["predict", "--model", str(model_folder), "--quiet", *map(str, arguments)])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+@pytest.fixture
 def refusal(capsys):
     """What the command says after 'error: '."""
 
@@ -66,10 +78,16 @@ def test_the_numbers_are_the_models(model_folder, evaluate, reviews):
         kept += answer.keep.sum(axis=1)
         total += len(ids)
     result = evaluate("--data", reviews)
+    assert set(result["reports"]) == set(result["metrics"]) == {"test file"}
     assert 0.05 < kept.mean() / total < 0.95 and 0.2 < right / len(RECORDS) < 0.8, "else there is nothing to tell apart"
     assert result["metric"] == "accuracy" and result["value"] == right / len(RECORDS)
     assert result["kept_per_layer"] == [float(share) for share in kept / total] and result["threshold"] == 0.25
-    assert result["examples"] == {"validation": 30} and result["task"] == "files" and result["model"] == str(model_folder)
+    assert (
+        result["examples"] == {"test file": 30}
+        and result["data"] == str(reviews)
+        and result["task"] == "files"
+        and result["model"] == str(model_folder)
+    )
 
 
 def test_threshold(evaluate, reviews):
@@ -98,7 +116,7 @@ def test_csv_and_other_columns(evaluate, reviews, tmp_path):
     with (tmp_path / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([["stars", "review"], *([int(record["label"] == "pos"), record["text"]] for record in RECORDS)])
-    expected = evaluate("--data", reviews)
+    expected = evaluate("--data", reviews) | {"data": str(tmp_path / "reviews.csv")}
     assert evaluate("--data", tmp_path / "reviews.csv", "--text-columns", "review", "--label-column", "stars") == expected
 
 
@@ -117,6 +135,49 @@ def test_json_file(evaluate, reviews, tmp_path):
     assert json.loads((tmp_path / "deep" / "result.json").read_text(encoding="utf-8")) == result
 
 
+def test_predictions_and_tables(model_folder, predict, reviews, tmp_path, capsys):
+    """Text by text as `predict` says, and summed up as scikit-learn does."""
+    file = tmp_path / "deep" / "predictions.jsonl"
+    cli.main(["evaluate", "--model", str(model_folder), "--data", str(reviews), "--predictions", str(file)])
+    printed = capsys.readouterr()
+    found, said = json.loads(printed.out)["reports"]["test file"], printed.err
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [line["label"] for line in lines] == [record["label"] for record in RECORDS]
+    for line, answer in zip(lines, predict("--input", reviews), strict=True):
+        assert set(line) == {"label", "predicted", "probabilities", "kept"} and line["predicted"] == answer["label"]
+        assert line["probabilities"] == pytest.approx(answer["probabilities"], rel=1e-4) and line["kept"] == pytest.approx(answer["kept"])
+    pairs = [(line["label"], line["predicted"]) for line in lines]
+    counts = [[pairs.count((label, predicted)) for predicted in ("neg", "pos")] for label in ("neg", "pos")]
+    assert found["confusion_matrix"] == counts and min(map(min, counts)) > 0, "else a transposed one is not told apart"
+    for number, name in enumerate(("neg", "pos")):
+        precision, recall = counts[number][number] / sum(row[number] for row in counts), counts[number][number] / sum(counts[number])
+        expected = {"precision": precision, "recall": recall, "f1": 2 * precision * recall / (precision + recall)}
+        assert found["classes"][name] == pytest.approx(expected | {"support": sum(counts[number])})
+        assert f"{name}    {precision:10.4f} {recall:10.4f}" in said
+    assert "test file reviews.jsonl:" in said and "confusion matrix: a row a label, a column a prediction" in said
+
+
+def test_residuals(tokenizer_folder, write, tmp_path, capsys):
+    """A regression has no classes; its answers are values, as its labels are."""
+    config = runs.TINY | {"id2label": {"0": "LABEL_0"}}
+    model = save_model(tmp_path, tokenizer_folder, config=config, label_names=None)
+    stars = [{"text": record["text"], "label": number / 7} for number, record in enumerate(RECORDS[:8])]
+    file, table = tmp_path / "predictions.jsonl", tmp_path / "result.json"
+    data = write("stars.jsonl", stars)
+    cli.main(["evaluate", "--model", str(model), "--data", str(data), "--predictions", str(file), "--json", str(table)])
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    residuals = np.array([line["predicted"] - line["label"] for line in lines])
+    assert [line["label"] for line in lines] == pytest.approx([record["label"] for record in stars]) and "probabilities" not in lines[0]
+    found = json.loads(table.read_text(encoding="utf-8"))["reports"]["test file"]["residuals"]
+    assert found["mean"] == pytest.approx(residuals.mean()) and found["standard_deviation"] == pytest.approx(residuals.std())
+    assert found["mean_absolute_error"] == pytest.approx(np.abs(residuals).mean()) and found["farthest"] in (
+        residuals.min(),
+        residuals.max(),
+    )
+    assert found["quantiles"]["50%"] == pytest.approx(np.median(residuals))
+    assert f"mean absolute error  {np.abs(residuals).mean():10.4f}" in capsys.readouterr().err
+
+
 def test_masked_and_compacted_agree(evaluate, reviews):
     """The parity law (docs/design.md, section 2.1), as a user can check it."""
     masked = evaluate("--data", reviews, "--mode=masked")
@@ -126,7 +187,7 @@ def test_masked_and_compacted_agree(evaluate, reviews):
 
 
 def test_examples_and_max_length(evaluate, reviews):
-    assert evaluate("--data", reviews, "--examples", 7)["examples"] == {"validation": 7}
+    assert evaluate("--data", reviews, "--examples", 7)["examples"] == {"test file": 7}
     # Cut to [CLS], one word and [SEP], of which the padded baseline has three as well.
     cut = evaluate("--data", reviews, "--max-length", 3, "--threshold=-1e9")
     assert cut["flops_vs_padded"] == pytest.approx(cut["flops_vs_unpadded"], rel=1e-12) and cut["kept_tokens"] == 1.0
@@ -188,7 +249,6 @@ def test_a_test_split_that_is_not_there(refusal, model_folder, reviews):
         (["evaluate"], "--model"),
         (["evaluate", "--model", "m"], "--task --data"),
         (["evaluate", "--model", "m", "--data", "d", "--task", "t"], "not allowed with"),
-        (["evaluate", "--model", "m", "--data", "d", "--thresh", "0"], "--thresh"),
         (["evaluate", "--model", "m", "--data", "d", "--threshold", "high"], "--threshold"),
         (["predict"], "--model"),
     ],

@@ -244,11 +244,16 @@ def test_what_cannot_be_exported_is_back_after_an_export(model_folder, tmp_path,
     assert not attention._portable.get()
 
 
-def test_lengths(model_folder, refusal, tmp_path):
+def test_lengths(model_folder, refusal, tmp_path, capsys):
     arguments = ["--model", model_folder, "--output", tmp_path / "export", "--batch-tokens", 160]
     main([*arguments, "--lengths", "3", "33", "16"])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.endswith("; widths: 16, 40") and lines == [
+        "texts of 3 tokens are answered by the programs of width 16", "texts of 33 tokens are answered by the programs of width 40",
+    ]  # fmt: skip
     assert {artifact["width"] for artifact in read_manifest(tmp_path / "export")["artifacts"]} == {16, 40}
     main([*arguments, "--lengths", "17"])
+    assert capsys.readouterr().out.endswith("texts of more than 32 tokens are not answered\n")
     assert {artifact["width"] for artifact in read_manifest(tmp_path / "export")["artifacts"]} == {32}, "the older one is replaced"
     assert not list((tmp_path / "export").glob("width16*"))
     for length in (0, 41):

@@ -12,13 +12,13 @@ OPTIONS = {
     "train": ("config", "workdir", "coordinator", "num-processes", "process-id", "peer-timeout"),
     "evaluate": (
         "model", "task", "data", "data-dir", "text-columns", "label-column", "threshold", "max-length", "mode", "batch-size", "examples",
-        "json",
+        "predictions", "json",
     ),
     "predict": (
         "model", "input", "output", "output-dir", "overwrite", "process-id", "num-processes", "format", "text-columns", "copy",
-        "threshold", "max-length", "batch-tokens", "dtype", "quiet",
+        "prefix", "threshold", "max-length", "batch-tokens", "dtype", "quiet",
     ),
-    "benchmark": ("model", "task", "examples", "synthetic", "hidden-size", "length"),
+    "benchmark": ("model", "task", "data", "examples", "synthetic", "hidden-size", "length"),
     "export": ("model", "output", "platforms", "lengths", "threshold", "batch-tokens"),
     "aot": ("topology", "config", "programs", "batch-per-chip", "length", "batch-tokens", "json"),
     "sweep": ("model", "task", "data", "output", "points", "dense", "budget", "tolerance", "guarantee", "risk", "apply"),

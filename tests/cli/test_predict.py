@@ -231,7 +231,24 @@ def test_copied_columns(predict, refusal, write):
     ]
     assert list(copied[1]) == ["who", "stars", "text", "label", "probabilities", "tokens", "kept", "truncated"]
     assert refusal("--input", mixed, "--copy", "id") == f"{mixed}, line 1: no column 'id', only 'text', 'stars', 'who': set --copy"
-    assert refusal("--input", mixed, "--copy", "text", "label") == ("--copy label: the output has a 'label' of its own; rename the column")
+
+
+def test_a_copied_column_with_the_name_of_an_answer(predict, refusal, reviews, write):
+    """The right label beside the predicted one."""
+    plain = predict("--input", reviews)
+    labelled = write("labelled.jsonl", [json.loads(line) | {"label": "right"} for line in reviews.read_text().splitlines()])
+    for prefix, arguments in (("predicted_", ()), ("our ", ("--prefix", "our "))):
+        answers = predict("--input", labelled, "--copy", "label", *arguments)
+        fields = ("label", "probabilities", "tokens", "kept", "truncated")
+        assert list(answers[0]) == ["label", *(prefix + name for name in fields)]
+        assert [answer["label"] for answer in answers] == ["right"] * len(plain)
+        assert [answer[f"{prefix}label"] for answer in answers] == [answer["label"] for answer in plain]
+    assert "probabilities" in predict("--input", labelled, "--copy", "text")[0], "no prefix where there is no need"
+    for column, prefix in (("label", ""), ("my_kept", "my_")):
+        message = refusal("--input", labelled, "--copy", column, f"--prefix={prefix}")
+        assert (
+            message == f"--copy {column}: the answers have a field {column!r} of their own; give another --prefix than {prefix!r} for them"
+        )
 
 
 def test_text_columns(predict, refusal, reviews, write):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -20,6 +21,10 @@ from transkimmer_jax.inference.schedule import Calibration
 
 RECORDS = runs.make_reviews(50, seed=7)
 MANY = runs.make_reviews(400, seed=8)
+EVERYTHING_KEPT = (
+    "keeping everything gives accuracy {0[everything_kept][accuracy]:.4f} (+0.0000 against dense,"
+    " {0[everything_kept][flops_vs_unpadded]:.2f}x fewer FLOPs)"
+)
 SAME = ("kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded")
 
 
@@ -76,7 +81,7 @@ def evaluate(capsys):
         capsys.readouterr()
         cli.main(["evaluate", "--model", str(model), "--data", str(data), *map(str, arguments)])
         said = json.loads(capsys.readouterr().out)
-        return {"threshold": said["threshold"], **said["metrics"]["validation"], **{name: said[name] for name in SAME}}
+        return {"threshold": said["threshold"], **said["metrics"]["test file"], **{name: said[name] for name in SAME}}
 
     return run
 
@@ -109,6 +114,21 @@ def test_points_are_what_evaluate_says(model_folder, reviews, result, evaluate):
     assert result["dense_value"] == points[0]["accuracy"] and result["dense"] == "the same weights, nothing skimmed"
     assert points[0]["kept_tokens"] == 1.0 and len({point["kept_tokens"] for point in points}) == 8
     assert result["chosen"] is None and "guarantee" not in result
+    assert result["split"] == "test file" and result["data"] == str(reviews)
+
+
+def test_points_are_spread_over_what_they_spend(result):
+    """From everything to the least, none twice."""
+    spent = [1 / point["flops_vs_unpadded"] for point in result["points"]]
+    gaps = [before - after for before, after in itertools.pairwise(spent)]
+    assert min(gaps) > 0.2 * (spent[0] - spent[-1]) / 7 and max(gaps) < 2.2 * (spent[0] - spent[-1]) / 7
+
+
+def test_what_can_be_had(result):
+    """Of what can be served, the best; and what the model gives that skims nothing."""
+    assert result["everything_kept"] == result["points"][0]
+    finite = [point for point in result["points"] if point["threshold"] not in ("-inf", "inf")]
+    assert result["best"]["accuracy"] == max(point["accuracy"] for point in finite)
 
 
 def test_pareto(result):
@@ -137,8 +157,10 @@ def test_budget(model_folder, reviews, result, tmp_path, capsys):
     cheap = [point for point in found["points"] if 1 / point["flops_vs_unpadded"] <= 0.95]
     assert 1 < len(cheap) < 8 and found["chosen"] in cheap
     assert found["chosen"]["accuracy"] == max(point["accuracy"] for point in cheap)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 9 and [line.endswith("<- chosen") for line in lines[1:]] == [point == found["chosen"] for point in found["points"]]
+    first, heads, *lines, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("test file reviews.jsonl: 50 texts, dense accuracy 0.9000") and heads.split()[:2] == ["threshold", "accuracy"]
+    assert [line.endswith("<- chosen") for line in lines] == [point == found["chosen"] for point in found["points"]]
+    assert last.startswith(f"the best is accuracy {found['best']['accuracy']:.4f} (") and last.endswith(EVERYTHING_KEPT.format(found))
 
 
 def test_tolerance(model_folder, reviews, tmp_path):
@@ -255,12 +277,16 @@ def test_no_threshold_is_good_enough(refusal, tmp_path):
     """What there is, is written all the same."""
     table = tmp_path / "output" / "sweep.csv"
     message = refusal("--budget=0.001", "--apply", late=True)
-    assert message == f"no threshold meets what was asked for; {table} says what there is"
-    assert len(table.read_text(encoding="utf-8").splitlines()) == 4
     result = json.loads((tmp_path / "output" / "sweep.json").read_text(encoding="utf-8"))
+    assert message.startswith("no threshold spends at most --budget 0.001 of the dense model's FLOPs: the least is 0.")
+    best = result["best"]
+    assert f"; the best is accuracy {best['accuracy']:.4f} ({best['accuracy'] - result['dense_value']:+.4f} against dense, " in message
+    assert message.endswith(f"{EVERYTHING_KEPT.format(result)}; {table} has all points")
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 4
     assert len(result["points"]) == 3 and result["chosen"] is None
     # So few texts show nothing.
-    assert refusal("--tolerance=0.01", "--guarantee=0.95", "--points=8", late=True) == message
+    message = refusal("--tolerance=0.01", "--guarantee=0.95", "--points=8", late=True)
+    assert message.startswith("no threshold is certified to lose at most --tolerance 0.01 with --guarantee 0.95; the best is accuracy ")
     result = json.loads((tmp_path / "output" / "sweep.json").read_text(encoding="utf-8"))
     assert all(each["p_value"] > 0.05 for each in result["guarantee"]["tested"]) and result["chosen"] is None
 

@@ -19,6 +19,27 @@ TFDS_TASKS = [f"glue/{name}" for name in ("cola", "sst2", "mrpc", "qqp", "stsb",
 NAMES = ("bad", "good")
 
 
+def test_a_file_without_one_for_validation(write, caplog):
+    """A tenth is held out: the same for every seed of a run, copies of a text together, nothing lost."""
+    texts = [f"text {number % 90}" for number in range(200)]
+    path = write("train.jsonl", [{"text": text, "label": "ab"[len(text) % 2]} for text in texts])
+    data = DataConfig(task="files", train_file=str(path))
+    with caplog.at_level("INFO", "transkimmer_jax"):
+        training, validation = (load_split(get_task(data), split, data) for split in ("train", "validation"))
+    assert sorted(training.texts + validation.texts) == sorted(texts) and not set(training.texts) & set(validation.texts)
+    assert 20 <= len(validation) <= 22, "the copies of the last one drawn come along"
+    assert training.texts == [text for text in texts if text in set(training.texts)] and len(training.labels) == len(training)
+    assert caplog.messages == [f"no data.validation_file: {len(validation)} of the 200 texts of {path} are held out for validation"]
+    given = DataConfig(task="files", train_file=str(path), validation_file=str(path), test_file=str(path))
+    assert [len(load_split(get_task(given), split, given)) for split in ("train", "validation", "test")] == [200] * 3
+
+
+def test_no_text_is_left_to_train_on(write):
+    same = DataConfig(task="files", train_file=str(write("train.jsonl", [{"text": "a", "label": label} for label in "xyxy"])))
+    with pytest.raises(DataError, match="train.jsonl: nothing is left to train on beside a tenth for validation"):
+        load_split(get_task(same), "train", same)
+
+
 def message(path, text_columns=("text",), label_column="label", label_names=NAMES):
     """What `read_file` complains of: one line that begins with the file."""
     with pytest.raises(DataError) as error:
@@ -141,8 +162,8 @@ def test_files_task_maps_validation_labels_by_the_training_file(write):
     task = get_task(data)
     assert load_split(task, "train", data).labels.tolist() == [0, 1, 2]
     assert load_split(task, "validation", data).labels.tolist() == [2]
-    with pytest.raises(DataError, match=r"set data\.validation_file"):
-        load_split(task, "validation", DataConfig(task="files", train_file=str(train)))
+    with pytest.raises(DataError, match=r"set data\.test_file"):
+        load_split(task, "test", data)
 
 
 def test_texts_without_labels_follow_the_labelled(write):

@@ -61,7 +61,9 @@ def test_task_of_files(write):
     assert (task.label_names, task.metrics, task.max_length) == (("9", "10"), ("accuracy", "macro_f1"), 128)
     task = get_task(DataConfig(task="files", validation_file=str(floats)))
     assert (task.label_names, task.primary_metric, task.num_labels) == (None, "pearson", 1)
-    assert get_task(DataConfig(task="files", train_file=str(ints))).validation_splits == {}
+    task = get_task(DataConfig(task="files", train_file=str(ints)))
+    assert task.validation_splits == {"validation": "validation"} and task.test_splits == {}
+    assert get_task(DataConfig(task="files", train_file=str(ints), test_file="t.jsonl")).test_splits == {"test": "test"}
     with pytest.raises(DataError, match=r"data\.train_file"):
         get_task(DataConfig(task="files"))
 

@@ -58,7 +58,7 @@ def reviews_file(write, *changed):
         ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),
         ({"data__batch_size": 161, "data__grouping_window": 1}, "data.batch_size=161 is more than the 160 training examples: lower it"),
         ({"data__train_file": "none"}, "data.task='files' has no train split: set data.train_file"),
-        ({"data__validation_file": "none"}, "nothing to evaluate on: give data.validation_file"),
+        ({"data__test_file": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
         ({"data__text_columns": "review"}, "train.jsonl, line 1: no column 'review', only 'text', 'label': set data.text_columns"),
         ({"data__label_column": "stars"}, "train.jsonl, line 1: no column 'stars', only 'text', 'label': set data.label_column"),
     ],
@@ -70,7 +70,7 @@ def test_fields_that_cannot_be_meant(refusal, arguments, message):
 def test_an_unknown_argument(refusal, config, tmp_path, capsys):
     config_file = runs.write_config(tmp_path / "task.py", config)
     assert console.run(runs.train_main(), ["--config", str(config_file), "--steps=5"]) == 2
-    assert capsys.readouterr().err == "error: unknown argument '--steps'; fields are set by --config.SECTION.FIELD=VALUE, see --help\n"
+    assert capsys.readouterr().err == "error: unknown flag '--steps'; did you mean '--config.train.steps'?\n"
 
 
 def begin(config, workdir):

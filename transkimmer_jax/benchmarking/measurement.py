@@ -26,7 +26,6 @@ from transkimmer_jax.inference.engine import SkimEngine, cast
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.memory import watched_heap
-from transkimmer_jax.progress import tqdm
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
 _PASSES = 4  # over the stream at most, until no program is missing
@@ -43,6 +42,7 @@ def measure(
     dtype: str = "float32",
     contenders: tuple[str, ...] = CONTENDERS,
     progress: bool = True,
+    after_round: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> dict[str, Any]:
     """One setting's numbers, see `transkimmer benchmark --help`.
 
@@ -53,6 +53,7 @@ def measure(
         another call; False: all are one call. Padded batches are sorted by length over the whole stream all the same.
       repeats: rounds in which every contender runs once, after one that warms up.
       contenders: which to run; compacted and dense_packed always do.
+      after_round: called after every round with the seconds of all rounds so far, by contender.
     """
     model = workload.model
     arch = model.arch
@@ -80,7 +81,8 @@ def measure(
     }
     if "torch" in contenders or "onnxruntime" in contenders:
         runs |= ways.torch_runs(dense, workload.examples, batch_size, dtype, contenders)
-    seconds = _interleaved({name: run for name, run in runs.items() if run is not None}, ("compacted", "dense_packed"), repeats, progress)
+    taking_part = {name: run for name, run in runs.items() if run is not None}
+    seconds = _interleaved(taking_part, ("compacted", "dense_packed"), repeats, after_round or (lambda seconds: None))
     peaks = [_peak(compacted, run_compacted), _peak(packed, run_packed)]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     exact = ways.masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
@@ -180,23 +182,33 @@ def _flops_run(engine: SkimEngine) -> float:
     return sum(count * schedule.flops(engine.arch) * engine.programs.device_count for schedule, count in engine.programs.calls.items())
 
 
-def _interleaved(runs: dict[str, Callable[[], Any]], warm: Sequence[str], repeats: int, progress: bool) -> dict[str, list[float]]:
+def _interleaved(
+    runs: dict[str, Callable[[], Any]], warm: Sequence[str], repeats: int, after_round: Callable[[dict[str, list[float]]], None]
+) -> dict[str, list[float]]:
     """Seconds of every repeat of every contender, which take turns; those not `warm` run once before."""
-    inner = {}
     for name, run in runs.items():
         if name not in warm:
             run()
-        started = time.perf_counter()
-        run()
-        inner[name] = max(1, math.ceil(_SHORTEST_MEASUREMENT / (time.perf_counter() - started)))
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in tqdm(range(repeats), desc="measuring", unit="round", leave=False, disable=not progress):
+
+    def seconds_of_round(inner: dict[str, int]) -> dict[str, float]:
+        seconds = {}
         for name, run in runs.items():
             started = time.perf_counter()
             for _ in range(inner[name]):
                 run()
-            seconds[name].append((time.perf_counter() - started) / inner[name])
-    return seconds
+            seconds[name] = (time.perf_counter() - started) / inner[name]
+        return seconds
+
+    once = seconds_of_round(dict.fromkeys(runs, 1))
+    inner = {name: max(1, math.ceil(_SHORTEST_MEASUREMENT / seconds)) for name, seconds in once.items()}
+    # Where nothing is too quick for the clock, that was a round like any other.
+    rounds = [once] if max(inner.values()) == 1 else []
+    while True:
+        if rounds:
+            after_round({name: [each[name] for each in rounds] for name in runs})
+        if len(rounds) == repeats:
+            return {name: [each[name] for each in rounds] for name in runs}
+        rounds.append(seconds_of_round(inner))
 
 
 def _disagreement(predictions: Predictions, exact: ways.Masked) -> dict[str, Any]:

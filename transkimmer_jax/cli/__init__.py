@@ -2,8 +2,9 @@
 
 import argparse
 
-from transkimmer_jax import termination
+from transkimmer_jax import flags, termination
 from transkimmer_jax.cli import aot, benchmark, evaluate, export, predict, sweep, train
+from transkimmer_jax.config import field_names
 
 
 def main(arguments: list[str]) -> None:
@@ -12,6 +13,9 @@ def main(arguments: list[str]) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (train, evaluate, predict, benchmark, export, sweep, aot):
         command.add(commands)
+    if arguments and arguments[0] in commands.choices:
+        chosen = commands.choices[arguments[0]]
+        flags.require_known(chosen, arguments[1:], field_names() if chosen.get_default("takes_overrides") else ())
     parsed, rest = parser.parse_known_args(arguments)
     if getattr(parsed, "takes_overrides", False):
         parsed.rest = rest

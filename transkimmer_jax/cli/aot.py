@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
-from transkimmer_jax.config import describe, load_config, parse_overrides
+from transkimmer_jax.config import Recipe, describe, load_config, parse_overrides
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.progress import tqdm
 
@@ -47,6 +47,9 @@ def _aot(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     config = load_config(args.config, parse_overrides(args.rest))
+    if isinstance(config, Recipe):
+        # A dense run gives its model the shapes that it started from.
+        config = config.after(config.dense.model.pretrained)
     if args.batch_per_chip % config.optimizer.accumulation:
         raise ConfigError(
             f"--batch-per-chip={args.batch_per_chip} must be a multiple of optimizer.accumulation={config.optimizer.accumulation}"

@@ -21,7 +21,11 @@ def add(commands) -> None:
         "--platforms", nargs="+", choices=("cpu", "cuda", "tpu"), help="where each program can run (default: what is at hand)"
     )
     parser.add_argument(
-        "--lengths", nargs="+", type=int, metavar="N", help="only programs for texts of these numbers of tokens (default: of any)"
+        "--lengths",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="only the programs that answer texts of these numbers of tokens, each of the narrowest width that holds one (default: all)",
     )
     add_threshold(parser, "the default that the manifest names (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the platforms)")
@@ -47,5 +51,9 @@ def _export(args: argparse.Namespace) -> None:
     widths = sorted({artifact["width"] for artifact in manifest["artifacts"]})
     print(
         f"{args.output}: {len(manifest['artifacts'])} programs for {', '.join(manifest['platforms'])}, {manifest['dtype']},"
-        f" texts of up to {widths[-1]} tokens, threshold {manifest['threshold']}"
+        f" threshold {manifest['threshold']}; widths: {', '.join(map(str, widths))}"
     )
+    for length in sorted(set(args.lengths or ()) - set(widths)):
+        print(f"texts of {length} tokens are answered by the programs of width {next(width for width in widths if width >= length)}")
+    if widths[-1] < manifest["max_length"]:
+        print(f"texts of more than {widths[-1]} tokens are not answered")

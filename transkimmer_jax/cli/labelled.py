@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax.config import DataConfig
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from transkimmer_jax.inference.schedule import Calibration
     from transkimmer_jax.models.architecture import Architecture
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+
+
+_TEST_FILE = "test file"  # the name of --data in reports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,7 @@ class LabelledModel:
     """A model with what it is judged on.
 
     calibration: what the model folder says of kept tokens, if anything. pad_id: of its tokenizer. splits: by name, the first
-    being the one that counts.
+    being the one that counts. source: what that one is, for people.
     """
 
     model: "TranskimmerForSequenceClassification"
@@ -56,6 +60,7 @@ class LabelledModel:
     calibration: "Calibration | None"
     pad_id: int
     splits: dict[str, Split]
+    source: str
 
     @property
     def threshold(self) -> float:
@@ -101,7 +106,9 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         names = saved.label_names
         metrics = ("pearson", "spearman") if names is None else ("accuracy", "macro_f1")
-        task = Task("files", data.text_columns, names, data.max_length or FILES_MAX_LENGTH, metrics, data.label_column)
+        parts = {_TEST_FILE: "validation"}
+        max_length = data.max_length or FILES_MAX_LENGTH
+        task = Task("files", data.text_columns, names, max_length, metrics, data.label_column, validation_splits=parts)
     else:
         task = get_task(data)
     limit = model.arch.max_position_embeddings
@@ -123,7 +130,8 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         examples = subsample(examples, args.examples, seed=0)
         splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
-    return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits)
+    source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
+    return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source)
 
 
 def _check(args: argparse.Namespace) -> None:

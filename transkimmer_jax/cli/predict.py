@@ -24,7 +24,8 @@ _ANSWERED = ("label", "probabilities", "tokens", "kept", "truncated")
 _WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
 Example = tuple[str | tuple[str, str], dict[str, Any]]  # a text or pair, and the columns to copy
 _DESCRIPTION = """
-Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated.
+Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated. Where a copied column
+has one of these names, as in --copy label, the answers' names begin with 'predicted_', or with what --prefix says.
 
 Several files are answered into a folder, --output-dir, each X into its shard <stem of X>.jsonl, which is written whole or not at all.
 The same command goes on after an interruption: a shard that is there is skipped. A finished shard is trusted by its name; delete it
@@ -70,6 +71,9 @@ def add(commands) -> None:
     parser.add_argument(
         "--copy", nargs="+", metavar="COLUMN", help="columns of the input to repeat in the output (default: 'id', if there)"
     )
+    parser.add_argument(
+        "--prefix", help="of the names of the answers' fields (default: 'predicted_' where --copy names one of them, else none)"
+    )
     add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
@@ -84,9 +88,20 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    taken = next((column for column in args.copy or () if column in _ANSWERED), None)
-    if taken is not None:
-        raise ConfigError(f"--copy {taken}: the output has a {taken!r} of its own; rename the column")
+    _field_names(args)
+
+
+def _field_names(args: argparse.Namespace) -> dict[str, str]:
+    """What the output calls the fields of an answer. Raises `ConfigError` where that is the name of a copied column."""
+    copied = set(args.copy or ())
+    prefix = args.prefix if args.prefix is not None else "predicted_" if copied & set(_ANSWERED) else ""
+    names = {name: prefix + name for name in _ANSWERED}
+    taken = sorted(copied & set(names.values()))
+    if taken:
+        raise ConfigError(
+            f"--copy {taken[0]}: the answers have a field {taken[0]!r} of their own; give another --prefix than {prefix!r} for them"
+        )
+    return names
 
 
 def _shards(args: argparse.Namespace) -> list[Shard]:
@@ -238,12 +253,12 @@ def _answer_file(args: argparse.Namespace, shard: Shard, examples: Iterator[Exam
     """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
     from transkimmer_jax.inference.engine import STREAM_WINDOW
 
-    count, kept = 0, 0.0
+    count, kept, names = 0, 0.0, _field_names(args)
     with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
         for window in _windows(examples, STREAM_WINDOW):
             answers = engine.predict([text for text, _ in window], progress=not args.quiet)
             for (_, copied), answer in zip(window, answers, strict=True):
-                file.write(json.dumps(copied | _described(answer), allow_nan=False) + "\n")
+                file.write(json.dumps(copied | _described(answer, names), allow_nan=False) + "\n")
             file.flush()
             count += len(window)
             kept += sum(answer.kept for answer in answers)
@@ -284,10 +299,10 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> Iter
         yield (texts[0] if len(texts) == 1 else (texts[0], texts[1])), copied
 
 
-def _described(answer: "Answer") -> dict[str, Any]:
-    values = {name: getattr(answer, name) for name in _ANSWERED}
+def _described(answer: "Answer", names: dict[str, str]) -> dict[str, Any]:
+    values = {written: getattr(answer, name) for name, written in names.items()}
     if answer.probabilities is None:
-        del values["probabilities"]
+        del values[names["probabilities"]]
     return values
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import SkimEngine
 
 _DESCRIPTION = """
-Evaluate a skimming model at many thresholds, write sweep.json, sweep.csv and sweep.png to --output, and pick a threshold:
-the best one within --budget, or the cheapest that loses at most --tolerance against the dense model.
+Evaluate a skimming model at thresholds that are spread evenly over the FLOPs they spend, write sweep.json, sweep.csv and sweep.png to
+--output, and pick a threshold: the best one within --budget, or the cheapest that loses at most --tolerance against the dense model.
 
 With --guarantee 0.95 the choice is risk-controlled: a part of the texts chooses the candidates, the others test them, and the
 probability that the picked threshold's true risk exceeds --tolerance is at most 5 % (Learn then Test). The risk is the loss of
@@ -38,7 +38,7 @@ def add(commands) -> None:
     )
     labelled.add_arguments(parser)
     parser.add_argument("--output", required=True, help="folder for sweep.json, sweep.csv and sweep.png")
-    parser.add_argument("--points", type=int, default=16, help="thresholds to evaluate (default: %(default)s)")
+    parser.add_argument("--points", type=int, default=16, help="of the curve; about two evaluations each (default: %(default)s)")
     parser.add_argument("--dense", metavar="DIR", help="dense model to compare with (default: the same weights with nothing skimmed)")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--budget", type=float, help="share of the unpadded dense model's FLOPs to spend at most, in (0, 1]")
@@ -101,7 +101,7 @@ def _sweep(args: argparse.Namespace) -> None:
         return summary.summarize(predictions, split.labels[rows], task, model.arch)
 
     everything = np.arange(len(order))
-    with tqdm(total=args.points, desc="sweeping", unit="threshold") as bar:
+    with tqdm(desc=f"sweeping, for {args.points} points", unit="threshold") as bar:
 
         def evaluate_and_show(threshold: float) -> summary.SplitEvaluation:
             bar.update()
@@ -117,12 +117,14 @@ def _sweep(args: argparse.Namespace) -> None:
     dense = compute_metrics(task, dense_logits, split.labels)[metric]
     result: dict[str, Any] = {
         "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
-        "examples": len(split.labels), "device": jax.devices()[0].device_kind,
+        "split": next(iter(found.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,
         "points": [point.describe() for point in points],
         "pareto": [point.describe()["threshold"] for point in sweeps.pareto(points, metric)],
     }  # fmt: skip
     # What can be served: infinities keep everything, or nothing.
     finite = [point for point in points if math.isfinite(point.threshold)]
+    everything_kept, best = points[0], sweeps.best(finite, metric)
+    result |= {"everything_kept": everything_kept.describe(), "best": None if best is None else best.describe()}
     if args.guarantee is not None:
         chosen, result["guarantee"] = _guaranteed(args, finite, dense_logits, split.labels, choosing, testing)
     elif args.tolerance is not None:
@@ -135,10 +137,13 @@ def _sweep(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     files.write_json(output / "sweep.json", result)
     sweeps.write_csv(output / "sweep.csv", points)
-    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, task.name)
+    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, found.source)
+    print(f"{found.source}: {len(split.labels)} texts, dense {metric} {dense:.4f}")
     _print_table(points, metric, dense, chosen)
+    can_be_had = _can_be_had(everything_kept, best, metric, dense)
+    print(can_be_had)
     if chosen is None and (args.budget is not None or args.tolerance is not None):
-        raise ConfigError(f"no threshold meets what was asked for; {output / 'sweep.csv'} says what there is")
+        raise ConfigError(f"{_unmet(args, finite)}; {can_be_had}; {output / 'sweep.csv'} has all points")
     if args.apply and chosen is not None:
         _apply(args, engine, chosen)
 
@@ -203,6 +208,27 @@ def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Poin
         print(
             f"{point.threshold:10.4g} {value:10.4f} {value - dense:+13.4f} {each.flops_vs_unpadded:17.2f}x {each.kept_tokens:12.1%}{mark}"
         )
+
+
+def _can_be_had(everything_kept: "Point", best: "Point | None", metric: str, dense: float) -> str:
+    """The best that a threshold gives, and what the model gives that skims nothing."""
+    parts = [] if best is None else [f"the best is {_described(best, metric, dense)} at threshold {best.threshold:.4g}"]
+    return ", ".join([*parts, f"keeping everything gives {_described(everything_kept, metric, dense)}"])
+
+
+def _described(point: "Point", metric: str, dense: float) -> str:
+    value = point.value(metric)
+    return f"{metric} {value:.4f} ({value - dense:+.4f} against dense, {point.evaluation.flops_vs_unpadded:.2f}x fewer FLOPs)"
+
+
+def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:
+    """What was asked for and cannot be had."""
+    if args.budget is not None:
+        least = min((point.evaluation.flops_share for point in points), default=math.nan)
+        return f"no threshold spends at most --budget {args.budget} of the dense model's FLOPs: the least is {least:.3f}"
+    if args.guarantee is not None:
+        return f"no threshold is certified to lose at most --tolerance {args.tolerance} with --guarantee {args.guarantee}"
+    return f"no threshold loses at most --tolerance {args.tolerance}"
 
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:

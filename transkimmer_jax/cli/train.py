@@ -1,11 +1,11 @@
-"""`train`: a run of a config, from its data to `model/` and `result.json`."""
+"""`train`: a run of a config, or both runs of a recipe, from the data to `model/` and `result.json`."""
 
 import argparse
 import json
 import pathlib
 import shlex
 
-from transkimmer_jax.config import describe, load_config, parse_overrides
+from transkimmer_jax.config import Recipe, describe, load_config, parse_overrides
 
 
 def add(commands) -> None:
@@ -13,8 +13,9 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model as a config says",
-        description="Train a model as a config file says. Fields are overridden by flags: --config.SECTION.FIELD=VALUE. The same "
-        "--workdir resumes an interrupted run, and a finished one answers with its result.",
+        description="Train a model as a config file says; of a recipe a dense model first, then a skimming one from it. Fields are "
+        "overridden by flags: --config.SECTION.FIELD=VALUE. The same --workdir resumes an interrupted run, and a finished one answers "
+        "with its result.",
         epilog="Fields, with their defaults; each config file sets some of them:\n\n" + describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -41,9 +42,13 @@ def _train(args: argparse.Namespace) -> None:
         # After the other processes were joined.
         from transkimmer_jax.compilation import use_compilation_cache
         from transkimmer_jax.training.loop import train_and_evaluate
+        from transkimmer_jax.training.recipe import comparison, train_recipe
 
         use_compilation_cache()
-        result = train_and_evaluate(config, workdir, command=shlex.join(["transkimmer", *args.arguments]))
+        command = shlex.join(["transkimmer", *args.arguments])
+        if isinstance(config, Recipe):
+            said = comparison(train_recipe(config, workdir, command), workdir)
+        else:
+            said = json.dumps(train_and_evaluate(config, workdir, command), indent=2) + f"\nmodel: {workdir}/model"
         if processes.is_first():
-            print(json.dumps(result, indent=2))
-            print(f"model: {workdir}/model")
+            print(said)

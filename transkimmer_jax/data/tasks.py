@@ -115,5 +115,5 @@ def _files_task(data: DataConfig) -> Task:
         max_length=FILES_MAX_LENGTH,
         metrics=("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1"),
         label_column=data.label_column,
-        validation_splits={"validation": "validation"} if data.validation_file else {},
+        test_splits=_TEST if data.test_file else {},
     )

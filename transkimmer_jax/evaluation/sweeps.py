@@ -3,11 +3,12 @@
 import csv
 import dataclasses
 import io
-import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from transkimmer_jax import files
 from transkimmer_jax.evaluation.summary import SplitEvaluation
@@ -36,30 +37,70 @@ class Point:
         }
 
 
-def sweep(evaluate: Callable[[float], SplitEvaluation], start: float, count: int) -> list[Point]:
-    """About `count` thresholds, spread evenly over the share of FLOPs that they spend, with their evaluations; the least skimming first.
+# Of the distance between two points of an even spread: as near as this a point must come to its place.
+_NEAR = 0.25
+_TRIES = 8  # evaluations for one point at most
 
-    The first three are -inf (nothing is skimmed), `start` and inf (position 0 alone is kept); each further one halves the widest
-    gap between two neighbours' shares.
+
+def sweep(evaluate: Callable[[float], SplitEvaluation], start: float, count: int) -> list[Point]:
+    """`count` thresholds whose FLOPs lie evenly between keeping everything and the least that is possible, the least skimming first.
+
+    The ends are -inf (nothing is skimmed) and inf (position 0 alone is kept). For every share of FLOPs between them a threshold is
+    sought, by interpolation between those seen, until it spends that share within a quarter of the distance to the next; about two
+    evaluations a point. `start` takes the place that is nearest to what it spends. Between the ends no two points spend the same: where
+    no threshold comes near a share, as with few texts, there are fewer points.
+
+    Args:
+      evaluate: the model at a threshold.
+      start: a threshold near those that are of use, the model's own.
+      count: points, the ends among them; at least 3.
     """
-    points = [Point(threshold, evaluate(threshold)) for threshold in (-math.inf, start, math.inf)]
-    while len(points) < count:
-        gaps = [
-            (before.evaluation.flops_share - after.evaluation.flops_share, index)
-            for index, (before, after) in enumerate(itertools.pairwise(points))
-            if _between(before.threshold, after.threshold, start) is not None
-        ]
-        if not gaps or max(gaps)[0] < 1e-3:
+    seen: dict[float, SplitEvaluation] = {}
+
+    def share_at(threshold: float) -> float:
+        if threshold not in seen:
+            seen[threshold] = evaluate(threshold)
+        return seen[threshold].flops_share
+
+    most, least = share_at(-math.inf), share_at(math.inf)
+    near = _NEAR * abs(most - least) / (count - 1)
+    # Between the ends, so that there is something to serve even of three points.
+    targets = np.linspace(most, least, count)[1:-1].tolist()
+    own = min(range(len(targets)), key=lambda number: abs(targets[number] - share_at(start)))
+    if min(abs(share_at(start) - end) for end in (most, least)) > near:
+        targets[own] = share_at(start)
+    chosen = [-math.inf]
+    for target in targets:
+        threshold = _threshold_of(share_at, seen, target, start, near)
+        if all(abs(share_at(threshold) - seen[other].flops_share) > near for other in (*chosen, math.inf)):
+            chosen.append(threshold)
+    return [Point(threshold, seen[threshold]) for threshold in [*sorted(chosen), math.inf]]
+
+
+def _threshold_of(
+    share_at: Callable[[float], float], seen: dict[float, SplitEvaluation], target: float, start: float, near: float
+) -> float:
+    """The threshold, of those in `seen` and some more, that spends nearest to `target`; `share_at` falls with it, but for noise."""
+    for attempt in range(_TRIES):
+        if any(abs(evaluation.flops_share - target) <= near for evaluation in seen.values()):
             break
-        _, index = max(gaps)
-        threshold = _between(points[index].threshold, points[index + 1].threshold, start)
-        assert threshold is not None
-        points.insert(index + 1, Point(threshold, evaluate(threshold)))
-    return points
+        low = max((threshold for threshold, evaluation in seen.items() if evaluation.flops_share >= target), default=-math.inf)
+        high = min((threshold for threshold in seen if threshold > low), default=math.inf)
+        threshold = _between(low, high, start)
+        if threshold is None:
+            break
+        if math.isfinite(low) and math.isfinite(high) and attempt % 2 == 0:
+            # Where a line through both would spend it; not too near to one of them, and in every other attempt in the middle.
+            part = (share_at(low) - target) / (share_at(low) - share_at(high))
+            threshold = low + min(max(part, 0.1), 0.9) * (high - low)
+        share_at(threshold)
+    return min(seen, key=lambda threshold: (abs(seen[threshold].flops_share - target), threshold))
 
 
 def _between(low: float, high: float, start: float) -> float | None:
     """A threshold between two; further and further out where one is infinite, and None where nothing new lies there."""
+    if math.isinf(low) and math.isinf(high):
+        return start
     if math.isinf(low):
         return high - max(1.0, start - high) if start - high < 64 else None
     if math.isinf(high):
@@ -78,8 +119,7 @@ def pareto(points: Sequence[Point], metric: str) -> list[Point]:
 
 def best_within(points: Sequence[Point], metric: str, share: float) -> Point | None:
     """The best that spends at most `share` of the unpadded dense FLOPs; None where none does."""
-    affordable = [point for point in points if point.evaluation.flops_share <= share]
-    return max(affordable, key=lambda each: (each.value(metric), -each.evaluation.flops_share), default=None)
+    return best([point for point in points if point.evaluation.flops_share <= share], metric)
 
 
 def cheapest_above(points: Sequence[Point], metric: str, least: float) -> Point | None:
@@ -87,6 +127,11 @@ def cheapest_above(points: Sequence[Point], metric: str, least: float) -> Point 
     # A `least` that is a difference is rounded: 0.8 - 0.1 is more than 0.7.
     good = [point for point in points if point.value(metric) >= least - 1e-9]
     return min(good, key=lambda each: each.evaluation.flops_share, default=None)
+
+
+def best(points: Sequence[Point], metric: str) -> Point | None:
+    """The best, and the cheapest of several; None of no points."""
+    return max(points, key=lambda each: (each.value(metric), -each.evaluation.flops_share), default=None)
 
 
 def write_csv(path: str | os.PathLike, points: Sequence[Point]) -> None:

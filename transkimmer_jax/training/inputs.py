@@ -10,7 +10,7 @@ from transkimmer_jax.data import batches, pipeline, sources
 from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.errors import ConfigError, TrainingError
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
@@ -19,15 +19,16 @@ _THRESHOLD_EXAMPLES = 512
 
 @dataclasses.dataclass(frozen=True)
 class RunExamples:
-    """The texts of a run. validation: by the splits' names in reports."""
+    """The texts of a run. validation, test: by the splits' names in reports."""
 
     training: Examples
     validation: dict[str, Examples]
+    test: dict[str, Examples]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A validation split, ready to be evaluated. labels, lengths: [N], in the order of the split."""
+    """A validation or test split, ready to be evaluated. labels, lengths: [N], in the order of the split."""
 
     batches: EvaluationBatches
     labels: np.ndarray
@@ -38,12 +39,13 @@ class Split:
 class RunInputs:
     """The tokens of a run, and which of them make up which batch.
 
-    validation: by the splits' names in reports. threshold_split: the texts on which a checkpoint's threshold is fitted.
+    validation, test: by the splits' names in reports. threshold_split: the texts on which a checkpoint's threshold is fitted.
     """
 
     training: TokenizedExamples
     plan: BatchPlan
     validation: dict[str, Split]
+    test: dict[str, Split]
     threshold_split: Split
 
     @property
@@ -69,9 +71,11 @@ def require_shareable(config: Config, placement: Placement) -> None:
 def load_examples(config: Config, task: Task) -> RunExamples:
     """The texts that a config asks for.
 
+    Those to test on are the user's own, `data.test_file`. What tasks have of test splits is for `evaluate`, after the choices between
+    runs were made.
+
     Raises:
       DataError: data that cannot be used.
-      TrainingError: no validation split.
     """
     data, seed = config.data, config.train.seed
     training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, seed)
@@ -80,9 +84,8 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     validation = {
         name: subsample(sources.load_split(task, split, data), data.eval_examples, seed) for name, split in task.validation_splits.items()
     }
-    if not validation:
-        raise TrainingError("nothing to evaluate on: give data.validation_file")
-    return RunExamples(training, validation)
+    test = {name: sources.load_split(task, split, data) for name, split in task.test_splits.items() if data.test_file}
+    return RunExamples(training, validation, test)
 
 
 def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> RunInputs:
@@ -106,5 +109,6 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: PreTr
         training=training,
         plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, seed),
         validation={name: split(texts) for name, texts in examples.validation.items()},
+        test={name: split(texts) for name, texts in examples.test.items()},
         threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, seed)),
     )

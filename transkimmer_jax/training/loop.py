@@ -94,7 +94,8 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     more = "" if labelled is None else f", {np.sum(~labelled)} of them without labels"
     logger.info("%s: %d training examples%s, %d steps of %d", task.name, len(tokens.training), more, total_steps, batch_size)
     logger.info(
-        "%s; mesh data %d x fsdp %d, %d examples a device and step, %.0f MB of parameters and optimiser state on each",
+        "%s; mesh data %d x fsdp %d, %d examples a device and step, %.0f MB of parameters and optimiser state on each,"
+        " beside the activations of a step, which of long texts are many times as much",
         processes.describe(), placement.mesh.shape["data"], placement.mesh.shape["fsdp"],
         batch_size // placement.device_count, bytes_per_device(state) / 2**20,
     )  # fmt: skip
@@ -168,6 +169,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         best, best_step = checkpoints.restore_best(state)
         if best_step != step or evaluated is None:
             evaluated = checks.evaluate(best.params, best_step)
+        evaluated = checks.with_tests(best.params, evaluated)
         result = results.describe(config, task, evaluated, total_steps, best_step, seconds, placement.device_count)
         result["command"] = command
         params = results.on_host(best.params, placement)

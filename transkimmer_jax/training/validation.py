@@ -20,7 +20,7 @@ _BUDGET_TOLERANCE = 1.05
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointEvaluation:
-    """A checkpoint on every validation split, at one threshold."""
+    """A checkpoint on every validation split, and of the best one on every test split behind them, at one threshold."""
 
     threshold: float
     splits: dict[str, SplitEvaluation]
@@ -54,9 +54,16 @@ class Validation:
     def evaluate(self, params: nnx.State, step: int) -> CheckpointEvaluation:
         """Evaluate the parameters that the run had after `step` steps."""
         threshold = self._threshold(params, step)
-        bars = {name: f"evaluating {name}" if processes.is_first() else None for name in self.inputs.validation}
-        splits = {name: self._evaluate(params, split, threshold, bars[name]) for name, split in self.inputs.validation.items()}
-        return CheckpointEvaluation(threshold, splits)
+        return CheckpointEvaluation(threshold, self._evaluate_splits(self.inputs.validation, params, threshold))
+
+    def with_tests(self, params: nnx.State, evaluated: CheckpointEvaluation) -> CheckpointEvaluation:
+        """What `evaluate` said of the best checkpoint, and the test splits at the same threshold."""
+        tests = self._evaluate_splits(self.inputs.test, params, evaluated.threshold)
+        return dataclasses.replace(evaluated, splits=evaluated.splits | tests)
+
+    def _evaluate_splits(self, splits: dict[str, Split], params: nnx.State, threshold: float) -> dict[str, SplitEvaluation]:
+        bars = {name: f"evaluating {name}" if processes.is_first() else None for name in splits}
+        return {name: self._evaluate(params, split, threshold, bars[name]) for name, split in splits.items()}
 
     def _threshold(self, params: nnx.State, step: int) -> float:
         """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""

@@ -10,7 +10,7 @@ from etils import epath
 
 from transkimmer_jax import checksums, files
 from transkimmer_jax import config as configs
-from transkimmer_jax.config import Config
+from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
@@ -21,11 +21,11 @@ _CONFIG, _RESULT, _METRICS = "config.json", "result.json", "metrics.jsonl"
 _DIGESTED = (_CONFIG, _METRICS, _RESULT)
 
 
-def finished_result(workdir: epath.Path, config: Config) -> dict[str, Any] | None:
-    """What `result.json` holds where the run in `workdir` has ended; None where it has not.
+def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, Any] | None:
+    """What `result.json` holds where the run, or the recipe, in `workdir` has ended; None where it has not.
 
     Raises:
-      TrainingError: the workdir belongs to a run with another config, or its files are damaged.
+      TrainingError: the workdir belongs to another config, or recipe, or its files are damaged.
     """
     _require_owner(workdir, config)
     path = workdir / _RESULT
@@ -61,7 +61,7 @@ def claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
         if processes.is_first():
             if not files.is_remote(workdir):
                 files.remove_leftovers(workdir, [*_DIGESTED, checksums.SUMS_FILE, "model"])
-            files.write_json(workdir / _CONFIG, configs.to_dict(config))
+            files.write_json(workdir / _CONFIG, to_write(config))
         processes.wait_for_all("config written")
         yield
 
@@ -72,10 +72,18 @@ def what_is_saved(workdir: epath.Path) -> str:
     return f"saved at step {max(steps)}; the same command resumes" if steps else "nothing is saved yet; the same command starts again"
 
 
-def _require_owner(workdir: epath.Path, config: Config) -> None:
+def to_write(config: Config | Recipe) -> dict[str, Any]:
+    """The content of `config.json`: fields by section, of a recipe by 'dense.SECTION' and 'skimming.SECTION'."""
+    if isinstance(config, Config):
+        return configs.to_dict(config)
+    runs = {"dense": config.dense, "skimming": config.skimming}
+    return {f"{run}.{section}": fields for run, each in runs.items() for section, fields in configs.to_dict(each).items()}
+
+
+def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
     """Refuse a workdir that another config has written; on which devices it was is not asked."""
     path = workdir / _CONFIG
-    values = configs.to_dict(config)
+    values = to_write(config)
     if not path.exists():
         return
     try:
@@ -84,9 +92,14 @@ def _require_owner(workdir: epath.Path, config: Config) -> None:
         raise TrainingError(
             f"{path} {error}, so nobody knows whose run this is: restore it, or delete it if it is this config's"
         ) from error
+    if any("." in section for section in written) != isinstance(config, Recipe):
+        one, other = ("a single run", "a recipe of two") if isinstance(config, Recipe) else ("a recipe of two runs", "a single one")
+        raise TrainingError(f"{workdir} belongs to {one}, not to {other}; choose another --workdir")
     # A field that is newer than the run is what it is by default, as it was when there was none.
-    complete = {name: section | written.get(name, {}) for name, section in configs.to_dict(Config()).items()}
-    changed = configs.difference(written | complete | {"mesh": {}}, values | {"mesh": {}})
+    default = configs.to_dict(Config())
+    complete = {section: default[section.rpartition(".")[2]] | written.get(section, {}) for section in values}
+    any_mesh: dict[str, Any] = {section: {} for section in values if section.rpartition(".")[2] == "mesh"}
+    changed = configs.difference(written | complete | any_mesh, values | any_mesh)
     if changed:
         raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
 

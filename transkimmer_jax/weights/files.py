@@ -1,9 +1,15 @@
 """Finding a checkpoint: folders, packaged assets and the hub."""
 
+import atexit
+import functools
 import pathlib
+import tempfile
+
+from etils import epath
 
 from transkimmer_jax.assets import packaged
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.files import copy_folder, is_remote
 from transkimmer_jax.weights.digests import DIGESTS_FILE
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", DIGESTS_FILE]
@@ -14,13 +20,16 @@ _FILE_ENDINGS = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".h5",
 
 
 def resolve(name: str) -> pathlib.Path:
-    """The local folder of a checkpoint: a folder, 'packaged:<asset>', or a hub id (downloaded, cached by huggingface_hub).
+    """The local folder of a checkpoint: a folder, 'packaged:<asset>', a hub id (downloaded, cached by huggingface_hub), or a folder in a
+    bucket ('gs://...': downloaded, until the process ends).
 
     Raises:
       CheckpointError: it is none of these, or cannot be fetched.
     """
     if name.startswith("packaged:"):
         return packaged.checkpoint_folder(name.removeprefix("packaged:"))
+    if is_remote(name):
+        return _fetched(name)
     try:
         folder = pathlib.Path(name).expanduser()
         if name and folder.is_dir():
@@ -43,7 +52,18 @@ def resolve(name: str) -> pathlib.Path:
 
 def is_hub_id(name: str) -> bool:
     """Whether `resolve` would ask a hub for this."""
-    return not name.startswith("packaged:") and not _looks_local(name)
+    return not name.startswith("packaged:") and not is_remote(name) and not _looks_local(name)
+
+
+@functools.cache
+def _fetched(name: str) -> pathlib.Path:
+    source = epath.Path(name)
+    if not source.is_dir():
+        raise CheckpointError(f"no checkpoint folder {name!r}")
+    folder = tempfile.TemporaryDirectory(prefix="transkimmer_jax.")
+    atexit.register(folder.cleanup)
+    copy_folder(source, epath.Path(folder.name))
+    return pathlib.Path(folder.name)
 
 
 def _looks_local(name: str) -> bool:

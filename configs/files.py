@@ -1,0 +1,31 @@
+"""Your own labelled texts, some thousands of them: JSONL or CSV with a text column (or two, for pairs) and a `label` column.
+
+    transkimmer train --config configs/files.py --config.data.train_file=train.jsonl --config.data.validation_file=dev.jsonl \\
+        --config.data.test_file=test.jsonl
+
+Labels are ints or strings for classes, floats for regression. Without a validation file a tenth of the training file is held out;
+a test file is scored at the end, and nothing is chosen on it.
+
+The skimming model has the first four of the encoder's six layers and spends 28 % of what the dense model with all six does. Another
+encoder, another budget, longer texts, and more passes for fewer texts:
+
+    --config.model.pretrained=DIR --config.skimming.model.num_hidden_layers=8
+    --config.skim.target=0.5
+    --config.data.max_length=256
+    --config.train.epochs=8
+"""
+
+import dataclasses
+
+from configs import base
+from transkimmer_jax.config import DataConfig, Recipe
+
+_LENGTH = {"dense": (1e-4, 4.0), "skimming": (5e-5, 6.0)}
+
+
+def get_config() -> Recipe:
+    # A program is compiled for every padded length, which counts where a run takes minutes.
+    data = DataConfig(task="files", length_buckets=(16, 32, 64, 128, 256, 384, 512))
+    recipe = base.recipe(data, _LENGTH)
+    model = dataclasses.replace(recipe.skimming.model, num_hidden_layers=4)
+    return dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, model=model))

@@ -1,0 +1,134 @@
+"""A whole recipe in miniature: both runs, what lies beside them, and what the same command does when it comes again."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from training import runs
+
+from transkimmer_jax import console
+from transkimmer_jax.config import Recipe, TrainConfig, to_dict
+from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.training import recipe as recipes
+from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.recipe import train_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(config, reviews):
+    data = dataclasses.replace(config.data, test_file=str(reviews / "train.jsonl"))
+    common = dataclasses.replace(config, data=data, train=TrainConfig(steps=20, log_every=5, eval_every=10))
+    return Recipe.of(common, dense={}, skimming={"model.num_hidden_layers": 2, "skim.target": 0.5, "train.steps": 30})
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("recipe")
+    return workdir, train_recipe(recipe, workdir, "transkimmer train")
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_result(finished):
+    """That of the skimming model, with both runs' own."""
+    workdir, result = finished
+    assert read(workdir / "result.json") == result
+    dense, skimming = (read(workdir / run / "result.json") for run in ("dense", "skimming"))
+    assert (result["dense"], result["skimming"]) == (dense, skimming) and result["command"] == "transkimmer train"
+    assert {name: result[name] for name in skimming if name != "seconds"} == {
+        name: value for name, value in skimming.items() if name != "seconds"
+    }
+    assert result["seconds"] == pytest.approx(dense["seconds"] + skimming["seconds"], abs=0.11)
+    assert (dense["steps"], skimming["steps"]) == (20, 30) and len(skimming["kept_per_layer"]) == 2
+    assert dense["flops_vs_unpadded"] == 1.0 and dense["kept_tokens"] == 1.0
+
+
+def test_the_test_file_is_scored_under_its_own_name(finished):
+    _, result = finished
+    for run in ("dense", "skimming"):
+        assert result[run]["examples"] == {"validation": 40, "test": 160}
+        assert result[run]["value"] == result[run]["metrics"]["validation"]["accuracy"]
+        assert set(result[run]["metrics"]["test"]) == {"accuracy", "macro_f1"}
+
+
+def test_the_model_is_the_skimming_one(finished):
+    workdir, _ = finished
+    for path in (workdir / "skimming" / "model").iterdir():
+        assert (workdir / "model" / path.name).read_bytes() == path.read_bytes()
+    config = read(workdir / "skimming" / "config.json")
+    assert config["model"]["pretrained"] == config["distill"]["teacher"] == str(workdir / "dense" / "model")
+
+
+def test_comparison(finished):
+    workdir, result = finished
+    lines = recipes.comparison(result, workdir).splitlines()
+    assert lines[0].split() == ["dense", "skimming", "against", "dense"]
+    values = [result[run]["metrics"]["test"]["accuracy"] for run in ("dense", "skimming")]
+    assert f"accuracy, test  {values[0]:.4f}  {values[1]:.4f}  {values[1] - values[0]:+.4f}".split() == lines[2].split()
+    assert any(line.split()[-2:] == ["1.00x", f"{result['flops_vs_unpadded']:.2f}x"] for line in lines)
+    assert sum(line.startswith("  by layer ") for line in lines) == 3
+    assert lines[-1] == f"next:  transkimmer predict --model {workdir}/model --input FILE"
+
+
+def test_the_same_command_again(recipe, finished, monkeypatch):
+    """Finished runs are not made again; where the recipe's own part is missing, only that is made."""
+    workdir, result = finished
+    monkeypatch.setattr("transkimmer_jax.training.loop.TrainStep.create", None)
+    assert train_recipe(recipe, workdir) == result
+    (workdir / "result.json").unlink()
+    assert train_recipe(recipe, workdir) == result and read(workdir / "result.json") == result
+
+
+def test_an_interrupted_recipe_goes_on(recipe, finished, tmp_path, monkeypatch):
+    """The second run was cut off: the first is asked for again, which a finished one answers at once, and nothing is left out."""
+    done, result = finished
+    begun = []
+
+    def interrupted_once(config, folder, command):
+        assert config == (recipe.dense if folder.name == "dense" else recipe.after(str(tmp_path / "dense" / "model")))
+        begun.append(folder.name)
+        if begun == ["dense", "skimming"]:
+            raise KeyboardInterrupt
+        shutil.copytree(done / folder.name / "model", folder / "model", dirs_exist_ok=True)
+        return result[folder.name]
+
+    monkeypatch.setattr(recipes, "train_and_evaluate", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe, tmp_path)
+    assert not (tmp_path / "result.json").exists() and not (tmp_path / "model").exists()
+    assert train_recipe(recipe, tmp_path) == result and begun == ["dense", "skimming", "dense", "skimming"]
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (done / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_workdir_of_something_else(recipe, finished, config, tmp_path):
+    workdir, _ = finished
+    other = dataclasses.replace(recipe, dense=dataclasses.replace(recipe.dense, train=TrainConfig(steps=21)))
+    with pytest.raises(TrainingError, match=r"another config: dense\.train\.eval_every .* dense\.train\.steps \(20 there, 21 here\)"):
+        train_recipe(other, workdir)
+    with pytest.raises(TrainingError, match="belongs to a recipe of two runs, not to a single one"):
+        train_and_evaluate(config, workdir)
+    (tmp_path / "config.json").write_text(json.dumps({"train": {}}), encoding="utf-8")
+    with pytest.raises(TrainingError, match="belongs to a single run, not to a recipe of two"):
+        train_recipe(recipe, tmp_path)
+
+
+def test_train_py(recipe, finished, tmp_path, capsys):
+    """It prints both side by side; fields are set for both, and for one."""
+    workdir, result = finished
+    both = [to_dict(run) for run in (recipe.dense, recipe.skimming)]
+    body = f"""
+from transkimmer_jax.config import Recipe, from_dict
+
+def get_config():
+    dense, skimming = {both!r}
+    skimming["train"]["steps"] = 99
+    return Recipe(from_dict(dense), from_dict(skimming))
+"""
+    file = tmp_path / "task.py"
+    file.write_text(body, encoding="utf-8")
+    arguments = ["--config", str(file), "--workdir", str(workdir), "--config.skimming.train.steps=30"]
+    assert console.run(runs.train_main(), arguments) == 0
+    assert capsys.readouterr().out == recipes.comparison(result, workdir) + "\n"

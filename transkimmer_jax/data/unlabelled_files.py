@@ -1,0 +1,31 @@
+"""Files of texts whose labels nobody knows, or asks for."""
+
+import pathlib
+
+import numpy as np
+
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.records import column_text, read_example_records
+
+
+def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting: str, cure: str) -> Examples:
+    """The texts of a file, without labels: those of its examples mean nothing.
+
+    Args:
+      path: a `.jsonl` or `.csv` file with these columns, of which others are ignored; for single texts also a `.txt` file, one text a
+        line.
+      text_columns: one column, or two for pairs; of a `.txt` file each line is a text.
+      setting: what chose the file, for messages. cure: what to set where a column is missing.
+
+    Raises:
+      DataError: as `read_file`, but for what it says of labels.
+    """
+    is_pair = len(text_columns) == 2
+    columns = ("text",) if pathlib.Path(path).suffix.lower() == ".txt" and not is_pair else text_columns
+    rows = [
+        [column_text(record, column, where, cure) for column in columns]
+        for where, record in read_example_records(path, setting, (".jsonl", ".csv", ".txt"))
+    ]
+    count = len(rows)
+    pairs = [row[1] for row in rows] if is_pair else None
+    return Examples([row[0] for row in rows], pairs, np.zeros(count, np.int32), np.zeros(count, bool))

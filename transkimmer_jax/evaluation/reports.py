@@ -1,0 +1,103 @@
+"""Where a model is right and wrong: by class, by pair of classes, by residual, and text by text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.special
+import sklearn.metrics
+
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.inference.predictions import Predictions
+
+_QUANTILES = (5, 25, 50, 75, 95)
+_WIDEST_MATRIX = 20  # classes; a terminal shows no more
+
+
+def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The part of `evaluate`'s result that says where the model is right and wrong.
+
+    Args:
+      task: what is scored.
+      logits: [N, num_labels]; the predicted value itself for regression.
+      labels: [N], class indices or values.
+
+    Returns:
+      Of a classifier `classes`, the precision, recall, f1 and support (number of texts) of each by name, 0 where undefined; and
+      `confusion_matrix`, counts [num_labels, num_labels], a row a label and a column a prediction. Of a regression `residuals`, predicted
+      less right: mean, standard deviation, quantiles, mean absolute error, root of the mean square, and the one farthest from 0.
+    """
+    if task.label_names is None:
+        return {"residuals": _residuals(logits[:, 0], labels)}
+    predictions, indices = np.argmax(logits, axis=1), np.arange(task.num_labels)
+    scores = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0.0)
+    names = ("precision", "recall", "f1", "support")
+    return {
+        "classes": {
+            label: dict(zip(names, values, strict=True))
+            for label, *values in zip(task.label_names, *(column.tolist() for column in scores), strict=True)
+        },
+        "confusion_matrix": sklearn.metrics.confusion_matrix(labels, predictions, labels=indices).tolist(),
+    }
+
+
+def _residuals(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    residuals = np.asarray(values, np.float64) - np.asarray(labels, np.float64)
+    return {
+        "mean": float(residuals.mean()),
+        "standard_deviation": float(residuals.std()),
+        "quantiles": {f"{percent}%": float(np.percentile(residuals, percent)) for percent in _QUANTILES},
+        "mean_absolute_error": float(np.abs(residuals).mean()),
+        "root_mean_square": float(np.sqrt(np.square(residuals).mean())),
+        "farthest": float(residuals[np.argmax(np.abs(residuals))]),
+    }
+
+
+def text(values: dict[str, Any]) -> str:
+    """What `report` returned, as lines for a terminal."""
+    if "residuals" in values:
+        residuals = dict(values["residuals"])
+        quantiles = residuals.pop("quantiles")
+        numbers = residuals | {f"quantile {name}": value for name, value in quantiles.items()}
+        return "\n".join(["residuals (predicted less right)", *(f"  {name.replace('_', ' '):20} {v:10.4f}" for name, v in numbers.items())])
+    names = [_shortened(name) for name in values["classes"]]
+    width = max(map(len, (*names, "class")))
+    lines = [f"{'class':{width}} {'precision':>10} {'recall':>10} {'f1':>10} {'support':>10}"]
+    for name, scores in zip(names, values["classes"].values(), strict=True):
+        lines.append(f"{name:{width}} {scores['precision']:10.4f} {scores['recall']:10.4f} {scores['f1']:10.4f} {scores['support']:10d}")
+    matrix = values["confusion_matrix"]
+    if len(names) > _WIDEST_MATRIX:
+        return "\n".join(lines)
+    widths = [max(len(name), *(len(str(row[column])) for row in matrix)) for column, name in enumerate(names)]
+
+    def line(first: str, cells: list[Any]) -> str:
+        return f"{first:{width}}  " + "  ".join(f"{cell:>{wide}}" for cell, wide in zip(cells, widths, strict=True))
+
+    lines += ["", "confusion matrix: a row a label, a column a prediction", line("", names)]
+    return "\n".join([*lines, *(line(name, row) for name, row in zip(names, matrix, strict=True))])
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 24 else name[:21] + "..."
+
+
+def answers(task: Task, predictions: Predictions, labels: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Text by text: the right label, the predicted one, each class's probability, and the share of the tokens that layers computed.
+
+    For regression both labels are values, and there are no probabilities.
+    """
+    shares = predictions.kept.mean(axis=0) / predictions.lengths
+    if task.label_names is None:
+        for value, label, share in zip(predictions.logits[:, 0], labels, shares, strict=True):
+            yield {"label": float(label), "predicted": float(value), "kept": float(share)}
+        return
+    names = task.label_names
+    for probabilities, label, share in zip(
+        scipy.special.softmax(predictions.logits.astype(np.float64), axis=1), labels, shares, strict=True
+    ):
+        yield {
+            "label": names[label],
+            "predicted": names[int(np.argmax(probabilities))],
+            "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
+            "kept": float(share),
+        }

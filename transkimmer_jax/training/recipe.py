@@ -1,0 +1,71 @@
+"""A whole recipe in one workdir: `dense/` and `skimming/` hold its two runs, and beside them lie what came of both.
+
+`model/` is the skimming model and `result.json` its result, with the dense model's under 'dense'. The same workdir goes on where it
+stopped: a run that is finished is not made again.
+"""
+
+import logging
+import os
+import shlex
+from typing import Any
+
+from etils import epath
+
+from transkimmer_jax import files
+from transkimmer_jax.config import Recipe
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.workdir import finished_result, to_write, write_result
+
+logger = logging.getLogger("transkimmer_jax")
+
+
+def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None = None) -> dict[str, Any]:
+    """Train the dense model, then the skimming one from it; the content of `result.json`.
+
+    Args and errors are those of `train_and_evaluate`.
+    """
+    folder = epath.Path(workdir)
+    with files.explained(folder), processes.explained():
+        finished = finished_result(folder, recipe)
+    if finished is not None:
+        return finished
+    dense_folder, skimming_folder = folder / "dense", folder / "skimming"
+    logger.info("run 1 of 2: the dense model, in %s", dense_folder)
+    dense = train_and_evaluate(recipe.dense, dense_folder, command)
+    logger.info("run 2 of 2: the skimming model, in %s", skimming_folder)
+    skimming = train_and_evaluate(recipe.after(os.fspath(dense_folder / "model")), skimming_folder, command)
+    result = skimming | {"seconds": round(dense["seconds"] + skimming["seconds"], 1), "dense": dense, "skimming": skimming}
+    with files.explained(folder), processes.explained():
+        if processes.is_first():
+            with files.replaced_folder(folder / "model") as copy:
+                files.copy_folder(skimming_folder / "model", epath.Path(copy))
+            files.write_json(folder / "config.json", to_write(recipe))
+            write_result(folder, result)
+        processes.wait_for_all("recipe written")
+    return result
+
+
+def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:
+    """Both models of a recipe side by side, for a terminal, and what to do next."""
+    runs = [result["dense"], result["skimming"]]
+    rows: list[tuple[str, ...]] = [("", "dense", "skimming", "against dense")]
+    metric = result["metric"]
+    for split in result["metrics"]:
+        dense, skimming = (run["metrics"][split][metric] for run in runs)
+        rows.append((f"{metric}, {split}", f"{dense:.4f}", f"{skimming:.4f}", f"{skimming - dense:+.4f}"))
+    for name, heading in (("flops_vs_padded", "fewer FLOPs than padded dense"), ("flops_vs_unpadded", "fewer FLOPs than unpadded dense")):
+        rows.append((heading, *(f"{run[name]:.2f}x" for run in runs), ""))
+    rows.append(("tokens kept", *(f"{run['kept_tokens']:.1%}" for run in runs), ""))
+    layers = max(len(run["kept_per_layer"]) for run in runs)
+    for layer in range(layers):
+        shares = (f"{run['kept_per_layer'][layer]:.1%}" if layer < len(run["kept_per_layer"]) else "" for run in runs)
+        rows.append((f"  by layer {layer}", *shares, ""))
+    rows.append(("seconds", *(f"{run['seconds']:.0f}" for run in runs), ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(f"{cell:<{widths[0]}}" if column == 0 else f"{cell:>{widths[column]}}" for column, cell in enumerate(row)).rstrip()
+        for row in rows
+    ]
+    model = os.path.join(os.fspath(workdir), "model")
+    return "\n".join([*lines, "", f"model: {model}", f"next:  transkimmer predict --model {shlex.quote(model)} --input FILE"])
