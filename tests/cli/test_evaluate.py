@@ -107,8 +107,8 @@ def test_two_labels_as_transformers_saves_them(model_folder, evaluate, reviews, 
     config = {name: value for name, value in saved.items() if name not in ("id2label", "label2id", "problem_type", "task")}
     (plain / "config.json").write_text(json.dumps(config), encoding="utf-8")
     numbered = write("numbered.jsonl", [record | {"label": ["neg", "pos"].index(record["label"])} for record in RECORDS])
-    expected = evaluate("--data", reviews)["accuracy"]
-    assert evaluate("--model", plain, "--data", numbered, "--max-length", 12)["accuracy"] == expected
+    expected = evaluate("--data", reviews)["value"]
+    assert evaluate("--model", plain, "--data", numbered, "--max-length", 12)["value"] == expected
 
 
 def test_csv_and_other_columns(evaluate, reviews, tmp_path):
