@@ -6,7 +6,6 @@ The same as `transkimmer train`, for a checkout that is not installed.
 import sys
 
 from transkimmer_jax import cli, console
-from transkimmer_jax.memory import keep_freed_memory
 
 
 def main(arguments: list[str]) -> None:
@@ -15,5 +14,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     console.leave(console.run(main, sys.argv[1:]))

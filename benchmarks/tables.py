@@ -18,29 +18,10 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
 COLUMNS = {
-    "workload": lambda r: r["workload"] + (f", P={r['predictor_size']}" if r["workload"] == "synthetic" else ""),
-    "H / layers": lambda r: f"{r['hidden_size']} / {_layers(r['layers'], r.get('layers_dense'))}",
-    "S": lambda r: str(r["length"]),
-    "batch": lambda r: str(r["batch_size"]) + (", online" if r.get("online") else ""),
     "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
     "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
     "clock vs padded": lambda r: "" if r["clock_vs_padded"] is None else f"{r['clock_vs_padded']:.2f}x",
     "clock vs dense packed": lambda r: f"{r['clock_vs_unpadded']:.2f}x",
-    "efficiency": lambda r: f"{r['efficiency']:.2f}",
-    "compacted": lambda r: _rate(r, "compacted"),
-    "dense packed": lambda r: _rate(r, "dense_packed"),
-    "dense bucketed": lambda r: _rate(r, "dense_bucketed"),
-    "dense padded": lambda r: _rate(r, "dense_padded"),
-    "masked": lambda r: _rate(r, "masked"),
-    "PyTorch": lambda r: _rate(r, "torch"),
-    "onnxruntime": lambda r: _rate(r, "onnxruntime"),
-    "max logit difference": lambda r: f"{r['max_logit_difference']:.1e}",
-    "decisions flipped": lambda r: str(r["decisions_flipped"]),
-    "predictions changed": lambda r: str(r["predictions_changed"]),
-    "FLOPs run / needed, dense": lambda r: f"{r['flops_run']:.2f}, {r['flops_run_dense']:.2f}" if "flops_run" in r else "",
-    "overflows / batches": lambda r: f"{r['overflows']} / {r['batches']}",
-    "MB beside weights": lambda r: f"{_megabytes(r['peak_bytes'])} / {_megabytes(r['peak_bytes_dense'])}" if r.get("peak_bytes") else "",
-    "rounds": lambda r: str(r["repeats"]),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
     "slice": lambda r: r["topology"],
@@ -84,15 +65,6 @@ COLUMNS = {
     "on the way": lambda r: ", ".join(f"{100 * each['value']:.1f} at {each['flops_vs_unpadded']:.2f}x" for each in r["fall"]),
 }
 VIEWS = {
-    "saving": (
-        "workload", "H / layers", "S", "batch", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
-        "efficiency", "FLOPs run / needed, dense", "overflows / batches", "MB beside weights", "rounds",
-    ),
-    "contenders": (
-        "workload", "H / layers", "S", "batch", "compacted", "dense packed", "dense bucketed", "dense padded", "masked", "PyTorch",
-        "onnxruntime",
-    ),
-    "parity": ("workload", "H / layers", "S", "batch", "max logit difference", "decisions flipped", "predictions changed"),
     "slices": (
         "program", "slice", "fsdp", "examples", "GB a chip", "GFLOP a chip", "GB moved", "collectives", "MB sent", "ms at least",
         "examples/s at most", "utilisation at most", "share of collectives",
@@ -108,8 +80,6 @@ VIEWS = {
         "kept per layer", "threshold", "seed", "commit",
     ),
 }  # fmt: skip
-# Views of the records that a document shows as 'saving' before, with their commands.
-_SAME_RUNS = ("contenders", "parity")
 # Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
 ROWS: dict[str, Callable[[list[dict]], str]] = {
     "task": lambda rs: rs[0]["task"],
@@ -132,19 +102,6 @@ ROWS: dict[str, Callable[[list[dict]], str]] = {
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
-def _layers(own: int, dense: int | None) -> str:
-    return str(own) if own == (dense or own) else f"{own} of {dense}"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.{0 if count >= 1e7 else 1}f}"
-
-
-def _rate(record: dict, contender: str) -> str:
-    rate = record["examples_per_second"].get(contender)
-    return "" if rate is None else f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
-
-
 def _spread(values: list[float]) -> str:
     mean = f"{statistics.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ({statistics.stdev(values):.1f})"
@@ -165,8 +122,7 @@ def _seeds_together(records: list[dict]) -> list[list[dict]]:
 
 
 def table(view: str, files: list[str]) -> str:
-    """A Markdown table of the records, and, but of `_SAME_RUNS`, the commands they came from. Columns that are empty throughout are left
-    out."""
+    """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
@@ -177,25 +133,20 @@ def table(view: str, files: list[str]) -> str:
     rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
-    if view in _SAME_RUNS:
-        return "\n".join([*lines, ""])
     names = ("row_command",) if view in ("rows", "falls") else ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
 
 
 def _circumstances(view: str, records: list[dict]) -> str:
-    """Where the records were made, and how."""
-    if view in ("results", "runs", "rows", "falls"):
-        return ""
+    """How the records were made, where their columns do not say it."""
     if view == "faults":
         return "; ".join(sorted({f"Seed {r['seed']}, {r['cores']} cores, commit {r['commit']}" for r in records})) + ". "
-    if view == "slices":
-        shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
-        compilers = sorted({f"jax {record['jax']} with libtpu {record['libtpu']}" for record in records})
-        return f"{'; '.join(shapes)}, compiled by {'; '.join(compilers)}. "
-    machines = sorted({f"{record['device']}, {record['cores']} cores, {record['dtype']}" for record in records})
-    return f"On {'; '.join(machines)}, medians over the rounds. "
+    if view != "slices":
+        return ""
+    shapes = sorted({f"{r['layers']} layers of H={r['hidden_size']}, texts of {r['length']} tokens, {r['dtype']}" for r in records})
+    compilers = sorted({f"jax {record['jax']} with libtpu {record['libtpu']}" for record in records})
+    return f"{'; '.join(shapes)}, compiled by {'; '.join(compilers)}. "
 
 
 def rendered(text: str) -> str:

@@ -14,20 +14,6 @@ def test_the_tables_are_those_of_the_records():
     assert done.returncode == 0, f"run python benchmarks/tables.py {done.stderr}"
 
 
-def test_every_table_has_its_commands():
-    """Tables of contenders and of parity come without, as those of the same records' savings before them have them."""
-    seen = 0
-    for document in (ROOT / "docs").glob("*.md"):
-        with_commands = set()
-        for view, files in re.findall("<!-- table: (\\w+) (.*?) -->", document.read_text(encoding="utf-8")):
-            if view == "saving":
-                with_commands.add(files)
-            elif view in ("contenders", "parity"):
-                seen += 1
-                assert files in with_commands, f"{document.name}: {view} {files}"
-    assert seen >= 3
-
-
 def cited_sections():
     """(file, section) of everything in code, tests and documents that names docs/design.md; the section is None where none is named."""
     for path in sorted(path for folder in CITING for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md")):

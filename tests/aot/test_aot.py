@@ -54,6 +54,8 @@ def test_without_libtpu(monkeypatch, checkpoint):
         (("--batch-per-chip", "0"), "--batch-per-chip must be at least 1, not 0"),
         (("--config.skim.targett=1",), "skim.targett"),
         (("--batch-per-chip=3", "--config.optimizer.accumulation=2"), "--batch-per-chip=3 must be a multiple of optimizer.accumulation=2"),
+        (("--keep", "few"), "--keep must be numbers with commas between, or 'all', not 'few'"),
+        (("--calibration", "."), "--calibration .: there is no skim_calibration.json"),
         (("--somewhere", "x"), "unknown flag '--somewhere'"),
     ],
 )
@@ -66,7 +68,7 @@ def test_unusable_flags(checkpoint, more, message):
 def records(checkpoint, libtpu, tmp_path_factory):
     """What the command writes of all programs, and of the training step with its weights split."""
     found = []
-    for number, more in enumerate([(), ("--programs", "train", "--config.mesh.fsdp=4")]):
+    for number, more in enumerate([("--keep", "0.9,0.3"), ("--programs", "train", "--config.mesh.fsdp=4")]):
         file = tmp_path_factory.mktemp("records") / f"{number}.json"
         command = arguments(checkpoint, "--config.model.compute_dtype=bfloat16", "--json", str(file), *more)
         done = subprocess.run([sys.executable, "-m", "transkimmer_jax", *command], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
@@ -93,7 +95,8 @@ def test_slices_that_do_not_fit(libtpu, checkpoint, name, more, message):
 @pytest.mark.slow
 def test_every_program_is_compiled_and_bounded(records):
     whole = records[0]
-    assert list(whole) == ["training step", "evaluation step", "compacted, cheapest", "compacted, widest"]
+    rungs = [f"compacted, {rows}" for rows in ("expected rows", "1.1x expected rows", "1.4x expected rows", "all rows")]
+    assert list(whole) == ["training step", "evaluation step", "dense, packed", *rungs]
     for record in whole.values():
         assert record["chips"] == 4 and record["examples"] % 4 == 0
         assert 0 < record["memory_bytes"] < record["chip_memory_bytes"]
@@ -101,8 +104,9 @@ def test_every_program_is_compiled_and_bounded(records):
         assert 0 < record["utilization"] <= 1
         # The compiler counts what is elementwise as well, and of short sequences' attention some padding.
         assert 1 <= record["flops"] / record["model_flops"] < 1.25
-    assert whole["compacted, cheapest"]["flops"] < whole["compacted, widest"]["flops"]
-    assert not whole["compacted, cheapest"]["collectives"]
+    costs = [whole[rung]["flops"] for rung in rungs]
+    assert costs == sorted(costs) and costs[0] < 0.7 * whole["dense, packed"]["flops"] < costs[-1]
+    assert not any(whole[rung]["collectives"] for rung in rungs)
 
 
 @pytest.mark.slow

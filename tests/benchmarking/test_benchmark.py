@@ -14,8 +14,8 @@ from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import measurement, workloads
 from transkimmer_jax.benchmarking.measurement import measure
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import Calibration
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 
 ARCH = Architecture(
@@ -95,20 +95,17 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
         assert record["examples_per_second"]["masked"] == pytest.approx(record["examples"] / record["seconds"]["masked"])
         assert 1 < record["flops_vs_unpadded"] == record["flops_vs_padded"] < 5, "every text is as long as the padding"
         assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5 and record["batches"] > 0
-        # Every text is as long as the bucket is wide, so only what is skimmed leaves rows empty.
-        assert record["flops_run"] >= record["flops_run_dense"] == pytest.approx(1)
-        assert record["temporary_bytes"] <= record["temporary_bytes_dense"] and record["lookup_bytes"] > 0
-        assert record["peak_bytes"] > 0 and record["peak_bytes_dense"] > 0
+        assert record["peak_bytes"] > 2**27, "jax alone takes as much"
         # The command is one that this parser takes, paths aside.
         flags = {word for word in record["command"].split() if word.startswith("--")}
-        assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--dtype", "--seed", "--contenders", "--predictor-size"}, flags
+        assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--precision", "--seed", "--contenders", "--predictor-size"}, flags
         assert "--keep 0.9,0.4,0.2" in record["command"] and str(tmp_path) not in record["command"]
 
 
 def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
     workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
-    sample = Calibration.assumed(3, 0.0)
+    sample = Calibration.of_shares([1.0, 0.5, 0.2], 24, 0.0)
     own = measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=3, contenders=(), progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
     dense = workloads.synthetic(deep, None, batch_size=4, length=24, examples=1).model
@@ -226,7 +223,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from transkimmer_jax import cli
-cli.main({[*SYNTHETIC, "--batch-size", "2"]!r})
+cli.main({[*SYNTHETIC, "--batch-size", "2", "--runtime", "jax"]!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False)
     assert done.returncode == 0, done.stderr

@@ -20,8 +20,10 @@ from weights.checkpoints import random_tensors, write_checkpoint
 from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference import export as work
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import losses
+from transkimmer_jax.inference.hardware import hardware
+from transkimmer_jax.inference.shapes import buckets, ladder
 from transkimmer_jax.models import attention
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
@@ -47,7 +49,9 @@ def main(arguments):
 
 @pytest.fixture(scope="module")
 def model_folder(tokenizer_folder, tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder, max_length=40)
+    folder = save_model(tmp_path_factory.mktemp("model"), tokenizer_folder, max_length=40)
+    SkimEngine.from_pretrained(folder).calibrate(TEXTS).save(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +159,7 @@ def test_cuda_on_a_machine_without(model_folder, tmp_path):
 
 
 def test_the_manifest_and_its_programs(exported, engine, model_folder):
-    """Every program is what the manifest says, and the ladders are those of an engine with such batches, without rungs that lose texts."""
+    """Every program is what the manifest says, and the ladders are those of an engine with such batches, without the lowest rung."""
     manifest = read_manifest(exported)
     artifacts = manifest.pop("artifacts")
     assert manifest == {
@@ -163,13 +167,9 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
         "dtype": "float32", "label_names": ["neg", "pos"], "pairs": False, "max_length": 40, "threshold": 0.25,
         "weights": "weights.safetensors",
     }  # fmt: skip
-    small = SkimEngine.from_pretrained(model_folder, batch_tokens=160, rebatch=False)
-    (batching,) = small.batchings
-    ladders = []
-    for bucket in batching.buckets:
-        safe = [each for each in batching.ladder(bucket) if losses(each, batching.drawn(bucket))[0] <= 0.03]
-        ladders += list(enumerate(safe))
-    assert len(batching.buckets) == 3 and len(ladders) > 5
+    used, calibration = buckets(hardware("cpu"), 40, 160, None), Calibration.load(model_folder, 3)
+    ladders = [rung for large, _ in used for rung in enumerate(dict.fromkeys(ladder(large, engine.arch, calibration, 8)[1:]))]
+    assert len(used) == 3 and len(ladders) > 5
     for artifact, (rung, schedule) in zip(artifacts, ladders, strict=True):
         assert artifact["rung"] == rung and artifact["layers"] == [list(layer) for layer in schedule.layers]
         assert [artifact[name] for name in ("sequences", "tokens", "width")] == [
@@ -226,9 +226,11 @@ def test_climbing(exported, engine, threshold):
 def test_bfloat16(model_folder, tmp_path):
     """Weights keep their dtype and their bits."""
     main(["--model", model_folder, "--output", tmp_path / "export", "--dtype", "bfloat16", "--batch-tokens", 160])
-    engine = SkimEngine.from_pretrained(model_folder, dtype="bfloat16", batch_tokens=160)  # else it rounds in other shapes
+    engine = SkimEngine.from_pretrained(
+        model_folder, runtime="jax", precision="bfloat16", batch_tokens=160
+    )  # else it rounds in other shapes
     weights = load_file(tmp_path / "export" / "weights.safetensors")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(engine.runtime.programs.params):
         stored = weights.pop("/".join(str(entry.key) for entry in path if hasattr(entry, "key")))
         assert stored.dtype == leaf.dtype and stored.tobytes() == np.asarray(leaf).tobytes()
     assert not weights

@@ -16,8 +16,8 @@ from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.evaluation import guarantees
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import Calibration
 
 RECORDS = runs.make_reviews(50, seed=7)
 MANY = runs.make_reviews(400, seed=8)

@@ -1,10 +1,7 @@
 """Random models whose predictors decide, and batches for them."""
 
-import contextlib
 import dataclasses
 import functools
-import itertools
-from unittest import mock
 
 import jax
 import numpy as np
@@ -14,7 +11,6 @@ from models.quick import quick_jit
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.models.encoder import Stage
 
 ARCH = Architecture(
     vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
@@ -42,19 +38,6 @@ def make_examples(lengths, seed=0, vocab_size=50):
         np.zeros(len(lengths), np.int32),
         np.zeros(len(lengths), bool),
     )
-
-
-@contextlib.contextmanager
-def stages_beginning(*layers):
-    """Engines that are made or calibrated in here make batches anew before these layers, and look the first decisions up; none: before
-    every layer. Of models this small nearly every stream is cheapest in one stage."""
-
-    def fixed(calibration, arch, sizes):
-        bounds = (*(layers or range(1, arch.num_hidden_layers + 1)), arch.num_hidden_layers + 1)
-        return tuple(Stage(*each) for each in itertools.pairwise(bounds))
-
-    with mock.patch("transkimmer_jax.inference.engine.stages", fixed):
-        yield
 
 
 @functools.cache

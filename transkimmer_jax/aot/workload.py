@@ -16,11 +16,11 @@ from transkimmer_jax.analysis import flops, roofline
 from transkimmer_jax.aot.topology import Topology
 from transkimmer_jax.config import Config
 from transkimmer_jax.evaluation import masked
-from transkimmer_jax.inference.engine import cast
-from transkimmer_jax.inference.programs import Programs
-from transkimmer_jax.inference.schedule import DRAWN_BATCHES, Calibration, Schedule, buckets, default_batch_tokens, granule, ladder
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.hardware import hardware
+from transkimmer_jax.inference.programs import Programs, cast
+from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, ladder
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.encoder import Stage
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.budget import ServedLengths
@@ -59,6 +59,7 @@ class Workload:
 
     arch: of the model. teacher: of the dense teacher, if there is one. batch: examples of a training or evaluation step on each
     chip. length: to which they are padded. batch_tokens: of a compacted program, on each chip; None for an accelerator's default.
+    calibration: how many tokens are kept of such texts; None: nothing is known.
     """
 
     config: Config
@@ -67,15 +68,16 @@ class Workload:
     batch: int
     length: int
     batch_tokens: int | None = None
+    calibration: Calibration | None = None
 
     def compile(self, program: str, topology: Topology) -> list[Costs]:
-        """Compile 'train', 'evaluate' or 'compacted' (its cheapest and its widest program) for a slice.
+        """Compile 'train', 'evaluate' or 'compacted' (the engine's programs, and the dense model's) for a slice.
 
         Raises:
           ConfigError: a mesh that the slice does not fill.
         """
         if program == "compacted":
-            return [self._compacted(name, schedule, topology) for name, schedule in self._schedules().items()]
+            return self._compacted(topology)
         placement = Placement.create(self.config.mesh, topology.devices)
         length = np.float64(self.length)
         forward = self.batch * float(flops.skimmed(self.arch, [length] * self.arch.num_hidden_layers, length))
@@ -106,18 +108,25 @@ class Workload:
             shapes |= {"labels": (rows, jnp.float32 if self.arch.num_labels == 1 else jnp.int32), "weight": (rows, jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=placement.batch) for name, (shape, dtype) in shapes.items()}
 
-    def _schedules(self) -> dict[str, Schedule]:
-        """The cheapest and the widest program of an engine that nobody has calibrated, for texts of `length` tokens."""
-        bucket = buckets(lambda width: self.batch_tokens or default_batch_tokens("tpu"), self.length)[-1]
-        threshold = self.arch.skim.threshold if self.arch.skim else 0.0
-        drawn = Calibration.assumed(self.arch.num_hidden_layers, threshold).draw(bucket, DRAWN_BATCHES)
-        rungs = ladder(bucket, Stage.whole(self.arch.num_hidden_layers), self.arch, drawn, granule("tpu"))
-        return {"compacted, cheapest": rungs[0], "compacted, widest": rungs[-1]} if len(rungs) > 1 else {"compacted": rungs[0]}
+    def _compacted(self, topology: Topology) -> list[Costs]:
+        """Of batches of texts of `length` tokens: the dense model's program, and the engine's for each rung that differs."""
+        sizes, layers = hardware("tpu"), self.arch.num_hidden_layers
+        count = max(1, (self.batch_tokens or sizes.batch_tokens) // self.length)
+        bucket = Bucket(count, count * self.length, self.length)
+        dense = dataclasses.replace(self.arch, skim=None, num_hidden_layers=self.arch.dense_layers or layers)
+        programs = [self._packed("dense, packed", dense, Schedule.full(bucket, dense.num_hidden_layers), topology)]
+        if self.arch.skim is not None:
+            # Of equal ones the last, which has room for all.
+            rungs = dict(zip(ladder(bucket, self.arch, self.calibration, sizes.row_multiple), RUNGS, strict=True))
+            for schedule, times in rungs.items():
+                rows = "all rows" if times == RUNGS[-1] else "expected rows" if times == 1 else f"{times:g}x expected rows"
+                programs.append(self._packed(f"compacted, {rows}", self.arch, schedule, topology))
+        return programs
 
-    def _compacted(self, name: str, schedule: Schedule, topology: Topology) -> Costs:
-        model = nnx.eval_shape(lambda: cast(TranskimmerForSequenceClassification(self.arch, rngs=nnx.Rngs(0))))
+    def _packed(self, name: str, arch: Architecture, schedule: Schedule, topology: Topology) -> Costs:
+        model = nnx.eval_shape(lambda: cast(TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0)), arch.compute_dtype))
         lowered = Programs(model, topology.devices).lowered(schedule)
-        return _compiled(name, lowered, topology, schedule.bucket.tokens // schedule.bucket.width, schedule.flops(self.arch))
+        return _compiled(name, lowered, topology, schedule.bucket.sequences, schedule.flops(arch))
 
 
 def _compiled(name: str, lowered: jax.stages.Lowered, topology: Topology, examples: int, model_flops: float) -> Costs:

@@ -46,13 +46,6 @@ def without_predictors(model: TranskimmerForSequenceClassification) -> Transkimm
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(lambda path, _: weights[path], shapes))
 
 
-def in_dtype(model: TranskimmerForSequenceClassification, dtype: str) -> TranskimmerForSequenceClassification:
-    """The same weights, computed in another dtype."""
-    arch = dataclasses.replace(model.arch, compute_dtype=dtype)
-    graph, _ = nnx.split(TranskimmerForSequenceClassification.abstract(arch))
-    return nnx.merge(graph, nnx.split(model)[1])
-
-
 def torch_runs(
     dense: TranskimmerForSequenceClassification, examples: TokenizedExamples, batch_size: int, dtype: str, contenders: tuple[str, ...]
 ) -> dict[str, Callable[[], np.ndarray] | None]:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,15 +22,13 @@ from transkimmer_jax.benchmarking import contenders as ways
 from transkimmer_jax.benchmarking.workloads import Workload
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
-from transkimmer_jax.inference.call import Statistics
-from transkimmer_jax.inference.engine import SkimEngine, cast
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.schedule import Calibration
-from transkimmer_jax.memory import watched_heap
+from transkimmer_jax.inference.programs import cast
 
 CONTENDERS = ("masked", "dense_padded", "dense_bucketed", "dense_packed", "compacted", "torch", "onnxruntime")
 _PASSES = 4  # over the stream at most, until no program is missing
-_WATCHED_RUNS = 2  # of which the peak of memory is seen
 _SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 
@@ -39,7 +38,9 @@ def measure(
     batch_size: int,
     repeats: int,
     online: bool = False,
-    dtype: str = "float32",
+    runtime: str | None = None,
+    provider: str | None = None,
+    precision: str = "float32",
     contenders: tuple[str, ...] = CONTENDERS,
     progress: bool = True,
     after_round: Callable[[dict[str, list[float]]], None] | None = None,
@@ -51,6 +52,8 @@ def measure(
         alone, each in a call of its own.
       online: also of other batches each is a call of its own, in the order in which they come, so that no text waits for one of
         another call; False: all are one call. Padded batches are sorted by length over the whole stream all the same.
+      runtime, provider: of compacted and dense_packed; None: the default for the devices at hand.
+      precision: of all contenders; for int8 the others compute in float32.
       repeats: rounds in which every contender runs once, after one that warms up.
       contenders: which to run; compacted and dense_packed always do.
       after_round: called after every round with the seconds of all rounds so far, by contender.
@@ -59,15 +62,17 @@ def measure(
     arch = model.arch
     dense = workload.dense or ways.without_predictors(model)
     baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
-    cast_model, cast_dense = (cast(ways.in_dtype(each, dtype)) if dtype != arch.compute_dtype else each for each in (model, dense))
-    options: dict[str, Any] = {"batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold}
-    compacted, packed = SkimEngine(cast_model, depths=False, **options), SkimEngine(cast_dense, **options)
+    dtype = "float32" if precision == "int8" else precision
+    cast_model, cast_dense = cast(model, dtype), cast(dense, dtype)
+    options: dict[str, Any] = {
+        "batch_size": batch_size, "max_length": workload.padded_length, "threshold": workload.threshold,
+        "runtime": runtime, "provider": provider, "precision": precision,
+    }  # fmt: skip
+    compacted, packed = SkimEngine(model, **options), SkimEngine(dense, **options)
     parts = _calls(workload.examples, batch_size if online or batch_size == 1 else None)
     _prepare(compacted, workload.calibration, parts, progress)
-    of_dense = workload.calibration
-    if isinstance(of_dense, Calibration):
-        of_dense = of_dense.of_dense(baseline.num_hidden_layers)
-    _prepare(packed, of_dense, parts, progress)
+    _prepare(packed, None, parts, progress)
+    before = dataclasses.replace(compacted.statistics)
     buckets = effective_buckets(DataConfig().length_buckets, workload.padded_length)
     order = EvaluationBatches(workload.examples, batch_size, buckets, 0)
     padded = EvaluationBatches(workload.examples, batch_size, (workload.padded_length,), 0)
@@ -83,10 +88,10 @@ def measure(
         runs |= ways.torch_runs(dense, workload.examples, batch_size, dtype, contenders)
     taking_part = {name: run for name, run in runs.items() if run is not None}
     seconds = _interleaved(taking_part, ("compacted", "dense_packed"), repeats, after_round or (lambda seconds: None))
-    peaks = [_peak(compacted, run_compacted), _peak(packed, run_packed)]
+    after = compacted.statistics
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     exact = ways.masked_predictions(cast_model, order, workload.threshold, len(workload.examples))
-    checked = SkimEngine(cast_model, depths=True, calibration=compacted.calibration, **options).predict_tokenized(workload.examples)
+    checked = SkimEngine(model, depths=True, **options).predict_tokenized(workload.examples)
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
     unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
     fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
@@ -102,7 +107,9 @@ def measure(
         "batch_size": batch_size,
         "online": online,
         "length": workload.padded_length,
-        "dtype": dtype,
+        "runtime": compacted.runtime.name,
+        "provider": provider,
+        "dtype": precision,
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.local_devices()),
         "cores": len(os.sched_getaffinity(0)),
@@ -118,20 +125,13 @@ def measure(
         "clock_vs_padded": _times(seconds, "dense_padded") if "dense_padded" in seconds else None,
         "clock_vs_unpadded": clock_vs_unpadded,
         "efficiency": clock_vs_unpadded / flops_vs_unpadded,
-        "flops_run": _flops_run(compacted) / used * len(workload.examples) / compacted.statistics.examples,
-        "flops_run_dense": _flops_run(packed) / unpadded * len(workload.examples) / packed.statistics.examples,
         **_disagreement(checked, exact),
-        "programs": len(compacted.programs),
-        "programs_dense": len(packed.programs),
-        "compile_seconds": compacted.programs.compile_seconds,
-        "batches": compacted.statistics.batches,
-        "overflows": compacted.statistics.overflows,
-        "texts_run_again": compacted.statistics.again,
-        "lookup_bytes": compacted.lookup_bytes,
-        "temporary_bytes": compacted.programs.temporary_bytes(),
-        "temporary_bytes_dense": packed.programs.temporary_bytes(),
-        "peak_bytes": peaks[0],
-        "peak_bytes_dense": peaks[1],
+        "batches": after.batches - before.batches,
+        "overflows": after.overflows - before.overflows,
+        "texts_run_again": after.again - before.again,
+        "programs": after.programs,
+        "compile_seconds": after.compile_seconds,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
 
 
@@ -143,43 +143,27 @@ def _calls(examples: TokenizedExamples, per_call: int | None) -> list[TokenizedE
     return [examples.take(np.arange(start, min(count, start + per_call))) for start in range(0, count, per_call)]
 
 
-def _prepare(engine: SkimEngine, calibration: TokenizedExamples | Calibration, parts: Sequence[TokenizedExamples], progress: bool) -> None:
-    """Calibrate an engine, and run calls through it until it has all programs that they need, and counts from there.
+def _prepare(
+    engine: SkimEngine, calibration: TokenizedExamples | Calibration | None, parts: Sequence[TokenizedExamples], progress: bool
+) -> None:
+    """Calibrate an engine, and run calls through it until it has all programs that they need.
 
     All that texts like these can need would be several times what they do need; a round in which one more is compiled is not the median.
     """
     if isinstance(calibration, Calibration):
-        engine.use(calibration)
-    else:
+        engine.runtime.expect(calibration)
+    elif calibration is not None:
         engine.calibrate(calibration)
-    engine.programs.progress = progress
     for _ in range(_PASSES):
-        before = len(engine.programs)
+        before = engine.statistics.programs
         ways.packed(engine, parts, progress and len(parts) == 1)()
-        if len(engine.programs) == before:
+        if engine.statistics.programs == before:
             break
-    engine.statistics = Statistics()
-    engine.programs.calls.clear()
-
-
-def _peak(engine: SkimEngine, run: Callable[[], Any]) -> int | None:
-    """The most memory that a run takes, beside weights and programs, on a CPU where it can be known."""
-    if jax.devices()[0].platform != "cpu":
-        return None
-    with watched_heap() as peak:
-        for _ in range(_WATCHED_RUNS):
-            run()
-    return None if peak.bytes is None else peak.bytes + engine.lookup_bytes
 
 
 def _times(seconds: dict[str, list[float]], contender: str) -> float:
     """How many times as long as compacted a contender takes, the median over the rounds."""
     return statistics.median(theirs / ours for theirs, ours in zip(seconds[contender], seconds["compacted"], strict=True))
-
-
-def _flops_run(engine: SkimEngine) -> float:
-    """Operations of all programs that an engine has run, empty rows and second runs included."""
-    return sum(count * schedule.flops(engine.arch) * engine.programs.device_count for schedule, count in engine.programs.calls.items())
 
 
 def _interleaved(

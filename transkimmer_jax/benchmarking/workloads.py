@@ -9,7 +9,7 @@ from flax import nnx
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.inference.schedule import Calibration
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.models.skim import with_shifted_margins

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
+from transkimmer_jax.cli.benchmark import shares
 from transkimmer_jax.config import Recipe, describe, load_config, parse_overrides
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.progress import tqdm
@@ -13,6 +14,8 @@ from transkimmer_jax.progress import tqdm
 if TYPE_CHECKING:
     from transkimmer_jax.aot.topology import Topology
     from transkimmer_jax.aot.workload import Costs, Workload
+    from transkimmer_jax.inference.calibration import Calibration
+    from transkimmer_jax.models.architecture import Architecture
 
 
 def add(commands) -> None:
@@ -37,6 +40,9 @@ def add(commands) -> None:
     )
     parser.add_argument("--length", type=int, help="tokens that they are padded to (default: the task's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a compacted batch on each chip (default: the engine's on a TPU)")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument("--keep", metavar="SHARES", help="of the tokens, kept by each layer, e.g. 0.9,0.5,0.2, stretched to all layers")
+    keep.add_argument("--calibration", metavar="FOLDER", help="instead, a model folder that says what a trained model keeps")
     parser.add_argument("--json", metavar="FILE", help="also write the records to this file, each as soon as it is there")
     parser.set_defaults(command=_aot, takes_overrides=True)
 
@@ -70,7 +76,7 @@ def _aot(args: argparse.Namespace) -> None:
     teacher = None
     if config.distill.teacher is not None:
         teacher = huggingface.shapes(config.distill.teacher, **teacher_options(config, task))
-    workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens)
+    workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens, _calibration(args, arch, length))
     command = shlex.join(["transkimmer", *args.arguments])
     records: list[dict[str, Any]] = []
     wanted = [(slice_, program) for slice_ in slices for program in args.programs]
@@ -80,6 +86,21 @@ def _aot(args: argparse.Namespace) -> None:
             tqdm.write(_text(records[-1]))
         if args.json:
             files.write_json(args.json, records)
+
+
+def _calibration(args: argparse.Namespace, arch: "Architecture", length: int) -> "Calibration | None":
+    """What the flags say of kept tokens."""
+    from transkimmer_jax.inference.calibration import Calibration
+    from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
+
+    threshold = arch.skim.threshold if arch.skim else 0.0
+    if args.calibration is not None:
+        calibration = Calibration.load(args.calibration, arch.num_hidden_layers)
+        if calibration is None:
+            raise ConfigError(f"--calibration {args.calibration}: there is no {CALIBRATION_FILE}")
+        return calibration
+    values = None if args.keep is None else shares(args.keep, arch.num_hidden_layers)
+    return None if values is None else Calibration.of_shares(values, length, threshold)
 
 
 _PARTS = {"compute": "compute", "memory": "memory", "collectives": "collective"}

@@ -12,6 +12,7 @@ from transkimmer_jax import files, termination
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.inference.selection import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
@@ -39,11 +40,9 @@ One JSON object a setting:
   seconds_of_rounds                    of every contender, in the order of the rounds
   clock_vs_padded, clock_vs_unpadded   how many times less time than dense_padded and dense_packed: median over the rounds
   efficiency                           clock_vs_unpadded / flops_vs_unpadded
-  flops_run, flops_run_dense           FLOPs that compacted and dense_packed ran over those that they needed: empty rows, second runs
   max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation
-  programs, overflows, temporary_bytes, lookup_bytes                 of the compacted run
-  peak_bytes, peak_bytes_dense         most memory in use during a run of compacted and dense_packed, beside weights and programs:
-                                       temporaries, waiting states, looked-up decisions; null where it cannot be known
+  batches, overflows                   of the compacted runs
+  peak_bytes                           most memory that the process has ever had resident, all contenders' together
 """
 
 
@@ -85,7 +84,9 @@ def add(commands) -> None:
     )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each; 1: texts come alone (default: 32)")
     parser.add_argument("--online", action="store_true", help="each batch comes in a call of its own (default: all in one call)")
-    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="one setting each")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="of compacted and dense_packed (default: by the devices at hand)")
+    parser.add_argument("--provider", choices=PROVIDERS, help="of the onnx runtime (default: onnxruntime)")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="one setting each")
     parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these beside compacted and dense_packed (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds in which every contender runs once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="synthetic (default: %(default)s)")
@@ -114,17 +115,19 @@ def _benchmark(args: argparse.Namespace) -> None:
     if args.synthetic and args.dense is not None:
         raise ConfigError("--dense goes with --model, not with --synthetic")
     workload_of, lengths = (_synthetic_workload, args.length or [128]) if args.synthetic else (_text_workload, args.length or [None])
-    settings = [(length, batch_size, dtype) for dtype in args.dtype for length in lengths for batch_size in args.batch_size]
+    settings = [(length, batch_size, precision) for precision in args.precision for length in lengths for batch_size in args.batch_size]
     contenders = tuple(args.contenders) if args.contenders else CONTENDERS
     results: list[dict[str, Any]] = []
     with termination.explained(lambda: _measured(results, len(settings), args.json)):
-        for length, batch_size, dtype in tqdm(settings, desc="settings", disable=len(settings) == 1):
+        for length, batch_size, precision in tqdm(settings, desc="settings", disable=len(settings) == 1):
             result = measure(
                 workload_of(args, length, batch_size),
                 batch_size=batch_size,
                 repeats=args.repeats,
                 online=args.online,
-                dtype=dtype,
+                runtime=args.runtime,
+                provider=args.provider,
+                precision=precision,
                 contenders=contenders,
                 after_round=lambda seconds: _show(seconds, args.repeats),
             )
@@ -183,21 +186,22 @@ def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
         max_position_embeddings=max(512, length),
         skim=SkimArchitecture(predictor_size=args.predictor_size or fresh_predictor_size(args.hidden_size)),
     )
-    return synthetic(arch, _shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
+    return synthetic(arch, shares(args.keep, args.layers), batch_size, length, args.seed, args.examples)
 
 
-def _shares(text: str, layers: int) -> list[float] | None:
+def shares(text: str, layers: int) -> list[float] | None:
+    """Of the tokens, kept by each layer, as --keep says; None: all. Raises `ConfigError`."""
     if text == "all":
         return None
     try:
-        shares = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--keep must be numbers with commas between, or 'all', not {text!r}") from error
-    if len(shares) != layers:
+    if len(values) != layers:
         import numpy as np
 
-        shares = np.interp(np.linspace(0, 1, layers), np.linspace(0, 1, len(shares)), shares).tolist()
-    return shares
+        values = np.interp(np.linspace(0, 1, layers), np.linspace(0, 1, len(values)), values).tolist()
+    return values
 
 
 def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int):
@@ -206,7 +210,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import pipeline
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, get_task
-    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve

@@ -5,7 +5,7 @@ import json
 import sys
 
 from transkimmer_jax import files
-from transkimmer_jax.cli import labelled
+from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import InferenceError
@@ -20,6 +20,7 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
+    runtime.add_arguments(parser)
     parser.add_argument(
         "--split",
         choices=("validation", "test"),
@@ -57,7 +58,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     threshold = found.threshold if args.threshold is None else args.threshold
     if args.mode == "compacted":
         engine = SkimEngine(
-            model, max_length=task.max_length, calibration=found.calibration, batch_size=args.batch_size, threshold=threshold
+            model,
+            max_length=task.max_length,
+            calibration=found.calibration,
+            batch_size=args.batch_size,
+            threshold=threshold,
+            **runtime.options(args),
         )
     else:
         graph, params = nnx.split(model)

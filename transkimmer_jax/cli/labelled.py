@@ -11,7 +11,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 if TYPE_CHECKING:
     from transkimmer_jax.data.batches import TokenizedExamples
     from transkimmer_jax.data.tasks import Task
-    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.architecture import Architecture
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 
@@ -82,7 +82,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.data.labelled_files import read_file
     from transkimmer_jax.data.records import require_readable
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
-    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transkimmer_jax import files, memory, termination
-from transkimmer_jax.cli import shards
+from transkimmer_jax.cli import runtime, shards
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
-    from transkimmer_jax.inference.engine import Answer, SkimEngine
+    from transkimmer_jax.inference.answers import Answer
+    from transkimmer_jax.inference.engine import SkimEngine
 
 _ANSWERED = ("label", "probabilities", "tokens", "kept", "truncated")
 _WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
@@ -77,7 +78,7 @@ def add(commands) -> None:
     add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of weights and matrix products (default: the model's)")
+    runtime.add_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(command=_predict)
 
@@ -195,12 +196,11 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
     pairs = len(columns[own[0].input]) == 2
     engine = SkimEngine.from_pretrained(
-        folder, dtype=args.dtype, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **options
+        folder, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **runtime.options(args), **options
     )
     limit = engine.arch.max_position_embeddings
     if args.max_length is not None and args.max_length > limit:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
-    engine.programs.progress = not args.quiet
     try:
         summary = _answer(args, own, columns, engine, {left[0].input: begun})
     except BrokenPipeError:
@@ -235,12 +235,11 @@ def _answer(
             examples = begun.pop(shard.input, None) or _read(args, shard.input, columns[shard.input])
             texts, shares = _answer_file(args, shard, examples, engine, bar)
             count, kept = count + texts, kept + shares
-    seconds, programs = time.perf_counter() - started, engine.programs
+    seconds, statistics = time.perf_counter() - started, engine.statistics
     share = f"{kept / count:.3f}" if count else "none"
     return (
-        f"{count} texts in {seconds:.1f} s ({count / seconds:.1f} texts/s, {programs.compile_seconds:.1f} s of it compiling),"
-        f" mean share kept: {share}, truncated: {engine.statistics.truncated},"
-        f" programs compiled: {len(programs)}, overflows: {engine.statistics.overflows}"
+        f"{count} texts in {seconds:.1f} s ({count / seconds:.1f} texts/s), mean share kept: {share}, truncated: {statistics.truncated}"
+        + (f", programs compiled: {statistics.programs} in {statistics.compile_seconds:.1f} s" if statistics.programs else "")
         + ("" if args.output_dir is None else f"; {_there(there, len(own))}")
     )
 

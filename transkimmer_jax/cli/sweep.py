@@ -8,7 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
-from transkimmer_jax.cli import labelled
+from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
+    runtime.add_arguments(parser)
     parser.add_argument("--output", required=True, help="folder for sweep.json, sweep.csv and sweep.png")
     parser.add_argument("--points", type=int, default=16, help="of the curve; about two evaluations each (default: %(default)s)")
     parser.add_argument("--dense", metavar="DIR", help="dense model to compare with (default: the same weights with nothing skimmed)")
@@ -89,7 +90,9 @@ def _sweep(args: argparse.Namespace) -> None:
         raise ConfigError(f"--apply writes into a model folder, and {args.model} is none")
     split = next(iter(found.splits.values()))
     dense_logits = None if args.dense is None else _dense_logits(args, found, split.tokenized)
-    engine = SkimEngine(model, max_length=task.max_length, calibration=found.calibration, batch_size=args.batch_size)
+    engine = SkimEngine(
+        model, max_length=task.max_length, calibration=found.calibration, batch_size=args.batch_size, **runtime.options(args)
+    )
     # With a guarantee, a quarter of the texts chooses what is tested on the others.
     order = np.random.default_rng(0).permutation(len(split.labels))
     choosing, testing = np.split(order, [0 if args.guarantee is None else len(order) // 4])
@@ -153,7 +156,8 @@ def _dense_logits(args: argparse.Namespace, found: labelled.LabelledModel, token
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve
 
-    engine = SkimEngine.from_pretrained(args.dense, dense=True, batch_size=args.batch_size, max_length=found.task.max_length)
+    options = {"max_length": found.task.max_length, "batch_size": args.batch_size, **runtime.options(args)}
+    engine = SkimEngine.from_pretrained(args.dense, dense=True, **options)
     if engine.arch.num_labels != found.task.num_labels:
         raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {found.task.name} has {found.task.num_labels}")
     labelled.require_same_vocabulary(args.dense, engine.arch, args.model, found.model.arch)
@@ -232,7 +236,7 @@ def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:
 
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
-    from transkimmer_jax.inference.schedule import Calibration
+    from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.weights import config_file, digests
 
     folder = pathlib.Path(args.model)

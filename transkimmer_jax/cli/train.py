@@ -41,9 +41,11 @@ def _train(args: argparse.Namespace) -> None:
     with processes.joined(args):
         # After the other processes were joined.
         from transkimmer_jax.compilation import use_compilation_cache
+        from transkimmer_jax.memory import keep_freed_memory
         from transkimmer_jax.training.loop import train_and_evaluate
         from transkimmer_jax.training.recipe import comparison, train_recipe
 
+        keep_freed_memory()
         use_compilation_cache()
         command = shlex.join(["transkimmer", *args.arguments])
         if isinstance(config, Recipe):

@@ -1,11 +1,13 @@
 """From texts to batches: tokenise once, plan every epoch (`batches.py`), collate on demand in a Grain iterator."""
 
 import itertools
+import json
 import pathlib
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
+import transformers
+from transformers import PreTrainedTokenizerBase
 
 from transkimmer_jax.data import cutting
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
@@ -13,6 +15,9 @@ from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import digests
+
+if TYPE_CHECKING:
+    import grain
 
 _TOKENIZE_CHUNK = 1000
 _PROGRESS_BAR_FROM = 5000
@@ -32,8 +37,7 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
         if not name.endswith(".safetensors"):  # those are checked when they are read
             digests.verify(pathlib.Path(folder, name))
     try:
-        # What the model is has been read from config.json; here it would only say which kind of tokenizer to expect.
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=BertConfig())
+        tokenizer = _tokenizer(pathlib.Path(folder))
     except Exception as error:  # the libraries below raise whatever their parsers raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(f"no tokenizer can be loaded from {folder}: {type(error).__name__}: {reason}") from error
@@ -46,6 +50,17 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
     if vocab_size is not None and highest >= vocab_size:
         raise CheckpointError(f"the tokenizer in {folder} has ids up to {highest}, but the model's vocabulary has {vocab_size} entries")
     return tokenizer
+
+
+def _tokenizer(folder: pathlib.Path) -> Any:
+    """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
+    try:
+        name = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+        tokenizer_class = getattr(transformers, name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # What the model is has been read from config.json; here it would only say which kind of tokenizer to expect.
+        return transformers.AutoTokenizer.from_pretrained(folder, config=transformers.BertConfig())
+    return tokenizer_class.from_pretrained(folder)
 
 
 def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedExamples:
@@ -98,7 +113,7 @@ def _flat(rows: list[list[int]], dtype) -> np.ndarray:
 
 def training_iterator(
     examples: TokenizedExamples, plan: BatchPlan, total_steps: int, pad_id: int, rows: np.ndarray | None = None
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """The batches of steps 0 to `total_steps`, prefetched by a thread; Orbax saves and restores the iterator itself.
 
     Each batch is a dict: `input_ids`, `attention_mask`, `token_type_ids` [rows, bucket] int32, `labels` [rows] and `weight` [rows]
@@ -107,6 +122,8 @@ def training_iterator(
     rows: which of a batch's rows this process computes, of `batch_size`; None: all. The bucket is that of the whole batch, so all
     processes have the same shapes at the same step.
     """
+    import grain  # slow to import, and needed for training alone
+
     mine = slice(None) if rows is None else rows
 
     def batch_of(step: int) -> Batch:
@@ -119,6 +136,6 @@ def training_iterator(
     return iter(grain.MapDataset.range(total_steps).map(batch_of).to_iter_dataset(options))
 
 
-def move(iterator: grain.DatasetIterator, step: int) -> None:
+def move(iterator: "grain.DatasetIterator", step: int) -> None:
     """Have a training iterator go on at `step`: what a checkpoint of another number of processes does not hold for this one."""
     iterator.set_state(iterator.get_state() | {"next_index": step})

@@ -1,62 +1,30 @@
 """Answers at the price of the tokens that are kept: `SkimEngine`.
 
-Texts are tokenised, grouped by length and packed into batches of near equal numbers of tokens (`batching.py`), which run through the
-network's stages (`call.py`) in compiled programs (`programs.py`). Answers are exact whatever was calibrated.
+Texts are tokenised, put into batches with others of about their length (`batching.py`), and computed by a runtime (`runtimes.py`). Answers
+are exact, whatever the runtime and whatever was calibrated.
 """
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
-from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.inference import inputs
-from transkimmer_jax.inference.batching import Batching, Sizes
-from transkimmer_jax.inference.call import IN_FLIGHT, Call, Statistics
-from transkimmer_jax.inference.first import FirstMargins
+from transkimmer_jax.inference.answers import Answer, answers
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.inputs import Text
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.programs import Programs
-from transkimmer_jax.inference.schedule import Calibration, default_batch_tokens, enough_rows, granule
-from transkimmer_jax.inference.staging import stages
-from transkimmer_jax.models.encoder import Stage
+from transkimmer_jax.inference.runtimes import Statistics
+from transkimmer_jax.inference.selection import create
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.progress import tqdm
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
-# What programs need in rows of states (tests/inference/test_memory_law.py). A dense one: for each of its rows, and for each place of its
-# sequences padded to the bucket's width, where attention has queries, keys, values and what comes of them. One for chosen tokens at most,
-# for each of its rows, beside the states that go in: temporaries and the states that come out, of one layer or of several, and where states
-# wait, what is in memory twice for a while when they are taken and copied.
-_OF_A_ROW, _OF_A_PLACE = 2, 4
-_OF_ONE_LAYER, _OF_LAYERS, _TAKEN = 7, 8.5, 2
-_LOOKED_UP, _LOOKED_UP_ALONE = 1 / 8, 1 / 2  # of the memory that is spare, the part for looked-up decisions; and where no states wait
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the engine says of one text.
-
-    label: the class with the highest logit; for regression the value. logits: [num_labels] float32. probabilities: of each
-    class by name; None for regression. tokens: of the text as the model read it. kept: share of them that the layers computed,
-    averaged over layers. truncated: the text was longer than the model reads.
-    """
-
-    label: str | float
-    logits: np.ndarray
-    probabilities: dict[str, float] | None
-    tokens: int
-    kept: float
-    truncated: bool
 
 
 class SkimEngine:
@@ -68,20 +36,13 @@ class SkimEngine:
       label_names: of the classes; None for regression.
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
-      calibration: how many tokens are kept of typical texts; None: an assumption, until `calibrate` is called.
-      batch_tokens: tokens of a batch on each device; the default suits a CPU, and accelerators get four times as many.
-      batch_size: instead, a batch holds as many tokens as this number of texts of its bucket's greatest length; behind the first decisions,
-        where these are looked up, all as many as of the longest texts (of which there are enough for two batches), or half as many as of
-        the very longest where states wait between stages, as far as more rows make it faster.
-      devices: None: all local ones, each of which computes batches of its own.
+      calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
-      depths: also report how many layers computed each token.
-      rebatch: look up which tokens enter the first layer, and make batches anew behind the layers where texts like the calibration's then
-        cost less. The states of those that are left go through the host's memory, which a CPU has them in anyway; None: on a CPU only.
+      **options: which runtime computes, and how: see `selection.create`.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
-      ConfigError: an argument that cannot be meant.
+      ConfigError: an argument that cannot be meant, or options that do not go together.
       InferenceError: this process was forked from one that had computed.
     """
 
@@ -94,46 +55,27 @@ class SkimEngine:
         max_length: int | None = None,
         pairs: bool | None = None,
         calibration: Calibration | None = None,
-        batch_tokens: int | None = None,
-        batch_size: int | None = None,
-        devices: list[jax.Device] | None = None,
         threshold: float | None = None,
-        depths: bool = False,
-        rebatch: bool | None = None,
+        **options: Any,
     ):
         require_own_runtime()
         if not isinstance(model, TranskimmerForSequenceClassification):
             raise ConfigError(f"model must be a loaded model, not {inputs.shown(model)}: SkimEngine.from_pretrained loads a folder")
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
-        model.require_compactable()
-        use_compilation_cache()
         self.arch, self._tokenizer = model.arch, tokenizer
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._pairs = inputs.checked_flag(pairs, "pairs")
         self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
-        devices = inputs.checked_devices(devices) or jax.local_devices()
-        self._platform = devices[0].platform
-        self._rebatch = self._platform == "cpu" if inputs.checked_flag(rebatch, "rebatch") is None else rebatch
-        batch_tokens, batch_size = inputs.checked_batch(batch_tokens, batch_size)
-        if batch_tokens is None and batch_size is None:
-            batch_tokens = default_batch_tokens(self._platform)
-        self._batch_tokens, self._batch_size = batch_tokens, batch_size
-        self.programs = Programs(model, devices, depths)
-        self._first = FirstMargins(self.programs, self.max_length, 0) if self._rebatch and self.arch.skim is not None else None
-        self.statistics = Statistics()
-        self.use(calibration)
+        self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | os.PathLike, *, dtype: str | None = None, dense: bool | None = None, **options: Any
-    ) -> "SkimEngine":
+    def from_pretrained(cls, folder: str | os.PathLike, *, dense: bool | None = None, **options: Any) -> "SkimEngine":
         """An engine for a model folder (or hub id), calibrated if the folder holds a calibration.
 
         Args:
           folder: what training, or `save_pretrained`, has written.
-          dtype: 'float32' or 'bfloat16' for weights and matrix products; norms, softmax and decisions stay float32.
           dense: True leaves skimming out; None does where the checkpoint holds no predictors.
           **options: arguments of `SkimEngine`.
 
@@ -142,7 +84,7 @@ class SkimEngine:
           ConfigError, InferenceError: as `SkimEngine`.
         """
         require_own_runtime()
-        folder, dtype = inputs.checked_path(folder), inputs.checked_dtype(dtype)
+        folder = inputs.checked_path(folder)
         inputs.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
@@ -151,9 +93,7 @@ class SkimEngine:
 
         path = resolve(folder)
         saved = config_file.read(path)
-        model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense, compute_dtype=dtype)
-        if dtype is not None:
-            model = cast(model)
+        model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense)
         options.setdefault("label_names", saved.label_names)
         options.setdefault("max_length", saved.task.max_length)
         options.setdefault("pairs", saved.task.pairs)
@@ -187,8 +127,10 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         if not len(texts):
             return []
-        tokenized, truncated = self._tokenize(texts, first)
-        return self._answers(self.predict_tokenized(tokenized, threshold=threshold, progress=progress), truncated)
+        tokenized = self._tokenize(texts, first)
+        self.statistics.truncated += int(tokenized.truncated.sum())
+        predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
+        return answers(predictions, tokenized.truncated, self.label_names)
 
     def predict_tokenized(self, examples: TokenizedExamples, *, threshold: float | None = None, progress: bool = False) -> Predictions:
         """Logits and kept tokens of token ids without padding, in their order. Labels are not read.
@@ -202,10 +144,7 @@ class SkimEngine:
         require_own_runtime()
         threshold = inputs.checked_threshold(threshold, self.threshold)
         examples = inputs.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
-        lengths = examples.lengths
-        with tqdm(total=len(lengths), desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            call = Call(self.programs, self.batchings, self._first, self.statistics, examples, threshold, self._waiting_bytes)
-            predictions = call.answer(bar.update)
+        predictions = self.runtime.predict(examples, threshold, progress)
         wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
         if len(wrong):
             others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -213,9 +152,7 @@ class SkimEngine:
         return predictions
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
-        """Learn from a sample of texts how many tokens to expect, and build the ladders anew; the texts' kept tokens are exact.
-
-        Save it by `calibration.save(folder)`.
+        """Learn from a sample of texts how many tokens to expect. Save it by `calibration.save(folder)`.
 
         Raises: as `predict`; DataError also for no text at all.
         """
@@ -223,116 +160,33 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         examples = texts
         if not isinstance(examples, TokenizedExamples):
-            examples = self._tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)[0]
+            examples = self._tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)
         elif not len(examples.lengths):
             raise inputs.nothing_to_calibrate()
         predictions = self.predict_tokenized(examples, threshold=threshold)
-        self.use(Calibration.of(predictions.lengths, predictions.kept, threshold))
-        return self.calibration
-
-    def use(self, calibration: Calibration | None) -> None:
-        """Build the buckets and ladders anew for texts like those of a calibration; None: for any."""
-        self.calibration = calibration or Calibration.assumed(self.arch.num_hidden_layers, self.threshold)
-        known = calibration is not None
-        sizes = Sizes(self._batch_tokens, self._batch_size, self.max_length, granule(self._platform), enough_rows(self._platform))
-        whole = (Stage.whole(self.arch.num_hidden_layers),)
-        parts = whole if self._first is None else stages(self.calibration, self.arch, sizes)
-        # Stages that share programs have the same buckets.
-        lengths: dict[Stage, list[np.ndarray]] = {}
-        for stage in parts:
-            lengths.setdefault(self.programs.shared(stage), []).append(self.calibration.of_stage(stage).lengths)
-        self.batchings = tuple(
-            Batching(stage, self.arch, self.calibration, sizes, np.concatenate(lengths[self.programs.shared(stage)]) if known else None)
-            for stage in parts
-        )
-        self._bound_memory(sizes)
-
-    def _bound_memory(self, sizes: Sizes) -> None:
-        """Let waiting states and looked-up decisions take what dense inference would need more than the programs do."""
-        self._waiting_bytes = 0
-        if self._first is None:
-            return
-        longest, row = int(self.calibration.lengths.max()), self.arch.hidden_size * self.arch.dtype.itemsize
-        scores = 4 * self.arch.num_attention_heads
-        whole = Batching(Stage.whole(self.arch.num_hidden_layers), self.arch, self.calibration, sizes, self.calibration.lengths)
-        dense = whole.used(longest)
-        there = IN_FLIGHT * max((_OF_A_ROW * each.tokens + _OF_A_PLACE * each.places) * row + scores * each.pairs for each in dense)
-        waits = len(self.batchings) > 1
-        rows, of_one = 0, 0.0
-        for batching in self.batchings:
-            stage = batching.stage
-            units = (stage.first > 1) + (_OF_ONE_LAYER if stage.stop - stage.first == 1 else _OF_LAYERS)
-            for each in batching.sizes(int(self.calibration.of_stage(stage).lengths.max())):
-                rows, of_one = max(rows, each.tokens), max(of_one, units * each.tokens * row + scores * each.pairs)
-        needed = IN_FLIGHT * of_one + waits * _TAKEN * rows * row
-        # Not less than a batch, which comes and goes.
-        spare = int(max(there - needed, max(bucket.tokens for bucket in dense) * row)) * self.programs.device_count
-        self._first.room = int(spare * (_LOOKED_UP if waits else _LOOKED_UP_ALONE))
-        self._waiting_bytes = spare - self._first.room
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The parts of the network between which batches are made anew."""
-        return tuple(batching.stage for batching in self.batchings)
-
-    @property
-    def lookup_bytes(self) -> int:
-        """Memory that the first decisions take which are looked up."""
-        return 0 if self._first is None else self._first.nbytes
+        calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
+        self.runtime.expect(calibration)
+        return calibration
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
-        """Compile ahead of time every program that texts of these lengths need; None: that any text can need.
-
-        Of texts of these lengths any number of tokens may be left for a stage behind the first decisions: compiled is for what was left
-        of the calibration's, and should another number come, its program is compiled then.
+        """Do ahead of time what the first texts of these numbers of tokens would wait for; None: of any.
 
         Raises ConfigError for lengths that the engine does not read.
         """
         require_own_runtime()
-        lengths = inputs.checked_lengths(lengths, self.max_length)
-        schedules = []
-        for batching in self.batchings:
-            schedules += batching.schedules(None if lengths is None else lengths if batching.stage.first == 0 else batching.expected)
-        if self._first is not None:
-            self._first.compile()
-        self.programs.compile(schedules, progress)
+        self.runtime.warm_up(inputs.checked_lengths(lengths, self.max_length), progress)
 
-    def _tokenize(self, texts: Sequence[Text], first: int) -> tuple[TokenizedExamples, np.ndarray]:
-        """Checked and tokenised; and which texts were cut, [N] bool."""
+    @property
+    def statistics(self) -> Statistics:
+        """What was answered so far."""
+        return self.runtime.statistics
+
+    def _tokenize(self, texts: Sequence[Text], first: int) -> TokenizedExamples:
+        """Checked and tokenised. first: the number of the first text, for messages."""
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.data.examples import Examples
 
         if self._tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         singles, seconds = inputs.checked_texts(texts, self._pairs, first)
-        examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
-        tokenized = pipeline.tokenize(examples, self._tokenizer, self.max_length)
-        return tokenized, tokenized.truncated
-
-    def _answers(self, predictions: Predictions, truncated: np.ndarray) -> list[Answer]:
-        self.statistics.truncated += int(truncated.sum())
-        answers = []
-        for number, logits in enumerate(predictions.logits):
-            probabilities: dict[str, float] | None = None
-            if self.label_names is None and self.arch.num_labels == 1:
-                label: str | float = float(logits[0])
-            else:
-                names = self.label_names or tuple(f"LABEL_{index}" for index in range(self.arch.num_labels))
-                exponentials = np.exp(logits - logits.max())
-                probabilities = dict(zip(names, (exponentials / exponentials.sum()).tolist(), strict=True))
-                label = names[int(logits.argmax())]
-            length = int(predictions.lengths[number])
-            kept = float(predictions.kept[:, number].mean() / length)
-            answers.append(Answer(label, logits, probabilities, length, kept, bool(truncated[number])))
-        return answers
-
-
-def cast(model: TranskimmerForSequenceClassification) -> TranskimmerForSequenceClassification:
-    """The model with its weights stored in the dtype it computes in: norms, decisions and classifier stay float32."""
-    graph, params = nnx.split(model)
-
-    def stored(path, leaf):
-        name = jax.tree_util.keystr(path)
-        return leaf if any(part in name for part in ("norm", "decision", "classifier")) else leaf.astype(model.arch.dtype)
-
-    return nnx.merge(graph, jax.tree_util.tree_map_with_path(stored, params))
+        return pipeline.tokenize(Examples(singles, seconds, np.zeros(len(singles), np.int32)), self._tokenizer, self.max_length)

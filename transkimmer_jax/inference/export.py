@@ -1,7 +1,7 @@
 """A model as a folder of `jax.export` artifacts, which run without this package.
 
-For every rung of every bucket there is one serialised program; the weights lie beside them once, and a manifest says which
-program takes what. examples/run_exported.py shows how they are used.
+For every rung of every bucket there is one serialised program; of a model folder without a calibration, one for every bucket. The weights
+lie beside them once, and a manifest says which program takes what. examples/run_exported.py shows how they are used.
 """
 
 import json
@@ -18,9 +18,11 @@ from safetensors.numpy import save_file
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
-from transkimmer_jax.inference.batching import by_bucket
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.schedule import RUNGS, Bucket, Schedule, default_batch_tokens, granule, ladder
+from transkimmer_jax.inference.hardware import Hardware, hardware
+from transkimmer_jax.inference.jax_runtime import JaxRuntime
+from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
@@ -71,14 +73,15 @@ def export(
     platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
     folder = resolve(os.fspath(model))
     saved = config_file.read(folder)
-    # What `SkimEngine` takes for the device at hand, here for those that the programs are meant for.
-    platform = "cpu" if platforms == ("cpu",) else platforms[-1]
-    batch_tokens = batch_tokens or default_batch_tokens(platform)
-    one = jax.local_devices()[:1]
-    engine = SkimEngine.from_pretrained(folder, dtype=dtype, threshold=threshold, batch_tokens=batch_tokens, devices=one, rebatch=False)
-    tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
-    schedules = [(rung, each) for bucket in _used(engine, lengths) for rung, each in enumerate(_ladder(engine, bucket, platform))]
-    params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(engine.programs.params)}
+    engine = SkimEngine.from_pretrained(folder, runtime="jax", precision=dtype, threshold=threshold, devices=jax.local_devices()[:1])
+    assert isinstance(engine.runtime, JaxRuntime)
+    programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
+    # Sizes for the devices that the programs are meant for.
+    sizes = hardware("cpu" if platforms == ("cpu",) else platforms[-1])
+    used = _used([large for large, _ in buckets(sizes, engine.max_length, batch_tokens, None)], lengths)
+    calibration = Calibration.load(folder, engine.arch.num_hidden_layers)
+    schedules = [rung for bucket in used for rung in enumerate(_rungs(bucket, engine, calibration, sizes))]
+    params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(programs.params)}
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -98,7 +101,7 @@ def export(
         tokenizer.save_pretrained(temporary)
         entries = tqdm(manifest["artifacts"], desc="exporting", unit="program", leave=False, disable=not progress)
         for (_, schedule), entry in zip(schedules, entries, strict=True):
-            program = _by_name(engine.programs.function(schedule), engine.programs.params)
+            program = _by_name(programs.function(schedule), programs.params)
             exported = jax.export.export(jax.jit(program), platforms=platforms)(*_shapes(params, schedule.bucket))
             (temporary / entry["file"]).write_bytes(exported.serialize())
         (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -119,19 +122,20 @@ def _require_replaceable(output: pathlib.Path) -> None:
         )
 
 
-def _used(engine: SkimEngine, lengths: Sequence[int] | None) -> list[Bucket]:
-    """The buckets that texts of these lengths are answered in, narrowest first."""
+def _used(among: list[Bucket], lengths: Sequence[int] | None) -> list[Bucket]:
+    """Those of the buckets, narrowest first, that texts of these lengths are answered in."""
     if lengths is None:
-        return list(engine.batchings[0].buckets)
-    wrong = next((length for length in lengths if not 1 <= length <= engine.max_length), None)
+        return among
+    widest = among[-1].width
+    wrong = next((length for length in lengths if not 1 <= length <= widest), None)
     if wrong is not None:
-        raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {engine.max_length}; correct --lengths")
-    return [bucket for bucket, _ in by_bucket(np.array(lengths), engine.batchings[0].buckets)]
+        raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {widest}; correct --lengths")
+    return [bucket for bucket in among if any(bucket.narrower < length <= bucket.width for length in lengths)]
 
 
-def _ladder(engine: SkimEngine, bucket: Bucket, platform: str) -> tuple[Schedule, ...]:
-    """Without the lean rung: whoever runs an export runs the whole batch again where one text finds no room."""
-    return ladder(bucket, engine.stages[0], engine.arch, engine.batchings[0].drawn(bucket), granule(platform), RUNGS[1:])
+def _rungs(bucket: Bucket, engine: SkimEngine, calibration: Calibration | None, sizes: Hardware) -> list[Schedule]:
+    """Without the lowest: whoever runs an export runs the whole batch again where one text finds no room."""
+    return list(dict.fromkeys(ladder(bucket, engine.arch, calibration, sizes.row_multiple)[1:]))
 
 
 def _entry(rung: int, schedule: Schedule) -> dict[str, Any]:

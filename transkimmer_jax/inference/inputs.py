@@ -20,7 +20,6 @@ from transkimmer_jax.models.arguments import require_in_vocabulary
 Text = str | tuple[str, str]
 
 LEAST_LENGTH = 3  # tokens: a text has one at each end that is none of its own
-_DTYPES = ("float32", "bfloat16")
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -135,11 +134,11 @@ def checked_max_length(max_length: Any, positions: int) -> int:
     return positions if max_length is None else min(checked_size(max_length, "max_length", LEAST_LENGTH), positions)
 
 
-def checked_dtype(dtype: Any) -> str | None:
-    """A dtype by its name; None is the model's own. Raises `ConfigError` for any other."""
-    if dtype is not None and (not isinstance(dtype, str) or dtype not in _DTYPES):
-        raise ConfigError(f"dtype must be {' or '.join(map(repr, _DTYPES))}, not {shown(dtype)}")
-    return dtype
+def checked_choice(value: Any, argument: str, choices: Sequence[str]) -> str | None:
+    """One of some names; None is the default. Raises `ConfigError` for any other."""
+    if value is not None and (not isinstance(value, str) or value not in choices):
+        raise ConfigError(f"{argument} must be {' or '.join(map(repr, choices))}, not {shown(value)}")
+    return value
 
 
 def checked_flag(value: Any, argument: str) -> bool | None:

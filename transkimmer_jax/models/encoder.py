@@ -68,28 +68,11 @@ class EncoderLayer(nnx.Module):
         return self.output_norm(hidden + dropout(fed, self.dropout_rate, second_key))
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A part of the network: the steps from `first` to before `stop`. Step 0 is the embedding and step l layer l of 1 to N, each
-    followed by the predictor of the layer after it, so that a stage hands on the tokens that the next one computes."""
-
-    first: int
-    stop: int
-
-    @classmethod
-    def whole(cls, layers: int) -> "Stage":
-        return cls(0, layers + 1)
-
-    def skims(self, layers: int) -> range:
-        """The layers, counted from 0, whose predictors decide in this stage."""
-        return range(self.first, min(self.stop, layers))
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderOutput(Generic[Layout]):
     """tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], position 0
-    after the last layer. kept: by each predictor that ran, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing
+    after the last layer. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing
     is skimmed. hidden_states: what entered each layer and, unless `only_first`, the last output, [..., H]."""
 
     tokens: Layout
@@ -114,37 +97,32 @@ class Encoder(nnx.Module):
             else []
         )
 
-    def __call__(
-        self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False, stage: Stage | None = None
-    ) -> EncoderOutput[Layout]:
-        """Run all layers, or those of a stage.
+    def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
+        """Run all layers.
 
         Args:
-          tokens: the batch, embedded; for a later stage, as the stage before it left them.
+          tokens: the batch, embedded.
           gate: turns margins into keep values.
           key: drives dropout and random gates; None in evaluation.
           only_first: the reader reads position 0 alone, so the last layer computes only that. Exact: no other token's last
             state is anyone's input.
-          stage: None: the whole.
         """
         count = len(self.layers)
-        stage = stage or Stage.whole(count)
         kept, margins, hidden_states = [], [], [tokens.hidden]
         run_layer = jax.checkpoint(_call, static_argnums=3) if self.remat else _call
-        gate_keys, layer_keys = zip(*(split_key(layer_key, 2) for layer_key in split_key(key, count)), strict=True)
         first = None
-        for step in range(stage.first, stage.stop):
-            if step > 0 and step == count and only_first:
-                first = run_layer(self.layers[step - 1], tokens, layer_keys[step - 1], True)
-            elif step > 0:
-                tokens = tokens.update(run_layer(self.layers[step - 1], tokens, layer_keys[step - 1], False))
+        for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
+            gate_key, layer_key = split_key(layer_key, 2)
+            if self.predictors:
+                margin = self.predictors[number](tokens.hidden)
+                tokens = tokens.skim(gate(margin, gate_key))
+                margins.append(margin)
+            kept.append(tokens.kept)
+            if only_first and number == count - 1:
+                first = run_layer(layer, tokens, layer_key, True)
+            else:
+                tokens = tokens.update(run_layer(layer, tokens, layer_key, False))
                 hidden_states.append(tokens.hidden)
-            if step < count:
-                if self.predictors:
-                    margin = self.predictors[step](tokens.hidden)
-                    tokens = tokens.skim(gate(margin, gate_keys[step]))
-                    margins.append(margin)
-                kept.append(tokens.kept)
         first = tokens.first() if first is None else first
         return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states))
 

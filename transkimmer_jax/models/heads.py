@@ -13,7 +13,7 @@ from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.arguments import require_token_arrays
 from transkimmer_jax.models.bert import BertEmbeddings
-from transkimmer_jax.models.encoder import Encoder, Gate, Stage, split_key
+from transkimmer_jax.models.encoder import Encoder, Gate, split_key
 from transkimmer_jax.models.layers import dropout
 from transkimmer_jax.models.layouts import PackedTokens, PaddedTokens
 from transkimmer_jax.models.skim import GumbelGate, ThresholdGate
@@ -45,21 +45,18 @@ class SequenceClassifierOutput:
 class CompactedOutput:
     """What compacted computation gives.
 
-    logits: [B, num_labels] float32; leftovers for empty slots. None of a stage that is not the last.
-    kept: [layers, B] int32, tokens that each layer computes whose predictor ran.
-    depth: [T] int32, how many layers computed each token of the input, or, of what a stage hands on, will have when the next
-      one is through; leftovers behind the last token.
+    logits: [B, num_labels] float32; leftovers for empty slots.
+    kept: [layers, B] int32, tokens that each layer computes.
+    depth: [T] int32, how many layers computed each token of the input; leftovers behind the last token.
     lost: [B] bool, the sequence did not fit into some layer's capacity: of it nothing here is valid, and it needs wider capacities.
     last_hidden_state: [T, H], each token as of the last layer it was kept in; None where only logits were asked for.
-    states: [rows, H], what a stage hands on: the tokens kept last, one sequence after the other. None of the last stage.
     """
 
-    logits: jax.Array | None
+    logits: jax.Array
     kept: jax.Array
     depth: jax.Array
     lost: jax.Array
     last_hidden_state: jax.Array | None
-    states: jax.Array | None
 
     @property
     def overflow(self) -> jax.Array:
@@ -171,7 +168,7 @@ class TranskimmerForSequenceClassification(nnx.Module):
           input_ids, token_type_ids: [T] int, the tokens of all sequences one after the other; anything behind the last.
           lengths: [B] int32, tokens of each sequence; 0 for an empty slot.
           width: the most tokens of one sequence, a constant of the compiled program.
-          capacities: (rows, width) of each layer behind its predictor, constants too; see `inference.schedule`. A dense model
+          capacities: (rows, width) of each layer behind its predictor, constants too; see `inference.shapes`. A dense model
             ignores them.
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           only_logits: as in `__call__`.
@@ -179,49 +176,18 @@ class TranskimmerForSequenceClassification(nnx.Module):
         Raises:
           CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
         """
-        embedded = self.packed_embeddings(input_ids, token_type_ids, lengths)
-        whole = Stage.whole(self.arch.num_hidden_layers)
-        return self.compacted_stage(embedded, lengths, width, capacities, whole, threshold=threshold, only_logits=only_logits)
-
-    def packed_embeddings(self, input_ids: jax.Array, token_type_ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        """[T, H] of tokens [T] that lie as in `compacted`."""
+        self.require_compactable()
         starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
         positions = jnp.arange(len(input_ids)) - jnp.repeat(starts, lengths, total_repeat_length=len(input_ids))
-        return self.embeddings(input_ids, token_type_ids, jnp.minimum(positions, self.arch.max_position_embeddings - 1), None)
-
-    def compacted_stage(
-        self,
-        hidden: jax.Array,
-        lengths: jax.Array,
-        width: int,
-        capacities: tuple[tuple[int, int], ...],
-        stage: Stage,
-        *,
-        threshold: jax.Array | float | None = None,
-        only_logits: bool = True,
-    ) -> CompactedOutput:
-        """A part of `compacted`: between two stages batches can be made anew, of what is left of their sequences.
-
-        Args:
-          hidden: [T, H], embeddings for a stage that begins at 0, else the `states` of the stage before.
-          lengths: [B] int32, rows of each sequence there; 0 for an empty slot.
-          width: the most of one sequence.
-          capacities: (rows, width) behind each of the stage's predictors.
-          stage: which part.
-          threshold, only_logits: as in `compacted`.
-        """
-        self.require_compactable()
-        layers = self.arch.num_hidden_layers
-        tokens = PackedTokens.start(hidden, lengths, width, capacities)
-        out = self.encoder(tokens, self._threshold_gate(threshold), None, only_logits, stage)
-        last = stage.stop > layers
+        embedded = self.embeddings(input_ids, token_type_ids, jnp.minimum(positions, self.arch.max_position_embeddings - 1), None)
+        tokens = PackedTokens.start(embedded, lengths, width, capacities)
+        out = self.encoder(tokens, self._threshold_gate(threshold), None, only_logits)
         return CompactedOutput(
-            logits=self._classify(out.first, None) if last else None,
-            kept=jnp.stack(out.kept) if out.kept else jnp.zeros((0, len(lengths)), jnp.int32),
-            depth=stage.first + out.tokens.depth(),
+            logits=self._classify(out.first, None),
+            kept=jnp.stack(out.kept),
+            depth=out.tokens.depth(),
             lost=out.tokens.lost,
             last_hidden_state=None if only_logits else out.tokens.forwarded(),
-            states=None if last else out.tokens.hidden,
         )
 
     @classmethod

@@ -1,0 +1,177 @@
+"""The runtime of compiled programs: what it compiles, what it learns, how texts that find no room are answered, and several devices."""
+
+import dataclasses
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from inference.skimmers import ARCH, make_examples, make_model, masked
+from training import runs
+
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.programs import cast
+from transkimmer_jax.inference.shapes import RUNGS, Schedule
+
+LAYERS = ARCH.num_hidden_layers
+WIDTH = 16  # one bucket, so that few programs are compiled
+rng = np.random.default_rng(0)
+STREAM = make_examples(rng.integers(1, WIDTH + 1, 130), seed=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_quickly(quickly_built_programs):
+    """For every test here."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return np.stack([example.logits for example in masked(model, STREAM, 0.0)])
+
+
+def make_engine(model, **options):
+    return SkimEngine(model, runtime="jax", batch_tokens=96, max_length=WIDTH, **options)
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    """An engine that has seen the stream and has all programs."""
+    engine = make_engine(model)
+    engine.calibrate(STREAM)
+    engine.warm_up(progress=False)
+    return engine
+
+
+def assert_exact(engine, expected):
+    np.testing.assert_allclose(engine.predict_tokenized(STREAM).logits, expected, atol=1e-4, rtol=0)
+
+
+def count_compilations(work):
+    """How many programs `work` has compiled."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name) if "backend_compile" in name else None)
+    try:
+        work()
+    finally:
+        jax.monitoring.clear_event_listeners()
+    return len(seen)
+
+
+def test_texts_that_find_no_room_run_again(model, expected):
+    """A calibration that promises that next to nothing is kept: most texts are lost at first, every answer is exact."""
+    lengths = np.arange(1, WIDTH + 1)
+    engine = make_engine(model, calibration=Calibration(lengths, np.ones((LAYERS, WIDTH), int), 0.0))
+    assert_exact(engine, expected)
+    statistics = engine.statistics
+    assert statistics.examples == len(STREAM) and statistics.overflows >= 3 and statistics.again >= len(STREAM) // 4
+
+    def cost_of_a_call():
+        engine.runtime.programs.runs.clear()
+        assert_exact(engine, expected)
+        return sum(count * schedule.flops(ARCH) for schedule, count in engine.runtime.programs.runs.items())
+
+    first, *_, last = [cost_of_a_call() for _ in range(6)]
+    ((large, _),) = engine.runtime.buckets
+    batches = np.ceil(STREAM.lengths.sum() / large.tokens)
+    assert last <= first and last < 1.5 * batches * Schedule.full(large, LAYERS).flops(ARCH), "it learns what trying costs"
+
+
+@pytest.mark.parametrize("rung", range(len(RUNGS)))
+def test_every_rung_is_exact(engine, expected, monkeypatch, rung):
+    """Whichever a batch begins on; the expected rows do not hold every batch, all rows do."""
+    monkeypatch.setattr(engine.runtime.ladders, "choose", lambda bucket, threshold, lowest, batches: max(rung, lowest))
+    before = engine.statistics.again
+    assert_exact(engine, expected)
+    again = engine.statistics.again - before
+    assert (again > 0) if rung == 0 else (again == 0) if rung == len(RUNGS) - 1 else again < len(STREAM) / 10
+
+
+def test_steady_state_compiles_nothing(engine):
+    """Other texts, other thresholds: the programs are there already."""
+    others = make_examples(rng.integers(1, WIDTH + 1, 90), seed=6)
+
+    def serve():
+        for threshold in (0.0, 0.3, -0.7, -np.inf, np.inf):
+            engine.predict_tokenized(others, threshold=threshold)
+
+    assert count_compilations(serve) == 0
+    assert count_compilations(lambda: jax.jit(lambda x: x * 3.0)(np.float32(1))) > 0, "else the count counts nothing"
+    assert engine.statistics.programs <= 2 * len(RUNGS), "of large and small batches"
+
+
+def test_warming_up_for_some_lengths_compiles_for_no_others(model):
+    engine = SkimEngine(model, runtime="jax", batch_tokens=96)
+    engine.warm_up([10, 12, 16], progress=False)
+    assert engine.statistics.programs == 2, "large and small batches with room for all"
+    assert count_compilations(lambda: engine.predict_tokenized(STREAM)) == 0
+
+
+def test_capacities_are_made_from_what_was_seen(model):
+    """Where nobody has calibrated: batches have room for all until enough texts were answered, and then for what those kept."""
+    runtime = (engine := make_engine(model)).runtime
+
+    def has_room_for_all():
+        runtime.programs.runs.clear()
+        engine.predict_tokenized(STREAM)
+        return [schedule == Schedule.full(schedule.bucket, LAYERS) for schedule in runtime.programs.runs]
+
+    assert all(has_room_for_all()) and runtime.ladders.calibration is None, "130 texts are too few"
+    assert all(has_room_for_all())
+    learned = runtime.ladders.calibration
+    assert len(learned.lengths) == 2 * len(STREAM) and learned.threshold == 0.0
+    assert not all(has_room_for_all()) and runtime.ladders.calibration is learned, "once"
+
+
+def test_a_dense_model_has_one_program_a_bucket():
+    dense = make_engine(make_model(dataclasses.replace(ARCH, skim=None)))
+    dense.warm_up(progress=False)
+    assert dense.statistics.programs == 2
+
+
+def test_weights_are_stored_as_they_are_computed_with(model):
+    """bfloat16, but for norms, decisions and the classifier."""
+    stored = cast(model, "bfloat16")
+    assert stored.encoder.layers[0].up.kernel[...].dtype == "bfloat16" and stored.embeddings.word.embedding[...].dtype == "bfloat16"
+    for exact in (stored.classifier.kernel, stored.encoder.predictors[0].decision.kernel, stored.encoder.layers[0].output_norm.scale):
+        assert exact[...].dtype == "float32"
+    rough = make_engine(model, precision="bfloat16").predict_tokenized(STREAM, threshold=-np.inf)
+    exact = np.stack([example.logits for example in masked(model, STREAM, -np.inf)])
+    assert 0 < np.abs(rough.logits - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_several_devices():
+    """Each packs its own batches; the answers are those of one device."""
+    code = """
+        import os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+        import sys
+        sys.path.insert(0, "tests")
+        import jax, numpy as np
+        from inference.skimmers import make_examples, make_model
+        from transkimmer_jax.inference.engine import SkimEngine
+        assert len(jax.local_devices()) == 4
+        examples = make_examples(np.random.default_rng(1).integers(1, 41, 70), seed=8)
+        options = {"runtime": "jax", "batch_tokens": 160, "depths": True}
+        engine = SkimEngine(make_model(), **options)
+        assert engine.runtime.programs.device_count == 4
+        one = SkimEngine(make_model(), devices=jax.local_devices()[:1], **options).predict_tokenized(examples)
+        assert np.abs(one.logits).max() > 0.1
+        many = engine.predict_tokenized(examples)
+        engine.calibrate(examples)
+        for predictions in (many, engine.predict_tokenized(examples)):
+            assert all((a == b).all() for a, b in zip(predictions.depths, one.depths)) and (predictions.kept == one.kept).all()
+            assert np.abs(predictions.logits - one.logits).max() < 1e-4
+        print("the same")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False
+    )
+    assert done.stdout == "the same\n", done.stderr

@@ -1,0 +1,216 @@
+"""Laws of batches, buckets, calibrations and ladders."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference.skimmers import ARCH
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.inference.batching import by_bucket, by_length
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.hardware import Hardware
+from transkimmer_jax.inference.ladders import Ladders
+from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, buckets, ladder, round_up
+
+LAYERS = ARCH.num_hidden_layers
+HARDWARE = Hardware(batch_tokens=512, row_multiple=8)
+lengths_lists = st.lists(st.integers(1, 40), max_size=120).map(lambda lengths: np.array(lengths, int))
+sizes = st.one_of(
+    st.tuples(st.none(), st.none()), st.tuples(st.integers(8, 3000), st.none()), st.tuples(st.none(), st.integers(1, 60))
+)  # fmt: skip
+
+
+def sample(seed=0, count=300, longest=40):
+    """Kept tokens that fall from layer to layer and differ from text to text."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, longest + 1, count)
+    shares = np.minimum.accumulate(rng.uniform(0.1, 1.0, (LAYERS, count)), axis=0)
+    return Calibration.of(lengths, np.maximum(1, np.round(shares * lengths)).astype(int), 0.0)
+
+
+@given(st.integers(1, 5000), st.sampled_from([1, 8, 64, 128]))
+def test_round_up(count, multiple):
+    rounded = round_up(count, multiple)
+    assert rounded % multiple == 0 and count <= rounded < count + multiple
+
+
+@settings(deadline=None)
+@given(lengths_lists, st.integers(1, 300), st.integers(1, 30))
+def test_batches_by_length(lengths, tokens, texts):
+    """Each text once, the longest first, no batch above its budget but a single text, and none that could have been joined."""
+    batches = by_length(lengths, tokens, texts)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    ordered = [lengths[row] for batch in batches for row in batch]
+    assert ordered == sorted(ordered, reverse=True)
+    for number, batch in enumerate(batches):
+        assert len(batch) <= texts and (lengths[batch].sum() <= tokens or len(batch) == 1)
+        if number + 1 < len(batches):
+            assert len(batch) == texts or lengths[batch].sum() + lengths[batches[number + 1][0]] > tokens
+
+
+@settings(deadline=None)
+@given(st.integers(1, 512), sizes)
+def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, size):
+    found = buckets(HARDWARE, max_length, *size)
+    assert found[-1][0].width == max_length and [large.narrower for large, _ in found] == [0, *(large.width for large, _ in found[:-1])]
+    for large, small in found:
+        assert large.holds(1, large.width) and small.holds(1, small.width) and small.tokens <= large.tokens
+        if size[1] is not None:
+            assert large.holds(size[1], size[1] * large.width)
+            assert size[1] > 1 or large.sequences == 1
+        else:
+            texts = large.tokens // ((large.narrower + 1 + large.width) // 2 + 1)
+            assert large.holds(texts, large.tokens), "rows run out before slots do, of texts of the mean length"
+
+
+@settings(deadline=None)
+@given(lengths_lists, sizes)
+def test_batches_by_bucket(lengths, size):
+    """Each text once, in a bucket that holds the batch; at most one batch is not full."""
+    batches = list(by_bucket(lengths, buckets(HARDWARE, 40, *size)))
+    assert sorted(row for _, batch in batches for row in batch) == list(range(len(lengths)))
+    for number, (bucket, batch) in enumerate(batches):
+        total = lengths[batch].sum()
+        assert len(batch) and bucket.holds(len(batch), total) and lengths[batch].max() <= bucket.width
+        if number + 1 < len(batches):
+            assert len(batch) == bucket.sequences or total + bucket.width > bucket.tokens
+    assert [bucket.width for bucket, _ in batches] == sorted(bucket.width for bucket, _ in batches)
+
+
+def test_few_texts_run_in_a_small_batch():
+    ((bucket, _),) = by_bucket(np.array([12, 30]), buckets(HARDWARE, 40, None, None))
+    assert bucket.width == 32 and bucket.tokens == HARDWARE.batch_tokens * HARDWARE.small_batch
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 5), sizes, st.sampled_from([1, 8, 64]), st.integers(0, 2))
+def test_a_ladder(seed, size, row_multiple, number):
+    """Rising in cost, every rung within the bucket and falling with depth, and the last holds everything."""
+    bucket = buckets(HARDWARE, 40, *size)[number][0]
+    rungs = ladder(bucket, ARCH, sample(seed), row_multiple)
+    costs = [schedule.flops(ARCH) for schedule in rungs]
+    assert costs == sorted(costs) and len(rungs) == len(RUNGS) and rungs[-1] == Schedule.full(bucket, LAYERS)
+    for schedule in rungs:
+        rows, widths = zip(*schedule.layers, strict=True)
+        assert list(rows) == sorted(rows, reverse=True) and list(widths) == sorted(widths, reverse=True)
+        assert rows[-1] >= 1 and rows[0] <= bucket.tokens and widths[-1] >= 1 and widths[0] <= bucket.width
+
+
+def test_a_ladder_by_hand():
+    """Rows are the share that texts at home in the bucket keep of it, widths what one of them keeps at most."""
+    lengths = np.repeat([10, 20, 40], 40)
+    calibration = Calibration(lengths, np.stack([lengths, lengths // 2, lengths // 10]), 0.0)
+    rungs = ladder(Bucket(50, 1000, 32, narrower=16), ARCH, calibration, 8)
+    assert rungs[0].layers == ((1000, 20), (504, 12), (104, 4))
+    assert rungs[1].layers == ((1000, 24), (552, 12), (112, 4))
+    assert rungs[2].layers == ((1000, 28), (704, 16), (144, 4))
+    # Of texts that nobody has seen, all say what is kept; of one no more than the bucket is wide.
+    unseen = ladder(Bucket(50, 1000, 5, narrower=0), ARCH, calibration, 8)
+    assert unseen[0].layers == ((1000, 5), (504, 4), (104, 4))
+
+
+def test_nothing_is_known():
+    """Of what is kept, or there is nothing to know: every rung has room for all."""
+    bucket, dense = Bucket(8, 256, 32), dataclasses.replace(ARCH, skim=None)
+    assert set(ladder(bucket, ARCH, None, 8)) == set(ladder(bucket, dense, sample(), 8)) == {Schedule.full(bucket, LAYERS)}
+
+
+def test_fewer_tokens_kept_make_cheaper_rungs():
+    bucket, calibration = Bucket(32, 1024, 40, narrower=32), sample()
+    fewer = dataclasses.replace(calibration, kept=np.maximum(1, calibration.kept // 2))
+    cost, less = (ladder(bucket, ARCH, each, 8)[0].flops(ARCH) for each in (calibration, fewer))
+    assert less < 0.8 * cost
+
+
+def test_rungs_are_made_for_the_batches_that_come():
+    """Of texts like the calibration's: the expected rows lose few of them, 1.4 times as many hardly any."""
+    bucket, losses = Bucket(64, 1024, 40, narrower=32), {rung: [] for rung in range(len(RUNGS))}
+    for seed in range(1, 25):
+        others = sample(seed, 2000)
+        batch = np.flatnonzero(others.lengths > 32)[:25]
+        for rung, schedule in enumerate(ladder(bucket, ARCH, sample(), 8)):
+            there = np.ones(len(batch), bool)
+            for kept, (rows, width) in zip(others.kept[:, batch], schedule.layers, strict=True):
+                there &= kept <= width
+                there &= np.cumsum(np.where(there, kept, 0)) <= rows
+            losses[rung].append(1 - there.mean())
+    means = [np.mean(losses[rung]) for rung in range(len(RUNGS))]
+    assert 0 < means[0] < 0.15 and means[1] < means[0] and means[2] < 0.005 and means[3] == 0
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.02, 0.5, 1.0])
+def test_the_rung_that_costs_least(lost):
+    """What is tried is learned: a rung that loses nothing stays, one that loses much is left."""
+    ladders = Ladders(ARCH, HARDWARE, sample())
+    bucket = Bucket(50, 1024, 40, narrower=32)
+    costs = [schedule.flops(ARCH) for schedule in ladders.schedules(bucket)]
+    chosen = []
+    for _ in range(1000):
+        rung = ladders.choose(bucket, 0.0, 0, 1000)
+        chosen.append(rung)
+        ladders.remember(bucket, 0.0, rung, np.arange(50) < 50 * (lost if rung == 0 else 0))
+    assert chosen[0] == 0 and chosen[-1] == int(lost * costs[-1] > costs[1] - costs[0])
+    # Now and then it is tried again, as texts change.
+    assert lost < 0.5 or 1 < chosen.count(0) < 50
+    assert ladders.choose(bucket, 0.5, 0, 1000) == 0, "another threshold is another matter"
+    assert ladders.choose(bucket, 0.0, 2, 1000) == 2, "what was lost on the second rung runs on the third"
+
+
+def test_a_batch_alone_is_given_more_room():
+    """A text that it loses costs a batch of its own."""
+    ladders = Ladders(ARCH, HARDWARE, sample())
+    bucket = Bucket(50, 1024, 40, narrower=32)
+    for _ in range(50):
+        ladders.remember(bucket, 0.0, 0, np.arange(50) < 1)
+    assert [ladders.choose(bucket, 0.0, 0, batches) for batches in (1, 1000)] == [1, 0]
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_a_full_schedule_costs_what_the_texts_cost(sequences, width):
+    bucket = Bucket(sequences, sequences * width, width)
+    lengths = np.full(sequences, width, float)
+    cost = Schedule.full(bucket, LAYERS).flops(ARCH)
+    assert cost == pytest.approx(flops.skimmed(ARCH, [lengths] * LAYERS, lengths).sum())
+
+
+def test_shares_of_texts_of_one_length():
+    calibration = Calibration.of_shares([0.9, 0.5, 0.001], 128, 0.0)
+    shares, widths = calibration.expected(0, 128)
+    assert shares == pytest.approx([115 / 128, 0.5, 1 / 128]) and widths.tolist() == [115, 64, 1]
+
+
+def test_saved_and_loaded(tmp_path):
+    calibration = sample()
+    calibration.save(tmp_path)
+    loaded = Calibration.load(tmp_path, LAYERS)
+    np.testing.assert_array_equal(loaded.lengths, calibration.lengths)
+    np.testing.assert_array_equal(loaded.kept, calibration.kept)
+    assert loaded.threshold == 0.0 and (tmp_path / "skim_calibration.json").stat().st_size < 20000
+    assert Calibration.load(tmp_path / "elsewhere", LAYERS) is None
+
+
+def test_a_sample_of_a_large_set_is_kept():
+    lengths = np.arange(2, 5002)
+    calibration = Calibration.of(lengths, np.stack([lengths, lengths // 2]), 0.5)
+    assert len(calibration.lengths) == 1024 and (calibration.kept[1] == calibration.lengths // 2).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not a calibration"),
+        ("[]", "is not a calibration"),
+        (json.dumps({"threshold": 0, "lengths": [], "kept": [[], [], []]}), "is not of this model of 3 layers"),
+        (json.dumps({"threshold": 0, "lengths": [3], "kept": [[1], [1]]}), "is not of this model of 3 layers"),
+    ],
+)
+def test_a_damaged_calibration(tmp_path, content, says):
+    (tmp_path / "skim_calibration.json").write_text(content)
+    with pytest.raises(CheckpointError, match=says) as error:
+        Calibration.load(tmp_path, LAYERS)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)

@@ -1,0 +1,82 @@
+"""The network as one ONNX graph whose shapes follow the tokens that are kept: what a CPU wants."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.inference.batching import by_length
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.hardware import hardware
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.runtimes import Statistics
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.onnx.graph import OUTPUTS, build
+from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
+from transkimmer_jax.progress import tqdm
+
+_SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
+
+
+class OnnxRuntime:
+    """A graph that is built in memory from a model's parameters (see `Runtime`). Nothing overflows, so nothing need be expected.
+
+    Arguments are those of `selection.create`.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        model: TranskimmerForSequenceClassification,
+        *,
+        precision: str = "float32",
+        provider: str = "onnxruntime",
+        threads: int | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        depths: bool = False,
+    ):
+        self.statistics = Statistics()
+        self._arch, self._depths = model.arch, depths
+        self._tokens, self._texts = batch_tokens or hardware("cpu").batch_tokens, batch_size
+        graph = build(model, outputs=[name for name in OUTPUTS if depths or name != "depth"])
+        self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
+
+    def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
+        """Every example, in their order, in batches of about one length."""
+        lengths, count = examples.lengths, len(examples)
+        logits, kept = np.zeros((count, self._arch.num_labels), np.float32), np.zeros((self._arch.num_hidden_layers, count), np.int32)
+        depths = [np.zeros(0, np.int32)] * count if self._depths else None
+        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
+            for members in self._batches(lengths):
+                outputs = self._session.run(*_padded(examples, members), threshold)
+                logits[members], kept[:, members] = outputs["logits"], outputs["kept"]
+                if depths is not None:
+                    for member, depth in zip(members.tolist(), outputs["depth"], strict=True):
+                        depths[member] = depth[: lengths[member]]
+                self.statistics.batches += 1
+                bar.update(len(members))
+        self.statistics.examples += count
+        return Predictions(logits, kept, lengths, depths)
+
+    def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
+        if self._texts is not None:
+            return by_length(lengths, tokens=int(lengths.sum()), texts=self._texts)
+        return by_length(lengths, self._tokens, texts=len(lengths))
+
+    def expect(self, calibration: Calibration) -> None:
+        """Nothing depends on it."""
+
+    def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:
+        """The graph is ready."""
+
+
+def _padded(examples: TokenizedExamples, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """input_ids, attention_mask and token_type_ids [batch, longest] of some examples."""
+    lengths = examples.lengths[members]
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    places = (examples.offsets[members, None] + np.arange(lengths.max()))[mask]
+    input_ids, token_type_ids = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
+    input_ids[mask], token_type_ids[mask] = examples.input_ids[places], examples.token_type_ids[places]
+    return input_ids, mask.astype(np.int64), token_type_ids

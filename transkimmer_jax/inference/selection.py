@@ -1,0 +1,79 @@
+"""Which runtimes there are, and which of them computes a model."""
+
+from typing import Any
+
+import jax
+
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.inference import inputs
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.runtimes import Runtime
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+
+RUNTIMES = ("onnx", "jax")
+PROVIDERS = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "bfloat16", "int8")
+# The JAX runtime, and each provider of the other one.
+_COMPUTES_IN = {"jax": ("float32", "bfloat16"), "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16")}
+
+
+def create(
+    model: TranskimmerForSequenceClassification,
+    *,
+    max_length: int,
+    runtime: str | None = None,
+    precision: str | None = None,
+    provider: str | None = None,
+    threads: int | None = None,
+    calibration: Calibration | None = None,
+    batch_tokens: int | None = None,
+    batch_size: int | None = None,
+    devices: list[Any] | None = None,
+    depths: bool = False,
+) -> Runtime:
+    """The runtime of a model that a user asks for.
+
+    Args:
+      max_length: the most tokens of an example.
+      runtime: 'onnx', one graph whose shapes follow the tokens, for CPUs; 'jax', compiled programs of fixed shapes, for GPUs and TPUs.
+        None: by the devices at hand.
+      precision: of weights and matrix products; norms, softmax and decisions are float32. 'float32'; 'int8' with ONNX Runtime;
+        'bfloat16' with JAX and OpenVINO. None: the model's.
+      provider: of the onnx runtime, 'onnxruntime' or 'openvino'. None: the first.
+      threads: of the onnx runtime; None: as many as processors that the process may use.
+      calibration: what to expect, for the jax runtime; None: it finds out.
+      batch_tokens: tokens of a batch on each device; None: what suits the hardware.
+      batch_size: instead, texts of a batch; of the jax runtime, as many tokens as so many texts of the greatest length in it.
+      devices: of the jax runtime; None: all local ones, each of which computes batches of its own.
+      depths: also report how many layers computed each token.
+
+    Raises:
+      CheckpointError: a model that cannot be compacted.
+      ConfigError: no such runtime, provider or precision, or options that do not go together.
+    """
+    inputs.checked_choice(runtime, "runtime", RUNTIMES)
+    inputs.checked_choice(provider, "provider", PROVIDERS)
+    inputs.checked_choice(precision, "precision", PRECISIONS)
+    inputs.checked_flag(depths, "depths")
+    devices, (batch_tokens, batch_size) = inputs.checked_devices(devices), inputs.checked_batch(batch_tokens, batch_size)
+    if threads is not None:
+        inputs.checked_size(threads, "threads")
+    if runtime is None:
+        runtime = "jax" if devices is not None or jax.default_backend() != "cpu" else "onnx"
+    others = (("provider", provider), ("threads", threads)) if runtime == "jax" else (("devices", devices),)
+    for name, value in others:
+        if value is not None:
+            raise ConfigError(f"{name} is of another runtime than {runtime!r}: leave it out, or choose that runtime")
+    computing = "jax" if runtime == "jax" else provider or PROVIDERS[0]
+    if precision not in (None, *_COMPUTES_IN[computing]):
+        raise ConfigError(f"{computing} computes in {' or '.join(_COMPUTES_IN[computing])}, not in {precision}")
+    model.require_compactable()
+    options: dict[str, Any] = {"batch_tokens": batch_tokens, "batch_size": batch_size, "depths": depths}
+    # Imported here, so that neither runtime waits for the other's libraries.
+    if runtime == "jax":
+        from transkimmer_jax.inference.jax_runtime import JaxRuntime
+
+        return JaxRuntime(model, max_length=max_length, precision=precision, calibration=calibration, devices=devices, **options)
+    from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
+
+    return OnnxRuntime(model, precision=precision or "float32", provider=computing, threads=threads, **options)

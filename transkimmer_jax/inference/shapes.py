@@ -1,0 +1,109 @@
+"""Which shapes compacted programs have: buckets of batches, and schedules of capacities (docs/design.md, section 4.1).
+
+A program is compiled for one schedule. Each bucket of batches has a ladder of four: the rows that each layer is expected to keep,
+a little more, much more, and all. Texts that a schedule has no room for run again one rung up, so answers are exact.
+"""
+
+import dataclasses
+import itertools
+import math
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.hardware import Hardware
+from transkimmer_jax.models.architecture import Architecture
+
+RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, over the expected ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """The shape of a batch before anything is skimmed.
+
+    sequences: slots B. tokens: rows T for all of them together. width: the most tokens of one. narrower: width of the next
+    narrower bucket, from which on texts are at home here; 0 for the narrowest.
+    """
+
+    sequences: int
+    tokens: int
+    width: int
+    narrower: int = 0
+
+    def holds(self, count: int, tokens: int) -> bool:
+        """Whether a batch of `count` sequences of `tokens` tokens together fits, if none is wider than the bucket."""
+        return count <= self.sequences and tokens <= self.tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The bucket of a program's batches and the (rows, width) of each layer: all the shapes of one program."""
+
+    bucket: Bucket
+    layers: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def full(cls, bucket: Bucket, layers: int) -> "Schedule":
+        """The one that every batch of the bucket fits in, for a network of so many layers."""
+        return cls(bucket, ((bucket.tokens, bucket.width),) * layers)
+
+    def flops(self, arch: Architecture) -> float:
+        """Operations of the program; its time is near proportional to them."""
+        sequences, entering = self.bucket.sequences, self.bucket.tokens
+        total = sequences * flops.head(arch)
+        for layer, (rows, width) in enumerate(self.layers):
+            total += flops.per_predicted_token(arch) * entering
+            if layer < len(self.layers) - 1:
+                total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * sequences * width * width
+            else:
+                total += flops.per_key(arch) * rows + (flops.per_query(arch) + flops.per_token_pair(arch) * width) * sequences
+            entering = rows
+        return total
+
+
+def buckets(hardware: Hardware, max_length: int, batch_tokens: int | None, batch_size: int | None) -> list[tuple[Bucket, Bucket]]:
+    """The buckets in use, narrowest first, each with that of its small batches.
+
+    Args:
+      max_length: the widest bucket's width.
+      batch_tokens: tokens of a batch; None: what suits the hardware.
+      batch_size: instead, a batch has as many tokens as this number of texts of the bucket's width.
+    """
+    widths = (0, *(width for width in hardware.widths if width < max_length), max_length)
+
+    def bucket(narrower: int, width: int, share: float) -> Bucket:
+        if batch_size is not None:
+            texts = max(1, math.ceil(batch_size * share))
+            tokens = texts * width
+        else:
+            tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
+            texts = 1
+        # As many slots as texts of the mean length between the two widths have room in the rows.
+        slots = 1 if batch_size == 1 else max(texts, math.ceil(2 * tokens / (narrower + 1 + width)))
+        return Bucket(slots, round_up(tokens, 8), width, narrower)
+
+    return [(bucket(*pair, 1.0), bucket(*pair, hardware.small_batch)) for pair in itertools.pairwise(widths)]
+
+
+def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration | None, row_multiple: int) -> tuple[Schedule, ...]:
+    """Schedules of a bucket, one for each of `RUNGS`, cheapest first; the last holds every batch. Where nothing is known of what is
+    kept, and of a dense model, all are that."""
+    full = Schedule.full(bucket, arch.num_hidden_layers)
+    if arch.skim is None or calibration is None:
+        return (full,) * len(RUNGS)
+    shares, widths = calibration.expected(bucket.narrower, bucket.width)
+
+    def rung(times: float) -> Schedule:
+        layers, rows, width = [], bucket.tokens, bucket.width
+        for share, widest in zip(shares.tolist(), widths.tolist(), strict=True):
+            # Never above what there is, never rising with depth.
+            rows = min(rows, round_up(times * share * bucket.tokens, row_multiple))
+            width = min(width, round_up(times * widest, 4))
+            layers.append((rows, width))
+        return Schedule(bucket, tuple(layers))
+
+    return (*map(rung, RUNGS[:-1]), full)
+
+
+def round_up(count: float, multiple: int) -> int:
+    """The next multiple of `multiple`, at least one."""
+    return max(1, math.ceil(count / multiple)) * multiple
