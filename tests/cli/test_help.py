@@ -16,7 +16,7 @@ OPTIONS = {
     ),
     "predict": (
         "model", "input", "output", "output-dir", "overwrite", "process-id", "num-processes", "format", "text-columns", "copy",
-        "prefix", "threshold", "max-length", "batch-tokens", "dtype", "quiet",
+        "prefix", "threshold", "max-length", "batch-tokens", "runtime", "provider", "precision", "quiet",
     ),
     "benchmark": ("model", "task", "data", "examples", "synthetic", "hidden-size", "length"),
     "export": ("model", "output", "platforms", "lengths", "threshold", "batch-tokens"),

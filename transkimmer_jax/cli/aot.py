@@ -68,7 +68,6 @@ def _aot(args: argparse.Namespace) -> None:
     from transkimmer_jax.weights import huggingface
 
     task = get_task(config.data)
-    slices = [topology.topology(name) for name in args.topology]
     arch = huggingface.shapes(config.model.pretrained, **model_options(config, task))
     length = args.length or task.max_length
     if length > arch.max_position_embeddings:
@@ -77,6 +76,7 @@ def _aot(args: argparse.Namespace) -> None:
     if config.distill.teacher is not None:
         teacher = huggingface.shapes(config.distill.teacher, **teacher_options(config, task))
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens, _calibration(args, arch, length))
+    slices = [topology.topology(name) for name in args.topology]
     command = shlex.join(["transkimmer", *args.arguments])
     records: list[dict[str, Any]] = []
     wanted = [(slice_, program) for slice_ in slices for program in args.programs]

@@ -3,7 +3,10 @@
 import argparse
 from typing import Any
 
-from transkimmer_jax.inference.selection import PRECISIONS, PROVIDERS, RUNTIMES
+# Those of inference.selection, which is slow to import.
+RUNTIMES = ("onnx", "jax")
+PROVIDERS = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -87,7 +87,7 @@ def export(
         "format_version": FORMAT_VERSION,
         "jax_version": jax.__version__,
         "platforms": list(platforms),
-        "dtype": engine.arch.compute_dtype,
+        "dtype": engine.runtime.arch.compute_dtype,
         "label_names": None if engine.label_names is None else list(engine.label_names),
         "pairs": bool(saved.task.pairs),
         "max_length": engine.max_length,

@@ -75,11 +75,12 @@ def buckets(hardware: Hardware, max_length: int, batch_tokens: int | None, batch
             texts = max(1, math.ceil(batch_size * share))
             tokens = texts * width
         else:
-            tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
             texts = 1
+            tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
+        tokens = round_up(tokens, 8)
         # As many slots as texts of the mean length between the two widths have room in the rows.
         slots = 1 if batch_size == 1 else max(texts, math.ceil(2 * tokens / (narrower + 1 + width)))
-        return Bucket(slots, round_up(tokens, 8), width, narrower)
+        return Bucket(slots, tokens, width, narrower)
 
     return [(bucket(*pair, 1.0), bucket(*pair, hardware.small_batch)) for pair in itertools.pairwise(widths)]
 
