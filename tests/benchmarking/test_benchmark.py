@@ -161,7 +161,7 @@ def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
     lines = {"jsonl": [{"review": text} for text in texts], "txt": "\n".join(texts), "csv": "review\n" + "\n".join(texts)}
     columns = [] if name.endswith("txt") else ["--text-columns", "review"]
     arguments = ["--model", str(model_folder), "--data", str(write(name, lines[name.partition(".")[2]])), *columns, "--examples", "9"]
-    Calibration.assumed(3, 0.25).save(model_folder)
+    Calibration.of_shares([1.0, 0.5, 0.25], 12, 0.25).save(model_folder)
     more = [] if threshold is None else ["--threshold", threshold]
     cli.main(["benchmark", *arguments, *more, "--json", str(tmp_path / "found.json")])
     (record,), (workload,) = json.loads((tmp_path / "found.json").read_text()), seen
