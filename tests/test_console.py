@@ -118,6 +118,16 @@ def test_a_second_sigterm_changes_nothing(capsys):
     assert capsys.readouterr().err == "stopped by SIGTERM\n"
 
 
+def test_a_process_that_goes_on_is_left_alone(monkeypatch):
+    """One that runs commands, as tests do: what was asked of one command is not done to the next."""
+    monkeypatch.setattr(termination, "_GRACE", 0.1)
+    ended = []
+    monkeypatch.setattr(termination, "_end", lambda: ended.append(True))
+    assert console.run(lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(10), []) == 75
+    time.sleep(0.3)
+    assert ended == []
+
+
 STUCK = """
 import signal, sys
 from transkimmer_jax import console, termination

@@ -34,10 +34,12 @@ def heard() -> Iterator[None]:
     os.set_blocking(writer, False)
     handler_before = signal.signal(signal.SIGTERM, _raise)
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader,), name="termination", daemon=True).start()
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(reader, over), name="termination", daemon=True).start()
     try:
         yield
     finally:
+        over.set()
         signal.set_wakeup_fd(wakeup_before)
         signal.signal(signal.SIGTERM, handler_before)
         os.close(writer)  # which ends the thread
@@ -63,15 +65,14 @@ def _raise(*_: Any) -> None:
     raise Terminated
 
 
-def _watch(reader: int) -> None:
+def _watch(reader: int, over: threading.Event) -> None:
     """Wait for signals, which the interpreter notes at once, whatever its main thread does."""
     with os.fdopen(reader, "rb", buffering=0) as signals:
         while number := signals.read(1):
             # Where another handler stands, it is for a block that ends by itself.
-            if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) in (_raise, signal.SIG_IGN):
-                timer = threading.Timer(_GRACE, _end)
-                timer.daemon = True
-                timer.start()
+            asked = number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) in (_raise, signal.SIG_IGN)
+            if asked and not over.wait(_GRACE):
+                _end()
 
 
 def _end() -> None:

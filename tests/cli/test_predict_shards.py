@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from cli.answers import assert_same
@@ -379,3 +381,23 @@ def test_two_processes_at_one_shard(tmp_path):
         with refused, shards.replaced_shard(shard):
             raise AssertionError("the block must not run")
     assert names(tmp_path) == ["a.jsonl"] and (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("--output-dir", "out"), "files that are answered stay so, and the same command answers the other files"),
+        (("--output-dir", "out", "--overwrite"), "files that are answered stay so, and the same command answers all files again"),
+        (("--output", "out"), "out is not written; the same command starts again"),
+        ((), "the same command starts again"),
+    ],
+)
+@pytest.mark.parametrize(("stop", "status", "said"), [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")])
+def test_what_is_said_when_it_is_stopped(model_folder, inputs, tmp_path, monkeypatch, capsys, arguments, kept, stop, status, said):
+    """What there is of the answers, and nothing of checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SkimEngine, "from_pretrained", lambda *args, **options: os.kill(os.getpid(), stop) or time.sleep(10))
+    assert console.run(main, ["--model", model_folder, "--quiet", "--input", inputs[0], *arguments]) == status
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == f"{said}; {kept}\n"
+    assert names(tmp_path) == ["inputs"]
