@@ -39,7 +39,7 @@ from transkimmer_jax.training.checkpoints import Checkpoints
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.workdir import finished_result
 
-_LIMIT = 120  # seconds; what takes longer hangs
+_LIMIT = 900  # seconds; what takes longer hangs, on the busiest machine
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["reliability_checkpoints"])
 
