@@ -29,17 +29,22 @@ def write(folder: epath.Path, leave_out: Collection[str] = ()) -> None:
 
     leave_out: names, relative to the folder, of files that may change or come later.
     """
-    _write(folder, _digests(folder, _names(folder, leave_out)))
+    save(folder, _digests(folder, _names(folder, leave_out)))
 
 
 def write_of(folder: epath.Path, names: Collection[str]) -> None:
     """Write the digests of these files, which lie below a folder, into it, in place of those that are there."""
-    _write(folder, _digests(folder, names))
+    save(folder, _digests(folder, names))
+
+
+def save(folder: epath.Path, sums: Mapping[str, str]) -> None:
+    """Write these digests, by the names of files, into a folder, atomically."""
+    files.write_text(folder / SUMS_FILE, "".join(f"{value}  {name}\n" for name, value in sorted(sums.items())))
 
 
 def add(folder: epath.Path, name: str) -> None:
     """Add the digest of one more file to those of a folder, atomically. Raises `ValueError` as `read` does."""
-    _write(folder, read(folder) | {name: digest(folder / name)})
+    save(folder, read(folder) | {name: digest(folder / name)})
 
 
 def read(folder: epath.Path) -> dict[str, str]:
@@ -73,10 +78,6 @@ def fault(folder: epath.Path, sums: Mapping[str, str], leave_out: Collection[str
         if value != sums[name]:
             return f"{name} is not what was written: another SHA-256 than in {SUMS_FILE}"
     return None
-
-
-def _write(folder: epath.Path, sums: Mapping[str, str]) -> None:
-    files.write_text(folder / SUMS_FILE, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
 
 def _names(folder: epath.Path, leave_out: Collection[str]) -> list[str]:

@@ -8,11 +8,11 @@ import tempfile
 from etils import epath
 
 from transkimmer_jax.assets import packaged
+from transkimmer_jax.checksums import SUMS_FILE
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.files import copy_folder, is_remote
-from transkimmer_jax.weights.digests import DIGESTS_FILE
 
-_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", DIGESTS_FILE]
+_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", SUMS_FILE]
 # What nobody calls a model on a hub, and people do call their own folders and files.
 _LOCAL_STARTS = ("/", "\\", ".", "~")
 _LOCAL_PARENTS = ("runs", "models", "checkpoints", "output", "outputs", "results", "tmp", "data")
