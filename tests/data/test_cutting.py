@@ -88,8 +88,10 @@ def test_prefixes_are_short(tokenizers, name):
             assert len(cut) < 2500, kind
     for first in ("words", "ideographs"):
         for second in ("words", "ideographs"):
-            cut, other = assert_same(tokenizers[name], kinds[first], kinds[second], 17)
-            assert len(cut) + len(other) < 5000, (first, second)
+            [cut], others = cutting.Cutter(tokenizers[name], 17).cut([kinds[first]], [kinds[second]])
+            assert others is not None and len(cut) + len(others[0]) < 5000, (first, second)
+            # Shorter ones, as a tokenizer makes all pairs of what overflows: of the whole ones many gigabytes.
+            assert_same(tokenizers[name], kinds[first][:800], kinds[second][:800], 17)
 
 
 def test_a_tokenizer_with_other_steps_reads_texts_whole(tokenizers, tokenizer_folder):
