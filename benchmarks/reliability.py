@@ -31,7 +31,7 @@ SECTIONS = {"checkpoints": "reliability_checkpoints", "model_folders": "reliabil
 class Tally:
     """What became of the faults of one kind.
 
-    noticed: named in a line of the program. survived: and the right answer came in the end. wrong: answers that were not, without a
+    noticed: named in a line of the program. survived: and the right answer came in the end; None where nothing goes on. wrong: answers that were not, without a
     word. harmless: not noticed, since what is there may be meant. over_limits: took more time or memory than the section allows.
     seconds, megabytes: the most that one of them took.
     """
@@ -39,7 +39,7 @@ class Tally:
     fault: str
     injected: int = 0
     noticed: int = 0
-    survived: int = 0
+    survived: int | None = 0
     wrong: int = 0
     harmless: int = 0
     tracebacks: int = 0

@@ -43,7 +43,7 @@ def tallies(seed: int, count: int) -> Iterator[Tally]:
             if tally is None or tally.fault != kind:
                 if tally is not None:
                     yield tally
-                tally = Tally(kind, seconds=0.0, megabytes=0.0)
+                tally = Tally(kind, survived=None, seconds=0.0, megabytes=0.0)
             shutil.copytree(model, damaged)
             damage(damaged)
             _count(tally, name, *_tried(damaged))

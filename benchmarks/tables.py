@@ -53,7 +53,9 @@ COLUMNS = {
     "fault": lambda r: r["fault"],
     "injected": lambda r: str(r["injected"]),
     "noticed": lambda r: str(r["noticed"]),
-    "survived": lambda r: str(r["survived"]),
+    "survived": lambda r: "" if r["survived"] is None else str(r["survived"]),
+    "harmless": lambda r: str(r.get("harmless", "")),
+    "over the limits": lambda r: str(r.get("over_limits", "")),
     "wrong answers": lambda r: str(r["wrong"]),
     "tracebacks": lambda r: str(r["tracebacks"]),
     "seconds at most": lambda r: "" if r.get("seconds") is None else f"{r['seconds']:.1f}",
@@ -73,7 +75,10 @@ VIEWS = {
         "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
         "timed at batch", "kept per layer", "seed",
     ),
-    "faults": ("fault", "injected", "noticed", "survived", "wrong answers", "tracebacks", "seconds at most", "MB at most"),
+    "faults": (
+        "fault", "injected", "noticed", "survived", "harmless", "wrong answers", "tracebacks", "over the limits", "seconds at most",
+        "MB at most",
+    ),
     "falls": ("task", "backbone", "first layers", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
         "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",

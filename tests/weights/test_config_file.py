@@ -59,6 +59,7 @@ def test_all_that_is_wrong_is_one_line():
         ({"num_labels": 2}, "num_labels is 2, but id2label names 3"),
         ({"problem_type": "regression"}, "regression has one output, not 3"),
         ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification' is not supported"),
+        ({"model_type": "transkimmer"}, "model_type is 'transkimmer', but there is no skim section"),
         ({"dense_layers": 2}, "dense_layers 2 is less than num_hidden_layers 3"),
         ({"task": {"max_length": 41}}, "task.max_length 41 is more than max_position_embeddings 40"),
         ({"hidden_size": True}, "hidden_size must be a whole number"),

@@ -216,6 +216,8 @@ def _contradictions(fields: dict[str, Any]) -> list[str]:
     wrong = []
     if fields["hidden_size"] % fields["num_attention_heads"]:
         wrong.append(f"hidden_size {fields['hidden_size']} is not a multiple of num_attention_heads {fields['num_attention_heads']}")
+    if fields["model_type"] == SKIMMING_MODEL_TYPE and fields["skim"] is None:
+        wrong.append(f"model_type is {SKIMMING_MODEL_TYPE!r}, but there is no skim section")
     names, count = fields["id2label"], fields["num_labels"]
     if names is not None and count is not None and len(names) != count:
         wrong.append(f"num_labels is {count}, but id2label names {len(names)}")
