@@ -31,9 +31,9 @@ SECTIONS = {"checkpoints": "reliability_checkpoints", "model_folders": "reliabil
 class Tally:
     """What became of the faults of one kind.
 
-    noticed: named in a line of the program. survived: and the right answer came in the end; None where nothing goes on. wrong: answers that were not, without a
-    word. harmless: not noticed, since what is there may be meant. over_limits: took more time or memory than the section allows.
-    seconds, megabytes: the most that one of them took.
+    noticed: named in a line of the program. survived: and the right answer came in the end; None where nothing goes on. wrong: answers
+    that were not, without a word. harmless: not noticed, since what is there may be meant. over_limits: took more time or memory than the
+    section allows. seconds, megabytes: the most that one of them took.
     """
 
     fault: str

@@ -205,7 +205,7 @@ class _Bench:
     def _add(tally: Tally, noticed: bool, survived: bool, output: str, silent: bool = True) -> None:
         tally.injected += 1
         tally.noticed += noticed
-        tally.survived += survived
+        tally.survived = (tally.survived or 0) + survived
         tally.wrong += silent and not survived
         tally.tracebacks += "Traceback" in output
         if not (noticed and survived) or "Traceback" in output:
