@@ -105,30 +105,41 @@ def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, only_fi
 
 def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
     """What every row reads of the rows of its text, [tokens, hidden]."""
-    (query_kernel, query_bias), (key_value_kernel, key_value_bias) = _scaled_query(attention), _parameters(attention.key_value)
-    kernel, bias = np.concatenate([query_kernel, key_value_kernel], axis=1), np.concatenate([query_bias, key_value_bias])
-    projected = affine(g, hidden, kernel, bias, "attention.query_key_value")
-    heads, size = attention.num_heads, query_kernel.shape[1] // attention.num_heads
-    padded = g.op("Reshape", g.op("Gather", projected, view.slots, axis=0), g.constant([0, 0, 3, heads, size]))
-    query, key, value = g.ops("Split", g.op("Transpose", padded, perm=[2, 0, 3, 1, 4]), outputs=3, axis=0)
-    scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3])), view.bias)
+    query_parameters, key_value_parameters = _scaled_query(attention), _parameters(attention.key_value)
+    kernel, bias = (np.concatenate(parts, axis=-1) for parts in zip(query_parameters, key_value_parameters, strict=True))
+    heads, size = attention.num_heads, _head_size(attention)
+    # A row of the product is 3 * heads pieces. Gathered one by one, pieces are split, padded and transposed in a single copy.
+    pieces = g.op("Reshape", affine(g, hidden, kernel, bias, "attention.query_key_value"), g.constant([-1, size]))
+    start = g.op("Mul", g.op("Unsqueeze", view.slots, g.constant([1])), g.constant(3 * heads))
+    query, key, value = (
+        g.op("Gather", pieces, g.op("Add", start, g.constant(np.arange(heads)[:, None] + offset)), axis=0)
+        for offset in (0, heads, 2 * heads)
+    )
+    scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 3, 2])), view.bias)
     attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
-    attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 1, 3, 2, 4]), g.constant([-1, heads * size]))
+    attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.constant([-1, heads * size]))
     return g.op("Compress", attended, view.real, axis=0)
 
 
 def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
-    """What the rows of position 0 read of their texts, [batch, hidden]."""
-    heads = attention.num_heads
+    """What the rows of position 0 read of their texts, [batch, hidden].
+
+    The key's product is applied to the few queries, and the value's to what they read, in place of both to every token. The key's bias
+    shifts all scores of a query alike, which the softmax does not see; the value's bias passes through it whole.
+    """
+    heads, size, width = attention.num_heads, _head_size(attention), attention.query.kernel.shape[0]
+    kernel, bias = _parameters(attention.key_value)
+    key, value = (part.reshape(width, heads, size) for part in np.split(kernel, 2, axis=1))
     query = affine(g, g.op("Gather", hidden, flat(g, view.first), axis=0), *_scaled_query(attention), "attention.query")
-    key_value = linear(g, attention.key_value, hidden, "attention.key_value")
-    size = attention.query.kernel.shape[1] // heads
-    query = g.op("Reshape", query, g.constant([0, heads, 1, size]))
-    padded = g.op("Reshape", g.op("Gather", key_value, view.slots, axis=0), g.constant([0, 0, 2, heads, size]))
-    key, value = g.ops("Split", g.op("Transpose", padded, perm=[2, 0, 3, 1, 4]), outputs=2, axis=0)
-    scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3])), view.bias)
-    attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
-    return g.op("Reshape", attended, g.constant([-1, heads * size]))
+    query = g.op("Transpose", g.op("Reshape", query, g.constant([0, heads, size])), perm=[1, 0, 2])
+    query = g.op("MatMul", query, g.weight("attention.key.kernel", key.transpose(1, 2, 0)))
+    padded = g.op("Gather", hidden, view.slots, axis=0)
+    scores = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.op("Transpose", padded, perm=[0, 2, 1]))
+    weights = g.op("Softmax", g.op("Add", scores, g.op("Squeeze", view.bias, g.constant([1]))), axis=-1)
+    attended = g.op("Transpose", g.op("MatMul", weights, padded), perm=[1, 0, 2])
+    attended = g.op("MatMul", attended, g.weight("attention.value.kernel", value.transpose(1, 0, 2)))
+    attended = g.op("Reshape", g.op("Transpose", attended, perm=[1, 0, 2]), g.constant([-1, heads * size]))
+    return g.op("Add", attended, g.weight("attention.value.bias", np.split(bias, 2)[1]))
 
 
 def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, first: str) -> str:
@@ -187,10 +198,14 @@ def flat(g: GraphBuilder, x: str) -> str:
     return g.op("Reshape", x, g.constant([-1]))
 
 
+def _head_size(attention: SelfAttention) -> int:
+    return attention.query.kernel.shape[1] // attention.num_heads
+
+
 def _scaled_query(attention: SelfAttention) -> tuple[np.ndarray, np.ndarray]:
     """The query's kernel and bias, divided by what scores are divided by."""
     kernel, bias = _parameters(attention.query)
-    scale = math.sqrt(kernel.shape[1] // attention.num_heads)
+    scale = math.sqrt(_head_size(attention))
     return kernel / scale, bias / scale
 
 

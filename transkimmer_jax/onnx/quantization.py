@@ -18,7 +18,9 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     prepared.CopyFrom(model)
     # The tool's own preparation folds constants and infers shapes, of which this graph has nothing to gain; the mark spares its warning.
     onnx.helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    products = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.startswith("layers.")]
+    # The last layer also multiplies by stacks of matrices, one a head; of those the tool makes a graph that cannot run.
+    matrices = {weight.name for weight in model.graph.initializer if len(weight.dims) == 2 and weight.name.startswith("layers.")}
+    products = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in matrices]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "quantized.onnx")
         # 7 bits: AVX2 adds two products of 8 bits in 16, which would saturate.

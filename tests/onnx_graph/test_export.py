@@ -1,0 +1,182 @@
+"""Laws of `python -m transkimmer_jax export --format onnx`: other people's clients load what it writes, and answer as this package does."""
+
+import functools
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from cli.saved import save_model
+from conftest import unavailable
+from models.quick import program
+from training import runs
+from transformers import AutoTokenizer
+from weights.checkpoints import random_tensors, write_checkpoint
+
+from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
+
+TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+OPTIMUM = ("optimum[onnxruntime]==2.1.*", "optimum-onnx==0.1.*", "transformers==4.57.*", "torch")
+
+
+def main(arguments):
+    cli.main(["export", "--format", "onnx", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer_folder, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder, max_length=40)
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "export"
+    main(["--model", model_folder, "--output", folder, "--precision", "float32", "int8"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch(exported):
+    """The texts as the exported tokenizer writes them."""
+    return {name: np.asarray(values) for name, values in AutoTokenizer.from_pretrained(exported)(TEXTS, padding=True).items()}
+
+
+@functools.cache
+def model_of(folder):
+    return TranskimmerForSequenceClassification.from_pretrained(folder)
+
+
+def answers_of(model_folder, batch, threshold=0.25):
+    """The masked model's. 0.25 is the folder's own threshold."""
+    return jax.device_get(program(model_of(model_folder))(*(batch[name] for name in NAMES), threshold=np.float32(threshold)))
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_layout(exported, model_folder):
+    assert sorted(files_of(exported)) == [
+        "config.json", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    saved = json.loads((model_folder / "config.json").read_text())
+    assert json.loads((exported / "config.json").read_text()) == saved | {"model_type": "bert"}, "as transformers knows it"
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in exported.rglob("*")), "others may read it"
+
+
+def test_a_bare_session(exported, model_folder, batch):
+    session = onnxruntime.InferenceSession(exported / "onnx" / "model.onnx")
+    assert [given.name for given in session.get_inputs()] == list(NAMES), "a client need not know of the threshold"
+    feeds = {name: batch[name] for name in NAMES}
+    expected = answers_of(model_folder, batch)
+    assert 0 < expected.keep.sum() < 3 * batch["attention_mask"].sum(), "some tokens are skimmed, not all"
+    logits, kept = session.run(["logits", "kept"], feeds)
+    np.testing.assert_allclose(logits, expected.logits, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(kept, expected.keep.sum(axis=2))
+    (lower,) = session.run(["logits"], feeds | {"threshold": np.array(-0.5, np.float32)})
+    np.testing.assert_allclose(lower, answers_of(model_folder, batch, threshold=-0.5).logits, atol=1e-5, rtol=0)
+
+
+def test_openvino(exported, model_folder, batch):
+    answers = OpenVinoSession(exported / "onnx" / "model.onnx").run(*(batch[name] for name in NAMES))
+    np.testing.assert_allclose(answers["logits"], answers_of(model_folder, batch).logits, atol=1e-5, rtol=0)
+
+
+def test_the_quantised_file(exported, batch):
+    """Smaller by what the layers' products weigh, with answers that are close; the decisions' products are as they were."""
+    exact, quantised = (OnnxRuntimeSession(exported / "onnx" / name) for name in ("model.onnx", "model_quantized.onnx"))
+    arguments = [batch[name] for name in NAMES]
+    error = np.abs(quantised.run(*arguments)["logits"] - exact.run(*arguments)["logits"])
+    assert 0 < error.mean() < 0.05
+    nodes = onnx.load(exported / "onnx" / "model_quantized.onnx").graph.node
+    assert any(node.op_type == "MatMulInteger" for node in nodes)
+    assert not any(node.op_type == "MatMulInteger" for node in nodes if not node.name.startswith("layers."))
+
+
+def test_a_threshold_of_its_own(model_folder, tmp_path, batch):
+    main(["--model", model_folder, "--output", tmp_path / "export", "--threshold=-0.5"])
+    assert sorted(path.name for path in (tmp_path / "export" / "onnx").iterdir()) == ["model.onnx"]
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["skim"]["threshold"] == -0.5
+    logits = OnnxRuntimeSession(tmp_path / "export" / "onnx" / "model.onnx").run(*(batch[name] for name in NAMES))["logits"]
+    np.testing.assert_allclose(logits, answers_of(model_folder, batch, threshold=-0.5).logits, atol=1e-5, rtol=0)
+
+
+def test_a_dense_model(tokenizer_folder, tmp_path, batch):
+    first = write_checkpoint(tmp_path / "first", random_tensors(runs.TINY, seed=2), runs.TINY)
+    model = TranskimmerForSequenceClassification.from_pretrained(first, dense=True)
+    model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder))
+    main(["--model", tmp_path / "model", "--output", tmp_path / "export"])
+    answers = OnnxRuntimeSession(tmp_path / "export" / "onnx" / "model.onnx").run(*(batch[name] for name in NAMES))
+    np.testing.assert_allclose(answers["logits"], program(model)(*(batch[name] for name in NAMES)).logits, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(answers["kept"], np.broadcast_to(batch["attention_mask"].sum(axis=1), answers["kept"].shape))
+
+
+def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
+    """The model folder itself gets the graphs, as folders on the hub have them, and again; all else stays."""
+    model = save_model(tmp_path, tokenizer_folder)
+    before = files_of(model)
+    for _ in range(2):
+        main(["--model", model, "--output", model])
+        after = files_of(model)
+        assert after.pop("onnx/model.onnx") and after == before
+    assert capsys.readouterr().out.splitlines() == [str(model / "onnx" / "model.onnx")] * 2
+
+
+def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tmp_path, capsys):
+    target = tmp_path / "export"
+    main(["--model", model_folder, "--output", target, "--precision", "float32", "int8"])
+    main(["--model", model_folder, "--output", target])
+    assert {path.name for path in (target / "onnx").iterdir()} == {"model.onnx"}
+    (target / "onnx" / "thesis.onnx").write_text("years", encoding="utf-8")
+    capsys.readouterr()
+    assert console.run(main, ["--model", model_folder, "--output", target]) == 2
+    assert capsys.readouterr().err == f"error: {target} holds files and is no export to replace: choose a new folder\n"
+    assert (target / "onnx" / "thesis.onnx").read_text(encoding="utf-8") == "years"
+
+
+@pytest.mark.parametrize("flag", [("--platforms", "cpu"), ("--lengths", "12"), ("--batch-tokens", "80"), ("--dtype", "float32")])
+def test_flags_of_the_other_format(model_folder, tmp_path, capsys, flag):
+    assert console.run(main, ["--model", model_folder, "--output", tmp_path / "export", *flag]) == 2
+    assert capsys.readouterr().err == f"error: {flag[0]} is for --format jax, not onnx\n"
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.slow
+def test_optimum(exported, model_folder, tmp_path):
+    """In an environment of its own: Optimum's ONNX part needs another major version of transformers."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    installed = subprocess.run([python, "-m", "pip", "install", "--quiet", *OPTIMUM], capture_output=True, text=True, check=False)
+    if installed.returncode:
+        unavailable(f"pip cannot install {', '.join(OPTIMUM)}: {installed.stderr.strip().splitlines()[-1]}")
+    script = textwrap.dedent("""
+        import json, sys
+        from optimum.onnxruntime import ORTModelForSequenceClassification
+        from transformers import AutoTokenizer, pipeline
+
+        folder, texts = sys.argv[1], sys.argv[2:]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        answers = {}
+        for name in ("model.onnx", "model_quantized.onnx"):
+            model = ORTModelForSequenceClassification.from_pretrained(folder, subfolder="onnx", file_name=name)
+            logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.tolist()
+            labels = [answer["label"] for answer in pipeline("text-classification", model=model, tokenizer=tokenizer)(texts, batch_size=4)]
+            answers[name] = {"logits": logits, "labels": labels}
+        print(json.dumps(answers))
+    """)
+    done = subprocess.run([python, "-c", script, exported, *TEXTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    tokenized = AutoTokenizer.from_pretrained(exported)(TEXTS, padding=True)
+    logits = np.asarray(answers_of(model_folder, {name: np.asarray(values) for name, values in tokenized.items()}).logits)
+    np.testing.assert_allclose(answers["model.onnx"]["logits"], logits, atol=1e-5, rtol=0)
+    assert answers["model.onnx"]["labels"] == [("neg", "pos")[choice] for choice in logits.argmax(axis=1)]
+    assert np.abs(np.array(answers["model_quantized.onnx"]["logits"]) - logits).mean() < 0.05

@@ -1,0 +1,78 @@
+"""A model as a folder that clients of transformers' ONNX exports load: Optimum, transformers.js, or a bare runtime.
+
+config.json, tokenizer.json, ...
+onnx/model.onnx             float32
+onnx/model_quantized.onnx   int8
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import onnx
+
+from transkimmer_jax import files
+from transkimmer_jax.data import pipeline
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.onnx.graph import build
+from transkimmer_jax.onnx.quantization import quantize
+from transkimmer_jax.weights import config_file, huggingface
+from transkimmer_jax.weights.files import resolve
+
+GRAPH_FOLDER = "onnx"
+FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
+
+
+def export(
+    model: str | os.PathLike, output: str | os.PathLike, *, precisions: Sequence[str] = ("float32",), threshold: float | None = None
+) -> list[pathlib.Path]:
+    """Write a model folder's graph to the folder `output`, whole or not at all.
+
+    Args:
+      model: a model folder or hub id.
+      output: a new folder, an empty one, or an older export, which is replaced. The model folder itself gets the graphs beside its weights,
+        and keeps its `config.json`, which transformers refuses of a skimming model.
+      precisions: any of `FILES`.
+      threshold: the graph's default, which `config.json` then names too. None: the model's.
+
+    Returns:
+      The files with graphs.
+
+    Raises:
+      CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export.
+      TrainingError: the disk is full.
+    """
+    folder, output = resolve(os.fspath(model)), pathlib.Path(output)
+    into_model = output.resolve() == folder.resolve()
+    if not into_model:
+        _require_replaceable(output)
+    loaded = huggingface.load(TranskimmerForSequenceClassification, folder, dense=None)
+    tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
+    # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
+    config = dict(config_file.read(folder).values) | {"model_type": "bert"}
+    if threshold is not None and loaded.arch.skim is not None:
+        loaded.arch = dataclasses.replace(loaded.arch, skim=dataclasses.replace(loaded.arch.skim, threshold=threshold))
+        config["skim"] = dataclasses.asdict(loaded.arch.skim)
+    graph = build(loaded)
+    graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
+    with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
+        place = temporary if into_model else temporary / GRAPH_FOLDER
+        place.mkdir(exist_ok=True)
+        for precision in precisions:
+            onnx.save(graphs[precision](), place / FILES[precision])
+        if not into_model:
+            (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            tokenizer.save_pretrained(temporary)
+    return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
+
+
+def _require_replaceable(output: pathlib.Path) -> None:
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    names = {path.name for path in output.iterdir()}
+    graphs = {path.name for path in (output / GRAPH_FOLDER).iterdir()} if (output / GRAPH_FOLDER).is_dir() else set()
+    if "config.json" not in names or "model.safetensors" in names or not graphs or graphs - set(FILES.values()):
+        raise CheckpointError(f"{output} holds files and is no export to replace: choose a new folder")
