@@ -153,7 +153,7 @@ def test_predictions_and_tables(model_folder, predict, reviews, tmp_path, capsys
         precision, recall = counts[number][number] / sum(row[number] for row in counts), counts[number][number] / sum(counts[number])
         expected = {"precision": precision, "recall": recall, "f1": 2 * precision * recall / (precision + recall)}
         assert found["classes"][name] == pytest.approx(expected | {"support": sum(counts[number])})
-        assert f"{name}    {precision:10.4f} {recall:10.4f}" in said
+        assert f"{name:5} {precision:10.4f} {recall:10.4f}" in said
     assert "test file reviews.jsonl:" in said and "confusion matrix: a row a label, a column a prediction" in said
 
 
@@ -203,9 +203,11 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     assert refusal("--model", nowhere, "--data", reviews) == f"no checkpoint folder {str(nowhere)!r}"
     assert refusal("--model", tmp_path, "--data", reviews) == f"{tmp_path}: no config.json, so this is not a checkpoint folder"
     model = ("--model", model_folder)
+    assert refusal(*model, "--data", nowhere) == f"{nowhere}: cannot be read: No such file or directory"
+    unnamed = write("reviews", "good")
     assert (
-        refusal(*model, "--data", nowhere)
-        == f"{nowhere}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it"
+        refusal(*model, "--data", unnamed)
+        == f"{unnamed}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it"
     )
     assert "no column 'review', only 'text', 'label'" in refusal(*model, "--data", reviews, "--text-columns", "review")
     mixed = write("mixed.jsonl", [{"text": "a", "label": "mixed"}, {"text": "b", "label": "pos"}])

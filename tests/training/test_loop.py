@@ -122,8 +122,10 @@ def test_model_folder_gives_the_same_numbers(config, finished, capsys, tmp_path)
     assert load_tokenizer(folder)("a good film")["input_ids"] == load_tokenizer(config.model.pretrained)("a good film")["input_ids"]
     printed = evaluate(capsys, "--model", folder, "--data", config.data.validation_file)
     result = result_of(finished)
-    for name in ("metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded"):
+    for name in ("metric", "value", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded"):
         assert printed[name] == result[name], name
+    for name in ("metrics", "examples"):
+        assert printed[name] == {"test file": result[name]["validation"]}, "a file that was given is not known to be a validation set"
 
 
 def test_a_finished_workdir_returns_at_once(config, finished, monkeypatch):

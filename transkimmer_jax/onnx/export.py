@@ -54,8 +54,9 @@ def export(
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     config = dict(config_file.read(folder).values) | {"model_type": "bert"}
     if threshold is not None and loaded.arch.skim is not None:
-        loaded.arch = dataclasses.replace(loaded.arch, skim=dataclasses.replace(loaded.arch.skim, threshold=threshold))
-        config["skim"] = dataclasses.asdict(loaded.arch.skim)
+        skim = dataclasses.replace(loaded.arch.skim, threshold=threshold)
+        loaded.arch = dataclasses.replace(loaded.arch, skim=skim)
+        config["skim"] = dataclasses.asdict(skim)
     graph = build(loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
     with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
