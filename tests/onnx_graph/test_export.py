@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 from cli.saved import save_model
-from conftest import unavailable
 from models.quick import program
 from training import runs
 from transformers import AutoTokenizer
@@ -156,7 +155,7 @@ def test_optimum(exported, model_folder, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     installed = subprocess.run([python, "-m", "pip", "install", "--quiet", *OPTIMUM], capture_output=True, text=True, check=False)
     if installed.returncode:
-        unavailable(f"pip cannot install {', '.join(OPTIMUM)}: {installed.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"pip cannot install {', '.join(OPTIMUM)}: {installed.stderr.strip().splitlines()[-1]}")
     script = textwrap.dedent("""
         import json, sys
         from optimum.onnxruntime import ORTModelForSequenceClassification

@@ -3,6 +3,7 @@ threshold."""
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import onnx
@@ -14,10 +15,9 @@ from models.quick import program
 from models.reference import relative_error, transkimmer
 
 from transkimmer_jax.errors import CheckpointError, InferenceError
-from transkimmer_jax.models.architecture import to_hugging_face
 from transkimmer_jax.onnx.graph import OUTPUTS, build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import huggingface
+from transkimmer_jax.weights import config_file, huggingface
 
 TOLERANCE = 1e-5
 LAYERS = ARCH.num_hidden_layers
@@ -68,7 +68,11 @@ def test_plain_numpy_agrees(runtime, lengths, seed, threshold):
     model, examples = make_model(), make_examples(lengths, seed)
     assume(is_decided(masked(model, examples, threshold), threshold))
     answer = session(runtime).run(*padded(examples), threshold)
-    tensors, config = huggingface.tensors(model), to_hugging_face(ARCH, ("a", "b", "c"), 0)
+    # The referee knows the predictors by the original's names.
+    tensors = {
+        re.sub(r"^skim_predictors\.", "bert.encoder.skim_predictors.", name): tensor for name, tensor in huggingface.tensors(model).items()
+    }
+    config = config_file.to_values(ARCH, ("a", "b", "c"), 0)
     for row, (start, end) in enumerate(zip(examples.offsets, examples.offsets[1:], strict=False)):
         ids, types = examples.input_ids[start:end], examples.token_type_ids[start:end]
         example = transkimmer(tensors, config, ids, types, threshold=threshold)
