@@ -41,8 +41,8 @@ class _TooLong(Exception):
 
 
 def tallies(seed: int, count: int) -> Iterator[Tally]:
-    """As `reliability.Section`. Noticed is what was refused in one line, survived what was answered, wrong what took too much; each known
-    fault is there once, and beside these `_MUTANTS` random files and `_CALLS` random calls for each of `count`."""
+    """As `reliability.Section`. Noticed is what was refused in one line, survived what was answered. Each known fault is there once, and
+    beside these `_MUTANTS` random files and `_CALLS` random calls for each of `count`."""
     absl.logging.set_verbosity(absl.logging.FATAL)  # as the commands do
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -104,7 +104,7 @@ def _tried(kind: str, cases: Iterable[Case]) -> Tally:
         tally.seconds, tally.megabytes = max(tally.seconds, round(seconds, 2)), max(tally.megabytes, round(grown, 1))
         tally.injected += 1
         if said.startswith(f"traceback: {_TooLong.__name__}") or grown > _MEGABYTES:
-            tally.wrong += 1
+            tally.over_limits += 1
         elif said == "answered":
             tally.survived += 1
         elif said == "refused":

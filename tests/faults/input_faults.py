@@ -277,6 +277,12 @@ _VALUES: tuple[Any, ...] = (
 )
 
 
+_ENGINE_ARGUMENTS = (
+    "max_length", "batch_tokens", "batch_size", "devices", "threshold", "pairs", "label_names", "calibration", "runtime", "provider",
+    "precision", "threads",
+)  # fmt: skip
+
+
 def hostile_calls(seed: int, count: int) -> Iterator[HostileCall]:
     """Methods with one argument that is drawn, or arrays that do not fit."""
     rng = random.Random(seed)
@@ -295,7 +301,7 @@ def hostile_calls(seed: int, count: int) -> Iterator[HostileCall]:
         "arrays": lambda value: lambda engine, model: engine.predict_tokenized(_tokens(random.Random(repr(value)))),
     } | {
         f"engine_{name}": lambda value, name=name: lambda engine, model: type(engine)(model, **{name: value})
-        for name in ("max_length", "batch_tokens", "batch_size", "devices", "threshold", "pairs", "label_names", "calibration")
+        for name in _ENGINE_ARGUMENTS
     }  # fmt: skip
     for number in range(count):
         kind, value = rng.choice(sorted(kinds)), rng.choice(_VALUES)

@@ -31,6 +31,7 @@ def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
         return {"residuals": _residuals(logits[:, 0], labels)}
     predictions, indices = np.argmax(logits, axis=1), np.arange(task.num_labels)
     scores = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0.0)
+    scores = (*scores[:3], scores[3].astype(int))  # scikit-learn counts in floats where no prediction is right
     names = ("precision", "recall", "f1", "support")
     return {
         "classes": {
