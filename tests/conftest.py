@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -82,13 +83,16 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """Gives a file system of its own the size that is asked for, e.g. '700k', and returns its folder."""
-    folder = tmp_path / "disk"
+def disk():
+    """Gives a file system of its own the size that is asked for, e.g. '700k', and returns its folder.
+
+    The folder is none of pytest's: pytest fails at the end of a run when it cannot delete a folder of an earlier run,
+    and a killed run leaves its file system mounted.
+    """
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="transkimmer-test-disk-"))
 
     def resized(size):
-        options = f"remount,size={size}" if folder.exists() else f"size={size}"
-        folder.mkdir(exist_ok=True)
+        options = f"remount,size={size}" if folder.is_mount() else f"size={size}"
         if (
             shutil.which("mount") is None
             or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode
@@ -97,8 +101,9 @@ def disk(tmp_path):
         return folder
 
     yield resized
-    if os.path.ismount(folder):
+    if folder.is_mount():
         subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
 
 
 @pytest.fixture(scope="session")

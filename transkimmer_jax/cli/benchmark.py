@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files, termination
 from transkimmer_jax.cli import labelled
-from transkimmer_jax.cli.runtime import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:

@@ -3,10 +3,7 @@
 import argparse
 from typing import Any
 
-# Those of inference.selection, which is slow to import.
-RUNTIMES = ("onnx", "jax")
-PROVIDERS = ("onnxruntime", "openvino")
-PRECISIONS = ("float32", "bfloat16", "int8")
+from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,12 +7,10 @@ import jax
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference import inputs
 from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.inference.runtimes import Runtime
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 
-RUNTIMES = ("onnx", "jax")
-PROVIDERS = ("onnxruntime", "openvino")
-PRECISIONS = ("float32", "bfloat16", "int8")
 # The JAX runtime, and each provider of the other one.
 _COMPUTES_IN = {"jax": ("float32", "bfloat16"), "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16")}
 
