@@ -12,8 +12,10 @@ from training import runs
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.benchmarking import measurement, workloads
+from transkimmer_jax.benchmarking import contenders, libraries, measurement, references, workloads
+from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.measurement import measure
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
@@ -26,10 +28,10 @@ SYNTHETIC = [
     "benchmark", "--synthetic", "--hidden-size", "32", "--layers", "3", "--vocab-size", "100", "--length", "24", "--repeats", "1",
 ]  # fmt: skip
 FIELDS = {
-    "seconds", "seconds_of_rounds", "examples_per_second", "flops_vs_padded", "flops_vs_unpadded", "clock_vs_padded",
-    "clock_vs_unpadded", "efficiency", "max_logit_difference", "decisions_flipped", "batch_size", "length", "dtype", "device",
-    "programs", "overflows", "command", "seed",
+    "contenders", "flops_vs_padded", "flops_vs_unpadded", "max_logit_difference", "decisions_flipped", "batch_size", "length", "device",
+    "examples", "timed", "tokenizing_seconds", "command", "seed", "left_out",
 }  # fmt: skip
+OURS = ["packed:onnxruntime:float32", "compacted:onnxruntime:float32"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,75 +52,132 @@ def test_layers_keep_what_was_asked_for(shares):
 
 
 def test_a_stream_of_a_stated_length(tmp_path):
-    cli.main([*SYNTHETIC, "--batch-size", "4", "--examples", "11", "--contenders", "compacted", "--json", str(tmp_path / "found.json")])
-    (record,) = json.loads((tmp_path / "found.json").read_text())
-    assert record["examples"] == 11 and "--examples 11" in record["command"]
+    cli.main([*SYNTHETIC, "--batch-size", "4", "--examples", "11", "--contenders", *OURS, "--json", str(tmp_path / "record.json")])
+    (record,) = json.loads((tmp_path / "record.json").read_text())
+    assert record["examples"] == record["timed"] == 11 and "--examples 11" in record["command"]
 
 
-@pytest.mark.parametrize("online", [False, True])
-def test_texts_come_in_calls(monkeypatch, tmp_path, online):
-    """All in one, or each batch in one of its own."""
-    seen = []
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_texts_come_in_calls(monkeypatch, tmp_path, batch_size):
+    """All in one; alone, each in one of its own. Answers are those of all, times those of the first few."""
+    calls = []
     original = SkimEngine.predict_tokenized
 
     def watched(self, examples, **options):
-        seen.append(len(examples))
+        calls.append(len(examples))
         return original(self, examples, **options)
 
     monkeypatch.setattr(SkimEngine, "predict_tokenized", watched)
-    file = tmp_path / "found.json"
-    arguments = ["--batch-size", "4", "--examples", "11", "--contenders", "compacted", "--json", str(file)]
-    cli.main([*SYNTHETIC, *arguments, *(["--online"] if online else [])])
+    file = tmp_path / "record.json"
+    arguments = ["--batch-size", str(batch_size), "--examples", "11", "--timed", "5", "--contenders", *OURS, "--json", str(file)]
+    cli.main([*SYNTHETIC, *arguments])
     (record,) = json.loads(file.read_text())
-    assert record["online"] == online == ("--online" in record["command"])
-    if online:
-        assert seen.count(4) == 2 * seen.count(3) >= 8, "both contenders, to warm up and in the round"
+    assert (record["examples"], record["timed"]) == (11, 5)
+    if batch_size == 1:
+        assert calls.count(1) >= 2 * (11 + 2 * 5) and set(calls) == {1, 11}, "11: what is compared with masked evaluation"
     else:
-        assert seen.count(11) >= 4 and not {3, 4} & set(seen)
+        assert calls.count(11) == 2 + 1 and calls.count(5) >= 2 * 2 and set(calls) == {5, 11}
 
 
 def test_a_setting(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workloads, "_STREAM_TOKENS", 800)
-    arguments = ["--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--repeats", "3"]
-    cli.main([*SYNTHETIC, *arguments, "--json", str(tmp_path / "found.json")])
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert [record["batch_size"] for record in found] == [2, 4]
-    for record in found:
+    contenders = ["compacted:onnxruntime:*", "packed:onnxruntime:*", "padded:jax:float32"]
+    arguments = ["--batch-size", "2", "4", "--keep", "0.9,0.4,0.2", "--repeats", "3", "--contenders", *contenders]
+    cli.main([*SYNTHETIC, *arguments, "--json", str(tmp_path / "records.json")])
+    records = json.loads((tmp_path / "records.json").read_text())
+    assert [record["batch_size"] for record in records] == [2, 4]
+    for record in records:
         assert set(record) >= FIELDS
-        assert {"compacted", "dense_packed", "dense_padded", "masked"} <= set(record["seconds"])
-        assert record["efficiency"] == pytest.approx(record["clock_vs_unpadded"] / record["flops_vs_unpadded"])
-        rounds = {name: np.array(times) for name, times in record["seconds_of_rounds"].items()}
-        assert {len(times) for times in rounds.values()} == {record["repeats"]} == {3}
-        assert record["seconds"] == pytest.approx({name: np.median(times) for name, times in rounds.items()})
-        for name, field in (("dense_packed", "clock_vs_unpadded"), ("dense_padded", "clock_vs_padded")):
-            assert record[field] == pytest.approx(np.median(rounds[name] / rounds["compacted"]))
-        assert record["examples_per_second"]["masked"] == pytest.approx(record["examples"] / record["seconds"]["masked"])
+        entries = record["contenders"]
+        assert set(entries) == {
+            "padded:jax:float32",
+            *(f"{way}:onnxruntime:{precision}" for way in ("packed", "compacted") for precision in ("float32", "int8")),
+        }
+        for name, entry in entries.items():
+            rounds = np.array(entry["seconds_of_rounds"])
+            assert len(rounds) == record["repeats"] == 3 and entry["seconds"] == pytest.approx(np.median(rounds))
+            assert entry["examples_per_second"] == pytest.approx(record["timed"] / entry["seconds"])
+            assert entry["metrics"] is None, "nobody knows the labels of random tokens"
+            if name.endswith("float32"):
+                assert entry["predictions_changed"] == 0
+            if not name.startswith("compacted"):
+                continue
+            assert set(entry["times_faster_than"]) == set(entries) - {name}
+            for other, times in entry["times_faster_than"].items():
+                assert times == pytest.approx(np.median(np.array(entries[other]["seconds_of_rounds"]) / rounds))
+            packed = entry["times_faster_than"][f"packed:{name.partition(':')[2]}"]
+            assert entry["efficiency"] == pytest.approx(packed / record["flops_vs_unpadded"])
         assert 1 < record["flops_vs_unpadded"] == record["flops_vs_padded"] < 5, "every text is as long as the padding"
-        assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5 and record["batches"] > 0
-        assert record["peak_bytes"] > 2**27, "jax alone takes as much"
+        assert record["max_logit_difference"] < 1e-4 and record["decisions_flipped"] < 5
         # The command is one that this parser takes, paths aside.
         flags = {word for word in record["command"].split() if word.startswith("--")}
-        assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--precision", "--seed", "--contenders", "--predictor-size"}, flags
-        assert "--keep 0.9,0.4,0.2" in record["command"] and str(tmp_path) not in record["command"]
+        assert flags <= {*SYNTHETIC, "--batch-size", "--keep", "--seed", "--contenders", "--predictor-size"}, flags
+        assert "--keep 0.9,0.4,0.2" in record["command"] and "'compacted:onnxruntime:*'" in record["command"]
 
 
 def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
     workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
-    sample = Calibration.of_shares([1.0, 0.5, 0.2], 24, 0.0)
-    own = measure(dataclasses.replace(workload, calibration=sample), batch_size=4, repeats=3, contenders=(), progress=False)
+    names = [Contender(*name.split(":")) for name in OURS]
+    own = measure(workload, names, batch_size=4, repeats=3, progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
     dense = workloads.synthetic(deep, None, batch_size=4, length=24, examples=1).model
-    compared = dataclasses.replace(workload, calibration=sample, dense=dense)
-    found = measure(compared, batch_size=4, repeats=3, contenders=("dense_padded", "torch"), progress=False)
-    assert (own["layers"], own["layers_dense"], found["layers"], found["layers_dense"]) == (3, 3, 3, 9)
+    compared = measure(dataclasses.replace(workload, dense=dense), names, batch_size=4, repeats=3, progress=False)
+    assert (own["layers"], own["layers_dense"], compared["layers"], compared["layers_dense"]) == (3, 3, 3, 9)
     lengths = workload.examples.lengths.astype(float)
     times = flops.dense(deep, lengths).sum() / flops.dense(ARCH, lengths).sum()
     assert times > 3
     for name in ("flops_vs_unpadded", "flops_vs_padded"):
-        assert found[name] == pytest.approx(times * own[name])
+        assert compared[name] == pytest.approx(times * own[name])
     # The clock of so little is noise, but nine layers are not as quick as three.
-    assert found["seconds"]["dense_packed"] > 1.5 * own["seconds"]["dense_packed"]
+    assert compared["contenders"][OURS[0]]["seconds"] > 1.5 * own["contenders"][OURS[0]]["seconds"]
+
+
+def test_what_other_libraries_answer():
+    """The dense model's own logits, whatever computes them; what is not installed is left out, and said."""
+    pytest.importorskip("torch")
+    workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=10)
+    lengths = np.array([3, 24, 7, 1, 12, 24, 5, 5, 20, 9])
+    rows = np.concatenate([np.arange(length) + 24 * row for row, length in enumerate(lengths)])
+    full = workload.examples
+    uneven = dataclasses.replace(
+        full, input_ids=full.input_ids[rows], token_type_ids=full.token_type_ids[rows], offsets=np.concatenate([[0], np.cumsum(lengths)])
+    )
+    dense = references.without_predictors(workload.model)
+    expected = SkimEngine(dense, max_length=24).predict_tokenized(uneven).logits
+    others, absent = contenders.chosen(["dense:torch:*", "*:onnxruntime:*", "dense:openvino:*"], True, lambda contender: True)
+    library = libraries.DenseModel(dense)
+    computed = []
+    for contender in others:
+        if contender.own or contender.precision == "bfloat16":
+            continue
+        forward = library.forward(contender.runtime, contender.precision, uneven)
+        for batch_size in (1, 4):
+            logits = library.run(forward, uneven, batch_size, 24 if contender.way == "padded" else None)()
+            tolerance = 1e-5 if contender.precision == "float32" else 0.15 * np.abs(expected).max()
+            np.testing.assert_allclose(logits, expected, atol=tolerance, err_msg=str(contender))
+        computed.append(str(contender))
+    assert {"dense:torch:float32", "dense:onnxruntime:float32", "dense:onnxruntime:int8", "padded:onnxruntime:float32"} <= set(computed)
+    assert not set(computed) & set(absent)
+
+
+def test_who_takes_part(monkeypatch):
+    everything = lambda contender: True  # noqa: E731
+    names = lambda *arguments: {str(contender) for contender in contenders.chosen(*arguments)[0]}  # noqa: E731
+    monkeypatch.setattr(contenders.importlib.util, "find_spec", lambda name: name)
+    assert {name.split(":")[1] for name in names(None, True, everything)} == {"torch", "onnxruntime", "openvino"}
+    assert {name.split(":")[1] for name in names(None, False, everything)} == {"jax"}
+    assert names(["compacted:*:int8"], True, everything) == {"compacted:onnxruntime:int8"}
+    runnable, absent = contenders.chosen(["*:openvino:*"], True, lambda contender: contender.precision != "bfloat16")
+    assert absent["packed:openvino:bfloat16"] == "this processor has no instructions for bfloat16" and len(runnable) == 4
+    monkeypatch.setattr(contenders.importlib.util, "find_spec", lambda name: None if name in ("torch", "nncf") else name)
+    runnable, absent = contenders.chosen(["dense:*"], True, everything)
+    assert {str(contender) for contender in runnable} == {"dense:jax:float32", "dense:jax:bfloat16"}
+    assert absent["dense:torch:float32"] == "torch not installed" and absent["dense:openvino:int8"] == "torch and nncf not installed"
+    with pytest.raises(ConfigError, match="no contender can run here: dense:torch:float32: torch not installed"):
+        contenders.chosen(["dense:torch:*"], True, everything)
+    with pytest.raises(ConfigError, match="compacted:openvino:float32: the devices at hand are no CPUs"):
+        contenders.chosen(["compacted:openvino:float32"], False, everything)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +193,10 @@ def test_against_a_dense_model_of_more_layers():
         ([*SYNTHETIC, "--dense", "d"], "--dense goes with --model, not with --synthetic"),
         ([*SYNTHETIC, "--keep", "0.1,0.5,0.9"], "--keep needs 3 falling numbers in (0, 1]"),
         ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
-        ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are masked, "),
+        ([*SYNTHETIC, "--contenders", "tf"], "no contender 'tf'; there are padded:onnxruntime:float32, "),
         ([*SYNTHETIC, "--batch-size", "0"], "--batch-size and --length must be at least 1"),
         ([*SYNTHETIC, "--examples", "0"], "--examples must be at least 1, not 0"),
+        ([*SYNTHETIC, "--timed", "0"], "--timed must be at least 1, not 0"),
         ([*SYNTHETIC, "--predictor-size", "0"], "--predictor-size must be at least 1, not 0"),
         ([*SYNTHETIC, "--hidden-size", "33"], "--hidden-size must be a multiple of 32, not 33"),
     ],
@@ -156,18 +216,19 @@ def model_folder(tokenizer_folder, tmp_path):
 def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
     """Of texts without labels; calibrated on them where the model folder says nothing of this threshold."""
     seen = []
-    monkeypatch.setattr(measurement, "measure", lambda workload, **options: seen.append(workload) or {})
+    monkeypatch.setattr(measurement, "measure", lambda workload, contenders, **options: seen.append(workload) or {})
     texts = [record["text"] for record in runs.make_reviews(20, seed=3)]
     lines = {"jsonl": [{"review": text} for text in texts], "txt": "\n".join(texts), "csv": "review\n" + "\n".join(texts)}
     columns = [] if name.endswith("txt") else ["--text-columns", "review"]
     arguments = ["--model", str(model_folder), "--data", str(write(name, lines[name.partition(".")[2]])), *columns, "--examples", "9"]
     Calibration.of_shares([1.0, 0.5, 0.25], 12, 0.25).save(model_folder)
     more = [] if threshold is None else ["--threshold", threshold]
-    cli.main(["benchmark", *arguments, *more, "--json", str(tmp_path / "found.json")])
-    (record,), (workload,) = json.loads((tmp_path / "found.json").read_text()), seen
+    cli.main(["benchmark", *arguments, *more, "--json", str(tmp_path / "records.json")])
+    (record,), (workload,) = json.loads((tmp_path / "records.json").read_text()), seen
     assert (workload.name, len(workload.examples), workload.padded_length) == (name, 9, 12), "the model reads 12 tokens"
     assert workload.threshold == (0.25 if threshold is None else 0.5)
-    assert isinstance(workload.calibration, Calibration) if threshold is None else len(workload.calibration) == 20
+    assert isinstance(workload.calibration, Calibration) if threshold is None else workload.calibration is None
+    assert len(workload.sample()) == 20 and workload.metrics is None and workload.tokenizing_seconds > 0
     read = {workload.examples.lengths[row] - 2 for row in range(9)}
     assert read <= {len(text.split()) for text in texts} and len(read) > 1
     assert "--data FILE" in record["command"] and str(tmp_path) not in record["command"]
@@ -176,14 +237,14 @@ def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
 def test_an_interruption(capsys, tmp_path, monkeypatch):
     """What is measured is kept, and said; medians come round by round."""
 
-    def interrupted_at(workload, *, batch_size, after_round, **options):
+    def interrupted_at(workload, contenders, *, batch_size, after_round, **options):
         after_round({"masked": [3.0, 4.0], "compacted": [1.5, 2.0]})
         if batch_size == 3:
             raise KeyboardInterrupt
         return {"batch_size": batch_size}
 
     monkeypatch.setattr(measurement, "measure", interrupted_at)
-    file = tmp_path / "found.json"
+    file = tmp_path / "records.json"
     arguments = [*SYNTHETIC, "--examples", "6", "--keep", "all", "--repeats", "2", "--json", str(file)]
     assert console.run(cli.main, [*arguments, "--batch-size", "2", "3", "4"]) == 130
     assert [record["batch_size"] for record in json.loads(file.read_text())] == [2]
@@ -193,8 +254,8 @@ def test_an_interruption(capsys, tmp_path, monkeypatch):
 
 
 def test_rounds_are_no_fewer_and_no_more_than_asked(monkeypatch):
-    """The first run of all is a round of its own, unless it was too quick to be measured alone."""
-    for seconds, runs_of_each in ((0.2, 3), (0.06, 1 + 3 * 2)):
+    """After a run that warms up, the first of all is a round of its own, unless it was too quick to be measured alone."""
+    for seconds, count in ((0.2, 1 + 3), (0.06, 2 + 3 * 2)):
         now, calls, shown = [0.0], [], []
 
         def run(calls=calls, now=now, seconds=seconds):
@@ -202,10 +263,8 @@ def test_rounds_are_no_fewer_and_no_more_than_asked(monkeypatch):
             now[0] += seconds
 
         monkeypatch.setattr(measurement.time, "perf_counter", lambda now=now: now[0])
-        found = measurement._interleaved(
-            {"compacted": run}, ("compacted",), 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"]))
-        )
-        assert found["compacted"] == pytest.approx([seconds] * 3) and len(calls) == runs_of_each and shown == [1, 2, 3]
+        rounds = measurement._interleaved({"compacted": run}, 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"])))
+        assert rounds["compacted"] == pytest.approx([seconds] * 3) and len(calls) == count and shown == [1, 2, 3]
 
 
 def test_it_runs_with_jax_flax_and_numpy_only(program_cache):
@@ -223,8 +282,11 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from transkimmer_jax import cli
-cli.main({[*SYNTHETIC, "--batch-size", "2", "--runtime", "jax"]!r})
+cli.main({[*SYNTHETIC, "--batch-size", "2", "--contenders", "*:jax:float32"]!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)["seconds"]) == {"compacted", "dense_packed", "masked", "dense_padded", "dense_bucketed"}
+    entries = json.loads(done.stdout)["contenders"]
+    assert {name.partition(":")[0] for name in entries} == {"padded", "dense", "packed", "masked", "compacted"}
+    assert entries["compacted:jax:float32"]["batches"] > 0 and "batches" not in entries["masked:jax:float32"]
+    assert {entry["predictions_changed"] for entry in entries.values()} == {0}

@@ -127,6 +127,14 @@ def test_killed_at_the_commit(workdir, caplog):
     assert restored(workdir) == 9
 
 
+def test_killed_while_digests_are_completed(workdir, caplog):
+    """The new list lies beside the old one, unfinished: it is deleted, and nothing is damaged."""
+    newest = workdir / "checkpoints" / "12"
+    (newest / f".{checksums.SUMS_FILE}.abcdef12").write_text("half a li", encoding="utf-8")
+    assert restored(workdir) == 12 and said(caplog) == []
+    assert not [path.name for path in newest.iterdir() if path.name.startswith(f".{checksums.SUMS_FILE}")]
+
+
 def test_a_checkpoint_that_cannot_be_written(workdir, monkeypatch):
     """What failed is what is said, and not that the checkpoint has no digests either."""
 

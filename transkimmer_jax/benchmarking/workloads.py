@@ -1,6 +1,7 @@
 """What is measured: a skimming model on a stream of texts, a task's or random ones."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +23,21 @@ _STREAM_TOKENS = 2**15  # of a synthetic stream, as far as four batches are not 
 class Workload:
     """What is measured: a skimming model on a stream of examples.
 
-    examples: in the order in which they come. calibration: others like them, or what is known of such.
+    examples: in the order in which they come. sample: gives others like them. calibration: what is known of such; None: nothing.
     padded_length: of the padded dense baseline. dense: the baseline; None: the model without its predictors.
+    metrics: of logits [N, labels], where labels are known. tokenizing_seconds: what the examples took to be made of texts.
     """
 
     name: str
     model: TranskimmerForSequenceClassification
     examples: TokenizedExamples
-    calibration: TokenizedExamples | Calibration
+    sample: Callable[[], TokenizedExamples]
     padded_length: int
     threshold: float
+    calibration: Calibration | None = None
     dense: TranskimmerForSequenceClassification | None = None
+    metrics: Callable[[np.ndarray], dict[str, float]] | None = None
+    tokenizing_seconds: float | None = None
 
 
 def synthetic(
@@ -59,8 +64,8 @@ def synthetic(
         model = _with_shares(model, sample, shares)
     # One batch alone may be an odd one.
     count = examples or batch_size * max(4, _STREAM_TOKENS // (batch_size * length))
-    stream, calibration = (_random_examples(rng, arch, each, length) for each in (count, _CALIBRATION_EXAMPLES))
-    return Workload("synthetic", model, stream, calibration, length, 0.0)
+    stream, others = (_random_examples(rng, arch, number, length) for number in (count, _CALIBRATION_EXAMPLES))
+    return Workload("synthetic", model, stream, lambda: others, length, 0.0)
 
 
 def _random_examples(rng: np.random.Generator, arch: Architecture, count: int, length: int) -> TokenizedExamples:

@@ -1,48 +1,57 @@
-"""`benchmark`: what skimming saves on the clock, against every dense way to compute the same weights, or a dense model of more layers."""
+"""Time the same texts in every way to compute them: this engine, skimming or dense, and what else users have."""
 
 import argparse
 import json
 import pathlib
+import shlex
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files, termination
+from transkimmer_jax.benchmarking.contenders import ALL, WAYS, Contender, chosen
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
-from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from transkimmer_jax.data.examples import Examples
     from transkimmer_jax.data.tasks import Task
 
 _CALIBRATED_ON = 1024  # texts, where the model folder says nothing of a threshold
+_TOKENIZED = 3  # times, of which the median counts
 _DESCRIPTION = f"""
 {__doc__}
 
 Results come setting by setting, and medians round by round on standard error. --synthetic alone takes the shape of the packaged
 encoder minilm-6l and the fewest rounds that have a median other than a mean: some minutes on two cores.
 """
-_FIELDS = """
+_WAYS = "\n".join(f"  {name:<10} {what}" for name, what in WAYS.items())
+_FIELDS = f"""
+Contenders are named WAY:RUNTIME:PRECISION, where WAY is
+{_WAYS}
+and the names are
+  {", ".join(map(str, ALL[: len(ALL) // 2]))},
+  {", ".join(map(str, ALL[len(ALL) // 2 :]))}.
+On a CPU all that have not JAX run, where their libraries are installed (the extras torch and openvino, and nncf); on an accelerator those
+that have.
+
 One JSON object a setting:
-  seconds, examples_per_second   median of every contender:
-    masked           skimming by masks, every token computed
-    dense_padded     no skimming, every text padded to the task's length in the literature
-    dense_bucketed   no skimming, sorted by length, padded to the batch's bucket
-    dense_packed     no skimming, no padding: this engine without predictors, the strongest dense baseline
-    compacted        skimming, only kept tokens computed: this engine
-    torch            transformers' BERT in PyTorch, sorted by length, padded to the batch's longest
-    onnxruntime      the same, exported
+  contenders.NAME.
+    examples_per_second, seconds, seconds_of_rounds   medians, and every round's, of --timed examples
+    times_faster_than       of a skimming contender, over every other one: the median of the ratios in a round
+    efficiency              of a skimming contender: times faster than packed in the same runtime and precision / flops_vs_unpadded
+    metrics                 the task's, over all examples, where labels are known
+    predictions_changed     answers other than those of the same weights in float32, of all examples
+    batches, overflows, again, programs, compile_seconds   of this engine's compiled programs
   flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than the dense model with and without padding
-  seconds_of_rounds                    of every contender, in the order of the rounds
-  clock_vs_padded, clock_vs_unpadded   how many times less time than dense_padded and dense_packed: median over the rounds
-  efficiency                           clock_vs_unpadded / flops_vs_unpadded
-  max_logit_difference, decisions_flipped, predictions_changed   against masked evaluation
-  batches, overflows                   of the compacted runs
-  peak_bytes                           most memory that the process has ever had resident, all contenders' together
+  max_logit_difference, decisions_flipped   of compacted computation in float32 against masked evaluation
+  tokenizing_seconds        for all examples; no contender's time has it
 """
 
 
@@ -83,11 +92,13 @@ def add(commands) -> None:
         help="synthetic: share of the tokens that each layer keeps, or 'all' (default: %(default)s, stretched to --layers)",
     )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32], help="one setting each; 1: texts come alone (default: 32)")
-    parser.add_argument("--online", action="store_true", help="each batch comes in a call of its own (default: all in one call)")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="of compacted and dense_packed (default: by the devices at hand)")
-    parser.add_argument("--provider", choices=PROVIDERS, help="of the onnx runtime (default: onnxruntime)")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="one setting each")
-    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these beside compacted and dense_packed (default: all)")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        metavar="NAME",
+        help="only these, or patterns such as 'compacted:*' (default: by the devices at hand)",
+    )
+    parser.add_argument("--timed", type=int, metavar="EXAMPLES", help="of a round (default: all; answers are judged on all)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds in which every contender runs once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="synthetic (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file, as a list")
@@ -95,9 +106,7 @@ def add(commands) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from transkimmer_jax.benchmarking.measurement import CONTENDERS, measure
-
-    for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples"):
+    for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples", "timed"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     if min([*args.batch_size, *(args.length or [])]) < 1:
@@ -105,9 +114,6 @@ def _benchmark(args: argparse.Namespace) -> None:
     sources = [name for name in ("task", "data") if getattr(args, name) is not None]
     if args.synthetic == (args.model is not None or bool(sources)):
         raise ConfigError("give either --synthetic, or --model with --task or --data")
-    unknown = set(args.contenders or ()) - set(CONTENDERS)
-    if unknown:
-        raise ConfigError(f"no contender {sorted(unknown)[0]!r}; there are {', '.join(CONTENDERS)}")
     if not args.synthetic and (args.model is None or len(sources) != 1):
         raise ConfigError("--model and one of --task and --data belong together")
     if args.text_columns is not None and (args.data is None or len(args.text_columns) > 2):
@@ -115,28 +121,42 @@ def _benchmark(args: argparse.Namespace) -> None:
     if args.synthetic and args.dense is not None:
         raise ConfigError("--dense goes with --model, not with --synthetic")
     workload_of, lengths = (_synthetic_workload, args.length or [128]) if args.synthetic else (_text_workload, args.length or [None])
-    settings = [(length, batch_size, precision) for precision in args.precision for length in lengths for batch_size in args.batch_size]
-    contenders = tuple(args.contenders) if args.contenders else CONTENDERS
+    settings = [(length, batch_size) for length in lengths for batch_size in args.batch_size]
+    import jax
+
+    from transkimmer_jax.benchmarking.measurement import measure
+
+    contenders, absent = chosen(args.contenders, jax.default_backend() == "cpu", _capable)
     results: list[dict[str, Any]] = []
     with termination.explained(lambda: _measured(results, len(settings), args.json)):
-        for length, batch_size, precision in tqdm(settings, desc="settings", disable=len(settings) == 1):
+        for length, batch_size in tqdm(settings, desc="settings", disable=len(settings) == 1):
+            workload = workload_of(args, length, batch_size)
+            for name, reason in () if results else absent.items():
+                tqdm.write(f"{name} is left out: {reason}", file=sys.stderr)
             result = measure(
-                workload_of(args, length, batch_size),
+                workload,
+                contenders,
                 batch_size=batch_size,
                 repeats=args.repeats,
-                online=args.online,
-                runtime=args.runtime,
-                provider=args.provider,
-                precision=precision,
-                contenders=contenders,
+                timed=args.timed,
                 after_round=lambda seconds: _show(seconds, args.repeats),
             )
-            results.append(result | {"command": "transkimmer benchmark " + " ".join(_portable(args)), "seed": args.seed})
+            command = "transkimmer benchmark " + " ".join(_portable(args))
+            results.append(result | {"left_out": absent, "command": command, "seed": args.seed})
             print(json.dumps(results[-1], indent=2))
             sys.stdout.flush()
             if args.json:
                 # After every setting: a long table that is cut off has its beginning.
                 files.write_json(args.json, results)
+
+
+def _capable(contender: Contender) -> bool:
+    """Whether the processor has instructions for a contender's precision; without them OpenVINO would compute in another."""
+    if (contender.runtime, contender.precision) != ("openvino", "bfloat16"):
+        return True
+    from transkimmer_jax.onnx.sessions import openvino_has_bfloat16
+
+    return openvino_has_bfloat16()
 
 
 def _measured(results: list[dict[str, Any]], count: int, path: str | None) -> str:
@@ -157,7 +177,7 @@ _SYNTHETIC = ("hidden_size", "layers", "predictor_size", "vocab_size", "keep", "
 
 def _portable(args: argparse.Namespace) -> list[str]:
     """The arguments, without paths of this machine."""
-    found = []
+    words = []
     for name, value in vars(args).items():
         if name in ("command", "arguments", "json", "data_dir") or value is None or value is False:
             continue
@@ -166,8 +186,8 @@ def _portable(args: argparse.Namespace) -> list[str]:
         if name in ("model", "dense", "data"):
             value = "FILE" if name == "data" else "DIR"
         flag = f"--{name.replace('_', '-')}"
-        found += [flag] if value is True else [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
-    return found
+        words += [flag] if value is True else [flag, *map(shlex.quote, map(str, value))] if isinstance(value, list) else [flag, str(value)]
+    return words
 
 
 def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
@@ -226,18 +246,40 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     if max_length > model.arch.max_position_embeddings:
         raise CheckpointError(f"{max_length} tokens are more than the {model.arch.max_position_embeddings} positions of {args.model}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
-    examples, others = _texts(args, task, tuple(args.text_columns or trained_on.text_columns or ("text",)))
-    calibration = Calibration.load(folder, model.arch.num_hidden_layers)
+    texts, others = _texts(args, task, tuple(args.text_columns or trained_on.text_columns or ("text",)))
+    seconds = []
+    for _ in range(_TOKENIZED):
+        started = time.perf_counter()
+        examples = pipeline.tokenize(texts, tokenizer, max_length)
+        seconds.append(time.perf_counter() - started)
     # As the model is served, unless the threshold is another.
-    as_served = calibration is not None and args.threshold is None
-    sample: Any = calibration if as_served else pipeline.tokenize(others(), tokenizer, max_length)
+    calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
     dense = None
     if args.dense is not None:
         dense = TranskimmerForSequenceClassification.from_pretrained(args.dense, dense=True)
         labelled.require_same_vocabulary(args.dense, dense.arch, args.model, model.arch)
-    name = pathlib.Path(args.data).name if task is None else task.name
-    return Workload(name, model, pipeline.tokenize(examples, tokenizer, max_length), sample, max_length, threshold, dense)
+    return Workload(
+        name=pathlib.Path(args.data).name if task is None else task.name,
+        model=model,
+        examples=examples,
+        sample=lambda: pipeline.tokenize(others(), tokenizer, max_length),
+        padded_length=max_length,
+        threshold=threshold,
+        calibration=calibration,
+        dense=dense,
+        metrics=None if task is None or model.arch.num_labels != task.num_labels else _metrics(task, examples.labels),
+        tokenizing_seconds=statistics.median(seconds),
+    )
+
+
+def _metrics(task: "Task", labels: "np.ndarray") -> "Callable[[np.ndarray], dict[str, float]]":
+    def metrics(logits: "np.ndarray") -> dict[str, float]:
+        from transkimmer_jax.evaluation.metrics import compute_metrics
+
+        return compute_metrics(task, logits, labels)
+
+    return metrics
 
 
 def _texts(args: argparse.Namespace, task: "Task | None", text_columns: tuple[str, ...]) -> "tuple[Examples, Callable[[], Examples]]":

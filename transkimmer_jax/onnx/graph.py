@@ -28,8 +28,8 @@ OUTPUTS = ("logits", "kept", "depth")
 def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[str] = ("logits", "kept")) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
-    Inputs: input_ids, attention_mask, token_type_ids int64 [batch, sequence], padded on the right; threshold, a float32 scalar that may be
-    left out and that a dense model does not read. Position 0 counts as a token in any case, so that an empty text gives no error.
+    Inputs: input_ids, attention_mask, token_type_ids int64 [batch, sequence], padded on the right; of a skimming model also threshold, a
+    float32 scalar that may be left out. Position 0 counts as a token in any case, so that an empty text gives no error.
 
     Args:
       model: its weights are copied into the graph.
@@ -44,7 +44,7 @@ def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[st
     ids, mask, types = (
         g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")
     )
-    threshold = g.optional_input("threshold", np.array(arch.skim.threshold if arch.skim else 0.0, np.float32))
+    threshold = g.optional_input("threshold", np.array(arch.skim.threshold, np.float32)) if arch.skim is not None else ""
     with g.scope("packing"):
         real, rows = Rows.pack(g, mask)
         positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)

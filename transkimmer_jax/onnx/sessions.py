@@ -1,8 +1,10 @@
 """Runtimes that compute a graph, behind one small interface."""
 
+import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +24,7 @@ class Session(Protocol):
     ) -> dict[str, np.ndarray]:
         """The graph's outputs by name, of a batch [batch, sequence] of integers.
 
-        threshold: a token is kept where its margin exceeds this; None takes the graph's own.
+        threshold: a token is kept where its margin exceeds this; None takes the graph's own. A dense model's graph has none.
         """
 
 
@@ -52,13 +54,14 @@ class OnnxRuntimeSession:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._has_threshold = "threshold" in {default.name for default in self._session.get_overridable_initializers()}
 
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
     ) -> dict[str, np.ndarray]:
         """See `Session.run`."""
         feeds = _feeds(input_ids, attention_mask, token_type_ids)
-        if threshold is not None:
+        if threshold is not None and self._has_threshold:
             feeds["threshold"] = np.array(threshold, np.float32)
         return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
 
@@ -66,23 +69,27 @@ class OnnxRuntimeSession:
 class OpenVinoSession:
     """OpenVINO on the CPU (the extra `openvino`)."""
 
-    def __init__(self, model: Graph, *, threads: int | None = None, precision: str = "float32"):
+    def __init__(self, model: Any, *, threads: int | None = None, precision: str = "float32"):
         """Load a graph.
 
         Args:
-          model: the graph, or a file that holds it.
+          model: the graph, a file that holds it, or a network that OpenVINO has read.
           threads: processors to compute on. None: all that the process may use.
           precision: 'float32', or 'bfloat16' where the processor has instructions for it.
 
         Raises:
-          InferenceError: OpenVINO is not installed, or another precision.
+          InferenceError: OpenVINO is not installed; another precision, or one that the processor cannot compute in.
         """
         hints = {"float32": "f32", "bfloat16": "bf16"}
         if precision not in hints:
             raise InferenceError(f"OpenVINO computes in {' or '.join(hints)}, not {precision!r}")
-        openvino = _openvino()
+        openvino = import_openvino()
         core = openvino.Core()
-        network = core.read_model(model.SerializeToString() if isinstance(model, onnx.ModelProto) else pathlib.Path(model))
+        if precision == "bfloat16" and not openvino_has_bfloat16():
+            raise InferenceError("this processor has no instructions for bfloat16: leave --precision out, or choose int8 with onnxruntime")
+        network = model
+        if not isinstance(model, openvino.Model):
+            network = core.read_model(model.SerializeToString() if isinstance(model, onnx.ModelProto) else pathlib.Path(model))
         self._threshold = _free_threshold(openvino, network)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hints[precision],
@@ -114,20 +121,34 @@ def _feeds(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np
     return {name: np.ascontiguousarray(values, np.int64) for name, values in feeds.items()}
 
 
-def _openvino() -> Any:
-    """The package, imported without its telemetry, which would fork this process, a multi-threaded one, at every import."""
-    telemetry = "openvino_telemetry"
-    there = sys.modules.get(telemetry)
-    sys.modules[telemetry] = None  # type: ignore[assignment]  # the package then takes a stub in its place
+def openvino_has_bfloat16() -> bool:
+    """Whether OpenVINO finds instructions for bfloat16 in this processor. Raises `InferenceError` where it is not installed."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def import_openvino() -> Any:
+    """The package. Raises `InferenceError` where it is not installed."""
     try:
-        import openvino
+        with without_telemetry():
+            import openvino
     except ImportError as error:
         raise InferenceError("OpenVINO is not installed: pip install 'transkimmer_jax[openvino]'") from error
+    return openvino
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Packages of OpenVINO that are imported in here find no telemetry, which would fork this process, a multi-threaded one, and take
+    their stub of it."""
+    telemetry = "openvino_telemetry"
+    there = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        yield
     finally:
         sys.modules.pop(telemetry)
         if there is not None:
             sys.modules[telemetry] = there
-    return openvino
 
 
 def _free_threshold(openvino: Any, network: Any) -> np.ndarray | None:

@@ -45,6 +45,8 @@ def fault(checkpoint: epath.Path) -> str | None:
     try:
         if not checkpoint.is_dir():
             return "it is no folder"
+        if not files.is_remote(checkpoint):
+            files.remove_leftovers(checkpoint, [checksums.SUMS_FILE])  # of a run that was killed as it completed the digests
         noted = metadata(checkpoint)
         if not (checkpoint / checksums.SUMS_FILE).exists():
             if HAS_DIGESTS in noted:
