@@ -102,7 +102,7 @@ def _timed(run: pathlib.Path, dense: pathlib.Path, task: str, batch_size: int) -
         examples = ("--examples", str(TIMED[task])) if task in TIMED else ()
         folders = ("--model", str(run / "model"), "--dense", str(dense / "model"))
         arguments = (*folders, "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
-        contenders = ("--contenders", "masked", "dense_padded", "dense_bucketed")
+        contenders = ("--contenders", *(f"{way}:onnxruntime:float32" for way in ("padded", "packed", "compacted")))
         _run("-m", "transkimmer_jax", "benchmark", *arguments, *contenders, "--json", str(path))
     return clock(_read(path)[0])
 

@@ -3,6 +3,7 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
+The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
 The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
 --check nothing is written, and the status is 1 where a document and the records disagree.
 """
@@ -60,6 +61,13 @@ COLUMNS = {
     "tracebacks": lambda r: str(r["tracebacks"]),
     "seconds at most": lambda r: "" if r.get("seconds") is None else f"{r['seconds']:.1f}",
     "MB at most": lambda r: "" if r.get("megabytes") is None else f"{r['megabytes']:,.0f}",
+    # Of processes.
+    "runtime": lambda r: r["setting"],
+    "model": lambda r: r["model"],
+    "texts": lambda r: f"{r['texts']:,}",
+    "seconds in all": lambda r: f"{r['seconds']:.1f}",
+    "of processors": lambda r: f"{r['cpu_seconds']:.1f}",
+    "MB": lambda r: f"{r['megabytes']:,.0f}",
     # Of rows, on validation.
     "backbone": lambda r: r["backbone"],
     "first layers": lambda r: str(r.get("layers") or ""),
@@ -79,6 +87,7 @@ VIEWS = {
         "fault", "injected", "noticed", "survived", "harmless", "wrong answers", "tracebacks", "over the limits", "seconds at most",
         "MB at most",
     ),
+    "processes": ("runtime", "model", "texts", "seconds in all", "of processors", "MB"),
     "falls": ("task", "backbone", "first layers", "metric", "dense, validation", "on the way", "seed"),
     "runs": (
         "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",
@@ -126,11 +135,58 @@ def _seeds_together(records: list[dict]) -> list[list[dict]]:
     return [sorted(groups[key], key=lambda record: record["seed"]) for key in sorted(groups)]
 
 
+def _metric(entry: dict) -> str:
+    return ", ".join(f"{100 * value:.2f} {name}" for name, value in (entry["metrics"] or {}).items())
+
+
+def _times(record: dict, faster: str, slower: str) -> float:
+    """How many times faster one contender is than another: the median of the ratios in a round."""
+    rounds = [record["contenders"][name]["seconds_of_rounds"] for name in (slower, faster)]
+    return statistics.median(theirs / ours for theirs, ours in zip(*rounds, strict=True))
+
+
+def fastest(record: dict, ways: tuple[str, ...]) -> str:
+    """The name of the fastest contender of these ways."""
+    speeds = {name: entry["examples_per_second"] for name, entry in record["contenders"].items() if name.startswith(ways)}
+    return max(speeds, key=speeds.__getitem__)
+
+
+def speeds(records: list[dict]) -> str:
+    """Texts a second of every contender at every batch size, and between brackets how many times those of dense ONNX Runtime in float32.
+    Answers are those of the record that has judged the most texts."""
+    judged = max(records, key=lambda record: record["examples"])
+    baseline = "dense:onnxruntime:float32"
+    head = ["contender", *(f"batch {record['batch_size']}" for record in records), f"{judged['examples']:,} answers", "changed"]
+    rows = [head, ["---"] * len(head)]
+    for name, entry in judged["contenders"].items():
+        cells = [f"{record['contenders'][name]['examples_per_second']:,.0f} ({_times(record, name, baseline):.2f}x)" for record in records]
+        rows.append([name, *cells, _metric(entry), "" if entry["predictions_changed"] is None else str(entry["predictions_changed"])])
+    best = [(fastest(record, ("compacted",)), fastest(record, ("dense", "packed"))) for record in records]
+    ratios = [f"{_times(record, *names):.2f}x" for record, names in zip(records, best, strict=True)]
+    rows.append(["fastest skimming over fastest dense", *ratios, "", ""])
+    record = judged
+    lines = [
+        "| " + " | ".join(row) + " |" for row in rows
+    ] + [
+        "",
+        f"{record['workload']}, texts of at most {record['length']} tokens ({record['tokens'] / record['examples']:.0f} on average), "
+        f"{record['layers']} of the dense model's {record['layers_dense']} layers, H={record['hidden_size']}, "
+        f"{record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense, {record['flops_vs_padded']:.2f}x than padded; "
+        f"{record['cores']} cores, {record['cpu']}; medians of {record['repeats']} rounds of "
+        f"{', '.join(str(each['timed']) for each in records)} texts. Tokenising {record['examples']:,} texts takes "
+        f"{record['tokenizing_seconds']:.2f} s. From:",
+        "", "```", *dict.fromkeys(each["command"] for each in records), "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
+    if view == "speeds":
+        return speeds(records)
     if view == "rows":
         cells = [[name, *(cell(group) for group in _seeds_together(records))] for name, cell in ROWS.items()]
     else:
@@ -145,6 +201,8 @@ def table(view: str, files: list[str]) -> str:
 
 def _circumstances(view: str, records: list[dict]) -> str:
     """How the records were made, where their columns do not say it."""
+    if view == "processes":
+        return "; ".join(sorted({f"{r['cores']} cores, commit {r['commit']}" for r in records})) + ". "
     if view == "faults":
         return "; ".join(sorted({f"Seed {r['seed']}, {r['cores']} cores, commit {r['commit']}" for r in records})) + ". "
     if view != "slices":

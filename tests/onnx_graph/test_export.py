@@ -19,6 +19,9 @@ from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.inference import onnx_runtime
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
@@ -127,6 +130,31 @@ def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
         after = files_of(model)
         assert after.pop("onnx/model.onnx") and after == before
     assert capsys.readouterr().out.splitlines() == [str(model / "onnx" / "model.onnx")] * 2
+
+
+def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, monkeypatch, caplog):
+    """It need neither be built nor quantised; nor is one taken of other weights, of depths that it does not give, or that is damaged."""
+    model = save_model(tmp_path, tokenizer_folder)
+    expected = {precision: SkimEngine.from_pretrained(model, precision=precision).predict(TEXTS) for precision in ("float32", "int8")}
+    main(["--model", model, "--output", model, "--precision", "float32", "int8"])
+    built = []
+    monkeypatch.setattr(onnx_runtime, "build", lambda *arguments, **options: built.append(options) or build(*arguments, **options))
+    for precision, answers in expected.items():
+        engine = SkimEngine.from_pretrained(model, precision=precision)
+        np.testing.assert_array_equal([answer.logits for answer in engine.predict(TEXTS)], [answer.logits for answer in answers])
+    assert built == [] and caplog.messages == []
+    SkimEngine.from_pretrained(model, depths=True)
+    SkimEngine.from_pretrained(model, dense=True)
+    assert len(built) == 2 and caplog.messages == []
+    other = save_model(tmp_path / "other", tokenizer_folder, tensors=random_tensors(runs.TINY, predictor_size=16, seed=3))
+    (other / "onnx").mkdir()
+    (other / "onnx" / "model.onnx").write_bytes((model / "onnx" / "model.onnx").read_bytes())
+    (other / "onnx" / "model_quantized.onnx").write_bytes(b"junk")
+    for precision in ("float32", "int8"):
+        SkimEngine.from_pretrained(other, precision=precision)
+    assert len(built) == 4
+    assert "model.onnx is of other weights than the folder's: the graph is built anew; export it again" in caplog.messages[0]
+    assert "model_quantized.onnx cannot be read (" in caplog.messages[1] and len(caplog.messages) == 2
 
 
 def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tmp_path, capsys):

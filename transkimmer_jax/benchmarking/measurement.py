@@ -7,6 +7,7 @@ round. All work from the same token ids and end with logits in the host's memory
 import dataclasses
 import math
 import os
+import pathlib
 import platform
 import statistics
 import time
@@ -87,6 +88,7 @@ def measure(
         "devices": len(jax.local_devices()),
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
+        "cpu": _cpu(),
         "threshold": workload.threshold,
         "kept_per_layer": (checked.kept.sum(axis=1) / checked.lengths.sum()).tolist(),
         "repeats": repeats,
@@ -103,6 +105,18 @@ def measure(
             for contender in contenders
         },
     }
+
+
+def _cpu() -> str:
+    """The processor, and which of the instructions that matter it has, where the system says so."""
+    try:
+        lines = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if ":" in line)
+    except OSError:
+        return platform.processor() or platform.machine()
+    values = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = values.get("flags", "").split()
+    widest = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if name in flags]
+    return " ".join([values.get("model name", platform.machine()), *widest])
 
 
 class _Hall:

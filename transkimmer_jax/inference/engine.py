@@ -72,7 +72,7 @@ class SkimEngine:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, *, dense: bool | None = None, **options: Any) -> "SkimEngine":
-        """An engine for a model folder (or hub id), calibrated if the folder holds a calibration.
+        """An engine for a model folder (or hub id), calibrated if the folder holds a calibration, with the folder's graph if it holds one.
 
         Args:
           folder: what training, or `save_pretrained`, has written.
@@ -98,6 +98,7 @@ class SkimEngine:
         options.setdefault("max_length", saved.task.max_length)
         options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
+        options.setdefault("folder", None if dense else path)
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
 
     def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:

@@ -1,5 +1,6 @@
 """The network as one ONNX graph whose shapes follow the tokens that are kept: what a CPU wants."""
 
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import OUTPUTS, build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
 from transkimmer_jax.progress import tqdm
@@ -19,7 +21,8 @@ _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSessio
 
 
 class OnnxRuntime:
-    """A graph that is built in memory from a model's parameters (see `Runtime`). Nothing overflows, so nothing need be expected.
+    """A graph, built in memory from a model's parameters or read from its folder (see `Runtime`). Nothing overflows, so nothing need be
+    expected.
 
     Arguments are those of `selection.create`.
     """
@@ -36,11 +39,16 @@ class OnnxRuntime:
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         depths: bool = False,
+        folder: pathlib.Path | None = None,
     ):
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or hardware("cpu").batch_tokens, batch_size
-        graph = build(model, outputs=[name for name in OUTPUTS if depths or name != "depth"])
+        graph = None if folder is None or depths else saved.load(folder, precision, model)
+        if graph is not None:
+            precision = "float32"  # what is quantised already is computed as it is
+        else:
+            graph = build(model, outputs=[name for name in OUTPUTS if depths or name != "depth"])
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:

@@ -1,5 +1,6 @@
 """Which runtimes there are, and which of them computes a model."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def create(
     batch_size: int | None = None,
     devices: list[Any] | None = None,
     depths: bool = False,
+    folder: pathlib.Path | None = None,
 ) -> Runtime:
     """The runtime of a model that a user asks for.
 
@@ -44,6 +46,7 @@ def create(
       batch_size: instead, texts of a batch; of the jax runtime, as many tokens as so many texts of the greatest length in it.
       devices: of the jax runtime; None: all local ones, each of which computes batches of its own.
       depths: also report how many layers computed each token.
+      folder: where the model is from, and where the onnx runtime finds a graph that was exported beside it.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
@@ -74,4 +77,4 @@ def create(
         return JaxRuntime(model, max_length=max_length, precision=precision, calibration=calibration, devices=devices, **options)
     from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 
-    return OnnxRuntime(model, precision=precision or "float32", provider=computing, threads=threads, **options)
+    return OnnxRuntime(model, precision=precision or "float32", provider=computing, threads=threads, folder=folder, **options)

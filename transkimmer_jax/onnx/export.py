@@ -19,11 +19,9 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
+from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
 from transkimmer_jax.weights import config_file, huggingface
 from transkimmer_jax.weights.files import resolve
-
-GRAPH_FOLDER = "onnx"
-FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
 
 
 def export(
@@ -58,6 +56,7 @@ def export(
         loaded.arch = dataclasses.replace(loaded.arch, skim=skim)
         config["skim"] = dataclasses.asdict(skim)
     graph = build(loaded)
+    mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
     with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
         place = temporary if into_model else temporary / GRAPH_FOLDER

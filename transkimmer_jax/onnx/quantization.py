@@ -35,4 +35,5 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         quantized = onnx.load(path)
     del quantized.metadata_props[:]
+    quantized.metadata_props.extend(model.metadata_props)
     return quantized

@@ -1,0 +1,47 @@
+"""Graphs that a model folder holds beside its weights, which spare an engine building and quantising them."""
+
+import hashlib
+import logging
+import pathlib
+
+import jax
+import numpy as np
+import onnx
+from flax import nnx
+
+GRAPH_FOLDER = "onnx"
+FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
+_WEIGHTS = "transkimmer.weights"  # the property of a graph that names those it was built from
+
+logger = logging.getLogger("transkimmer_jax")
+
+
+def mark(graph: onnx.ModelProto, model: nnx.Module) -> None:
+    """Note in a graph which weights it was built from."""
+    onnx.helper.set_model_props(graph, {_WEIGHTS: _fingerprint(model)})
+
+
+def load(folder: pathlib.Path, precision: str, model: nnx.Module) -> onnx.ModelProto | None:
+    """The graph of a model in this precision that its folder holds; None where there is none, or it is of other weights."""
+    path = folder / GRAPH_FOLDER / FILES.get(precision, "")
+    if not path.is_file():
+        return None
+    try:
+        graph = onnx.load(path)
+    except Exception as error:  # protobuf's own, which are not public
+        logger.warning("%s cannot be read (%s): the graph is built from the weights", path, str(error).partition("\n")[0])
+        return None
+    if _fingerprint(model) not in [entry.value for entry in graph.metadata_props if entry.key == _WEIGHTS]:
+        logger.warning("%s is of other weights than the folder's: the graph is built anew; export it again", path)
+        return None
+    return graph
+
+
+def _fingerprint(model: nnx.Module) -> str:
+    """The SHA-256 of all parameters, with their names."""
+    total = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(nnx.split(model)[1]):
+        array = np.ascontiguousarray(value)
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        total.update(array.tobytes() if array.dtype == "bfloat16" else array.data)
+    return total.hexdigest()
