@@ -71,6 +71,8 @@ def test_the_layout(exported, model_folder):
     ]  # fmt: skip
     saved = json.loads((model_folder / "config.json").read_text())
     assert json.loads((exported / "config.json").read_text()) == saved | {"model_type": "bert"}, "as transformers knows it"
+    tokenizer_class = json.loads((exported / "tokenizer_config.json").read_text())["tokenizer_class"]
+    assert tokenizer_class == "PreTrainedTokenizerFast", "which transformers 4 knows, too"
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in exported.rglob("*")), "others may read it"
 
 

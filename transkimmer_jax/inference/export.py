@@ -26,7 +26,7 @@ from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
-from transkimmer_jax.weights import config_file, digests
+from transkimmer_jax.weights import config_file, digests, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
 FORMAT = "transkimmer_jax.export"
@@ -98,7 +98,7 @@ def export(
     with files.replaced_folder(output) as temporary, attention.portable():
         save_file({name: np.asarray(leaf) for name, leaf in params.items()}, temporary / WEIGHTS_FILE)
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
-        tokenizer.save_pretrained(temporary)
+        tokenizer_files.save(tokenizer, temporary)
         entries = tqdm(manifest["artifacts"], desc="exporting", unit="program", leave=False, disable=not progress)
         for (_, schedule), entry in zip(schedules, entries, strict=True):
             program = _by_name(programs.function(schedule), programs.params)

@@ -20,7 +20,7 @@ from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
-from transkimmer_jax.weights import config_file, huggingface
+from transkimmer_jax.weights import config_file, huggingface, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
 
@@ -65,7 +65,7 @@ def export(
             onnx.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            tokenizer.save_pretrained(temporary)
+            tokenizer_files.save(tokenizer, temporary)
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 

@@ -20,7 +20,7 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.skim import path_keys
-from transkimmer_jax.weights import config_file, digests, names
+from transkimmer_jax.weights import config_file, digests, names, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.model_card import CARD_FILE, Provenance, model_card
 from transkimmer_jax.weights.schema import listed, shown
@@ -147,7 +147,7 @@ def save(
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
+            tokenizer_files.save(tokenizer, temporary)
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         digests.write(temporary)
