@@ -13,7 +13,7 @@ FLOORS = (
     ("assets", "parallel"),
     ("models",),
     ("analysis", "weights"),
-    ("models.heads",),
+    ("models.heads", "models.pretrained"),
     ("data",),
     ("onnx",),
     ("inference",),

@@ -5,15 +5,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import Answer, SkimEngine
-    from transkimmer_jax.models.heads import SequenceClassifierOutput, TranskimmerForSequenceClassification
+    from transkimmer_jax.models.heads import (
+        TranskimmerForQuestionAnswering,
+        TranskimmerForSentenceEmbedding,
+        TranskimmerForSequenceClassification,
+        TranskimmerForTokenClassification,
+    )
+    from transkimmer_jax.models.outputs import SequenceClassifierOutput
 
-__all__ = ["Answer", "SequenceClassifierOutput", "SkimEngine", "TranskimmerForSequenceClassification"]
+__all__ = [
+    "Answer",
+    "SequenceClassifierOutput",
+    "SkimEngine",
+    "TranskimmerForQuestionAnswering",
+    "TranskimmerForSentenceEmbedding",
+    "TranskimmerForSequenceClassification",
+    "TranskimmerForTokenClassification",
+]
 
 _MODULES = {
     "Answer": "inference.engine",
     "SkimEngine": "inference.engine",
-    "SequenceClassifierOutput": "models.heads",
+    "SequenceClassifierOutput": "models.outputs",
+    "TranskimmerForQuestionAnswering": "models.heads",
+    "TranskimmerForSentenceEmbedding": "models.heads",
     "TranskimmerForSequenceClassification": "models.heads",
+    "TranskimmerForTokenClassification": "models.heads",
 }
 
 

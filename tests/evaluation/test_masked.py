@@ -104,7 +104,7 @@ def test_sums_over_examples_not_averages_of_shares():
     task = dataclasses.replace(TASK, label_names=("no", "yes"), max_length=128)
     kept, lengths = np.array([[10.0, 2.0], [4.0, 2.0]]), np.array([98.0, 2.0])
     logits = np.array([[1.0, 0.0], [0.0, 1.0]])
-    result = summary.summarize(Predictions(logits, kept, lengths), np.array([0, 0]), task, arch)
+    result = summary.summarize(Predictions({"logits": logits}, kept, lengths), np.array([0, 0]), task, arch)
     assert result.kept_per_layer == [0.12, 0.06] and result.kept_tokens == pytest.approx(0.09, rel=1e-12)
     assert result.metrics["accuracy"] == 0.5 and result.examples == 2
     used = flops.skimmed(arch, kept, lengths).sum()

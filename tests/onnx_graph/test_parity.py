@@ -15,11 +15,12 @@ from models.quick import program
 from models.reference import relative_error, transkimmer
 
 from transkimmer_jax.errors import CheckpointError, InferenceError
-from transkimmer_jax.onnx.graph import OUTPUTS, build
+from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 from transkimmer_jax.weights import config_file, huggingface
 
 TOLERANCE = 1e-5
+OUTPUTS = ("logits", "kept", "depth")
 LAYERS = ARCH.num_hidden_layers
 RUNTIMES = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 HEADS = {"three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1), "dense": dataclasses.replace(ARCH, skim=None)}

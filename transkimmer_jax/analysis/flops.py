@@ -43,21 +43,36 @@ def per_predicted_token(arch: Architecture) -> float:
 
 
 def head(arch: Architecture) -> float:
-    """Operations of pooler and classifier, once an example."""
+    """Operations of the head once an example: of a sequence classifier's pooler and classifier."""
+    if arch.head != "sequence_classification":
+        return 0.0
     return 2.0 * (arch.hidden_size * arch.hidden_size + arch.hidden_size * arch.num_labels)
+
+
+def head_per_token(arch: Architecture) -> float:
+    """Operations of the head for each token, skimmed or not."""
+    columns = {"token_classification": arch.num_labels, "question_answering": 2}.get(arch.head, 0)
+    return 2.0 * arch.hidden_size * columns
+
+
+def last_layer(arch: Architecture, count: Array) -> Array:
+    """Operations of the last layer behind its predictor, of an example with `count` kept tokens: of all of these, or of position 0 alone,
+    which attends to them, where the head reads nothing else."""
+    if arch.reads_every_token:
+        return per_token(arch) * count + per_token_pair(arch) * count * count
+    return per_key(arch) * count + per_query(arch) + per_token_pair(arch) * count
 
 
 def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
     """Operations [B] of examples of which layer l computes `kept[l]` tokens.
 
-    The last layer computes position 0 alone, which attends to the tokens kept there: the pooler reads nothing else, in the dense
-    model as in this one.
+    The last layer computes what the head reads, in the dense model as in this one.
 
     Args:
       kept: [layers, B] tokens kept by each layer.
       lengths: [B] real tokens of each example; the first predictor sees all of them.
     """
-    total = lengths * 0.0 + head(arch)
+    total = lengths * head_per_token(arch) + head(arch)
     entering = lengths * 1.0
     for layer in range(arch.num_hidden_layers):
         count = kept[layer]
@@ -65,7 +80,7 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
         if layer < arch.num_hidden_layers - 1:
             total = total + per_token(arch) * count + per_token_pair(arch) * count * count
         else:
-            total = total + per_key(arch) * count + per_query(arch) + per_token_pair(arch) * count
+            total = total + last_layer(arch, count)
         entering = count
     return total
 

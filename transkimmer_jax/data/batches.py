@@ -34,6 +34,11 @@ class TokenizedExamples:
         """Tokens of each example, [N] int64."""
         return np.diff(self.offsets)
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where in `input_ids` the tokens of the examples at `rows` lie, one example after the other, [tokens of these] int64."""
+        counts = self.lengths[rows]
+        return np.repeat(self.offsets[rows] - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+
     def take(self, rows: np.ndarray) -> "TokenizedExamples":
         """The examples at `rows`, in that order."""
         spans = [slice(self.offsets[row], self.offsets[row + 1]) for row in rows]

@@ -69,7 +69,7 @@ def predict(
             if name not in rows:
                 rows[name] = np.zeros((total, *values.shape[1:]), values.dtype)
             rows[name][index[real]] = values[real]
-    return Predictions(rows["logits"], rows["kept"].T, rows["lengths"])
+    return Predictions({"logits": rows["logits"]}, rows["kept"].T, rows["lengths"])
 
 
 def evaluate(

@@ -21,7 +21,8 @@ from transkimmer_jax.inference.inputs import Text
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.inference.selection import create
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models import heads
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
@@ -31,7 +32,7 @@ class SkimEngine:
     """Compacted inference over texts or token ids. Load with `from_pretrained`.
 
     Args:
-      model: a sequence classifier, skimming or dense.
+      model: skimming or dense, with any of `models.heads`.
       tokenizer: a Hugging Face tokenizer; None where only token ids are given.
       label_names: of the classes; None for regression.
       max_length: tokens read of a text; None: as many as the model has positions.
@@ -48,7 +49,7 @@ class SkimEngine:
 
     def __init__(
         self,
-        model: TranskimmerForSequenceClassification,
+        model: TranskimmerPreTrainedModel,
         tokenizer: Any = None,
         *,
         label_names: Sequence[str] | None = None,
@@ -59,7 +60,7 @@ class SkimEngine:
         **options: Any,
     ):
         require_own_runtime()
-        if not isinstance(model, TranskimmerForSequenceClassification):
+        if not isinstance(model, TranskimmerPreTrainedModel):
             raise ConfigError(f"model must be a loaded model, not {inputs.shown(model)}: SkimEngine.from_pretrained loads a folder")
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
@@ -93,7 +94,7 @@ class SkimEngine:
 
         path = resolve(folder)
         saved = config_file.read(path)
-        model = TranskimmerForSequenceClassification.from_pretrained(path, dense=dense)
+        model = heads.load(path, dense=dense)
         options.setdefault("label_names", saved.label_names)
         options.setdefault("max_length", saved.task.max_length)
         options.setdefault("pairs", saved.task.pairs)
@@ -146,10 +147,11 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         examples = inputs.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
-        wrong = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
+        wrong = predictions.not_finite()
         if len(wrong):
             others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise InferenceError(f"the logits of example {wrong[0]}{others} are not finite: the weights are damaged")
+            named = " and ".join(name.replace("_", " ") for name in predictions.outputs)
+            raise InferenceError(f"the {named} of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:

@@ -49,8 +49,9 @@ def export(
 ) -> dict[str, Any]:
     """Write a model folder's programs, weights and tokenizer to the folder `output`, whole or not at all.
 
-    A program is (weights by name, input_ids [1, T], token_type_ids [1, T], lengths [1, B], threshold) -> dict of logits
-    [1, B, labels], kept [1, layers, B] and overflow [1]; integers are int32, the threshold a float32 scalar.
+    A program is (weights by name, input_ids [1, T], token_type_ids [1, T], lengths [1, B], threshold) -> dict of the head's outputs
+    ([1, B, ...] of texts, [1, T, ...] of tokens; a classifier's logits [1, B, labels]), kept [1, layers, B] and overflow [1]; integers are
+    int32, the threshold a float32 scalar.
 
     Args:
       model: a model folder or hub id.
@@ -158,7 +159,8 @@ def _by_name(program: Callable, params: Any) -> Callable:
     def by_name(weights, input_ids, token_type_ids, lengths, threshold):
         state = jax.tree_util.tree_unflatten(structure, [weights[name] for name in names])
         answers = program(state, input_ids, token_type_ids, lengths, threshold)
-        return {"logits": answers["logits"], "kept": answers["kept"], "overflow": jnp.any(answers["lost"], axis=-1)}
+        lost = answers.pop("lost")
+        return answers | {"overflow": jnp.any(lost, axis=-1)}
 
     return by_name
 

@@ -18,7 +18,7 @@ from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, buckets
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.progress import tqdm
 
 _ENOUGH_TEXTS = 256  # whose kept tokens are known, to make capacities for where nobody has calibrated
@@ -46,7 +46,7 @@ class JaxRuntime:
 
     def __init__(
         self,
-        model: TranskimmerForSequenceClassification,
+        model: TranskimmerPreTrainedModel,
         *,
         max_length: int,
         precision: str | None = None,
@@ -85,8 +85,7 @@ class JaxRuntime:
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order. Those that a batch loses run again, with others and more room."""
         lengths, count = examples.lengths, len(examples)
-        logits, kept = np.zeros((count, self.arch.num_labels), np.float32), np.zeros((self.arch.num_hidden_layers, count), np.int32)
-        answers = Predictions(logits, kept, lengths, [np.zeros(0, np.int32)] * count if self.programs.depths else None)
+        answers = Predictions.empty(self.programs.outputs, self.arch.num_hidden_layers, lengths, self.programs.depths)
         # By the lowest rung that may hold them.
         waiting: list[list[np.ndarray]] = [[np.arange(count)], *([] for _ in RUNGS)]
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
@@ -94,7 +93,7 @@ class JaxRuntime:
                 members = np.concatenate([np.zeros(0, np.int64), *waiting[lowest]])
                 batches = [(bucket, members[batch]) for bucket, batch in by_bucket(lengths[members], self.buckets)]
                 for run in self._runs(batches, examples, threshold, lowest, progress):
-                    lost = self._take(run, threshold, answers)
+                    lost = self._take(run, examples, threshold, answers)
                     waiting[run.rung + 1].append(lost)
                     self.statistics.again += len(lost)
                     bar.update(sum(map(len, run.members)) - len(lost))
@@ -115,7 +114,7 @@ class JaxRuntime:
                 yield started.popleft()
         yield from started
 
-    def _take(self, run: Run, threshold: float, answers: Predictions) -> np.ndarray:
+    def _take(self, run: Run, examples: TokenizedExamples, threshold: float, answers: Predictions) -> np.ndarray:
         """Wait for a run, put its answers where they belong, and return the examples that it lost."""
         outputs = {name: np.asarray(array) for name, array in run.outputs.items()}
         lost = []
@@ -128,7 +127,13 @@ class JaxRuntime:
             self.statistics.overflows += int(gone.any())
             self.ladders.remember(run.bucket, threshold, run.rung, gone)
             lost.append(members[gone])
-            answers.logits[there] = outputs["logits"][device, : len(members)][~gone]
+            for output in self.programs.outputs:
+                rows = outputs[output.name][device]
+                if output.per_token:
+                    is_there = np.repeat(~gone, answers.lengths[members])
+                    answers.outputs[output.name][examples.places(there)] = rows[: len(is_there)][is_there]
+                else:
+                    answers.outputs[output.name][there] = rows[: len(members)][~gone]
             answers.kept[:, there] = outputs["kept"][device, :, : len(members)][:, ~gone]
             if answers.depths is not None:
                 ends = np.cumsum(answers.lengths[members])
@@ -163,6 +168,6 @@ def _packed(examples: TokenizedExamples, bucket: Bucket, members: list[np.ndarra
         counts = examples.lengths[batch]
         total = int(counts.sum())
         lengths[device, : len(batch)] = counts
-        places = np.repeat(examples.offsets[batch] - (np.cumsum(counts) - counts), counts) + np.arange(total)
+        places = examples.places(batch)
         input_ids[device, :total], token_type_ids[device, :total] = examples.input_ids[places], examples.token_type_ids[places]
     return [input_ids, token_type_ids, lengths]

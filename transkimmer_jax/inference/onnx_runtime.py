@@ -11,9 +11,9 @@ from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.runtimes import Statistics
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
-from transkimmer_jax.onnx.graph import OUTPUTS, build
+from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
 from transkimmer_jax.progress import tqdm
 
@@ -31,7 +31,7 @@ class OnnxRuntime:
 
     def __init__(
         self,
-        model: TranskimmerForSequenceClassification,
+        model: TranskimmerPreTrainedModel,
         *,
         precision: str = "float32",
         provider: str = "onnxruntime",
@@ -44,29 +44,36 @@ class OnnxRuntime:
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or hardware("cpu").batch_tokens, batch_size
+        self._outputs = model.outputs
         graph = None if folder is None or depths else saved.load(folder, precision, model)
         if graph is not None:
             precision = "float32"  # what is quantised already is computed as it is
         else:
-            graph = build(model, outputs=[name for name in OUTPUTS if depths or name != "depth"])
+            names = [output.name for output in self._outputs]
+            graph = build(model, outputs=[*names, "kept", *(["depth"] if depths else [])])
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order, in batches of about one length."""
         lengths, count = examples.lengths, len(examples)
-        logits, kept = np.zeros((count, self._arch.num_labels), np.float32), np.zeros((self._arch.num_hidden_layers, count), np.int32)
-        depths = [np.zeros(0, np.int32)] * count if self._depths else None
+        answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             for members in self._batches(lengths):
-                outputs = self._session.run(*_padded(examples, members), threshold)
-                logits[members], kept[:, members] = outputs["logits"], outputs["kept"]
-                if depths is not None:
+                ids, mask, types = _padded(examples, members)
+                outputs = self._session.run(ids, mask, types, threshold)
+                answers.kept[:, members] = outputs["kept"]
+                for output in self._outputs:
+                    if output.per_token:
+                        answers.outputs[output.name][examples.places(members)] = outputs[output.name][mask.astype(bool)]
+                    else:
+                        answers.outputs[output.name][members] = outputs[output.name]
+                if answers.depths is not None:
                     for member, depth in zip(members.tolist(), outputs["depth"], strict=True):
-                        depths[member] = depth[: lengths[member]]
+                        answers.depths[member] = depth[: lengths[member]]
                 self.statistics.batches += 1
                 bar.update(len(members))
         self.statistics.examples += count
-        return Predictions(logits, kept, lengths, depths)
+        return answers
 
     def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
         if self._texts is not None:
@@ -84,7 +91,7 @@ def _padded(examples: TokenizedExamples, members: np.ndarray) -> tuple[np.ndarra
     """input_ids, attention_mask and token_type_ids [batch, longest] of some examples."""
     lengths = examples.lengths[members]
     mask = np.arange(lengths.max()) < lengths[:, None]
-    places = (examples.offsets[members, None] + np.arange(lengths.max()))[mask]
+    places = examples.places(members)
     input_ids, token_type_ids = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
     input_ids[mask], token_type_ids[mask] = examples.input_ids[places], examples.token_type_ids[places]
     return input_ids, mask.astype(np.int64), token_type_ids

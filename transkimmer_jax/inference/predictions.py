@@ -1,19 +1,53 @@
-"""What a model said of a list of examples, however it was computed."""
+"""What a network says of examples, however it was computed."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+from transkimmer_jax.models.outputs import HeadOutput
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """Every example in the caller's order.
 
-    logits: [N, num_labels] float32. kept: [layers, N], tokens that each layer computed. lengths: [N], tokens of each example.
+    outputs: the head's by name, float32: [N, ...] of texts, or [tokens, ...] of the tokens of all texts, one text after the other.
+    kept: [layers, N], tokens that each layer computed. lengths: [N], tokens of each example.
     depths: where asked for, how many layers computed each token, one [length] array an example; else None.
     """
 
-    logits: np.ndarray
+    outputs: Mapping[str, np.ndarray]
     kept: np.ndarray
     lengths: np.ndarray
     depths: list[np.ndarray] | None = None
+
+    @classmethod
+    def empty(cls, outputs: Iterable[HeadOutput], layers: int, lengths: np.ndarray, depths: bool) -> "Predictions":
+        """Zeros, to be filled."""
+        count, tokens = len(lengths), int(lengths.sum())
+        return cls(
+            {output.name: np.zeros((tokens if output.per_token else count, *output.shape), np.float32) for output in outputs},
+            np.zeros((layers, count), np.int32),
+            lengths,
+            [np.zeros(0, np.int32)] * count if depths else None,
+        )
+
+    @property
+    def logits(self) -> np.ndarray:
+        """A classifier's answers, [N, num_labels]; a tagger's, [tokens, num_labels]."""
+        return self.outputs["logits"]
+
+    def by_text(self, name: str) -> list[np.ndarray]:
+        """An output of tokens, text by text: [length, ...] each."""
+        return np.split(self.outputs[name], np.cumsum(self.lengths))[:-1]
+
+    def not_finite(self) -> np.ndarray:
+        """The examples of which an output holds anything else than finite numbers, [n] int64."""
+        wrong = np.zeros(len(self.lengths), bool)
+        for rows in self.outputs.values():
+            is_wrong = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+            if len(rows) != len(wrong):  # rows of tokens
+                is_wrong = np.logical_or.reduceat(is_wrong, np.cumsum(self.lengths) - self.lengths)
+            wrong |= is_wrong
+        return np.flatnonzero(wrong)

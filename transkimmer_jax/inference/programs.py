@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,25 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.inference.shapes import Schedule
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.progress import tqdm
+
+Model = TypeVar("Model", bound=TranskimmerPreTrainedModel)
 
 
 class Programs:
     """The compacted programs of one model: made when first needed, kept, counted.
 
-    Each takes one batch a device and returns, for every device, logits [D, B, num_labels], kept [D, layers, B], lost [D, B] and,
-    where `depths`, depth [D, T]; see `heads.CompactedOutput`. Of a model of shapes alone, programs can be lowered and not run.
+    Each takes one batch a device and returns, for every device, the head's outputs [D, B, ...] of texts or [D, T, ...] of tokens, kept
+    [D, layers, B], lost [D, B] and, where `depths`, depth [D, T]; see `outputs.CompactedOutput`. Of a model of shapes alone, programs can
+    be lowered and not run.
 
     runs: how often each schedule's program was started. compile_seconds: spent on compiling so far.
     """
 
-    def __init__(self, model: TranskimmerForSequenceClassification, devices: list[jax.Device], depths: bool = False):
+    def __init__(self, model: TranskimmerPreTrainedModel, devices: list[jax.Device], depths: bool = False):
         self._graph, params = nnx.split(model)
-        self.depths = depths
+        self.outputs, self.depths = model.outputs, depths
         self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self.device_count = len(devices)
         self._whole = jax.NamedSharding(self._mesh, jax.P())
@@ -50,7 +53,7 @@ class Programs:
             out = nnx.merge(self._graph, params).compacted(
                 input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers, threshold=threshold
             )
-            outputs = {"logits": out.logits, "kept": out.kept, "lost": out.lost} | ({"depth": out.depth} if self.depths else {})
+            outputs = out.answers | {"kept": out.kept, "lost": out.lost} | ({"depth": out.depth} if self.depths else {})
             return {name: array[None] for name, array in outputs.items()}
 
         if self.device_count == 1:
@@ -86,12 +89,12 @@ class Programs:
         return self._compiled[schedule](self.params, *batches, np.float32(threshold))
 
 
-def cast(model: TranskimmerForSequenceClassification, dtype: str) -> TranskimmerForSequenceClassification:
-    """The model that computes in a dtype, with its weights stored in it: norms, decisions and classifier stay float32."""
-    graph, _ = nnx.split(TranskimmerForSequenceClassification.abstract(dataclasses.replace(model.arch, compute_dtype=dtype)))
+def cast(model: Model, dtype: str) -> Model:
+    """The model that computes in a dtype, with its weights stored in it: norms, decisions and the head's last product stay float32."""
+    graph, _ = nnx.split(type(model).abstract(dataclasses.replace(model.arch, compute_dtype=dtype)))
 
     def stored(path, leaf):
         name = jax.tree_util.keystr(path)
-        return leaf if any(part in name for part in ("norm", "decision", "classifier")) else leaf.astype(dtype)
+        return leaf if any(part in name for part in ("norm", "decision", "classifier", "qa_outputs")) else leaf.astype(dtype)
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(stored, nnx.split(model)[1]))

@@ -49,10 +49,10 @@ class Schedule:
     def flops(self, arch: Architecture) -> float:
         """Operations of the program; its time is near proportional to them."""
         sequences, entering = self.bucket.sequences, self.bucket.tokens
-        total = sequences * flops.head(arch)
+        total = sequences * flops.head(arch) + self.bucket.tokens * flops.head_per_token(arch)
         for layer, (rows, width) in enumerate(self.layers):
             total += flops.per_predicted_token(arch) * entering
-            if layer < len(self.layers) - 1:
+            if layer < len(self.layers) - 1 or arch.reads_every_token:
                 total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * sequences * width * width
             else:
                 total += flops.per_key(arch) * rows + (flops.per_query(arch) + flops.per_token_pair(arch) * width) * sequences

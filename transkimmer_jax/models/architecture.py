@@ -14,6 +14,7 @@ class SkimArchitecture:
     temperature: float = 1.0  # of the Gumbel-softmax gates in training
     threshold: float = 0.0  # keep where margin > threshold in evaluation
     attention_masking: str = "renormalized"  # or 'post_softmax', the paper's Eq. 4
+    pinned: str | None = None  # tokens that are never skimmed, beside position 0; 'first_segment': a question's, or a query's
 
 
 def fresh_predictor_size(hidden_size: int) -> int:
@@ -25,8 +26,16 @@ def fresh_predictor_size(hidden_size: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class PoolingArchitecture:
+    """How a sentence's vector is made of its tokens' final states; stored as the `pooling` section of `config.json`."""
+
+    mode: str = "mean"  # over all tokens; or 'cls', position 0 alone
+    normalize: bool = False  # to length 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Shapes and constants of a BERT-style encoder with a classification head."""
+    """Shapes and constants of a BERT-style encoder with a head."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -40,6 +49,8 @@ class Architecture:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     num_labels: int = 2
+    head: str = "sequence_classification"  # one of `heads.HEADS`; a model sets that which it is
+    pooling: PoolingArchitecture = PoolingArchitecture()  # of the head 'sentence_embedding'
     skim: SkimArchitecture | None = SkimArchitecture()  # None: the dense model
     # Of the dense model that FLOPs are compared with, where this one has only the first of them; None: as many as this one.
     dense_layers: int | None = None
@@ -55,6 +66,13 @@ class Architecture:
     def predictor_size(self) -> int:
         """Width P of the skim predictors; 0 of the dense model, which has none."""
         return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether the head reads the final states of all tokens, and not that of position 0 alone."""
+        if self.head == "sentence_embedding":
+            return self.pooling.mode == "mean"
+        return self.head in ("token_classification", "question_answering")
 
     def with_threshold(self, threshold: float) -> "Architecture":
         """The same model, evaluated at another threshold; a dense one is as it is."""

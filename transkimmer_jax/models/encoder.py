@@ -71,7 +71,10 @@ class EncoderLayer(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderOutput(Generic[Layout]):
-    """tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], position 0
+    """What leaves the encoder. A head reads `first`, `tokens.mean_state()` or `tokens.final_states()`, and need not know where the tokens
+    lie. Of the latter two, a compiled program computes what is read.
+
+    tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], position 0
     after the last layer. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing
     is skimmed. hidden_states: what entered each layer and, unless `only_first`, the last output, [..., H]."""
 

@@ -4,6 +4,10 @@ The layer mathematics (`encoder.py`) is written once; a layout says what attendi
 tokens that lie in a certain way (docs/design.md, section 3). `PaddedTokens` is the fixed-shape layout of training and masked
 evaluation: every token is computed, and a mask says which count. `PackedTokens` is that of compacted inference: the kept
 tokens and no others, so that the time spent is that of the tokens kept.
+
+A token leaves with the state of the last layer that it was kept in: its final state (docs/design.md, section 1.5). What a head may read
+of these is the same for both layouts: position 0's (`first`), their mean over each sequence (`mean_state`), or each at its token's place
+(`final_states`).
 """
 
 import dataclasses
@@ -27,13 +31,19 @@ class Tokens(Protocol):
         """What has been kept so far: [B, S] for padded tokens, the number [B] for packed ones."""
 
     def skim(self, gate: jax.Array) -> Self:
-        """Drop the tokens whose `gate` [...] is 0. Position 0 is always kept, padding never."""
+        """Drop the tokens whose `gate` [...] is 0. Position 0 and pinned tokens are always kept, padding never."""
 
     def update(self, hidden: jax.Array) -> Self:
         """Take a layer's output [..., H] for the kept tokens."""
 
     def first(self) -> jax.Array:
         """The state of position 0, [B, H]."""
+
+    def mean_state(self) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32; zeros for a sequence without any."""
+
+    def final_states(self) -> jax.Array:
+        """Each token's final state at the place where the token was before anything was skimmed, [..., H]."""
 
     def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
         """Multi-head attention of the kept tokens over the kept tokens; all [..., heads, head_dim]."""
@@ -53,6 +63,7 @@ class PaddedTokens:
     forwarded: [B, S, H], each token's state as of the last layer it was kept in (docs/design.md, section 1.5).
     attention_mask: [B, S] float32, 1 for a real token.
     keep: [B, S] float32, cumulative: 1 while the token has been kept by every layer. Carries the gates' gradient.
+    always: [B, S] bool, or [1, S] for all alike: tokens that no gate skims.
     masking: 'renormalized', or 'post_softmax' for the paper's Eq. 4 (docs/design.md, section 1.4).
     """
 
@@ -60,20 +71,22 @@ class PaddedTokens:
     forwarded: jax.Array
     attention_mask: jax.Array
     keep: jax.Array
+    always: jax.Array
     masking: str = dataclasses.field(default="renormalized", metadata={"static": True})
 
     @classmethod
-    def start(cls, embeddings: jax.Array, attention_mask: jax.Array, masking: str) -> "PaddedTokens":
-        """The batch before the first layer: every real token kept."""
+    def start(cls, embeddings: jax.Array, attention_mask: jax.Array, masking: str, pinned: jax.Array | None = None) -> "PaddedTokens":
+        """The batch before the first layer: every real token kept. pinned: [B, S] bool, tokens that are never skimmed; None: no others
+        than position 0."""
         if embeddings.shape[:2] != attention_mask.shape:
             raise ValueError(f"attention_mask has shape {attention_mask.shape}, input_ids {embeddings.shape[:2]}")
         mask = attention_mask.astype(jnp.float32)
-        return cls(embeddings, embeddings, mask, mask, masking)
+        first = jnp.arange(mask.shape[1])[None, :] == 0
+        return cls(embeddings, embeddings, mask, mask, first if pinned is None else first | pinned, masking)
 
     def skim(self, gate: jax.Array) -> "PaddedTokens":
-        """Multiply the cumulative keep by `gate` [B, S]. Position 0 is always kept, padding never."""
-        first = jnp.arange(gate.shape[1])[None, :] == 0
-        return dataclasses.replace(self, keep=self.keep * jnp.where(first, 1.0, gate))
+        """Multiply the cumulative keep by `gate` [B, S]. Position 0 and pinned tokens are always kept, padding never."""
+        return dataclasses.replace(self, keep=self.keep * jnp.where(self.always, 1.0, gate))
 
     def update(self, hidden: jax.Array) -> "PaddedTokens":
         """Take a layer's output: kept tokens move on, skimmed ones stay as they are in `forwarded`."""
@@ -84,6 +97,15 @@ class PaddedTokens:
     def first(self) -> jax.Array:
         """The state of position 0 [B, H]. It is never skimmed, so `hidden` and `forwarded` agree there."""
         return self.hidden[:, 0]
+
+    def mean_state(self) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32."""
+        total = jnp.sum(self.attention_mask[:, :, None] * self.forwarded.astype(jnp.float32), axis=1)
+        return total / jnp.maximum(jnp.sum(self.attention_mask, axis=1), 1.0)[:, None]
+
+    def final_states(self) -> jax.Array:
+        """Each token's final state, [B, S, H]."""
+        return self.forwarded
 
     @property
     def kept(self) -> jax.Array:
@@ -124,6 +146,9 @@ class PackedTokens:
     origin: [T] int32, the row that each row's token had at the start.
     location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
     history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
+    count: [B] int32, tokens of each sequence at the start.
+    left: [B, H] float32, the sum over each sequence of the final states of its tokens that have left. Computed where it is returned.
+    pinned: [T] bool, rows that are never skimmed; None: no others than position 0.
     lost: [B] bool, the sequence did not fit into some layer's capacity and was dropped whole; the others are not touched by that.
     width: the most tokens of one sequence that attention can see.
     capacities: (T, width) of the layers still to come; the first is taken by the next `skim`.
@@ -135,18 +160,30 @@ class PackedTokens:
     origin: jax.Array
     location: jax.Array
     history: tuple[jax.Array, ...]
+    count: jax.Array
+    left: jax.Array
+    pinned: jax.Array | None
     lost: jax.Array
     width: int = dataclasses.field(metadata={"static": True})
     capacities: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def start(cls, embeddings: jax.Array, lengths: jax.Array, width: int, capacities: tuple[tuple[int, int], ...]) -> "PackedTokens":
-        """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other."""
+    def start(
+        cls,
+        embeddings: jax.Array,
+        lengths: jax.Array,
+        width: int,
+        capacities: tuple[tuple[int, int], ...],
+        pinned: jax.Array | None = None,
+    ) -> "PackedTokens":
+        """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other. pinned: [T] bool,
+        tokens that are never skimmed; None: no others than position 0."""
         rows = jnp.arange(embeddings.shape[0])
         fits = _fits(lengths, embeddings.shape[0], width)
         lengths = jnp.where(fits, lengths, 0)
         sequence = jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=len(rows))
-        return cls(embeddings, lengths, sequence, rows, rows, (), ~fits, width, tuple(capacities))
+        left = jnp.zeros((len(lengths), embeddings.shape[1]), jnp.float32)
+        return cls(embeddings, lengths, sequence, rows, rows, (), lengths, left, pinned, ~fits, width, tuple(capacities))
 
     @property
     def kept(self) -> jax.Array:
@@ -157,7 +194,10 @@ class PackedTokens:
         (capacity, width), rest = self.capacities[0], self.capacities[1:]
         rows = jnp.arange(self.hidden.shape[0])
         first = self.sequence != jnp.concatenate([jnp.full(1, -1), self.sequence[:-1]])
-        kept = ((gate > 0) | first) & (rows < jnp.sum(self.lengths))
+        always = first if self.pinned is None else first | self.pinned
+        real = rows < jnp.sum(self.lengths)
+        kept = ((gate > 0) | always) & real
+        left = self.left + self._summed(real & ~kept)
         before = _exclusive_sum(kept)  # kept rows before each row
         counts = jnp.diff(_take(before, _exclusive_sum(self.lengths)))
         fits = _fits(counts, capacity, width)
@@ -176,6 +216,8 @@ class PackedTokens:
             origin=_take(self.origin, source),
             location=self._located(),
             history=(*self.history, self.hidden),
+            left=left,
+            pinned=None if self.pinned is None else _take(self.pinned, source),
             lost=self.lost | ~fits,
             width=width,
             capacities=rest,
@@ -189,8 +231,13 @@ class PackedTokens:
         """The state of position 0 of each sequence, [B, H]; leftovers in empty slots."""
         return _take(self.hidden, self._starts())
 
-    def forwarded(self) -> jax.Array:
-        """Each token's state as of the last layer it was kept in, [T at the start, H] (docs/design.md, section 1.5)."""
+    def mean_state(self) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32; leftovers for lost sequences."""
+        total = self.left + self._summed(jnp.arange(self.hidden.shape[0]) < jnp.sum(self.lengths))
+        return total / jnp.maximum(self.count, 1).astype(jnp.float32)[:, None]
+
+    def final_states(self) -> jax.Array:
+        """Each token's final state, [T at the start, H]."""
         return _take(jnp.concatenate([*self.history, self.hidden]), self._located())
 
     def depth(self) -> jax.Array:
@@ -220,6 +267,15 @@ class PackedTokens:
     def _of_rows(self, values: jax.Array) -> jax.Array:
         """For each row [T] what `values` [B] holds for its sequence."""
         return _take(values, self.sequence)
+
+    def _summed(self, which: jax.Array) -> jax.Array:
+        """The sum over each sequence of the states of its rows that `which` [T] names, [B, H] float32.
+
+        As a product with ones and zeros: accelerators are good at these, and the order of its additions is fixed.
+        """
+        member = (self.sequence[None, :] == jnp.arange(len(self.lengths))[:, None]) & which[None, :]
+        weights = member.astype(self.hidden.dtype)
+        return jnp.matmul(weights, self.hidden, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
     def _view(self, rows: jax.Array) -> jax.Array:
         """Rows [T, ...] as [B, width, ...]: each sequence's tokens, then leftovers."""

@@ -16,11 +16,11 @@ import onnx
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models import heads
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
-from transkimmer_jax.weights import config_file, huggingface, tokenizer_files
+from transkimmer_jax.weights import config_file, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
 
@@ -47,7 +47,7 @@ def export(
     into_model = output.resolve() == folder.resolve()
     if not into_model:
         _require_replaceable(output)
-    loaded = huggingface.load(TranskimmerForSequenceClassification, folder, dense=None)
+    loaded = heads.load(folder, dense=None)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     config = dict(config_file.read(folder).values) | {"model_type": "bert"}

@@ -7,8 +7,10 @@ Its inputs are padded, as clients of transformers' exports feed them. Inside, th
 An embedding, a layer and a head are functions over a builder, so that those of another backbone or task stand beside BERT's.
 """
 
+import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,15 +19,28 @@ from onnx import TensorProto
 
 from transkimmer_jax.models.bert import BertEmbeddings
 from transkimmer_jax.models.encoder import EncoderLayer, SelfAttention
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.heads import (
+    LEAST_NORM,
+    TranskimmerForQuestionAnswering,
+    TranskimmerForSentenceEmbedding,
+    TranskimmerForSequenceClassification,
+    TranskimmerForTokenClassification,
+)
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder
 from transkimmer_jax.onnx.rows import Rows, View
 
-OUTPUTS = ("logits", "kept", "depth")
+COUNTS = ("kept", "depth")
 
 
-def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[str] = ("logits", "kept")) -> onnx.ModelProto:
+def output_names(model: TranskimmerPreTrainedModel) -> tuple[str, ...]:
+    """All outputs that a model's graph can have: the head's, an embedder's `token_embeddings`, and `COUNTS`."""
+    tokens = ["token_embeddings"] if isinstance(model, TranskimmerForSentenceEmbedding) else []
+    return (*(output.name for output in model.outputs), *tokens, *COUNTS)
+
+
+def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
     Inputs: input_ids, attention_mask, token_type_ids int64 [batch, sequence], padded on the right; of a skimming model also threshold, a
@@ -33,14 +48,17 @@ def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[st
 
     Args:
       model: its weights are copied into the graph.
-      outputs: any of `OUTPUTS`. logits float32 [batch, labels]; kept int64 [layers, batch], tokens that each layer computed; depth int64
-        [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
+      outputs: any of `output_names`; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of
+        tokens, 0 where there is none; token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
+        computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
 
     Raises:
       CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
     """
     model.require_compactable()
     arch, g = model.arch, GraphBuilder()
+    wanted = [*(output.name for output in model.outputs), "kept"] if outputs is None else outputs
+    reads_every_token = arch.reads_every_token or "token_embeddings" in wanted
     ids, mask, types = (
         g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")
     )
@@ -48,30 +66,46 @@ def build(model: TranskimmerForSequenceClassification, *, outputs: Collection[st
     with g.scope("packing"):
         real, rows = Rows.pack(g, mask)
         positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)
+        places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
         ids, types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, types))
+        pinned = g.op("Equal", g.op("Unsqueeze", types, g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
+        lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types, positions)
     steps, keeps = [], []
     view = None
+    left = []  # states of tokens that are skimmed, and their places
     for index, block in enumerate(model.encoder.layers):
         if arch.skim is not None:
             with g.scope(f"predictors.{index}"):
-                keep = rows.keep(g, margin(g, model.encoder.predictors[index], hidden), threshold)
+                keep = rows.keep(g, margin(g, model.encoder.predictors[index], hidden), threshold, pinned)
                 keeps.append(flat(g, keep))
+                if reads_every_token:
+                    gone = g.op("Not", keeps[-1])
+                    left.append([g.op("Compress", values, gone, axis=0) for values in (hidden, places)])
+                    places = g.op("Compress", places, keeps[-1], axis=0)
+                if pinned is not None:
+                    pinned = g.op("Compress", pinned, keeps[-1], axis=0)
                 hidden = g.op("Compress", hidden, keeps[-1], axis=0)
                 rows, view = rows.shrink(g, keep), None
         steps.append(rows)
         with g.scope(f"layers.{index}"):
             view = view or rows.view(g)
-            hidden = layer(g, block, hidden, view, only_first=index == arch.num_hidden_layers - 1)
+            hidden = layer(g, block, hidden, view, only_first=not reads_every_token and index == arch.num_hidden_layers - 1)
     with g.scope("head"):
-        logits = classify(g, model, hidden)
-    if "logits" in outputs:
-        g.output(logits, "logits", TensorProto.FLOAT, ("batch", arch.num_labels))
+        final = FinalStates.of(g, [*left, [hidden, places]], mask, rows, lengths) if reads_every_token else FinalStates(hidden)
+        answers = _HEADS[type(model)](g, model, final)
+    shapes: dict[str, tuple[str | int, ...]] = {
+        output.name: ("batch", "sequence", *output.shape) if output.per_token else ("batch", *output.shape) for output in model.outputs
+    }
+    shapes["token_embeddings"] = ("batch", "sequence", arch.hidden_size)
+    for name in wanted:
+        if name in answers:
+            g.output(answers[name], name, TensorProto.FLOAT, shapes[name])
     with g.scope("counts"):
-        if "kept" in outputs:
+        if "kept" in wanted:
             g.output(count_kept(g, mask, steps), "kept", TensorProto.INT64, (arch.num_hidden_layers, "batch"))
-        if "depth" in outputs:
+        if "depth" in wanted:
             g.output(count_layers(g, mask, real, keeps, arch.num_hidden_layers), "depth", TensorProto.INT64, ("batch", "sequence"))
     return g.model()
 
@@ -142,9 +176,77 @@ def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: V
     return g.op("Add", attended, g.weight("attention.value.bias", np.split(bias, 2)[1]))
 
 
-def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, first: str) -> str:
-    """BERT's pooler and the classifier: position 0 [batch, hidden] -> logits [batch, labels]."""
-    return linear(g, model.classifier, g.op("Tanh", linear(g, model.pooler, first, "pooler")), "classifier")
+@dataclasses.dataclass(frozen=True)
+class FinalStates:
+    """The states that tokens leave the encoder with: what heads read.
+
+    first: of position 0, [batch, hidden]. The others are of all tokens, and empty where the head reads position 0 alone. every:
+    [tokens, hidden], those that left first before the others. places: int64 [tokens], where each lies in the flattened batch. mask: int64
+    [batch, sequence]. lengths: int64 [batch, 1], tokens of each text.
+    """
+
+    first: str
+    every: str = ""
+    places: str = ""
+    mask: str = ""
+    lengths: str = ""
+
+    @classmethod
+    def of(cls, g: GraphBuilder, parts: list[list[str]], mask: str, rows: Rows, lengths: str) -> "FinalStates":
+        """From states and places of the tokens that left before each layer, and of those that are left; `rows` are the latter's."""
+        last, _ = parts[-1]
+        every, places = (g.op("Concat", *values, axis=0) if len(parts) > 1 else values[0] for values in zip(*parts, strict=True))
+        return cls(g.op("Gather", last, flat(g, rows.first), axis=0), every, places, mask, lengths)
+
+    def placed(self, g: GraphBuilder, values: str) -> str:
+        """Values [tokens, n] of all tokens at their places, [batch, sequence, n]; 0 where there is no token."""
+        shape = g.op("Shape", self.mask)
+        width = g.op("Shape", values, start=1)
+        total = g.op("ReduceProd", shape, keepdims=1)
+        none = g.op("Expand", g.constant(0, np.float32), g.op("Concat", total, width, axis=0))
+        there = g.op("ScatterND", none, g.op("Unsqueeze", self.places, g.constant([1])), values)
+        return g.op("Reshape", there, g.op("Concat", shape, width, axis=0))
+
+    def mean(self, g: GraphBuilder, placed: str) -> str:
+        """Of the placed states of each text's tokens, [batch, hidden]."""
+        total = g.op("ReduceSum", placed, g.constant([1]), keepdims=0)
+        return g.op("Div", total, g.op("Cast", self.lengths, to=TensorProto.FLOAT))
+
+
+def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, states: FinalStates) -> dict[str, str]:
+    """BERT's pooler and the classifier: logits [batch, labels]."""
+    return {"logits": linear(g, model.classifier, g.op("Tanh", linear(g, model.pooler, states.first, "pooler")), "classifier")}
+
+
+def pool(g: GraphBuilder, model: TranskimmerForSentenceEmbedding, states: FinalStates) -> dict[str, str]:
+    """sentence_embedding [batch, hidden] and, where they are there, token_embeddings [batch, sequence, hidden]."""
+    pooling = model.arch.pooling
+    tokens = {"token_embeddings": states.placed(g, states.every)} if states.every else {}
+    vector = states.mean(g, tokens["token_embeddings"]) if pooling.mode == "mean" else states.first
+    if pooling.normalize:
+        length = g.op("ReduceL2", vector, axes=[1], keepdims=1)
+        vector = g.op("Div", vector, g.op("Max", length, g.constant(LEAST_NORM, np.float32)))
+    return {"sentence_embedding": vector} | tokens
+
+
+def tag(g: GraphBuilder, model: TranskimmerForTokenClassification, states: FinalStates) -> dict[str, str]:
+    """logits [batch, sequence, labels]."""
+    return {"logits": states.placed(g, linear(g, model.classifier, states.every, "classifier"))}
+
+
+def mark_span(g: GraphBuilder, model: TranskimmerForQuestionAnswering, states: FinalStates) -> dict[str, str]:
+    """start_logits and end_logits [batch, sequence]."""
+    both = states.placed(g, linear(g, model.qa_outputs, states.every, "qa_outputs"))
+    start, end = (g.op("Gather", both, g.constant(column), axis=2) for column in (0, 1))
+    return {"start_logits": start, "end_logits": end}
+
+
+_HEADS: dict[type[TranskimmerPreTrainedModel], Callable[[GraphBuilder, Any, FinalStates], dict[str, str]]] = {
+    TranskimmerForSequenceClassification: classify,
+    TranskimmerForSentenceEmbedding: pool,
+    TranskimmerForTokenClassification: tag,
+    TranskimmerForQuestionAnswering: mark_span,
+}
 
 
 def count_kept(g: GraphBuilder, mask: str, steps: list[Rows]) -> str:

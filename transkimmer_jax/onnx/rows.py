@@ -42,9 +42,11 @@ class Rows:
         """Tokens of each text, int64 [batch, 1]."""
         return g.op("Sub", self.end, self.first)
 
-    def keep(self, g: GraphBuilder, margin: str, threshold: str) -> str:
-        """The rows whose margin [tokens, 1] exceeds the threshold, and each text's first: bool [tokens, 1]."""
-        return g.op("ScatterElements", g.op("Greater", margin, threshold), self.first, self.always, axis=0)
+    def keep(self, g: GraphBuilder, margin: str, threshold: str, pinned: str | None) -> str:
+        """The rows whose margin [tokens, 1] exceeds the threshold, those that are pinned (bool [tokens, 1]; None: none), and each text's
+        first: bool [tokens, 1]."""
+        wanted = g.op("Greater", margin, threshold)
+        return g.op("ScatterElements", wanted if pinned is None else g.op("Or", wanted, pinned), self.first, self.always, axis=0)
 
     def shrink(self, g: GraphBuilder, keep: str) -> Self:
         """What is left of those that `keep` [tokens, 1] names."""

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from flax import nnx
 
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+
 GRAPH_FOLDER = "onnx"
 FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
 _WEIGHTS = "transkimmer.weights"  # the property of a graph that names those it was built from
@@ -16,12 +18,12 @@ _WEIGHTS = "transkimmer.weights"  # the property of a graph that names those it 
 logger = logging.getLogger("transkimmer_jax")
 
 
-def mark(graph: onnx.ModelProto, model: nnx.Module) -> None:
+def mark(graph: onnx.ModelProto, model: TranskimmerPreTrainedModel) -> None:
     """Note in a graph which weights it was built from."""
     onnx.helper.set_model_props(graph, {_WEIGHTS: _fingerprint(model)})
 
 
-def load(folder: pathlib.Path, precision: str, model: nnx.Module) -> onnx.ModelProto | None:
+def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel) -> onnx.ModelProto | None:
     """The graph of a model in this precision that its folder holds; None where there is none, or it is of other weights."""
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")
     if not path.is_file():
@@ -37,9 +39,10 @@ def load(folder: pathlib.Path, precision: str, model: nnx.Module) -> onnx.ModelP
     return graph
 
 
-def _fingerprint(model: nnx.Module) -> str:
-    """The SHA-256 of all parameters, with their names."""
-    total = hashlib.sha256()
+def _fingerprint(model: TranskimmerPreTrainedModel) -> str:
+    """The SHA-256 of all parameters, with their names, and of what else a graph depends on."""
+    skim = model.arch.skim
+    total = hashlib.sha256(repr((model.head, model.arch.pooling, skim and skim.pinned)).encode())
     for path, value in jax.tree_util.tree_leaves_with_path(nnx.split(model)[1]):
         array = np.ascontiguousarray(value)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())

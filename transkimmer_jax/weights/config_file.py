@@ -1,6 +1,6 @@
 """A model folder's `config.json`: the fields that are read, what they may hold, and what they mean.
 
-Names and meanings are those of transformers' BERT configs; `skim`, `task` and `dense_layers` are ours.
+Names and meanings are those of transformers' BERT configs; `skim`, `pooling`, `task` and `dense_layers` are ours.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.weights import digests
 from transkimmer_jax.weights.json_files import read_object
 from transkimmer_jax.weights.schema import (
@@ -62,6 +62,15 @@ _SKIM = Section(
         "temperature": Field(Number(1e-6, 1e6), SkimArchitecture.temperature),
         "threshold": Field(Number(-FLOAT32_MAX, FLOAT32_MAX), SkimArchitecture.threshold),
         "attention_masking": Field(Choice(("renormalized", "post_softmax")), SkimArchitecture.attention_masking),
+        "pinned": Field(Choice(("first_segment",))),
+    },
+    closed=True,
+)
+
+_POOLING = Section(
+    {
+        "mode": Field(Choice(("mean", "cls")), PoolingArchitecture.mode),
+        "normalize": Field(Choice((True, False)), PoolingArchitecture.normalize),
     },
     closed=True,
 )
@@ -96,10 +105,20 @@ _CONFIG = Section(
         "id2label": Field(_Labels()),
         "problem_type": Field(Supported(("regression", "single_label_classification"))),
         "dense_layers": Field(Integer(1, 1000)),
+        "architectures": Field(Texts(16)),
         "skim": Field(_SKIM),
+        "pooling": Field(_POOLING),
         "task": Field(_TASK, {}),
     }
 )
+
+# What names of `architectures` end with, behind that of the backbone. A bare encoder is classified with, where nothing says otherwise.
+_HEADS = {
+    "ForSequenceClassification": "sequence_classification",
+    "ForSentenceEmbedding": "sentence_embedding",
+    "ForTokenClassification": "token_classification",
+    "ForQuestionAnswering": "question_answering",
+}
 
 # Fields of the table that `Architecture` has under the same name, and those that it calls otherwise.
 _SHAPES = (
@@ -191,6 +210,8 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     arch = Architecture(
         **constants,
         num_labels=count,
+        head=_head(fields),
+        pooling=PoolingArchitecture(**fields["pooling"] or {}),
         skim=None if skim is None else _skim_architecture(skim),
         dense_layers=fields["dense_layers"],
     )
@@ -225,10 +246,20 @@ def _contradictions(fields: dict[str, Any]) -> list[str]:
         wrong.append(f"regression has one output, not {_label_count(fields)}: see id2label")
     if fields["dense_layers"] is not None and fields["dense_layers"] < fields["num_hidden_layers"]:
         wrong.append(f"dense_layers {fields['dense_layers']} is less than num_hidden_layers {fields['num_hidden_layers']}")
+    if fields["skim"] is not None and fields["skim"]["pinned"] is not None and fields["type_vocab_size"] < 2:
+        wrong.append("skim.pinned='first_segment' needs token types, and type_vocab_size is 1")
     length = fields["task"].get("max_length")
     if length is not None and length > fields["max_position_embeddings"]:
         wrong.append(f"task.max_length {length} is more than max_position_embeddings {fields['max_position_embeddings']}")
     return wrong
+
+
+def _head(fields: dict[str, Any]) -> str:
+    for name in fields["architectures"] or ():
+        for ending, head in _HEADS.items():
+            if name.endswith(ending):
+                return head
+    return "sequence_classification" if fields["pooling"] is None else "sentence_embedding"
 
 
 def _label_count(fields: dict[str, Any]) -> int:
@@ -238,8 +269,9 @@ def _label_count(fields: dict[str, Any]) -> int:
 def _label_names(fields: dict[str, Any]) -> tuple[tuple[str, ...] | None, int]:
     """Names of the labels, None for regression, and their number."""
     count = _label_count(fields)
-    # As in transformers, one output that nobody says more of is regression.
-    if fields["problem_type"] == "regression" or (fields["problem_type"] is None and count == 1):
+    # As in transformers, one output of a text that nobody says more of is regression.
+    unsaid = fields["problem_type"] is None and count == 1 and _head(fields) == "sequence_classification"
+    if fields["problem_type"] == "regression" or unsaid:
         return None, count
     named = fields["id2label"]
     return (default_label_names(count) if named is None else tuple(str(named[str(index)]) for index in range(count))), count
@@ -250,18 +282,30 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
 
     label_names: None for regression.
     """
-    names = label_names or default_label_names(1)
+    ending = next(ending for ending, head in _HEADS.items() if head == arch.head)
+    if arch.head == "sentence_embedding":
+        # To transformers an embedder is a bare encoder.
+        of_head: dict[str, Any] = {"pooling": dataclasses.asdict(arch.pooling)}
+        ending = ending if arch.skim else "Model"
+    elif arch.head == "question_answering":
+        of_head = {}
+    else:
+        names = label_names or default_label_names(1)
+        of_head = {
+            "id2label": {str(index): name for index, name in enumerate(names)},
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
+    if arch.head == "sequence_classification":
+        of_head["problem_type"] = "regression" if label_names is None else "single_label_classification"
     return {
-        "architectures": ["TranskimmerForSequenceClassification" if arch.skim else "BertForSequenceClassification"],
+        "architectures": [("Transkimmer" if arch.skim else "Bert") + ending],
         "model_type": SKIMMING_MODEL_TYPE if arch.skim else "bert",
         **{name: getattr(arch, name) for name in _SHAPES},
         **{name: getattr(arch, ours) for name, ours in _RATES.items()},
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
         "pad_token_id": pad_token_id,
-        "id2label": {str(index): name for index, name in enumerate(names)},
-        "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "regression" if label_names is None else "single_label_classification",
+        **of_head,
         **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
         **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),
     }

@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ logger = logging.getLogger("transkimmer_jax")
 class PretrainedModel(Protocol):
     """What can be read from a checkpoint, and written: a module that is made from an architecture, and remembers it."""
 
+    head: ClassVar[str]
     arch: Architecture
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs) -> None:
@@ -52,7 +53,7 @@ def load(
 ) -> Model:
     """A model with the weights of a checkpoint.
 
-    A pooler, classifier or skim predictor that the file lacks is made fresh from `seed` and named in the log.
+    A head or skim predictor that the file lacks is made fresh from `seed` and named in the log.
 
     Args:
       model_class: what to make, e.g. `TranskimmerForSequenceClassification`.
@@ -70,7 +71,7 @@ def load(
     saved = config_file.read(folder)
     with opened(folder) as stored:
         tensors = _normalized(stored, folder)
-        arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides)
+        arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
         if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
             tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < arch.num_hidden_layers}
         fresh = _require_fit(arch, tensors, folder, trained=saved.architecture.skim is not None)
@@ -157,7 +158,7 @@ def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
     parameters = {path_keys(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
     return {
-        names.checkpoint_name(name): tensor
+        names.checkpoint_name(name, model.arch.head): tensor
         for row in names.bert_table(model.arch)
         for name, tensor in row.to_checkpoint(parameters[row.path]).items()
     }
@@ -209,6 +210,10 @@ def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder
         if dropped:
             logger.info("%s: left out the skim predictors, the model is dense", folder)
         unexpected -= dropped
+    others = names.of_other_heads(unexpected, arch)
+    if others:
+        logger.info("%s: left out %s", folder, ", ".join(sorted(others)))
+    unexpected -= others
     # A part is made fresh where all of it is missing; half of one is damage.
     there = {row.part for row in table if any(name in tensors for name in row.names)} | {None}
     if trained:

@@ -14,9 +14,12 @@ import numpy as np
 from transkimmer_jax.models.architecture import Architecture
 
 # Parts that a checkpoint may lack: they are made fresh.
-POOLER, CLASSIFIER, PREDICTORS = ("pooler",), ("classifier",), ("encoder", "predictors")
-# Parts of other tasks' checkpoints that this model has no use for.
-IGNORED = ("cls.", "qa_outputs.", "embeddings.position_ids")
+POOLER, CLASSIFIER, SPANS, PREDICTORS = ("pooler",), ("classifier",), ("qa_outputs",), ("encoder", "predictors")
+_OPTIONAL = (POOLER, CLASSIFIER, SPANS, PREDICTORS)
+# Modules of heads, by what their tensors' names begin with: a model with another head has no use for them.
+_HEAD_MODULES = {"pooler", "classifier", "qa_outputs"}
+# Parts of checkpoints that no model here has a use for.
+IGNORED = ("cls.", "embeddings.position_ids")
 
 SKIM_PREFIX = "skim_predictors."
 # Where the original Transkimmer has them.
@@ -38,7 +41,7 @@ class Row:
     @property
     def part(self) -> tuple[str | int, ...] | None:
         """Which of the parts that a checkpoint may lack as a whole this is of, if any."""
-        return next((part for part in (POOLER, CLASSIFIER, PREDICTORS) if self.path[: len(part)] == part), None)
+        return next((part for part in _OPTIONAL if self.path[: len(part)] == part), None)
 
     @property
     def module(self) -> str:
@@ -73,19 +76,38 @@ def layer_of(name: str) -> int:
     return int(numbered[1]) if numbered else -1
 
 
-def checkpoint_name(name: str) -> str:
-    """The name to write, with the prefix that transformers' task models use."""
-    return name if name.startswith(("classifier.", SKIM_PREFIX)) else f"bert.{name}"
+def checkpoint_name(name: str, head: str) -> str:
+    """The name to write, with the prefix that transformers' task models use; embedders' encoders stand alone."""
+    alone = head == "sentence_embedding" or name.startswith(("classifier.", "qa_outputs.", SKIM_PREFIX))
+    return name if alone else f"bert.{name}"
+
+
+def of_other_heads(names: set[str], arch: Architecture) -> set[str]:
+    """Those of these tensors that belong to modules that the architecture's head does not have."""
+    others = _HEAD_MODULES - {str(row.path[0]) for row in head_table(arch)}
+    return {name for name in names if name.partition(".")[0] in others}
+
+
+def head_table(arch: Architecture) -> list[Row]:
+    """The rows of the head."""
+    hidden, classifier = arch.hidden_size, _linear(("classifier",), arch.hidden_size, arch.num_labels, ["classifier"])
+    return {
+        "sequence_classification": [*_linear(("pooler",), hidden, hidden, ["pooler.dense"]), *classifier],
+        "token_classification": classifier,
+        "question_answering": _linear(("qa_outputs",), hidden, 2, ["qa_outputs"]),
+        "sentence_embedding": [],
+    }[arch.head]
+
+
+def _linear(path: tuple[str | int, ...], inputs: int, outputs: int, names: Sequence[str]) -> list[Row]:
+    return [
+        Row((*path, "kernel"), tuple(f"{name}.weight" for name in names), (outputs, inputs), transposed=True),
+        Row((*path, "bias"), tuple(f"{name}.bias" for name in names), (outputs,)),
+    ]
 
 
 def bert_table(arch: Architecture) -> list[Row]:
-    """All rows of a BERT or Transkimmer checkpoint with a sequence-classification head."""
-
-    def linear(path: tuple[str | int, ...], inputs: int, outputs: int, names: Sequence[str]) -> list[Row]:
-        return [
-            Row((*path, "kernel"), tuple(f"{name}.weight" for name in names), (outputs, inputs), transposed=True),
-            Row((*path, "bias"), tuple(f"{name}.bias" for name in names), (outputs,)),
-        ]
+    """All rows of a BERT or Transkimmer checkpoint with the architecture's head."""
 
     def norm(path: tuple[str | int, ...], size: int, name: str) -> list[Row]:
         return [Row((*path, "scale"), (f"{name}.weight",), (size,)), Row((*path, "bias"), (f"{name}.bias",), (size,))]
@@ -100,20 +122,18 @@ def bert_table(arch: Architecture) -> list[Row]:
     for index in range(arch.num_hidden_layers):
         ours, theirs = ("encoder", "layers", index), f"encoder.layer.{index}"
         attention = f"{theirs}.attention.self"
-        rows += linear((*ours, "attention", "query"), hidden, hidden, [f"{attention}.query"])
-        rows += linear((*ours, "attention", "key_value"), hidden, hidden, [f"{attention}.key", f"{attention}.value"])
-        rows += linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.attention.output.dense"])
+        rows += _linear((*ours, "attention", "query"), hidden, hidden, [f"{attention}.query"])
+        rows += _linear((*ours, "attention", "key_value"), hidden, hidden, [f"{attention}.key", f"{attention}.value"])
+        rows += _linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.attention.output.dense"])
         rows += norm((*ours, "attention_norm"), hidden, f"{theirs}.attention.output.LayerNorm")
-        rows += linear((*ours, "up"), hidden, inner, [f"{theirs}.intermediate.dense"])
-        rows += linear((*ours, "down"), inner, hidden, [f"{theirs}.output.dense"])
+        rows += _linear((*ours, "up"), hidden, inner, [f"{theirs}.intermediate.dense"])
+        rows += _linear((*ours, "down"), inner, hidden, [f"{theirs}.output.dense"])
         rows += norm((*ours, "output_norm"), hidden, f"{theirs}.output.LayerNorm")
         if arch.skim is not None:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
             ours, theirs = ("encoder", "predictors", index), f"{SKIM_PREFIX}{index}.predictor"
             rows += norm((*ours, "input_norm"), hidden, f"{theirs}.0")
-            rows += linear((*ours, "dense"), hidden, width, [f"{theirs}.1"])
+            rows += _linear((*ours, "dense"), hidden, width, [f"{theirs}.1"])
             rows += norm((*ours, "norm"), width, f"{theirs}.2")
-            rows += linear((*ours, "decision"), width, 2, [f"{theirs}.4"])
-    rows += linear(("pooler",), hidden, hidden, ["pooler.dense"])
-    rows += linear(("classifier",), hidden, arch.num_labels, ["classifier"])
-    return rows
+            rows += _linear((*ours, "decision"), width, 2, [f"{theirs}.4"])
+    return rows + head_table(arch)
