@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 from typing import Any
 
@@ -23,6 +25,11 @@ def circumstances() -> dict[str, Any]:
     """Where and from which code a record is made."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     return {"cores": len(os.sched_getaffinity(0)), "commit": commit}
+
+
+def portable(command: str) -> str:
+    """A command without the folders of this machine: of an absolute path its last part is left."""
+    return shlex.join(re.sub(r"(^|=)/(?:[^/]+/)*([^/]+)/?$", r"\1\2", word) for word in shlex.split(command))
 
 
 def clock(measured: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +85,8 @@ def main() -> None:
     if (result["task"], result["seed"]) != (dense["task"], dense["seed"]):
         parser.error(f"{args.run} is {result['task']}, seed {result['seed']}; {of_dense} is {dense['task']}, seed {dense['seed']}")
     record = {"what": args.what, **result, "dense_value": dense["value"], "dense_command": dense.get("command")}
+    record |= {name: portable(record[name]) for name in ("command", "dense_command") if record[name]}
+    record |= {name: pathlib.Path(record[name]).name for name in ("pretrained",) if record.get(name)}
     record |= {"dense_metrics": dense["metrics"], "dense_seconds": dense["seconds"]}
     record |= circumstances() | {"clock_vs_padded": None, "clock_vs_unpadded": None}
     if args.benchmark:

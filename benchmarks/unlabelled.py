@@ -61,14 +61,14 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
     for split in (*task.validation_splits.values(), *task.test_splits.values()):
         examples = _examples(task, split)
         scored |= {*examples.texts, *_seconds(examples)}
-    found = {}
+    pairs_read = {}
     for name in _PAIR_TASKS:
         if name != task.name:
             other = get_task(DataConfig(task=name))
             examples = _examples(other, other.train_split)
-            found |= dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True))
+            pairs_read |= dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True))
     # Some texts are in several tasks.
-    pairs = [pair for pair in found if scored.isdisjoint(pair)]
+    pairs = [pair for pair in pairs_read if scored.isdisjoint(pair)]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
 
 

@@ -53,14 +53,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     from transkimmer_jax.evaluation import masked, reports, summary
     from transkimmer_jax.inference.engine import SkimEngine
 
-    found = labelled.load(args, args.split)
-    model, task = found.model, found.task
-    threshold = found.threshold if args.threshold is None else args.threshold
+    loaded = labelled.load(args, args.split)
+    model, task = loaded.model, loaded.task
+    threshold = loaded.threshold if args.threshold is None else args.threshold
     if args.mode == "compacted":
         engine = SkimEngine(
             model,
             max_length=task.max_length,
-            calibration=found.calibration,
+            calibration=loaded.calibration,
             batch_size=args.batch_size,
             threshold=threshold,
             **runtime.options(args),
@@ -69,19 +69,19 @@ def _evaluate(args: argparse.Namespace) -> None:
         graph, params = nnx.split(model)
         step = masked.evaluation_step(graph)
     evaluations, reported, lines = {}, {}, []
-    for name, split in found.splits.items():
+    for name, split in loaded.splits.items():
         if args.mode == "compacted":
             predictions = engine.predict_tokenized(split.tokenized, progress=True)
         else:
             lengths = DataConfig().length_buckets
-            batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, found.pad_id)
+            batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, loaded.pad_id)
             predictions = masked.predict(step, params, batches, len(split.labels), threshold, f"evaluating {name}")
         if not np.isfinite(predictions.logits).all():
             raise InferenceError(f"{args.model} gives answers that are not finite: its weights cannot be used")
         evaluations[name] = summary.summarize(predictions, split.labels, task, model.arch)
         reported[name] = reports.report(task, predictions.logits, split.labels)
         for answer in reports.answers(task, predictions, split.labels) if args.predictions else ():
-            lines.append(json.dumps(({"split": name} if len(found.splits) > 1 else {}) | answer) + "\n")
+            lines.append(json.dumps(({"split": name} if len(loaded.splits) > 1 else {}) | answer) + "\n")
     result = summary.describe(task, evaluations) | {
         "task": task.name, "data": args.data, "model": args.model, "threshold": threshold, "mode": args.mode,
         "device": jax.devices()[0].device_kind, "reports": reported,
@@ -93,4 +93,4 @@ def _evaluate(args: argparse.Namespace) -> None:
     # A field a line: a matrix would fill the screen with a number a line.
     print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
     for name, values in reported.items():
-        print(f"{found.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)
+        print(f"{loaded.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)

@@ -172,7 +172,7 @@ def _kept(args: argparse.Namespace) -> str:
 def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     left = [shard for shard in own if not shard.is_finished()]
     if not left:  # and no model need be loaded
-        print(_there(len(own), len(own)), file=sys.stderr)
+        print(_answered_before(len(own), len(own)), file=sys.stderr)
         return
     # Imported here, so that --help answers at once.
     from transkimmer_jax.data import records
@@ -224,11 +224,11 @@ def _answer(
     begun: dict[str, Iterator[Example]],
 ) -> str:
     """Answer file by file what is left, some of which may have been begun to read; a line about it all."""
-    started, count, kept, there = time.perf_counter(), 0, 0.0, 0
+    started, count, kept, skipped = time.perf_counter(), 0, 0.0, 0
     with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
         for number, shard in enumerate(own, start=1):
             if shard.is_finished():
-                there += 1
+                skipped += 1
                 continue
             if args.output_dir is not None:
                 bar.set_postfix(file=f"{number} of {len(own)}")
@@ -240,11 +240,11 @@ def _answer(
     return (
         f"{count} texts in {seconds:.1f} s ({count / seconds:.1f} texts/s), mean share kept: {share}, truncated: {statistics.truncated}"
         + (f", programs compiled: {statistics.programs} in {statistics.compile_seconds:.1f} s" if statistics.programs else "")
-        + ("" if args.output_dir is None else f"; {_there(there, len(own))}")
+        + ("" if args.output_dir is None else f"; {_answered_before(skipped, len(own))}")
     )
 
 
-def _there(count: int, files: int) -> str:
+def _answered_before(count: int, files: int) -> str:
     return f"{count} of {files} files were there already"
 
 

@@ -78,8 +78,8 @@ def _sweep(args: argparse.Namespace) -> None:
     from transkimmer_jax.progress import tqdm
 
     _check(args)
-    found = labelled.load(args)
-    model, task = found.model, found.task
+    loaded = labelled.load(args)
+    model, task = loaded.model, loaded.task
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: it has no thresholds to sweep")
     if args.guarantee is not None and task.is_regression:
@@ -88,10 +88,10 @@ def _sweep(args: argparse.Namespace) -> None:
         raise ConfigError(f"{task.name} is scored by {task.primary_metric}, not by accuracy: give --risk disagreement")
     if args.apply and not pathlib.Path(args.model).is_dir():
         raise ConfigError(f"--apply writes into a model folder, and {args.model} is none")
-    split = next(iter(found.splits.values()))
-    dense_logits = None if args.dense is None else _dense_logits(args, found, split.tokenized)
+    split = next(iter(loaded.splits.values()))
+    dense_logits = None if args.dense is None else _dense_logits(args, loaded, split.tokenized)
     engine = SkimEngine(
-        model, max_length=task.max_length, calibration=found.calibration, batch_size=args.batch_size, **runtime.options(args)
+        model, max_length=task.max_length, calibration=loaded.calibration, batch_size=args.batch_size, **runtime.options(args)
     )
     # With a guarantee, a quarter of the texts chooses what is tested on the others.
     order = np.random.default_rng(0).permutation(len(split.labels))
@@ -110,7 +110,7 @@ def _sweep(args: argparse.Namespace) -> None:
             bar.update()
             return evaluate(everything if args.guarantee is None else choosing, threshold)
 
-        points = sweeps.sweep(evaluate_and_show, found.threshold, args.points)
+        points = sweeps.sweep(evaluate_and_show, loaded.threshold, args.points)
     if args.guarantee is not None:
         thresholds = tqdm([point.threshold for point in points], desc="testing", unit="threshold")
         points = [sweeps.Point(threshold, evaluate(everything, threshold)) for threshold in thresholds]
@@ -120,7 +120,7 @@ def _sweep(args: argparse.Namespace) -> None:
     dense = compute_metrics(task, dense_logits, split.labels)[metric]
     result: dict[str, Any] = {
         "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
-        "split": next(iter(found.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,
+        "split": next(iter(loaded.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,
         "points": [point.describe() for point in points],
         "pareto": [point.describe()["threshold"] for point in sweeps.pareto(points, metric)],
     }  # fmt: skip
@@ -140,8 +140,8 @@ def _sweep(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     files.write_json(output / "sweep.json", result)
     sweeps.write_csv(output / "sweep.csv", points)
-    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, found.source)
-    print(f"{found.source}: {len(split.labels)} texts, dense {metric} {dense:.4f}")
+    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, loaded.source)
+    print(f"{loaded.source}: {len(split.labels)} texts, dense {metric} {dense:.4f}")
     _print_table(points, metric, dense, chosen)
     can_be_had = _can_be_had(everything_kept, best, metric, dense)
     print(can_be_had)
@@ -151,16 +151,16 @@ def _sweep(args: argparse.Namespace) -> None:
         _apply(args, engine, chosen)
 
 
-def _dense_logits(args: argparse.Namespace, found: labelled.LabelledModel, tokenized: Any) -> "np.ndarray":
+def _dense_logits(args: argparse.Namespace, loaded: labelled.LabelledModel, tokenized: Any) -> "np.ndarray":
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve
 
-    options = {"max_length": found.task.max_length, "batch_size": args.batch_size, **runtime.options(args)}
+    options = {"max_length": loaded.task.max_length, "batch_size": args.batch_size, **runtime.options(args)}
     engine = SkimEngine.from_pretrained(args.dense, dense=True, **options)
-    if engine.arch.num_labels != found.task.num_labels:
-        raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {found.task.name} has {found.task.num_labels}")
-    labelled.require_same_vocabulary(args.dense, engine.arch, args.model, found.model.arch)
+    if engine.arch.num_labels != loaded.task.num_labels:
+        raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {loaded.task.name} has {loaded.task.num_labels}")
+    labelled.require_same_vocabulary(args.dense, engine.arch, args.model, loaded.model.arch)
     names, others = (config_file.read(resolve(folder)).label_names for folder in (args.model, args.dense))
     if not config_file.same_labels(names, others):
         raise CheckpointError(f"{args.dense} calls its labels {list(others or ())}, {args.model} {list(names or ())}")

@@ -61,11 +61,11 @@ def read_example_records(
         raise DataError(f"{path}: no such file: check {setting}")
     if not os.path.isfile(path):
         raise DataError(f"{path}: is no file but {'a folder' if os.path.isdir(path) else 'a pipe or device'}: check {setting}")
-    found = False
+    has_records = False
     for where, record in read_records(path):
-        found = True
+        has_records = True
         yield where, record
-    if not found:
+    if not has_records:
         raise DataError(f"{path}: the file holds no example: write one a line")
 
 

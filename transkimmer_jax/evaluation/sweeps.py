@@ -26,14 +26,13 @@ class Point:
 
     def describe(self) -> dict[str, Any]:
         """As one flat record."""
-        each = self.evaluation
         return {
             "threshold": self.threshold if math.isfinite(self.threshold) else str(self.threshold),  # JSON has no infinities
-            **each.metrics,
-            "flops_vs_unpadded": each.flops_vs_unpadded,
-            "flops_vs_padded": each.flops_vs_padded,
-            "kept_tokens": each.kept_tokens,
-            "kept_per_layer": each.kept_per_layer,
+            **self.evaluation.metrics,
+            "flops_vs_unpadded": self.evaluation.flops_vs_unpadded,
+            "flops_vs_padded": self.evaluation.flops_vs_padded,
+            "kept_tokens": self.evaluation.kept_tokens,
+            "kept_per_layer": self.evaluation.kept_per_layer,
         }
 
 
@@ -157,8 +156,10 @@ def plot(path: str | os.PathLike, points: Sequence[Point], metric: str, dense: f
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     front = pareto(points, metric)
-    axes.plot([each.evaluation.flops_vs_unpadded for each in points], [each.value(metric) for each in points], ".", color="0.6")
-    axes.plot([each.evaluation.flops_vs_unpadded for each in front], [each.value(metric) for each in front], "o-", label="best at its cost")
+    axes.plot([point.evaluation.flops_vs_unpadded for point in points], [point.value(metric) for point in points], ".", color="0.6")
+    axes.plot(
+        [point.evaluation.flops_vs_unpadded for point in front], [point.value(metric) for point in front], "o-", label="best at its cost"
+    )
     axes.plot([1.0], [dense], "k*", markersize=11, label="dense")
     axes.axhline(dense, color="0.7", linestyle=":", linewidth=1)
     if chosen is not None:

@@ -141,14 +141,14 @@ def without_telemetry() -> Iterator[None]:
     """Packages of OpenVINO that are imported in here find no telemetry, which would fork this process, a multi-threaded one, and take
     their stub of it."""
     telemetry = "openvino_telemetry"
-    there = sys.modules.get(telemetry)
+    imported = sys.modules.get(telemetry)
     sys.modules[telemetry] = None  # type: ignore[assignment]  # an import of it fails
     try:
         yield
     finally:
         sys.modules.pop(telemetry)
-        if there is not None:
-            sys.modules[telemetry] = there
+        if imported is not None:
+            sys.modules[telemetry] = imported
 
 
 def _free_threshold(openvino: Any, network: Any) -> np.ndarray | None:
