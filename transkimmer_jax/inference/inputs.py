@@ -213,7 +213,8 @@ def checked_tokens(examples: Any, vocab_size: int, type_vocab_size: int, max_len
     if len(lengths) and lengths.max() > max_length:
         raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {max_length}")
     require_in_vocabulary(ids, vocab_size, "examples.input_ids")
-    require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
+    if type_vocab_size:
+        require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
     return examples
 
 

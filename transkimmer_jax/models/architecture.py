@@ -4,6 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from transkimmer_jax.models.backbones import BACKBONES, Backbone
+
 
 @dataclasses.dataclass(frozen=True)
 class SkimArchitecture:
@@ -35,15 +37,17 @@ class PoolingArchitecture:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Shapes and constants of a BERT-style encoder with a head."""
+    """Shapes and constants of an encoder with a head."""
 
+    backbone: str = "bert"  # one of `BACKBONES`
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    max_position_embeddings: int = 512  # tokens of the longest text
+    position_offset: int = 0  # rows of the position table before that of the first token; no token reads them
+    type_vocab_size: int = 2  # 0: no token types
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     hidden_dropout: float = 0.1
@@ -56,6 +60,11 @@ class Architecture:
     dense_layers: int | None = None
     compute_dtype: str = "float32"
     remat: bool = False
+
+    @property
+    def kind(self) -> Backbone:
+        """The parts of the encoder."""
+        return BACKBONES[self.backbone]
 
     @property
     def dtype(self):

@@ -13,7 +13,7 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.encoder import EncoderOutput
-from transkimmer_jax.models.layers import dropout
+from transkimmer_jax.models.layers import activation, dropout
 from transkimmer_jax.models.outputs import (
     HeadOutput,
     QuestionAnsweringOutput,
@@ -27,7 +27,7 @@ LEAST_NORM = 1e-12  # a vector of zeros stays one
 
 
 class TranskimmerForSequenceClassification(TranskimmerPreTrainedModel[SequenceClassifierOutput]):
-    """BERT's pooler and a linear classifier, or regressor, on position 0. A regressor of pairs is a cross-encoder."""
+    """The backbone's pooler and a linear classifier, or regressor, on position 0. A regressor of pairs is a cross-encoder."""
 
     head = "sequence_classification"
     output_class = SequenceClassifierOutput
@@ -45,7 +45,7 @@ class TranskimmerForSequenceClassification(TranskimmerPreTrainedModel[SequenceCl
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """logits [B, num_labels]."""
-        pooled = jnp.tanh(self.pooler(states.first))
+        pooled = activation(self.arch.kind.pooled_by)(self.pooler(states.first))
         return {"logits": self.classifier(dropout(pooled, self.arch.hidden_dropout, key).astype(jnp.float32))}
 
 

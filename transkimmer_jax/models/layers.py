@@ -1,6 +1,7 @@
 """The pieces every backbone is made of: LayerNorm in float32, GELU, dropout by key."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,12 @@ def _gelu_jvp(primals, tangents):
 def _normal_below(x: jax.Array) -> jax.Array:
     """The share of a standard normal distribution that lies below x."""
     return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """A function by its name: 'tanh', 'relu' or 'gelu'."""
+    functions: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": gelu}
+    return functions[name]
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None, start: jax.Array | int = 0) -> jax.Array:

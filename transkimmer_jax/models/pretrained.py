@@ -13,7 +13,7 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.arguments import require_token_arrays
-from transkimmer_jax.models.bert import BertEmbeddings
+from transkimmer_jax.models.embeddings import Embeddings
 from transkimmer_jax.models.encoder import Encoder, EncoderOutput, Gate, split_key
 from transkimmer_jax.models.layouts import PackedTokens, PaddedTokens
 from transkimmer_jax.models.outputs import CompactedOutput, HeadOutput, SkimmerOutput
@@ -35,7 +35,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.arch = dataclasses.replace(arch, head=self.head)
-        self.embeddings = BertEmbeddings(arch, arch.dtype, rngs)
+        self.embeddings = Embeddings(arch, arch.dtype, rngs)
         self.encoder = Encoder(arch, arch.dtype, rngs)
 
     @property

@@ -50,7 +50,7 @@ def export(
     loaded = heads.load(folder, dense=None)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
-    config = dict(config_file.read(folder).values) | {"model_type": "bert"}
+    config = dict(config_file.read(folder).values) | {"model_type": loaded.arch.backbone}
     if threshold is not None and loaded.arch.skim is not None:
         skim = dataclasses.replace(loaded.arch.skim, threshold=threshold)
         loaded.arch = dataclasses.replace(loaded.arch, skim=skim)

@@ -17,7 +17,7 @@ import onnx
 from flax import nnx
 from onnx import TensorProto
 
-from transkimmer_jax.models.bert import BertEmbeddings
+from transkimmer_jax.models.embeddings import Embeddings
 from transkimmer_jax.models.encoder import EncoderLayer, SelfAttention
 from transkimmer_jax.models.heads import (
     LEAST_NORM,
@@ -43,8 +43,9 @@ def output_names(model: TranskimmerPreTrainedModel) -> tuple[str, ...]:
 def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
-    Inputs: input_ids, attention_mask, token_type_ids int64 [batch, sequence], padded on the right; of a skimming model also threshold, a
-    float32 scalar that may be left out. Position 0 counts as a token in any case, so that an empty text gives no error.
+    Inputs: input_ids, attention_mask and, where the backbone has several token types, token_type_ids, int64 [batch, sequence], padded on
+    the right; of a skimming model also threshold, a float32 scalar that may be left out. Position 0 counts as a token in any case, so that
+    an empty text gives no error.
 
     Args:
       model: its weights are copied into the graph.
@@ -59,19 +60,19 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
     arch, g = model.arch, GraphBuilder()
     wanted = [*(output.name for output in model.outputs), "kept"] if outputs is None else outputs
     reads_every_token = arch.reads_every_token or "token_embeddings" in wanted
-    ids, mask, types = (
-        g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in ("input_ids", "attention_mask", "token_type_ids")
-    )
+    reads_types = arch.type_vocab_size > 1  # where there is one type or none, clients' tokenizers give none
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if reads_types else [])]
+    ids, mask, *types = (g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in names)
     threshold = g.optional_input("threshold", np.array(arch.skim.threshold, np.float32)) if arch.skim is not None else ""
     with g.scope("packing"):
         real, rows = Rows.pack(g, mask)
         positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)
         places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
-        ids, types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, types))
-        pinned = g.op("Equal", g.op("Unsqueeze", types, g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
+        ids, *types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, *types))
+        pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
-        hidden = embed(g, model.embeddings, ids, types, positions)
+        hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions)
     steps, keeps = [], []
     view = None
     left = []  # states of tokens that are skimmed, and their places
@@ -110,13 +111,21 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
     return g.model()
 
 
-def embed(g: GraphBuilder, embeddings: BertEmbeddings, input_ids: str, token_type_ids: str, positions: str) -> str:
-    """BERT's embeddings [tokens, hidden] of tokens; all of these are [tokens]."""
-    word, position, token_type = (
-        g.op("Gather", g.weight(name, _array(getattr(embeddings, name).embedding)), index, axis=0)
-        for name, index in (("word", input_ids), ("position", positions), ("token_type", token_type_ids))
-    )
-    return norm(g, embeddings.norm, g.op("Add", g.op("Add", word, token_type), position), "norm")
+def embed(g: GraphBuilder, embeddings: Embeddings, input_ids: str, token_type_ids: str | None, positions: str) -> str:
+    """The embeddings [tokens, hidden] of tokens; all of these are [tokens]. token_type_ids: None: all are of the first type, if any."""
+
+    def rows(name: str, table: np.ndarray, index: str) -> str:
+        return g.op("Gather", g.weight(name, table), index, axis=0)
+
+    embedded = rows("word", _array(embeddings.word.embedding), input_ids)
+    position = _array(embeddings.position.embedding)[embeddings.position_offset :]
+    if embeddings.token_type is not None:
+        types = _array(embeddings.token_type.embedding)
+        if token_type_ids is None:
+            position = position + types[:1]
+        else:
+            embedded = g.op("Add", embedded, rows("token_type", types, token_type_ids))
+    return norm(g, embeddings.norm, g.op("Add", embedded, rows("position", position, positions)), "norm")
 
 
 def margin(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
@@ -214,8 +223,9 @@ class FinalStates:
 
 
 def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, states: FinalStates) -> dict[str, str]:
-    """BERT's pooler and the classifier: logits [batch, labels]."""
-    return {"logits": linear(g, model.classifier, g.op("Tanh", linear(g, model.pooler, states.first, "pooler")), "classifier")}
+    """The pooler and the classifier: logits [batch, labels]."""
+    pooled = activation(g, model.arch.kind.pooled_by, linear(g, model.pooler, states.first, "pooler"))
+    return {"logits": linear(g, model.classifier, pooled, "classifier")}
 
 
 def pool(g: GraphBuilder, model: TranskimmerForSentenceEmbedding, states: FinalStates) -> dict[str, str]:
@@ -283,6 +293,11 @@ def gelu(g: GraphBuilder, x: str) -> str:
     """GELU with the error function, in the form that runtimes know and compute as one operator."""
     below = g.op("Add", g.op("Erf", g.op("Div", x, g.constant(math.sqrt(2), np.float32))), g.constant(1, np.float32))
     return g.op("Mul", g.op("Mul", x, below), g.constant(0.5, np.float32))
+
+
+def activation(g: GraphBuilder, name: str, x: str) -> str:
+    """See `models.layers.activation`."""
+    return gelu(g, x) if name == "gelu" else g.op({"tanh": "Tanh", "relu": "Relu"}[name], x)
 
 
 def linear(g: GraphBuilder, module: nnx.Linear, x: str, name: str) -> str:

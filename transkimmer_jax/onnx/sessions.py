@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,13 +54,14 @@ class OnnxRuntimeSession:
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._inputs = {given.name for given in self._session.get_inputs()}
         self._has_threshold = "threshold" in {default.name for default in self._session.get_overridable_initializers()}
 
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
     ) -> dict[str, np.ndarray]:
         """See `Session.run`."""
-        feeds = _feeds(input_ids, attention_mask, token_type_ids)
+        feeds = _feeds(self._inputs, input_ids, attention_mask, token_type_ids)
         if threshold is not None and self._has_threshold:
             feeds["threshold"] = np.array(threshold, np.float32)
         return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
@@ -97,6 +98,7 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._compiled = core.compile_model(network, "CPU", settings)
+        self._inputs = {name for given in self._compiled.inputs for name in given.names}
         # An output also goes by the name of the node's value, 'NODE:0'.
         self._outputs = [next(name for name in output.names if ":" not in name) for output in self._compiled.outputs]
 
@@ -104,7 +106,7 @@ class OpenVinoSession:
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
     ) -> dict[str, np.ndarray]:
         """See `Session.run`."""
-        feeds = _feeds(input_ids, attention_mask, token_type_ids)
+        feeds = _feeds(self._inputs, input_ids, attention_mask, token_type_ids)
         if self._threshold is not None:
             feeds["threshold"] = self._threshold if threshold is None else np.array(threshold, np.float32)
         answers = self._compiled(feeds)
@@ -116,9 +118,10 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _feeds(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray) -> dict[str, np.ndarray]:
+def _feeds(inputs: Collection[str], input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Those that a graph has an input for: a backbone without token types has none for these."""
     feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-    return {name: np.ascontiguousarray(values, np.int64) for name, values in feeds.items()}
+    return {name: np.ascontiguousarray(values, np.int64) for name, values in feeds.items() if name in inputs}
 
 
 def openvino_has_bfloat16() -> bool:

@@ -1,6 +1,7 @@
 """A model folder's `config.json`: the fields that are read, what they may hold, and what they mean.
 
-Names and meanings are those of transformers' BERT configs; `skim`, `pooling`, `task` and `dense_layers` are ours.
+Names and meanings are those of transformers' configs. The table here has BERT's names; what other backbones call the same is in
+`backbones.py`. `backbone`, `skim`, `pooling`, `task` and `dense_layers` are ours.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import Any
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.weights import digests
+from transkimmer_jax.weights.backbones import FORMATS, CheckpointFormat
 from transkimmer_jax.weights.json_files import read_object
 from transkimmer_jax.weights.schema import (
     FLOAT32_MAX,
@@ -84,15 +86,23 @@ _TASK = Section(
     }
 )
 
+# What the other fields are called: the backbone's `model_type`, or, of a skimming model, ours and the backbone beside it.
+_KIND = Section(
+    {
+        "model_type": Field(Supported((*FORMATS, SKIMMING_MODEL_TYPE)), "bert"),
+        "backbone": Field(Supported(tuple(FORMATS))),
+    }
+)
+
 _CONFIG = Section(
     {
-        "model_type": Field(Supported(("bert", SKIMMING_MODEL_TYPE)), "bert"),
         "vocab_size": Field(Integer(1, 10**8), required=True),
         "hidden_size": Field(_SIZE, required=True),
         "num_hidden_layers": Field(Integer(1, 1000), required=True),
         "num_attention_heads": Field(_SIZE, required=True),
         "intermediate_size": Field(_SIZE, required=True),
         "max_position_embeddings": Field(_SIZE, required=True),
+        "pad_token_id": Field(Integer(0, 10**8)),
         "type_vocab_size": Field(_SIZE, required=True),
         "layer_norm_eps": Field(_SMALL, 1e-12),
         "initializer_range": Field(Number(0, 100), 0.02),
@@ -193,22 +203,35 @@ def read(folder: pathlib.Path) -> SavedConfig:
 
 
 def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
-    """What the parsed `config.json` of a BERT checkpoint says.
+    """What the parsed `config.json` of a checkpoint says.
 
     Raises:
       CheckpointError: another model type, missing fields, fields of the wrong type or out of range, or a feature that this encoder does
         not compute: all of them in one line that begins with `where`.
     """
-    wrong = problems(values, _CONFIG) or _contradictions(filled(values, _CONFIG))
+    # The names of all other fields follow from the kind.
+    wrong = problems(values, _KIND)
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)}")
-    fields = filled(values, _CONFIG)
+    kind = filled(values, _KIND)
+    backbone = (kind["backbone"] or "bert") if kind["model_type"] == SKIMMING_MODEL_TYPE else kind["model_type"]
+    form = FORMATS[backbone]
+    section = _section(form)
+    wrong = problems(values, section)
+    fields = kind | _by_our_names(filled(values, section), form) if not wrong else {}
+    wrong = wrong or _contradictions(fields, form)
+    if wrong:
+        raise CheckpointError(f"{where}: {listed(wrong)}")
     names, count = _label_names(fields)
     skim = fields["skim"]
     constants: dict[str, Any] = {name: fields[name] for name in _SHAPES}
+    offset = _position_offset(fields, form)
+    constants["max_position_embeddings"] -= offset
     constants |= {ours: float(fields[name]) for name, ours in _RATES.items()}
     arch = Architecture(
         **constants,
+        backbone=backbone,
+        position_offset=offset,
         num_labels=count,
         head=_head(fields),
         pooling=PoolingArchitecture(**fields["pooling"] or {}),
@@ -232,11 +255,32 @@ def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
     return SkimArchitecture(**section | floats)
 
 
-def _contradictions(fields: dict[str, Any]) -> list[str]:
+def _section(form: CheckpointFormat) -> Section:
+    """The table with the names that a backbone's configs have, in our order."""
+    return Section({form.field(name): field for name, field in _CONFIG.fields.items() if name not in form.fixed})
+
+
+def _by_our_names(fields: dict[str, Any], form: CheckpointFormat) -> dict[str, Any]:
+    """The content of such a section by the names of `_CONFIG`."""
+    return {name: form.fixed[name] if name in form.fixed else fields[form.field(name)] for name in _CONFIG.fields}
+
+
+def _position_offset(fields: dict[str, Any], form: CheckpointFormat) -> int:
+    """Rows of the position table before that of the first token."""
+    if not form.pads_first:
+        return form.position_offset
+    return 1 + (form.pad_token_id if fields["pad_token_id"] is None else fields["pad_token_id"])
+
+
+def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]:
     """Fields that are well by themselves and do not go together."""
     wrong = []
+    size, heads = (f"{form.field(name)} {fields[name]}" for name in ("hidden_size", "num_attention_heads"))
     if fields["hidden_size"] % fields["num_attention_heads"]:
-        wrong.append(f"hidden_size {fields['hidden_size']} is not a multiple of num_attention_heads {fields['num_attention_heads']}")
+        wrong.append(f"{size} is not a multiple of {heads}")
+    offset = _position_offset(fields, form)
+    if fields["max_position_embeddings"] <= offset:
+        wrong.append(f"max_position_embeddings {fields['max_position_embeddings']} leaves no position behind the first {offset}")
     if fields["model_type"] == SKIMMING_MODEL_TYPE and fields["skim"] is None:
         wrong.append(f"model_type is {SKIMMING_MODEL_TYPE!r}, but there is no skim section")
     names, count = fields["id2label"], fields["num_labels"]
@@ -245,12 +289,14 @@ def _contradictions(fields: dict[str, Any]) -> list[str]:
     if fields["problem_type"] == "regression" and _label_count(fields) != 1:
         wrong.append(f"regression has one output, not {_label_count(fields)}: see id2label")
     if fields["dense_layers"] is not None and fields["dense_layers"] < fields["num_hidden_layers"]:
-        wrong.append(f"dense_layers {fields['dense_layers']} is less than num_hidden_layers {fields['num_hidden_layers']}")
+        wrong.append(f"dense_layers {fields['dense_layers']} is less than {form.field('num_hidden_layers')} {fields['num_hidden_layers']}")
     if fields["skim"] is not None and fields["skim"]["pinned"] is not None and fields["type_vocab_size"] < 2:
-        wrong.append("skim.pinned='first_segment' needs token types, and type_vocab_size is 1")
+        wrong.append(f"skim.pinned='first_segment' needs token types, and type_vocab_size is {fields['type_vocab_size']}")
     length = fields["task"].get("max_length")
-    if length is not None and length > fields["max_position_embeddings"]:
-        wrong.append(f"task.max_length {length} is more than max_position_embeddings {fields['max_position_embeddings']}")
+    positions = fields["max_position_embeddings"] - offset
+    if length is not None and length > positions:
+        behind = f" less the first {offset}" if offset else ""
+        wrong.append(f"task.max_length {length} is more than max_position_embeddings {fields['max_position_embeddings']}{behind}")
     return wrong
 
 
@@ -277,10 +323,10 @@ def _label_names(fields: dict[str, Any]) -> tuple[tuple[str, ...] | None, int]:
     return (default_label_names(count) if named is None else tuple(str(named[str(index)]) for index in range(count))), count
 
 
-def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token_id: int) -> dict[str, Any]:
+def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token_id: int | None) -> dict[str, Any]:
     """The inverse of `parse`, as the content of `config.json`.
 
-    label_names: None for regression.
+    label_names: None for regression. pad_token_id: the tokenizer's; None: the backbone's usual one.
     """
     ending = next(ending for ending, head in _HEADS.items() if head == arch.head)
     if arch.head == "sentence_embedding":
@@ -297,14 +343,17 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
         }
     if arch.head == "sequence_classification":
         of_head["problem_type"] = "regression" if label_names is None else "single_label_classification"
+    form = FORMATS[arch.backbone]
+    if form.pads_first:
+        pad_token_id = arch.position_offset - 1  # it says where positions start
+    constants = {name: getattr(arch, name) for name in _SHAPES} | {name: getattr(arch, ours) for name, ours in _RATES.items()}
+    constants |= {"max_position_embeddings": arch.max_position_embeddings + arch.position_offset, "hidden_act": "gelu"}
     return {
-        "architectures": [("Transkimmer" if arch.skim else "Bert") + ending],
-        "model_type": SKIMMING_MODEL_TYPE if arch.skim else "bert",
-        **{name: getattr(arch, name) for name in _SHAPES},
-        **{name: getattr(arch, ours) for name, ours in _RATES.items()},
-        "hidden_act": "gelu",
+        "architectures": [("Transkimmer" if arch.skim else form.class_prefix) + ending],
+        **({"model_type": SKIMMING_MODEL_TYPE, "backbone": arch.backbone} if arch.skim else {"model_type": arch.backbone}),
+        **{form.field(name): value for name, value in constants.items() if name not in form.fixed},
         "position_embedding_type": "absolute",
-        "pad_token_id": pad_token_id,
+        "pad_token_id": form.pad_token_id if pad_token_id is None else pad_token_id,
         **of_head,
         **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
         **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),

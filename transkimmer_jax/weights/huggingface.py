@@ -70,10 +70,10 @@ def load(
     folder = resolve(str(checkpoint))
     saved = config_file.read(folder)
     with opened(folder) as stored:
-        tensors = _normalized(stored, folder)
+        tensors = _normalized(stored, folder, saved.architecture.backbone)
         arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
         if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
-            tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name) < arch.num_hidden_layers}
+            tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name, arch.backbone) < arch.num_hidden_layers}
         fresh = _require_fit(arch, tensors, folder, trained=saved.architecture.skim is not None)
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
@@ -136,8 +136,7 @@ def save(
     is_checkpoint = all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE))
     if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
-    pad_token_id = 0 if tokenizer is None or tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    config = config_file.to_values(model.arch, label_names, pad_token_id) | (extra_config or {})
+    config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id) | (extra_config or {})
     config_file.parse(config, f"cannot save {folder}")  # what could not be loaded again is not written
     texts = {
         config_file.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
@@ -158,19 +157,19 @@ def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
     parameters = {path_keys(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
     return {
-        names.checkpoint_name(name, model.arch.head): tensor
-        for row in names.bert_table(model.arch)
+        names.checkpoint_name(name, model.arch): tensor
+        for row in names.parameter_table(model.arch)
         for name, tensor in row.to_checkpoint(parameters[row.path]).items()
     }
 
 
-def _normalized(stored: list[StoredTensor], folder: pathlib.Path) -> dict[str, StoredTensor]:
+def _normalized(stored: list[StoredTensor], folder: pathlib.Path, backbone: str) -> dict[str, StoredTensor]:
     """By the table's names; without what belongs to other tasks' heads."""
     normalized: dict[str, StoredTensor] = {}
     ignored = []
     for tensor in stored:
-        name = names.normalize(tensor.name)
-        if name.startswith(names.IGNORED):
+        name = names.normalize(tensor.name, backbone)
+        if names.is_ignored(name, backbone):
             ignored.append(tensor.name)
         elif name in normalized:
             raise CheckpointError(f"{folder}: {shown(name)[1:-1]} is there twice, with and without a prefix or under its old name")
@@ -203,7 +202,7 @@ def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder
     Raises:
       CheckpointError: everything missing, unexpected, of the wrong shape or no floating-point numbers.
     """
-    table = names.bert_table(arch)
+    table = names.parameter_table(arch)
     unexpected = set(tensors) - {name for row in table for name in row.names}
     if arch.skim is None:
         dropped = {name for name in unexpected if name.startswith(names.SKIM_PREFIX)}
@@ -245,7 +244,7 @@ def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, S
     graph, state = nnx.split(nnx.eval_shape(fresh) if seed is None else fresh())
     loaded = {
         row.path: row.from_checkpoint([tensors[name].read() for name in row.names])
-        for row in names.bert_table(arch)
+        for row in names.parameter_table(arch)
         if row.names[0] in tensors
     }
     filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(path_keys(path), leaf)), state)

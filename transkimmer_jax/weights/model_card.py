@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.weights.backbones import FORMATS
 
 CARD_FILE = "README.md"
 _NAMED = 20  # labels in the text
@@ -33,17 +34,18 @@ def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenan
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     labels = f"the labels {', '.join(names[:_NAMED])}{more}" if names else "one number as its answer (regression)"
     trained = "" if provenance.task is None else f", trained on {provenance.task}"
-    lines = ["---", *front, "---", "", f"A BERT encoder of {arch.num_hidden_layers} layers with {labels}{trained}.", ""]
+    lines = ["---", *front, "---", "", f"An encoder ({arch.backbone}) of {arch.num_hidden_layers} layers with {labels}{trained}.", ""]
     if provenance.metrics:
         lines += ["On the validation split:", "", "| metric | value |", "| --- | --- |"]
         lines += [f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items()] + [""]
-    return "\n".join(lines + (_SKIMMING if arch.skim is not None else _DENSE))
+    theirs = FORMATS[arch.backbone].class_prefix
+    return "\n".join(lines + [line.format(theirs=theirs) for line in (_SKIMMING if arch.skim is not None else _DENSE)])
 
 
 _SKIMMING = [
-    "Each layer has a predictor that skips tokens (Transkimmer, ACL 2022). **transformers loads this folder as the dense BERT, which keeps",
-    "every token: with a warning by `BertForSequenceClassification`, while its `Auto` classes refuse it.** Load it with transkimmer_jax",
-    "instead:",
+    "Each layer has a predictor that skips tokens (Transkimmer, ACL 2022). **transformers loads this folder as a dense model, which keeps",
+    "every token: with a warning by `{theirs}ForSequenceClassification`, while its `Auto` classes refuse it.** Load it with",
+    "transkimmer_jax instead:",
     "",
     "```python",
     "from transkimmer_jax import SkimEngine",
@@ -52,4 +54,4 @@ _SKIMMING = [
     "```",
     "",
 ]
-_DENSE = ["It skips no tokens, so transformers' `BertForSequenceClassification` computes the same.", ""]
+_DENSE = ["It skips no tokens, so transformers' `{theirs}ForSequenceClassification` computes the same.", ""]

@@ -1,8 +1,8 @@
 """Where each of our parameters lies in a Hugging Face checkpoint: one row a parameter.
 
-Adding a backbone is adding a table. Names are written without the `bert.` prefix and with LayerNorm's parameters as
-`weight` and `bias`; `normalize` brings what older files say to that form. The skim predictors lie under a prefix of their own, so that
-nobody takes them for a part of BERT's encoder.
+What differs between backbones is the table in `backbones.py`. Names are written without the prefix of models with a head, and with
+LayerNorm's parameters as `weight` and `bias`; `normalize` brings what older files say to that form. The skim predictors lie under a prefix
+of their own, so that nobody takes them for a part of the encoder.
 """
 
 import dataclasses
@@ -12,14 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.weights.backbones import FORMATS
 
 # Parts that a checkpoint may lack: they are made fresh.
 POOLER, CLASSIFIER, SPANS, PREDICTORS = ("pooler",), ("classifier",), ("qa_outputs",), ("encoder", "predictors")
 _OPTIONAL = (POOLER, CLASSIFIER, SPANS, PREDICTORS)
 # Modules of heads, by what their tensors' names begin with: a model with another head has no use for them.
-_HEAD_MODULES = {"pooler", "classifier", "qa_outputs"}
-# Parts of checkpoints that no model here has a use for.
-IGNORED = ("cls.", "embeddings.position_ids")
+_HEAD_MODULES = {"pooler", "pre_classifier", "classifier", "qa_outputs"}
 
 SKIM_PREFIX = "skim_predictors."
 # Where the original Transkimmer has them.
@@ -59,9 +58,9 @@ class Row:
         return {name: np.ascontiguousarray(part.T if self.transposed else part) for name, part in zip(self.names, parts, strict=True)}
 
 
-def normalize(name: str) -> str:
+def normalize(name: str, backbone: str) -> str:
     """A checkpoint's tensor name in this table's form."""
-    name = name.removeprefix("bert.")
+    name = name.removeprefix(FORMATS[backbone].prefix)
     if name.startswith(_ORIGINAL_SKIM_PREFIX):
         name = SKIM_PREFIX + name.removeprefix(_ORIGINAL_SKIM_PREFIX)
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
@@ -70,30 +69,39 @@ def normalize(name: str) -> str:
     return name
 
 
-def layer_of(name: str) -> int:
+def is_ignored(name: str, backbone: str) -> bool:
+    """Whether no model here has a use for a tensor, by this table's form of its name."""
+    return name.startswith(("embeddings.position_ids", *FORMATS[backbone].ignored))
+
+
+def layer_of(name: str, backbone: str) -> int:
     """The index of the layer that a tensor belongs to, in this table's form of its name; -1 where it belongs to none."""
-    numbered = re.match(r"(?:encoder\.layer|skim_predictors)\.(\d{1,9})\.", name)
+    numbered = re.match(rf"(?:{re.escape(FORMATS[backbone].modules['layer'])}|skim_predictors)\.(\d{{1,9}})\.", name)
     return int(numbered[1]) if numbered else -1
 
 
-def checkpoint_name(name: str, head: str) -> str:
+def checkpoint_name(name: str, arch: Architecture) -> str:
     """The name to write, with the prefix that transformers' task models use; embedders' encoders stand alone."""
-    alone = head == "sentence_embedding" or name.startswith(("classifier.", "qa_outputs.", SKIM_PREFIX))
-    return name if alone else f"bert.{name}"
+    beside = ("pre_classifier.", "classifier.", "qa_outputs.", SKIM_PREFIX)  # BERT's pooler is a part of the encoder there
+    return name if arch.head == "sentence_embedding" or name.startswith(beside) else f"{FORMATS[arch.backbone].prefix}{name}"
 
 
 def of_other_heads(names: set[str], arch: Architecture) -> set[str]:
     """Those of these tensors that belong to modules that the architecture's head does not have."""
-    others = _HEAD_MODULES - {str(row.path[0]) for row in head_table(arch)}
+    others = _HEAD_MODULES - {row.names[0].partition(".")[0] for row in head_table(arch)}
     return {name for name in names if name.partition(".")[0] in others}
 
 
 def head_table(arch: Architecture) -> list[Row]:
     """The rows of the head."""
-    hidden, classifier = arch.hidden_size, _linear(("classifier",), arch.hidden_size, arch.num_labels, ["classifier"])
+    hidden, at = arch.hidden_size, FORMATS[arch.backbone].modules
+
+    def classifier(name: str) -> list[Row]:
+        return _linear(("classifier",), hidden, arch.num_labels, [name])
+
     return {
-        "sequence_classification": [*_linear(("pooler",), hidden, hidden, ["pooler.dense"]), *classifier],
-        "token_classification": classifier,
+        "sequence_classification": [*_linear(("pooler",), hidden, hidden, [at["pooler"]]), *classifier(at["classifier"])],
+        "token_classification": classifier("classifier"),
         "question_answering": _linear(("qa_outputs",), hidden, 2, ["qa_outputs"]),
         "sentence_embedding": [],
     }[arch.head]
@@ -106,29 +114,29 @@ def _linear(path: tuple[str | int, ...], inputs: int, outputs: int, names: Seque
     ]
 
 
-def bert_table(arch: Architecture) -> list[Row]:
-    """All rows of a BERT or Transkimmer checkpoint with the architecture's head."""
+def parameter_table(arch: Architecture) -> list[Row]:
+    """All rows of a checkpoint, dense or skimming, with the architecture's head."""
 
     def norm(path: tuple[str | int, ...], size: int, name: str) -> list[Row]:
         return [Row((*path, "scale"), (f"{name}.weight",), (size,)), Row((*path, "bias"), (f"{name}.bias",), (size,))]
 
-    hidden, inner, width = arch.hidden_size, arch.intermediate_size, arch.predictor_size
-    tables = {"word": arch.vocab_size, "position": arch.max_position_embeddings, "token_type": arch.type_vocab_size}
-    rows = [
-        Row(("embeddings", table, "embedding"), (f"embeddings.{table}_embeddings.weight",), (size, hidden))
-        for table, size in tables.items()
-    ]
-    rows += norm(("embeddings", "norm"), hidden, "embeddings.LayerNorm")
+    hidden, inner, width, at = arch.hidden_size, arch.intermediate_size, arch.predictor_size, FORMATS[arch.backbone].modules
+    tables = {
+        "word": arch.vocab_size,
+        "position": arch.max_position_embeddings + arch.position_offset,
+        "token_type": arch.type_vocab_size,
+    }
+    rows = [Row(("embeddings", table, "embedding"), (f"{at[table]}.weight",), (size, hidden)) for table, size in tables.items() if size]
+    rows += norm(("embeddings", "norm"), hidden, at["embedding_norm"])
     for index in range(arch.num_hidden_layers):
-        ours, theirs = ("encoder", "layers", index), f"encoder.layer.{index}"
-        attention = f"{theirs}.attention.self"
-        rows += _linear((*ours, "attention", "query"), hidden, hidden, [f"{attention}.query"])
-        rows += _linear((*ours, "attention", "key_value"), hidden, hidden, [f"{attention}.key", f"{attention}.value"])
-        rows += _linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.attention.output.dense"])
-        rows += norm((*ours, "attention_norm"), hidden, f"{theirs}.attention.output.LayerNorm")
-        rows += _linear((*ours, "up"), hidden, inner, [f"{theirs}.intermediate.dense"])
-        rows += _linear((*ours, "down"), inner, hidden, [f"{theirs}.output.dense"])
-        rows += norm((*ours, "output_norm"), hidden, f"{theirs}.output.LayerNorm")
+        ours, theirs = ("encoder", "layers", index), f"{at['layer']}.{index}"
+        rows += _linear((*ours, "attention", "query"), hidden, hidden, [f"{theirs}.{at['query']}"])
+        rows += _linear((*ours, "attention", "key_value"), hidden, hidden, [f"{theirs}.{at['key']}", f"{theirs}.{at['value']}"])
+        rows += _linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.{at['out']}"])
+        rows += norm((*ours, "attention_norm"), hidden, f"{theirs}.{at['attention_norm']}")
+        rows += _linear((*ours, "up"), hidden, inner, [f"{theirs}.{at['up']}"])
+        rows += _linear((*ours, "down"), inner, hidden, [f"{theirs}.{at['down']}"])
+        rows += norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}")
         if arch.skim is not None:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
             ours, theirs = ("encoder", "predictors", index), f"{SKIM_PREFIX}{index}.predictor"

@@ -1,0 +1,134 @@
+"""Law: without skimming, every backbone is that of transformers: on the same weights, each layer's hidden states and the logits equal
+those of its PyTorch model to 1e-5 in float32. And what is loaded is saved again bit for bit, under transformers' own names."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from backbones import tiny
+from flax import nnx
+from models.quick import program
+from models.reference import relative_error
+from safetensors.numpy import load_file
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.errors import CheckpointError
+
+TOLERANCE = 1e-5
+backbones = pytest.mark.parametrize("backbone", tiny.BACKBONES)
+
+
+def make_batch(model, lengths, width):
+    """Random texts, padded as the backbone's tokenizer does; of pairs where it tells the texts of a pair apart."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, tiny.VOCABULARY, (len(lengths), width))
+    mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)
+    ids[mask == 0] = model.config.pad_token_id
+    types = {"token_type_ids": rng.integers(0, 2, ids.shape)} if getattr(model.config, "type_vocab_size", 0) == 2 else {}
+    return {"input_ids": ids, "attention_mask": mask} | types
+
+
+def assert_parity(theirs, ours, batch):
+    """Hidden states of all real tokens, and logits."""
+    with torch.no_grad():
+        expected = theirs(**{name: torch.from_numpy(values) for name, values in batch.items()}, output_hidden_states=True)
+    actual = program(ours)(**{name: values.astype(np.int32) for name, values in batch.items()})
+    real = batch["attention_mask"].astype(bool)
+    assert len(actual.hidden_states) == len(expected.hidden_states)
+    for layer, (a, b) in enumerate(zip(actual.hidden_states[:-1], expected.hidden_states[:-1], strict=True)):
+        assert relative_error(np.asarray(a)[real], b.numpy()[real]) < TOLERANCE, f"hidden state {layer}"
+    assert relative_error(np.asarray(actual.last_hidden_state)[real], expected.hidden_states[-1].numpy()[real]) < TOLERANCE
+    assert relative_error(actual.logits, expected.logits.numpy()) < TOLERANCE
+
+
+def assert_same_parameters(module, other):
+    for ours, theirs in zip(jax.tree.leaves(nnx.state(module)), jax.tree.leaves(nnx.state(other)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@backbones
+def test_dense(backbone):
+    """Of texts as long as they can be, padded ones and the shortest."""
+    theirs = tiny.torch_model(backbone)
+    assert_parity(theirs, tiny.dense(backbone), make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
+
+
+@backbones
+def test_fresh_predictors_keep_everything(backbone):
+    theirs = tiny.torch_model(backbone)
+    ours = TranskimmerForSequenceClassification.from_pretrained(tiny.folder(backbone), dense=False)
+    assert ours.arch.skim is not None
+    assert_parity(theirs, ours, make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
+
+
+@backbones
+def test_round_trip_bit_for_bit(backbone, tmp_path):
+    """The same tensors under the same names, and a config that makes transformers' class the same model."""
+    theirs = tiny.torch_model(backbone)
+    tiny.dense(backbone).save_pretrained(tmp_path / "ours", label_names=("a", "b", "c"))
+    first, second = (load_file(place / "model.safetensors") for place in (tiny.folder(backbone), tmp_path / "ours"))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(second[name], tensor, err_msg=name)
+    again, report = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert {name: list(keys) for name, keys in report.items() if keys} == {}
+    assert type(again) is type(theirs)
+    batch = {name: torch.from_numpy(values) for name, values in make_batch(theirs, (13, 6), 13).items()}
+    with torch.no_grad():
+        assert torch.equal(again.eval()(**batch).logits, theirs(**batch).logits)
+
+
+@backbones
+def test_pytorch_files_and_encoders_without_a_head(backbone, tmp_path):
+    """As hubs have them: `pytorch_model.bin`, tensors without the prefix, nothing but the encoder."""
+    theirs = tiny.torch_model(backbone)
+    torch.save(theirs.base_model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text((tiny.folder(backbone) / "config.json").read_text())
+    bare = TranskimmerForSequenceClassification.from_pretrained(tmp_path, dense=True)
+    whole = tiny.dense(backbone)
+    for part in ("embeddings", "encoder"):
+        assert_same_parameters(getattr(bare, part), getattr(whole, part))
+
+
+@backbones
+def test_skimming_models_remember_their_backbone(backbone, tmp_path):
+    model = tiny.skimming(backbone)
+    model.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["model_type"], config["backbone"]) == ("transkimmer", backbone)
+    again = TranskimmerForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert again.arch == model.arch
+    assert_same_parameters(again, model)
+
+
+def refusal(place):
+    with pytest.raises(CheckpointError) as caught:
+        TranskimmerForSequenceClassification.from_pretrained(place)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{place}: ")
+
+
+def with_config(tmp_path, backbone, **changes):
+    config = json.loads((tiny.folder(backbone) / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return tmp_path
+
+
+def test_an_unsupported_model_type_lists_what_is_supported(tmp_path):
+    names = " or ".join(map(repr, (*tiny.BACKBONES, "transkimmer")))
+    assert refusal(with_config(tmp_path, "bert", model_type="t5", vocab_size=None)) == f"model_type='t5' is not supported, only {names}"
+
+
+def test_fields_are_named_as_the_file_names_them(tmp_path):
+    place = with_config(tmp_path, "distilbert", dim=None, activation="relu", n_layers=0)
+    assert refusal(place) == (
+        "config.json lacks dim; n_layers must be a whole number from 1 to 1000, not 0; activation='relu' is not supported, only 'gelu'"
+    )
+
+
+def test_positions_that_padding_leaves_none_of(tmp_path):
+    place = with_config(tmp_path, "roberta", max_position_embeddings=2)
+    assert refusal(place) == "max_position_embeddings 2 leaves no position behind the first 2"

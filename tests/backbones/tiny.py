@@ -1,0 +1,68 @@
+"""A tiny random model of every backbone, as transformers writes it. Sizes are odd, so that no two can be mistaken for each other."""
+
+import functools
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from transkimmer_jax import TranskimmerForSequenceClassification
+
+VOCABULARY, TOKENS, LABELS, LAYERS = 90, 37, 3, 3
+_SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 36, "num_hidden_layers": LAYERS, "num_attention_heads": 3, "intermediate_size": 52,
+    "num_labels": LABELS, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+_BEHIND_PADDING = {"max_position_embeddings": TOKENS + 2, "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}
+CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bert": (transformers.BertConfig, {"max_position_embeddings": TOKENS}),
+    "roberta": (transformers.RobertaConfig, _BEHIND_PADDING),
+    "xlm-roberta": (transformers.XLMRobertaConfig, _BEHIND_PADDING | {"pad_token_id": 3, "max_position_embeddings": TOKENS + 4}),
+    "distilbert": (transformers.DistilBertConfig, {"max_position_embeddings": TOKENS, "hidden_dim": 52}),
+}
+BACKBONES = tuple(CONFIGS)
+
+
+@functools.cache
+def torch_model(backbone: str):
+    """transformers' own model, in evaluation."""
+    config_class, changes = CONFIGS[backbone]
+    sizes = _SIZES if "hidden_dim" not in changes else {name: size for name, size in _SIZES.items() if name != "intermediate_size"}
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config_class(**sizes | changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # biases and LayerNorms are born as zeros and ones, which would hide a swapped name
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@functools.cache
+def folder(backbone: str) -> pathlib.Path:
+    """What its `save_pretrained` writes."""
+    place = pathlib.Path(tempfile.mkdtemp(prefix="transkimmer-test-backbone-"))
+    torch_model(backbone).save_pretrained(place)
+    return place
+
+
+@functools.cache
+def dense(backbone: str) -> TranskimmerForSequenceClassification:
+    """Ours, of that folder."""
+    return TranskimmerForSequenceClassification.from_pretrained(folder(backbone), dense=True)
+
+
+@functools.cache
+def skimming(backbone: str) -> TranskimmerForSequenceClassification:
+    """The same with predictors whose margins spread over several units around 0, so that every threshold skims."""
+    model = TranskimmerForSequenceClassification.from_pretrained(
+        folder(backbone), dense=False, skim_overrides={"initial_bias": 0.0, "predictor_size": 20}
+    )
+    rng = np.random.default_rng(0)
+    for predictor in model.encoder.predictors:
+        for linear in (predictor.dense, predictor.decision):
+            shape = linear.kernel.shape
+            linear.kernel[...] = (rng.standard_normal(shape) * (3 if shape[-1] == 2 else 1) / np.sqrt(shape[0])).astype(np.float32)
+    return model

@@ -1,0 +1,95 @@
+"""How transformers writes the checkpoints of each backbone: what config.json and the weights call the parts.
+
+One entry a backbone. `config_file.py` and `names.py` read and write by this table, so a backbone that differs in names alone is an entry.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# Modules of a layer, by our names for them; and of the rest of the network.
+_BERT = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "token_type": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "layer": "encoder.layer",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "output_norm": "output.LayerNorm",
+    "pooler": "pooler.dense",
+    "classifier": "classifier",
+}
+_ROBERTA = _BERT | {"pooler": "classifier.dense", "classifier": "classifier.out_proj"}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFormat:
+    """The names of one backbone.
+
+    class_prefix: of transformers' classes, 'Bert' of BertForSequenceClassification.
+    prefix: of the encoder's tensors in models with a head.
+    modules: where tensors lie, by our names of the modules.
+    fields: names of config.json's fields that are not BERT's, by those of BERT's config.
+    fixed: fields that such a config does not have, with what they are in every model of the kind.
+    pads_first: whether positions start behind that of the padding, so that the padding's id says where.
+    position_offset: where they start otherwise.
+    pad_token_id: the usual one, for a model that is saved without a tokenizer.
+    ignored: what tensors of other tasks' heads begin with.
+    """
+
+    class_prefix: str
+    prefix: str
+    modules: Mapping[str, str]
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pads_first: bool = False
+    position_offset: int = 0
+    pad_token_id: int = 0
+    ignored: tuple[str, ...] = ("cls.",)
+
+    def field(self, name: str) -> str:
+        """What config.json calls a field of BERT's config."""
+        return self.fields.get(name, name)
+
+
+_ROBERTA_FORMAT = CheckpointFormat("Roberta", "roberta.", _ROBERTA, pads_first=True, pad_token_id=1, ignored=("lm_head.", "pooler."))
+
+FORMATS = {
+    "bert": CheckpointFormat("Bert", "bert.", _BERT),
+    "roberta": _ROBERTA_FORMAT,
+    "xlm-roberta": dataclasses.replace(_ROBERTA_FORMAT, class_prefix="XLMRoberta"),
+    "distilbert": CheckpointFormat(
+        "DistilBert",
+        "distilbert.",
+        {
+            **_BERT,
+            "layer": "transformer.layer",
+            "query": "attention.q_lin",
+            "key": "attention.k_lin",
+            "value": "attention.v_lin",
+            "out": "attention.out_lin",
+            "attention_norm": "sa_layer_norm",
+            "up": "ffn.lin1",
+            "down": "ffn.lin2",
+            "output_norm": "output_layer_norm",
+            "pooler": "pre_classifier",
+        },
+        fields={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_dropout_prob": "dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+            "hidden_act": "activation",
+        },
+        fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+        ignored=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
+    ),
+}
