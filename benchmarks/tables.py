@@ -21,8 +21,8 @@ RECORDS = ROOT / "results"
 COLUMNS = {
     "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
     "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
-    "clock vs padded": lambda r: "" if r["clock_vs_padded"] is None else f"{r['clock_vs_padded']:.2f}x",
-    "clock vs dense packed": lambda r: f"{r['clock_vs_unpadded']:.2f}x",
+    "clock vs padded": lambda r: _clock([r], "clock_vs_padded"),
+    "clock vs dense packed": lambda r: _clock([r], "clock_vs_unpadded"),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
     "slice": lambda r: r["topology"],
@@ -40,7 +40,7 @@ COLUMNS = {
     # Of training runs.
     "what": lambda r: r["what"],
     "commit": lambda r: r["commit"],
-    "timed at batch": lambda r: str(r["batch_size"]),
+    "timed at batch": lambda r: str(r.get("batch_size", "")),
     "task": lambda r: r["task"],
     "metric": lambda r: r["metric"].replace("_", " "),
     "dense": lambda r: f"{100 * r['dense_value']:.1f}",
