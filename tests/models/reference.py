@@ -14,11 +14,12 @@ import numpy as np
 class Example:
     """What the network says of one example of n tokens.
 
-    logits [labels]; keep [layers, n] bool, cumulative; margin [layers, n], NaN where the token was already gone;
+    logits [labels], None of a network without a sequence classifier; keep [layers, n] bool, cumulative; margin [layers, n], NaN where the
+    token was already gone;
     hidden [n, H], each token as of the last layer it was kept in.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray | None
     keep: np.ndarray
     margin: np.ndarray
     hidden: np.ndarray
@@ -32,6 +33,7 @@ def transkimmer(
     *,
     threshold: float = 0.0,
     decisions: np.ndarray | None = None,
+    pinned: np.ndarray | None = None,
 ) -> Example:
     """Run one example.
 
@@ -41,6 +43,7 @@ def transkimmer(
       input_ids, token_type_ids: [n], real tokens only.
       threshold: a token stays where its margin exceeds this.
       decisions: [layers, n] bool, keep decisions that replace the predictors'.
+      pinned: [n] bool, tokens that stay whatever is decided.
     """
     epsilon, heads = config["layer_norm_eps"], config["num_attention_heads"]
 
@@ -69,7 +72,7 @@ def transkimmer(
         decision = linear(f"{predictor}.4", features)
         margins[layer, alive] = decision[:, 1] - decision[:, 0]
         stays = margins[layer, alive] > threshold if decisions is None else decisions[layer, alive]
-        stays = stays | (alive == 0)
+        stays = stays | (alive == 0) | (False if pinned is None else pinned[alive])
         x, alive = x[stays], alive[stays]
         keep[layer, alive] = True
 
@@ -83,8 +86,29 @@ def transkimmer(
         x = norm(f"{path}.attention.output.LayerNorm", x + linear(f"{path}.attention.output.dense", attended))
         x = norm(f"{path}.output.LayerNorm", x + linear(f"{path}.output.dense", _gelu(linear(f"{path}.intermediate.dense", x))))
         final[alive] = x
-    logits = linear("classifier", np.tanh(linear("bert.pooler.dense", final[0])))
+    logits = linear("classifier", np.tanh(linear("bert.pooler.dense", final[0]))) if "bert.pooler.dense.weight" in tensors else None
     return Example(logits, keep, margins, final)
+
+
+def head_answers(head: str, tensors: dict[str, np.ndarray], hidden: np.ndarray, pooling) -> dict[str, np.ndarray]:
+    """What the other heads than a sequence classifier say of an example, by name, from the final states [n, H] of its tokens."""
+    if head == "sentence_embedding":
+        vector = hidden.sum(axis=0) / len(hidden) if pooling.mode == "mean" else hidden[0]
+        return {"sentence_embedding": vector / math.sqrt((vector**2).sum()) if pooling.normalize else vector}
+    name = {"token_classification": "classifier", "question_answering": "qa_outputs"}[head]
+    logits = hidden @ tensors[f"{name}.weight"].astype(np.float64).T + tensors[f"{name}.bias"]
+    return {"logits": logits} if head == "token_classification" else {"start_logits": logits[:, 0], "end_logits": logits[:, 1]}
+
+
+def referee_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A saved model's tensors under the names that the referee knows: predictors by the original's, an embedder's as all others."""
+
+    def known(name: str) -> str:
+        if name.startswith("skim_predictors."):
+            return f"bert.encoder.{name}"
+        return name if name.startswith(("bert.", "classifier.", "qa_outputs.")) else f"bert.{name}"
+
+    return {known(name): tensor for name, tensor in tensors.items()}
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

@@ -12,20 +12,31 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.errors import ConfigError, InferenceError
+from transkimmer_jax.data.words import tokenize_words
+from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
-from transkimmer_jax.inference import inputs
+from transkimmer_jax.inference import inputs, spans
 from transkimmer_jax.inference.answers import Answer, answers
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.inputs import Text
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.inference.selection import create
+from transkimmer_jax.inference.spans import SpanAnswer
+from transkimmer_jax.inference.tagging import TaggedText, tagged
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+from transkimmer_jax.weights.config_file import default_label_names
+from transkimmer_jax.weights.sentence_transformers import Prompts
 
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
+_METHODS = {
+    "sequence_classification": "predict",
+    "sentence_embedding": "encode",
+    "token_classification": "tag",
+    "question_answering": "answer",
+}
 
 
 class SkimEngine:
@@ -37,6 +48,7 @@ class SkimEngine:
       label_names: of the classes; None for regression.
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
+      prompts: of an embedder; None: it has none.
       calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
       **options: which runtime computes, and how: see `selection.create`.
@@ -55,6 +67,7 @@ class SkimEngine:
         label_names: Sequence[str] | None = None,
         max_length: int | None = None,
         pairs: bool | None = None,
+        prompts: Prompts | None = None,
         calibration: Calibration | None = None,
         threshold: float | None = None,
         **options: Any,
@@ -67,6 +80,7 @@ class SkimEngine:
         self.arch, self._tokenizer = model.arch, tokenizer
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
+        self._prompts = prompts or Prompts()
         self._pairs = inputs.checked_flag(pairs, "pairs")
         self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
@@ -89,7 +103,7 @@ class SkimEngine:
         inputs.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
-        from transkimmer_jax.weights import config_file
+        from transkimmer_jax.weights import config_file, sentence_transformers
         from transkimmer_jax.weights.files import resolve
 
         path = resolve(folder)
@@ -97,13 +111,16 @@ class SkimEngine:
         model = heads.load(path, dense=dense)
         options.setdefault("label_names", saved.label_names)
         options.setdefault("max_length", saved.task.max_length)
+        if model.arch.head == "sentence_embedding":
+            options["max_length"] = options["max_length"] or sentence_transformers.read_max_length(path)
+            options.setdefault("prompts", sentence_transformers.read_prompts(path))
         options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
         options.setdefault("folder", None if dense else path)
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
 
     def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:
-        """Answers in the order of `texts`: a list, tuple, array or column of strings, or of pairs of strings. None for none.
+        """A classifier's answers in the order of `texts`: a list, tuple, array or column of strings, or of pairs of strings. None for none.
 
         Raises:
           DataError: something that is not a string or a pair, or the other of the two than the model was trained on; a single text,
@@ -118,21 +135,166 @@ class SkimEngine:
 
         Raises, at once or when it comes to a text: as `predict`; ConfigError also for a window of no texts.
         """
+        self._require_head("sequence_classification", "predict_stream")
         stream, window = inputs.checked_stream(texts), inputs.checked_size(window, "window")
         threshold = inputs.checked_threshold(threshold, self.threshold)
         windows = iter(lambda: list(itertools.islice(stream, window)), [])
         return (answer for number, texts in enumerate(windows) for answer in self._predict(texts, number * window, threshold, False))
 
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        threshold: float | None = None,
+        progress: bool = True,
+    ) -> np.ndarray:
+        """An embedder's vectors in the order of `texts`, [N, H] float32; arguments are those of sentence-transformers.
+
+        Args:
+          texts: a list, tuple, array or column of strings.
+          prompt_name: of the folder's prompts, that which stands before each text; None: its default, if it has one.
+          prompt: instead, that text itself.
+          normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
+          truncate_dim: the first so many columns only.
+
+        Raises: as `predict`; ConfigError also for a prompt that the folder has not, or a dimension that is no size.
+        """
+        require_own_runtime()
+        self._require_head("sentence_embedding", "encode")
+        threshold = inputs.checked_threshold(threshold, self.threshold)
+        before = inputs.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
+        inputs.checked_flag(normalize_embeddings, "normalize_embeddings")
+        columns = self.arch.hidden_size if truncate_dim is None else inputs.checked_size(truncate_dim, "truncate_dim")
+        singles, _ = inputs.checked_texts(inputs.checked_sequence(texts), False)
+        if not singles:
+            return np.zeros((0, min(columns, self.arch.hidden_size)), np.float32)
+        predictions, _ = self._compute([before + text for text in singles] if before else singles, 0, threshold, progress)
+        vectors = predictions.outputs["sentence_embedding"][:, :columns]
+        if normalize_embeddings:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), heads.LEAST_NORM)
+        return vectors
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        return_documents: bool = False,
+        threshold: float | None = None,
+        progress: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Documents by the score that a cross-encoder, a regressor of pairs, gives each with the query, the best first; arguments and
+        fields are those of sentence-transformers.
+
+        Args:
+          top_k: the best so many; None: all.
+          return_documents: with their texts.
+
+        Returns:
+          corpus_id, the document's number; score, the regression's value; and text where it is asked for.
+
+        Raises: as `predict`; DataError also for no documents; InferenceError for a model that does not give one score.
+        """
+        require_own_runtime()
+        self._require_head("sequence_classification", "rank")
+        if self.arch.num_labels != 1:
+            raise InferenceError(f"rank needs a model with one score, and this one has {self.arch.num_labels} labels: call predict")
+        if not isinstance(query, str):
+            raise DataError(f"query must be a text, not {inputs.shown(query)}")
+        documents = inputs.checked_sequence(documents, "documents")
+        if not len(documents):
+            raise DataError("documents is empty: give at least one to rank")
+        most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
+        texts, _ = inputs.checked_texts(documents, False)
+        predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
+        scores = predictions.logits[:, 0]
+        ranked = [{"corpus_id": number, "score": float(scores[number])} for number in np.argsort(-scores, kind="stable")[:most].tolist()]
+        return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
+
+    def tag(
+        self, texts: Sequence[str] | Sequence[Sequence[str]], *, threshold: float | None = None, progress: bool = True
+    ) -> list[TaggedText]:
+        """A tagger's tags in the order of `texts`: strings, which are divided into words, or lists of words. None for none.
+
+        Of a list of words every word has its tag; one that the model did not read has none.
+
+        Raises: as `predict`; DataError also for words that are no list of strings; InferenceError for a tokenizer that is not a fast one.
+        """
+        require_own_runtime()
+        self._require_head("token_classification", "tag")
+        checked = inputs.checked_words(inputs.checked_sequence(texts))
+        words = tokenize_words(checked, self._fast_tokenizer(), self.max_length)
+        predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
+        self.statistics.truncated += int(words.examples.truncated.sum())
+        return tagged(predictions, words, self.label_names or default_label_names(self.arch.num_labels))
+
+    def answer(
+        self,
+        question: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        doc_stride: int = 128,
+        max_answer_len: int = 30,
+        no_answer_threshold: float | None = None,
+        threshold: float | None = None,
+        progress: bool = False,
+    ) -> SpanAnswer | list[SpanAnswer]:
+        """The span of a context that answers a question; of two lists of the same length, one answer each. Contexts are read whole, in
+        overlapping windows.
+
+        Args:
+          doc_stride: tokens that two windows share.
+          max_answer_len: tokens of an answer at most.
+          no_answer_threshold: there is no answer where that has a score larger by more than this; None: there always is one.
+
+        Raises: as `predict`; DataError also for lists of different lengths, a question that leaves no room for a context, or a context
+          without a token; InferenceError for a tokenizer that is not a fast one.
+        """
+        require_own_runtime()
+        self._require_head("question_answering", "answer")
+        most = inputs.checked_size(max_answer_len, "max_answer_len")
+        stride = inputs.checked_size(doc_stride, "doc_stride", 0)
+        limit = None if no_answer_threshold is None else inputs.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
+        questions, contexts = inputs.checked_questions(question, context)
+        windows = spans.windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)
+        predictions = self.predict_tokenized(windows.examples, threshold=threshold, progress=progress)
+        results = spans.answers(predictions, windows, contexts, most, limit)
+        return results[0] if isinstance(question, str) else results
+
+    def _require_head(self, head: str, method: str) -> None:
+        """Raises `InferenceError` where the model has another head than a method reads."""
+        if self.arch.head != head:
+            other = _METHODS[self.arch.head]
+            raise InferenceError(
+                f"{method} is of a model for {head.replace('_', ' ')}, and this one is for {self.arch.head.replace('_', ' ')}: call {other}"
+            )
+
+    def _fast_tokenizer(self) -> Any:
+        if self._tokenizer is None or not self._tokenizer.is_fast:
+            raise InferenceError("words and spans need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
+        return self._tokenizer
+
     def _predict(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> list[Answer]:
         """first: the number of the first text, for messages."""
         require_own_runtime()
+        self._require_head("sequence_classification", "predict")
         threshold = inputs.checked_threshold(threshold, self.threshold)
         if not len(texts):
             return []
+        predictions, truncated = self._compute(texts, first, threshold, progress)
+        return answers(predictions, truncated, self.label_names)
+
+    def _compute(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> tuple[Predictions, np.ndarray]:
+        """What the network says of texts, and which of them were cut, [N] bool. first: the number of the first text, for messages."""
         tokenized = self._tokenize(texts, first)
         self.statistics.truncated += int(tokenized.truncated.sum())
         predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
-        return answers(predictions, tokenized.truncated, self.label_names)
+        return predictions, tokenized.truncated
 
     def predict_tokenized(self, examples: TokenizedExamples, *, threshold: float | None = None, progress: bool = False) -> Predictions:
         """Logits and kept tokens of token ids without padding, in their order. Labels are not read.

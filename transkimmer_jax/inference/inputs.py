@@ -8,7 +8,7 @@ import itertools
 import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,62 @@ def checked_texts(texts: Iterable[Any], pairs: bool | None, first: int = 0) -> t
     return columns[0], columns[1] if expected else None
 
 
+def checked_words(texts: Sequence[Any]) -> list[Any]:
+    """Strings, or lists of words.
+
+    Raises:
+      DataError: neither, words that are no strings or none, or both kinds in one list.
+    """
+    checked: list[Any] = []
+    for number, text in enumerate(texts):
+        if isinstance(text, str):
+            _require_unicode(number, text)
+            checked.append(text)
+            continue
+        words = text.tolist() if isinstance(text, np.ndarray) else text
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise DataError(f"text {number} must be a string or a list of words, not {shown(text)}")
+        if not words:
+            raise DataError(f"text {number} is a list without words: leave it out")
+        for word in words:
+            _require_unicode(number, word)
+        checked.append(list(words))
+    mixed = next((number for number, text in enumerate(checked) if isinstance(text, str) != isinstance(checked[0], str)), None)
+    if mixed is not None:
+        kinds = ("a string", "lists of words") if isinstance(checked[mixed], str) else ("a list of words", "strings")
+        raise DataError(f"text {mixed} is {kinds[0]} among {kinds[1]}: give one or the other")
+    return checked
+
+
+def checked_questions(question: Any, context: Any) -> tuple[list[str], list[str]]:
+    """A question and its context, or as many contexts as questions, as two lists. Raises `DataError` for anything else."""
+    if isinstance(question, str) != isinstance(context, str):
+        raise DataError("question and context must both be texts, or both be lists of texts")
+    if isinstance(question, str):
+        question, context = [question], [context]
+    questions, contexts = (
+        checked_texts(checked_sequence(texts, argument), False)[0] for texts, argument in ((question, "question"), (context, "context"))
+    )
+    if len(questions) != len(contexts):
+        raise DataError(f"{len(questions)} questions with {len(contexts)} contexts: give one context for each question")
+    return questions, contexts
+
+
+def checked_prompt(name: Any, prompt: Any, by_name: Mapping[str, str], default: str | None) -> str:
+    """What stands before each text: a prompt, or one by name, or the default one; '' for none. Raises `ConfigError` for any other."""
+    if prompt is not None:
+        if not isinstance(prompt, str) or name is not None:
+            raise ConfigError(f"prompt must be a text, and given without a prompt_name, not {shown(prompt)}")
+        return prompt
+    name = default if name is None else name
+    if name is None:
+        return ""
+    if name not in by_name:
+        known = ", ".join(map(repr, sorted(by_name))) or "none"
+        raise ConfigError(f"prompt_name={shown(name)} is none of the model's prompts: {known}")
+    return by_name[name]
+
+
 def checked_sample(texts: Any, most: int) -> list[Any]:
     """The first `most` of the texts that a calibration is made of. Raises `DataError` for none, or as `checked_sequence`."""
     sample = list(itertools.islice(checked_sequence(texts), most))
@@ -97,7 +153,7 @@ def nothing_to_calibrate() -> DataError:
     return DataError("texts is empty: a calibration needs at least one text, better a few hundred")
 
 
-def checked_threshold(threshold: Any, default: float) -> float:
+def checked_threshold(threshold: Any, default: float, argument: str = "threshold") -> float:
     """A threshold of the gates; None takes the default, and infinite ones keep all tokens or none.
 
     Raises:
@@ -108,7 +164,7 @@ def checked_threshold(threshold: Any, default: float) -> float:
     if getattr(threshold, "ndim", None) == 0 and hasattr(threshold, "item"):  # a scalar of NumPy or JAX
         threshold = threshold.item()
     if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or math.isnan(threshold):
-        raise ConfigError(f"threshold must be a number, not {shown(threshold)}")
+        raise ConfigError(f"{argument} must be a number, not {shown(threshold)}")
     return float(threshold)
 
 

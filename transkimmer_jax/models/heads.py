@@ -5,7 +5,7 @@ A head reads the final states that tokens leave the encoder with, in any layout:
 """
 
 import os
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,17 @@ class TranskimmerForSentenceEmbedding(TranskimmerPreTrainedModel[SentenceEmbeddi
 
     head = "sentence_embedding"
     output_class = SentenceEmbeddingOutput
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str | os.PathLike, *, pooling: str | None = None, normalize: bool | None = None, **options: Any
+    ) -> Self:
+        """As `TranskimmerPreTrainedModel.from_pretrained`, also of a folder of sentence-transformers.
+
+        pooling: 'mean' or 'cls'. normalize: vectors to length 1. None takes what the folder says; a bare encoder's tokens are averaged.
+        """
+        given = {name: value for name, value in (("mode", pooling), ("normalize", normalize)) if value is not None}
+        return super().from_pretrained(checkpoint, pooling_overrides=given, **options)
 
     @property
     def outputs(self) -> tuple[HeadOutput, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
-from transkimmer_jax.weights import digests
+from transkimmer_jax.weights import digests, sentence_transformers
 from transkimmer_jax.weights.backbones import FORMATS, CheckpointFormat
 from transkimmer_jax.weights.json_files import read_object
 from transkimmer_jax.weights.schema import (
@@ -166,12 +166,14 @@ class SavedConfig:
     """What `config.json` says.
 
     label_names: in the order of the logits, 'LABEL_0', 'LABEL_1', ... where the file has none; None for regression.
+    names_head: whether the file says which head there is; 'sequence_classification' stands for none.
     values: the file's content.
     """
 
     architecture: Architecture
     label_names: tuple[str, ...] | None
     task: SavedTask
+    names_head: bool
     values: Mapping[str, Any]
 
 
@@ -199,7 +201,10 @@ def read(folder: pathlib.Path) -> SavedConfig:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}, so this is not a checkpoint folder")
     digests.verify(path)
-    return parse(read_object(path, _MOST_BYTES), str(folder))
+    saved = parse(read_object(path, _MOST_BYTES), str(folder))
+    if saved.names_head or not sentence_transformers.is_embedder(folder):
+        return saved
+    return dataclasses.replace(saved, architecture=dataclasses.replace(saved.architecture, head="sentence_embedding"))
 
 
 def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
@@ -240,12 +245,20 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     )
     task = fields["task"]
     columns = task.get("text_columns")
-    return SavedConfig(arch, names, SavedTask(**task | {"text_columns": None if columns is None else tuple(columns)}), values)
+    saved_task = SavedTask(**task | {"text_columns": None if columns is None else tuple(columns)})
+    return SavedConfig(arch, names, saved_task, _named_head(fields) is not None, values)
 
 
 def require_valid_skim(values: Mapping[str, Any]) -> None:
     """Raises `CheckpointError` for fields of a `skim` section, given by name, that cannot be meant."""
     wrong = problems(values, _SKIM, "skim.")
+    if wrong:
+        raise CheckpointError(listed(wrong))
+
+
+def require_valid_pooling(values: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` for fields of a `pooling` section, given by name, that cannot be meant."""
+    wrong = problems(values, _POOLING, "pooling.")
     if wrong:
         raise CheckpointError(listed(wrong))
 
@@ -301,11 +314,15 @@ def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]
 
 
 def _head(fields: dict[str, Any]) -> str:
+    return _named_head(fields) or "sequence_classification"
+
+
+def _named_head(fields: dict[str, Any]) -> str | None:
     for name in fields["architectures"] or ():
         for ending, head in _HEADS.items():
             if name.endswith(ending):
                 return head
-    return "sequence_classification" if fields["pooling"] is None else "sentence_embedding"
+    return None if fields["pooling"] is None else "sentence_embedding"
 
 
 def _label_count(fields: dict[str, Any]) -> int:

@@ -11,8 +11,10 @@ from transkimmer_jax.assets import packaged
 from transkimmer_jax.checksums import SUMS_FILE
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.files import copy_folder, is_remote
+from transkimmer_jax.weights.sentence_transformers import is_embedder
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", SUMS_FILE]
+_MODULE_CONFIGS = "[0-9]_*/config.json"  # of sentence-transformers
 # What nobody calls a model on a hub, and people do call their own folders and files.
 _LOCAL_STARTS = ("/", "\\", ".", "~")
 _LOCAL_PARENTS = ("runs", "models", "checkpoints", "output", "outputs", "results", "tmp", "data")
@@ -44,7 +46,10 @@ def resolve(name: str) -> pathlib.Path:
 
     try:
         # Where both forms are offered, safetensors is what is read.
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]))
+        folder = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]))
+        if is_embedder(folder):
+            huggingface_hub.snapshot_download(name, allow_patterns=[_MODULE_CONFIGS])
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched from the hub: {first_line}") from error

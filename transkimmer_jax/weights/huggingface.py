@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from transkimmer_jax import files
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.skim import path_keys
-from transkimmer_jax.weights import config_file, digests, names, tokenizer_files
+from transkimmer_jax.weights import config_file, digests, names, sentence_transformers, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.model_card import CARD_FILE, Provenance, model_card
 from transkimmer_jax.weights.schema import listed, shown
@@ -48,6 +48,7 @@ def load(
     *,
     dense: bool | None = False,
     skim_overrides: dict[str, Any] | None = None,
+    pooling_overrides: dict[str, Any] | None = None,
     seed: int = 0,
     **overrides: Any,
 ) -> Model:
@@ -60,6 +61,8 @@ def load(
       checkpoint: a folder, a hub id, or 'packaged:<asset>'.
       dense: True leaves skimming out, whatever the checkpoint holds; None does where it holds no predictors.
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
+      pooling_overrides: of an embedder, fields of `PoolingArchitecture` to set; what is not named is what `config.json` or
+        sentence-transformers' files say, or the default.
       **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. With fewer
         num_hidden_layers than the checkpoint has, its last layers are left out; FLOPs are still compared with those of all of them.
 
@@ -69,6 +72,8 @@ def load(
     """
     folder = resolve(str(checkpoint))
     saved = config_file.read(folder)
+    if model_class.head == "sentence_embedding":
+        overrides["pooling"] = _pooling(folder, saved, pooling_overrides or {})
     with opened(folder) as stored:
         tensors = _normalized(stored, folder, saved.architecture.backbone)
         arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
@@ -92,6 +97,14 @@ def shapes(
     if arch is None:
         arch = config_file.read(resolve(str(checkpoint))).architecture
     return _configured(arch, {}, dense, skim_overrides or {}, overrides)
+
+
+def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: dict[str, Any]) -> PoolingArchitecture:
+    pooling = saved.architecture.pooling
+    if "pooling" not in saved.values and "mode" not in overrides and sentence_transformers.is_embedder(folder):
+        pooling = sentence_transformers.read_pooling(folder)
+    config_file.require_valid_pooling(overrides)
+    return dataclasses.replace(pooling, **overrides)
 
 
 def _configured(
@@ -119,8 +132,8 @@ def save(
     extra_files: Mapping[str, str] | None = None,
     provenance: Provenance | None = None,
 ) -> None:
-    """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; whole or not
-    at all.
+    """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; of an
+    embedder also what makes it a folder of sentence-transformers. Whole or not at all.
 
     label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
     extra_config: further entries of config.json. extra_files: further text files, by name. provenance: what the card says beyond the model.
@@ -137,18 +150,22 @@ def save(
     if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id) | (extra_config or {})
-    config_file.parse(config, f"cannot save {folder}")  # what could not be loaded again is not written
+    # What could not be loaded again is not written.
+    max_length = config_file.parse(config, f"cannot save {folder}").task.max_length
     texts = {
         config_file.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
         CARD_FILE: model_card(model.arch, label_names, provenance or Provenance()),
         **(extra_files or {}),
     }
+    if model.arch.head == "sentence_embedding":
+        texts = sentence_transformers.files_of(model.arch, max_length or model.arch.max_position_embeddings) | texts
     with files.replaced_folder(folder) as temporary:
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         if tokenizer is not None:
             tokenizer_files.save(tokenizer, temporary)
         for name, text in texts.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_text(text, encoding="utf-8")
         digests.write(temporary)
 

@@ -10,11 +10,18 @@ from transkimmer_jax.weights.schema import shown
 
 
 def read_object(path: pathlib.Path, most_bytes: int) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file. Raises `CheckpointError` as `read_value`, and for any other value."""
+    values = read_value(path, most_bytes)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a config")
+    return values
+
+
+def read_value(path: pathlib.Path, most_bytes: int) -> Any:
+    """The value in a JSON file.
 
     Raises:
-      CheckpointError: not a file of at most `most_bytes`, not UTF-8 without a mark, not JSON, a name that is there twice, deep
-        nesting, or no object.
+      CheckpointError: not a file of at most `most_bytes`, not UTF-8 without a mark, not JSON, a name that is there twice, or deep nesting.
     """
     try:
         with path.open("rb") as file:
@@ -24,12 +31,9 @@ def read_object(path: pathlib.Path, most_bytes: int) -> dict[str, Any]:
     if len(content) > most_bytes:
         raise CheckpointError(f"{path} has more than {most_bytes:,} bytes: it is no such file, or damaged")
     try:
-        values = parse(content)
+        return parse(content)
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a config")
-    return values
 
 
 def parse(content: bytes) -> Any:

@@ -24,34 +24,66 @@ class Provenance:
 
 
 def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenance: Provenance) -> str:
-    """The card of a sequence classifier, YAML front matter first; JSON's strings and numbers are YAML's."""
-    front = ["library_name: transkimmer_jax", "pipeline_tag: text-classification"]
+    """The card of a model, YAML front matter first; JSON's strings and numbers are YAML's."""
+    kind = _KINDS[arch.head]
+    front = ["library_name: transkimmer_jax", f"pipeline_tag: {kind.pipeline_tag}"]
     if provenance.base_model is not None:
         front.append(f"base_model: {json.dumps(provenance.base_model)}")
     if provenance.metrics:
         front += ["metrics:", *(f"- {json.dumps(name)}" for name in provenance.metrics)]
-    names = [] if label_names is None else [f"`{json.dumps(name)}`" for name in label_names]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    labels = f"the labels {', '.join(names[:_NAMED])}{more}" if names else "one number as its answer (regression)"
     trained = "" if provenance.task is None else f", trained on {provenance.task}"
-    lines = ["---", *front, "---", "", f"An encoder ({arch.backbone}) of {arch.num_hidden_layers} layers with {labels}{trained}.", ""]
+    answer = _described(arch, label_names)
+    lines = ["---", *front, "---", "", f"An encoder ({arch.backbone}) of {arch.num_hidden_layers} layers with {answer}{trained}.", ""]
     if provenance.metrics:
         lines += ["On the validation split:", "", "| metric | value |", "| --- | --- |"]
         lines += [f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items()] + [""]
-    theirs = FORMATS[arch.backbone].class_prefix
-    return "\n".join(lines + [line.format(theirs=theirs) for line in (_SKIMMING if arch.skim is not None else _DENSE)])
+    theirs = FORMATS[arch.backbone].class_prefix + kind.theirs
+    closing = _SKIMMING if arch.skim is not None else _DENSE
+    return "\n".join(lines + [line.format(theirs=theirs, call=kind.call) for line in closing])
 
+
+def _described(arch: Architecture, label_names: tuple[str, ...] | None) -> str:
+    """What a model answers with."""
+    answer = _KINDS[arch.head].answer
+    if answer is not None:
+        return answer
+    if label_names is None:
+        return "one number as its answer (regression)"
+    names = [f"`{json.dumps(name)}`" for name in label_names]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the labels {', '.join(names[:_NAMED])}{more}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What hubs call a head's task; how it is called; of transformers, the class behind the backbone's name; what it answers with, None for
+    labels."""
+
+    pipeline_tag: str
+    call: str
+    theirs: str
+    answer: str | None = None
+
+
+_KINDS = {
+    "sequence_classification": _Kind("text-classification", 'predict(["a text"])', "ForSequenceClassification"),
+    "sentence_embedding": _Kind("sentence-similarity", 'encode(["a text"])', "Model", "one vector for a text"),
+    "token_classification": _Kind("token-classification", 'tag(["a text"])', "ForTokenClassification"),
+    "question_answering": _Kind(
+        "question-answering", 'answer("a question", "a text")', "ForQuestionAnswering", "a span of a text as its answer to a question"
+    ),
+}
 
 _SKIMMING = [
     "Each layer has a predictor that skips tokens (Transkimmer, ACL 2022). **transformers loads this folder as a dense model, which keeps",
-    "every token: with a warning by `{theirs}ForSequenceClassification`, while its `Auto` classes refuse it.** Load it with",
+    "every token: with a warning by `{theirs}`, while its `Auto` classes refuse it.** Load it with",
     "transkimmer_jax instead:",
     "",
     "```python",
     "from transkimmer_jax import SkimEngine",
     "",
-    'SkimEngine.from_pretrained("this/folder").predict(["a text"])',
+    'SkimEngine.from_pretrained("this/folder").{call}',
     "```",
     "",
 ]
-_DENSE = ["It skips no tokens, so transformers' `{theirs}ForSequenceClassification` computes the same.", ""]
+_DENSE = ["It skips no tokens, so transformers' `{theirs}` computes the same.", ""]

@@ -1,0 +1,240 @@
+"""What users call: encode, rank, tag and answer, and sentence-transformers' folders in and out."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import transformers
+from flax import nnx
+from inference.skimmers import ARCH
+from models.quick import program
+from vocabulary import write_tokenizer
+
+from transkimmer_jax import (
+    SkimEngine,
+    TranskimmerForQuestionAnswering,
+    TranskimmerForSentenceEmbedding,
+    TranskimmerForSequenceClassification,
+    TranskimmerForTokenClassification,
+)
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.spans import answers, windows
+from transkimmer_jax.models.architecture import PoolingArchitecture
+from transkimmer_jax.weights import sentence_transformers
+
+TEXTS = ["the films is good", "a bad plot", "good", "the plot of the film is bad and the cast is good"]
+CLASSES = {
+    "embedder": (TranskimmerForSentenceEmbedding, {"pooling": PoolingArchitecture("mean", False)}),
+    "classifier": (TranskimmerForSequenceClassification, {}),
+    "reranker": (TranskimmerForSequenceClassification, {"num_labels": 1}),
+    "tagger": (TranskimmerForTokenClassification, {}),
+    "reader": (TranskimmerForQuestionAnswering, {"skim": dataclasses.replace(ARCH.skim, pinned="first_segment")}),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return transformers.AutoTokenizer.from_pretrained(
+        write_tokenizer(tmp_path_factory.mktemp("tokenizer")), config=transformers.BertConfig()
+    )
+
+
+@functools.cache
+def make_model(kind, vocab_size):
+    model_class, changes = CLASSES[kind]
+    model = model_class(dataclasses.replace(ARCH, vocab_size=vocab_size, **changes), rngs=nnx.Rngs(0))
+    for predictor in model.encoder.predictors:
+        predictor.decision.kernel[...] = predictor.decision.kernel[...] * 40.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer):
+    @functools.cache
+    def make(kind, **options):
+        return SkimEngine(make_model(kind, len(tokenizer)), tokenizer, **options)
+
+    return make
+
+
+def call(tokenizer, model, *columns, threshold=0.0):
+    """The masked computation of texts or pairs, padded to one shape for each number of them."""
+    encoded = tokenizer(*columns, padding="max_length", max_length=24, return_tensors="np")
+    batch = (encoded[name].astype(np.int32) for name in ("input_ids", "attention_mask", "token_type_ids"))
+    return jax.device_get(program(model)(*batch, threshold=np.float32(threshold)))
+
+
+def test_encode(engine, tokenizer):
+    model = make_model("embedder", len(tokenizer))
+    expected = call(tokenizer, model, TEXTS, threshold=0.3).sentence_embedding
+    vectors = engine("embedder").encode(TEXTS, threshold=0.3, progress=False)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    unit = engine("embedder").encode(TEXTS, threshold=0.3, normalize_embeddings=True, progress=False)
+    np.testing.assert_allclose(unit, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    short = engine("embedder").encode(TEXTS, threshold=0.3, truncate_dim=5, progress=False)
+    np.testing.assert_array_equal(short, vectors[:, :5])
+    assert engine("embedder").encode([], progress=False).shape == (0, ARCH.hidden_size)
+
+
+def test_prompts(tokenizer):
+    model = make_model("embedder", len(tokenizer))
+    prompted = SkimEngine(model, tokenizer, prompts=sentence_transformers.Prompts({"query": "the ", "none": ""}, "query"))
+    plain = SkimEngine(model, tokenizer).encode(["the film", "film"], progress=False)
+    for expected, options in ((plain[0], {}), (plain[0], {"prompt": "the "}), (plain[1], {"prompt_name": "none"})):
+        np.testing.assert_allclose(prompted.encode(["film"], progress=False, **options)[0], expected, atol=1e-6)
+    with pytest.raises(ConfigError, match="prompt_name='document' is none of the model's prompts: 'none', 'query'"):
+        prompted.encode(["film"], prompt_name="document")
+
+
+def test_rank(engine, tokenizer):
+    model, query = make_model("reranker", len(tokenizer)), "is the film good"
+    scores = call(tokenizer, model, [query] * len(TEXTS), TEXTS).logits[:, 0]
+    ranked = engine("reranker").rank(query, TEXTS, return_documents=True)
+    assert [entry["corpus_id"] for entry in ranked] == np.argsort(-scores).tolist()
+    np.testing.assert_allclose([entry["score"] for entry in ranked], np.sort(scores)[::-1], atol=1e-5)
+    assert [entry["text"] for entry in ranked] == [TEXTS[entry["corpus_id"]] for entry in ranked]
+    assert engine("reranker").rank(query, TEXTS, top_k=2) == [
+        {name: entry[name] for name in ("corpus_id", "score")} for entry in ranked[:2]
+    ]
+
+
+def test_tag(engine, tokenizer):
+    model, text = make_model("tagger", len(tokenizer)), "the film, is good"
+    expected = call(tokenizer, model, [text]).logits[0].argmax(axis=1)
+    tagger = engine("tagger", label_names=("a", "b", "c"))
+    [by_text] = tagger.tag([text], progress=False)
+    assert [tag.word for tag in by_text.tags] == ["the", "film", ",", "is", "good"]
+    assert all(text[tag.start : tag.end] == tag.word for tag in by_text.tags)
+    first = np.unique([word for word in tokenizer(text).word_ids() if word is not None], return_index=True)[1] + 1
+    assert [tag.label for tag in by_text.tags] == ["abc"[label] for label in expected[first]]
+    [by_words] = tagger.tag([["the", "film", ",", "is", "good"]], progress=False)
+    assert [(tag.label, round(tag.score, 5)) for tag in by_words.tags] == [(tag.label, round(tag.score, 5)) for tag in by_text.tags]
+    [cut] = SkimEngine(model, tokenizer, max_length=5).tag([["good"] * 6], progress=False)
+    assert [tag.label is None for tag in cut.tags] == [False] * 3 + [True] * 3 and cut.truncated
+    assert tagger.tag([], progress=False) == []
+
+
+def test_answer(engine, tokenizer):
+    """Where the context is read at once, the best span of the masked computation's logits."""
+    model, question, context = make_model("reader", len(tokenizer)), "is it good", "the plot of the film is bad, and the cast is good"
+    out, encoded = call(tokenizer, model, [question], [context]), tokenizer(question, context)
+    start, end = out.start_logits[0], out.end_logits[0]
+    inside = [place for place, sequence in enumerate(encoded.sequence_ids()) if sequence == 1]
+    best = max((start[i] + end[j], i, j) for i in inside for j in inside if 0 <= j - i < 4)
+    answer = engine("reader").answer(question, context, max_answer_len=4)
+    assert answer.score == pytest.approx(best[0], abs=1e-4)
+    assert (answer.start, answer.end) == (encoded.encodings[0].offsets[best[1]][0], encoded.encodings[0].offsets[best[2]][1])
+    assert answer.text == context[answer.start : answer.end]
+    assert answer.no_answer_score == pytest.approx(start[0] + end[0], abs=1e-4)
+    difference = answer.no_answer_score - answer.score
+    assert engine("reader").answer(question, context, max_answer_len=4, no_answer_threshold=difference + 1e-3).text == answer.text
+    nothing = engine("reader").answer(question, context, max_answer_len=4, no_answer_threshold=difference - 1e-3)
+    assert (nothing.text, nothing.start, nothing.score) == ("", None, answer.score)
+    assert engine("reader").answer([question], [context], max_answer_len=4) == [answer]
+
+
+def test_a_long_context_is_read_in_windows(tokenizer):
+    """Every token of the context is in some window; the best of all windows wins."""
+    context = " ".join(["film", "plot", "cast", "bad"] * 8) + " good"
+    read = windows(["is it good"], [context], tokenizer, 16, 4)
+    assert len(read.examples) > 1 and read.examples.lengths.max() <= 16
+    assert {tuple(span) for spans, inside in zip(read.spans, read.is_context, strict=True) for span in spans[inside]} == set(
+        tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    )
+    logits = np.zeros(len(read.examples.input_ids), np.float32)
+    logits[-2] = 5.0  # the last token of the context
+    outputs = {"start_logits": logits, "end_logits": logits}
+    kept = np.tile(read.examples.lengths, (3, 1))
+    [answer] = answers(Predictions(outputs, kept, read.examples.lengths), read, [context], 4, None)
+    assert (answer.text, answer.score, answer.kept) == ("good", 10.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kind, misuse, error, says",
+    [
+        ("embedder", lambda engine: engine.predict(["a"]), InferenceError, "this one is for sentence embedding: call encode"),
+        ("classifier", lambda engine: engine.encode(["a"]), InferenceError, "this one is for sequence classification: call predict"),
+        ("tagger", lambda engine: engine.answer("a", "b"), InferenceError, "this one is for token classification: call tag"),
+        ("embedder", lambda engine: engine.encode("a"), DataError, "put it in a list"),
+        ("embedder", lambda engine: engine.encode(None), DataError, "texts is None"),
+        ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
+        ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
+        ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this one has 3 labels"),
+        ("reranker", lambda engine: engine.rank("a", []), DataError, "documents is empty"),
+        ("reranker", lambda engine: engine.rank(["a"], ["b"]), DataError, "query must be a text"),
+        ("reranker", lambda engine: engine.rank("a", "b"), DataError, "documents is one text"),
+        ("tagger", lambda engine: engine.tag([3]), DataError, "text 0 must be a string or a list of words, not 3"),
+        ("tagger", lambda engine: engine.tag([["a", 1]]), DataError, "text 0 must be a string or a list of words"),
+        ("tagger", lambda engine: engine.tag([[]]), DataError, "text 0 is a list without words"),
+        ("tagger", lambda engine: engine.tag(["a", ["b"]]), DataError, "text 1 is a list of words among strings"),
+        ("reader", lambda engine: engine.answer("a", ["b"]), DataError, "must both be texts"),
+        ("reader", lambda engine: engine.answer(["a"], ["b", "c"]), DataError, "1 questions with 2 contexts"),
+        ("reader", lambda engine: engine.answer("a", ""), DataError, "context 0 holds no token"),
+        ("reader", lambda engine: engine.answer("a " * 60, "b"), DataError, "question 0 has 60 tokens, which leaves no room"),
+    ],
+)  # fmt: skip
+def test_misuse_is_one_line(engine, kind, misuse, error, says):
+    with pytest.raises(error, match=says) as caught:
+        misuse(engine(kind))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pooling", [PoolingArchitecture("mean", True), PoolingArchitecture("cls", False)])
+def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, pooling):
+    """Out and in again, by its own section of config.json and by sentence-transformers' files alone, in either spelling."""
+    arch = dataclasses.replace(ARCH, vocab_size=len(tokenizer), pooling=pooling, skim=None)
+    model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path, tokenizer=tokenizer, extra_config={"task": {"max_length": 12}})
+    vectors = SkimEngine(model, tokenizer, max_length=12).encode(TEXTS, progress=False)
+    (tmp_path / "SHA256SUMS").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["BertModel"]
+    del config["pooling"], config["task"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "the "}, "default_prompt_name": None}))
+    path = tmp_path / "1_Pooling" / "config.json"
+    both = json.loads(path.read_text())
+    older = {name: value for name, value in both.items() if name != "pooling_mode"}
+    newer = {"embedding_dimension": 32, "pooling_mode": pooling.mode}
+    for spelling in (both, older, newer):
+        path.write_text(json.dumps(spelling))
+        loaded = SkimEngine.from_pretrained(tmp_path)
+        assert loaded.arch.pooling == pooling and loaded.max_length == 12
+        np.testing.assert_array_equal(loaded.encode(TEXTS, progress=False), vectors)
+    np.testing.assert_array_equal(loaded.encode(["film"], prompt_name="query"), loaded.encode(["the film"]))
+
+
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("modules.json", {}, "must hold a list of modules"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling"}, {"type": "x.Dense"}], "supported are Transformer, Pooling and"),
+        ("modules.json", [{"type": "x.Transformer", "path": "0_T"}, {"type": "x.Pooling"}], "the encoder lies in '0_T'"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling", "path": "../other"}], "not a file beside it"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling 'max' is not supported, only 'mean' or 'cls'"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, "pooling 'mean' and 'max'"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": 3}, "pooling_mode_mean_tokens must be True or False"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt=false is not supported"),
+        ("1_Pooling/config.json", None, "is missing, .* or give pooling='mean' or pooling='cls'"),
+        ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length must be a whole number"),
+        ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "q"}, "is none of the prompts"),
+    ],
+)
+def test_damaged_folders_are_one_line(tmp_path, tokenizer, name, content, says):
+    arch = dataclasses.replace(ARCH, vocab_size=len(tokenizer), num_hidden_layers=1, skim=None)
+    TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0)).save_pretrained(tmp_path, tokenizer=tokenizer)
+    (tmp_path / "SHA256SUMS").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "pooling"}))
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=says) as caught:
+        SkimEngine.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
