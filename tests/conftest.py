@@ -58,6 +58,12 @@ def bert_tiny():
 
 
 @pytest.fixture(scope="session")
+def mpnet_base():
+    """Real pretrained MPNet weights, 12 layers, H=768."""
+    return real_checkpoint("mpnet-base")
+
+
+@pytest.fixture(scope="session")
 def libtpu():
     """The compiler for TPUs, which takes no TPU."""
     if importlib.util.find_spec("libtpu") is None:

@@ -104,6 +104,21 @@ def test_skimming_models_remember_their_backbone(backbone, tmp_path):
     assert_same_parameters(again, model)
 
 
+@pytest.mark.slow
+def test_real_weights(mpnet_base):
+    """Of texts far longer than the distances that have a bias of their own."""
+    theirs = transformers.AutoModel.from_pretrained(mpnet_base).eval()
+    ours = TranskimmerForSequenceClassification.from_pretrained(mpnet_base, dense=True)
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(5, 30000, (2, 300)), (np.arange(300) < np.array([[300], [40]])).astype(np.int64)
+    ids[mask == 0] = 1
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(ids), torch.from_numpy(mask), output_hidden_states=True).hidden_states
+    actual = program(ours)(ids.astype(np.int32), mask.astype(np.int32)).hidden_states
+    for layer, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        assert relative_error(np.asarray(a)[mask > 0], b.numpy()[mask > 0]) < TOLERANCE, f"hidden state {layer}"
+
+
 def refusal(place):
     with pytest.raises(CheckpointError) as caught:
         TranskimmerForSequenceClassification.from_pretrained(place)

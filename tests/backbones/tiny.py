@@ -22,6 +22,7 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "roberta": (transformers.RobertaConfig, _BEHIND_PADDING),
     "xlm-roberta": (transformers.XLMRobertaConfig, _BEHIND_PADDING | {"pad_token_id": 3, "max_position_embeddings": TOKENS + 4}),
     "distilbert": (transformers.DistilBertConfig, {"max_position_embeddings": TOKENS, "hidden_dim": 52}),
+    "mpnet": (transformers.MPNetConfig, {"max_position_embeddings": TOKENS + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
 }
 BACKBONES = tuple(CONFIGS)
 

@@ -38,14 +38,17 @@ def transkimmer(
     """Run one example.
 
     Args:
-      tensors: Hugging Face's names, e.g. `bert.encoder.layer.0.attention.self.query.weight`.
-      config: the parsed `config.json`.
+      tensors: Hugging Face's names, e.g. `bert.encoder.layer.0.attention.self.query.weight`, or another backbone's.
+      config: the parsed `config.json`. Its `backbone`, or else `model_type`, says whose.
       input_ids, token_type_ids: [n], real tokens only.
       threshold: a token stays where its margin exceeds this.
       decisions: [layers, n] bool, keep decisions that replace the predictors'.
       pinned: [n] bool, tokens that stay whatever is decided.
     """
-    epsilon, heads = config["layer_norm_eps"], config["num_attention_heads"]
+    backbone = config.get("backbone", config["model_type"])
+    tensors = {_as_bert(name, backbone): tensor for name, tensor in tensors.items()}
+    epsilon, heads = config.get("layer_norm_eps", 1e-12), config.get("num_attention_heads") or config["n_heads"]
+    offset = {"roberta": config.get("pad_token_id", 0) + 1, "xlm-roberta": config.get("pad_token_id", 0) + 1, "mpnet": 2}.get(backbone, 0)
 
     def linear(name, x):
         return x @ tensors[f"{name}.weight"].astype(np.float64).T + tensors[f"{name}.bias"]
@@ -58,12 +61,12 @@ def transkimmer(
     def embedding(table, rows):
         return tensors[f"bert.embeddings.{table}_embeddings.weight"].astype(np.float64)[rows]
 
-    length, layers = len(input_ids), config["num_hidden_layers"]
-    types = np.zeros(length, int) if token_type_ids is None else token_type_ids
-    x = norm(
-        "bert.embeddings.LayerNorm",
-        embedding("word", input_ids) + embedding("position", np.arange(length)) + embedding("token_type", types),
-    )
+    length, layers = len(input_ids), config.get("num_hidden_layers") or config["n_layers"]
+    x = embedding("word", input_ids) + embedding("position", np.arange(length) + offset)
+    if "bert.embeddings.token_type_embeddings.weight" in tensors:
+        types = np.zeros(length, int) if token_type_ids is None else token_type_ids
+        x = x + embedding("token_type", np.minimum(types, config["type_vocab_size"] - 1))
+    x = norm("bert.embeddings.LayerNorm", x)
     alive = np.arange(length)
     final, keep, margins = x.copy(), np.zeros((layers, length), bool), np.full((layers, length), np.nan)
     for layer in range(layers):
@@ -81,12 +84,18 @@ def transkimmer(
             linear(f"{path}.attention.self.{part}", x).reshape(len(alive), heads, -1).swapaxes(0, 1) for part in ("query", "key", "value")
         )
         scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[-1])
+        if backbone == "mpnet":
+            buckets = np.array([[_bucket(int(there - here)) for there in alive] for here in alive])
+            scores = scores + tensors["bert.encoder.relative_attention_bias.weight"].astype(np.float64)[buckets].transpose(2, 0, 1)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         attended = (weights / weights.sum(-1, keepdims=True) @ value).swapaxes(0, 1).reshape(x.shape)
         x = norm(f"{path}.attention.output.LayerNorm", x + linear(f"{path}.attention.output.dense", attended))
         x = norm(f"{path}.output.LayerNorm", x + linear(f"{path}.output.dense", _gelu(linear(f"{path}.intermediate.dense", x))))
         final[alive] = x
-    logits = linear("classifier", np.tanh(linear("bert.pooler.dense", final[0]))) if "bert.pooler.dense.weight" in tensors else None
+    if "bert.pooler.dense.weight" not in tensors:
+        return Example(None, keep, margins, final)
+    pooled = linear("bert.pooler.dense", final[0])
+    logits = linear("classifier", np.maximum(pooled, 0) if backbone == "distilbert" else np.tanh(pooled))
     return Example(logits, keep, margins, final)
 
 
@@ -109,6 +118,38 @@ def referee_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return name if name.startswith(("bert.", "classifier.", "qa_outputs.")) else f"bert.{name}"
 
     return {known(name): tensor for name, tensor in tensors.items()}
+
+
+_AS_BERT = {
+    "distilbert": {
+        "distilbert.": "bert.", "transformer.layer": "encoder.layer", "q_lin": "self.query", "k_lin": "self.key", "v_lin": "self.value",
+        "out_lin": "output.dense", "sa_layer_norm": "attention.output.LayerNorm", "output_layer_norm": "output.LayerNorm",
+        "ffn.lin1": "intermediate.dense", "ffn.lin2": "output.dense", "pre_classifier": "bert.pooler.dense",
+    },
+    "roberta": {"roberta.": "bert.", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier"},
+    "mpnet": {
+        "mpnet.": "bert.", "attn.q.": "self.query.", "attn.k.": "self.key.", "attn.v.": "self.value.", "attn.o.": "output.dense.",
+        "attention.LayerNorm": "attention.output.LayerNorm", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier",
+    },
+}  # fmt: skip
+_AS_BERT["xlm-roberta"] = _AS_BERT["roberta"]
+
+
+def _as_bert(name: str, backbone: str) -> str:
+    """What BERT's checkpoints call the tensor of another backbone; predictors are the original's everywhere."""
+    if name.startswith("skim_predictors."):
+        return f"bert.encoder.{name}"
+    for theirs, ours in _AS_BERT.get(backbone, {}).items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _bucket(distance: int) -> int:
+    """MPNet's row of a distance, counted: 16 rows a direction, 8 of them for one distance each, the others up to 128 by its logarithm."""
+    start, length = (16, distance) if distance > 0 else (0, -distance)
+    if length < 8:
+        return start + length
+    return start + min(15, 8 + sum(length >= 8 * 16 ** (step / 8) - 1e-9 for step in range(1, 8)))
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ What is fast differs by machine, so platforms have their own forms; all compute 
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -21,6 +22,35 @@ _MAX_SKIMMED_LOG_WEIGHT = 0.1  # above 0, where the highest kept key lies, by mo
 # Scores of so many (head, query, key) at a time on a CPU: 16 MiB of them stay in its caches. A few times as many are computed at once all
 # the same, as the small products of a loop cost more than the memory traffic.
 _CPU_CHUNK = 4 * 2**20
+
+
+# What a score is where the query does not see the key; the highest score that counts is never below a tenth of it.
+_HIDDEN_SCORE = -1e30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Distances:
+    """What scores owe to how far apart query and key were in the text, before anything was skimmed.
+
+    bias: [2 * P - 1, heads] float32, added to scores; row P - 1 is that of a token and itself, those behind it of later keys. None: none.
+    window: the furthest distance at which a query sees a key. None: it sees all.
+    """
+
+    bias: jax.Array | None = None
+    window: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def scores(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+        """To be added to scores: [B, heads or 1, Q, K] float32 of positions [B, Q] and [B, K], B of them 1 where all are alike."""
+        distance = key_positions[:, None, :] - query_positions[:, :, None]
+        if self.bias is None:
+            scores = jnp.zeros((distance.shape[0], 1, *distance.shape[1:]), jnp.float32)
+        else:
+            rows = jnp.take(self.bias, distance + self.bias.shape[0] // 2, axis=0, mode="clip")
+            scores = rows.transpose(0, 3, 1, 2)
+        if self.window is not None:
+            scores = jnp.where((jnp.abs(distance) <= self.window)[:, None], scores, _HIDDEN_SCORE)
+        return scores
 
 
 _portable = contextvars.ContextVar("portable", default=False)
@@ -45,6 +75,7 @@ def masked(
     kept: jax.Array | None,
     dropout_rate: float,
     dropout_key: jax.Array | None,
+    added: jax.Array | None = None,
 ) -> jax.Array:
     """Attention of every query over the keys that are counted, differentiable in `counted` too (docs/design.md, section 1.4).
 
@@ -53,19 +84,23 @@ def masked(
       counted: [B, S] float32, 0 or 1: weights are counted * exp(score) over their sum.
       kept: [B, S] float32, by which the weights are multiplied after that; None: by nothing.
       dropout_rate, dropout_key: dropout on the weights; no key, no dropout.
+      added: [1, heads or 1, Q, S] float32, see `Distances.scores`; None: nothing.
 
     Returns:
-      [B, Q, heads, head_dim] in the dtype of `value`; zeros where nothing is counted.
+      [B, Q, heads, head_dim] in the dtype of `value`; zeros where nothing is counted, or seen.
     """
     at_once = functools.partial(_masked, dropout_rate=dropout_rate)
     in_chunks = functools.partial(_masked_in_chunks, dropout_rate=dropout_rate)
-    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, cpu=in_chunks, default=at_once)
+    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, added, cpu=in_chunks, default=at_once)
 
 
-def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_row: jax.Array | int = 0):
+def _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate, first_row: jax.Array | int = 0):
     scores = _scores(query, key)
+    if added is not None:
+        scores = scores + added
     counted = counted[:, None, None, :]
-    highest = jnp.max(scores + jnp.where(counted > 0, 0.0, -1e30), axis=-1, keepdims=True)
+    highest = jnp.max(scores + jnp.where(counted > 0, 0.0, _HIDDEN_SCORE), axis=-1, keepdims=True)
+    highest = jnp.maximum(highest, 0.1 * _HIDDEN_SCORE)
     weights = counted * jnp.exp(jnp.minimum(scores - jax.lax.stop_gradient(highest), _MAX_SKIMMED_LOG_WEIGHT))
     total = jnp.sum(weights, axis=-1)
     if kept is not None:
@@ -76,19 +111,19 @@ def _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_r
     return _mixed(weights, value, jnp.where(total > 0, total, 1.0))
 
 
-def _masked_in_chunks(query, key, value, counted, kept, dropout_key, dropout_rate):
+def _masked_in_chunks(query, key, value, counted, kept, dropout_key, added, dropout_rate):
     """`_masked`, a few sequences at a time where all at once would leave the caches; the weights are then computed again for the
     gradient instead of being kept. Not where a mesh may have split the sequences over devices."""
     batch, queries, heads, _ = query.shape
     scores = heads * queries * key.shape[1]
     count = next(count for count in range(max(1, min(batch, _CPU_CHUNK // scores)), 0, -1) if batch % count == 0)
     if batch * scores <= 4 * _CPU_CHUNK or jax.sharding.get_abstract_mesh().size > 1:
-        return _masked(query, key, value, counted, kept, dropout_key, dropout_rate)
+        return _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate)
 
     @jax.checkpoint
     def chunk(inputs):
         first_row, query, key, value, counted, kept = inputs
-        return _masked(query, key, value, counted, kept, dropout_key, dropout_rate, first_row)
+        return _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate, first_row)
 
     def split(array):
         return array.reshape(batch // count, count, *array.shape[1:])
@@ -98,24 +133,44 @@ def _masked_in_chunks(query, key, value, counted, kept, dropout_key, dropout_rat
     return attended.reshape(query.shape)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+Positions = tuple[jax.Array, jax.Array]
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    lengths: jax.Array,
+    positions: Positions | None = None,
+    distances: Distances | None = None,
+) -> jax.Array:
     """Softmax attention of every query over the first `lengths` keys of its sequence.
 
     Args:
       query: [B, Q, heads, head_dim]. key, value: [B, W, heads, head_dim].
       lengths: [B] int32, keys that count.
+      positions: of the queries [B, Q] and of the keys [B, W], where `distances` are given.
 
     Returns:
       [B, Q, heads, head_dim] in the dtype of `value`; finite whatever lies behind the last key, if that is finite.
     """
-    return jax.lax.platform_dependent(query, key, value, lengths, cpu=_chunked, cuda=_fused, default=_plain)
+    return jax.lax.platform_dependent(query, key, value, lengths, positions, distances, cpu=_chunked, cuda=_fused, default=_plain)
 
 
-def _plain(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+def _plain(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    lengths: jax.Array,
+    positions: Positions | None = None,
+    distances: Distances | None = None,
+) -> jax.Array:
     # Not `_masked`, whose product with the mask carries a gradient: adding a mask to the scores takes XLA's CPU code a part of the time.
     scores = _scores(query, key)
+    if positions is not None and distances is not None:
+        scores = scores + distances.scores(*positions)
     real = jnp.arange(key.shape[1])[None, :] < lengths[:, None]
-    scores = scores + jnp.where(real, 0.0, -1e30)[:, None, None, :]
+    scores = scores + jnp.where(real, 0.0, _HIDDEN_SCORE)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     return _mixed(weights.astype(value.dtype), value, jnp.sum(weights, axis=-1))
 
@@ -139,28 +194,33 @@ def _mixed(weights: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
     return (mixed / total[..., None]).astype(value.dtype).transpose(0, 2, 1, 3)
 
 
-def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+def _chunked(query, key, value, lengths, positions, distances) -> jax.Array:
     """`_plain`, a few sequences at a time, and none behind the last that has a token. Not differentiable."""
     batch, queries, heads, _ = query.shape
     scores = heads * queries * key.shape[1]
     if batch * scores <= 2 * _CPU_CHUNK:
-        return _plain(query, key, value, lengths)
+        return _plain(query, key, value, lengths, positions, distances)
     count = max(1, min(_CPU_CHUNK // scores, -(-batch // 8)))
 
     def one(index, attended):
         start = jnp.minimum(index * count, batch - count)
-        rows = [jax.lax.dynamic_slice_in_dim(array, start, count) for array in (query, key, value, lengths)]
-        return jax.lax.dynamic_update_slice_in_dim(attended, _plain(*rows), start, 0)
+
+        def part(array: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(array, start, count)
+
+        some = _plain(part(query), part(key), part(value), part(lengths), jax.tree.map(part, positions), distances)
+        return jax.lax.dynamic_update_slice_in_dim(attended, some, start, 0)
 
     used = jnp.max(jnp.where(lengths > 0, jnp.arange(1, batch + 1), 0))
     return jax.lax.fori_loop(0, (used + count - 1) // count, one, jnp.zeros(query.shape, value.dtype))
 
 
-def _fused(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
-    """cuDNN's kernel where it takes the dtype and more than one query."""
+def _fused(query, key, value, lengths, positions, distances) -> jax.Array:
+    """cuDNN's kernel where it takes the dtype, more than one query and no distances."""
     # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
-    if _portable.get() or jax.default_backend() != "gpu" or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1:
-        return _plain(query, key, value, lengths)
+    here = jax.default_backend() == "gpu" and not _portable.get()
+    if not here or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1 or distances is not None:
+        return _plain(query, key, value, lengths, positions, distances)
     count = jnp.full(lengths.shape, query.shape[1], jnp.int32)
     return jax.nn.dot_product_attention(
         query, key, value, query_seq_lengths=count, key_value_seq_lengths=jnp.maximum(lengths, 1), implementation="cudnn"

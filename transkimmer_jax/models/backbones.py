@@ -12,14 +12,11 @@ class Backbone:
 
     token_types: whether a token's segment is added to its embedding.
     relative_bias: whether scores have a bias by the distance of query and key, one table for all layers.
-    pre_norm: layers norm what they read and not what they add up to, have rotary positions, local attention in most layers, a gated
-      feed-forward part and no biases. Otherwise positions are learned, and layers are BERT's.
     pooled_by: the activation of the sequence classifier's first product.
     """
 
     token_types: bool = True
     relative_bias: bool = False
-    pre_norm: bool = False
     pooled_by: str = "tanh"
 
 
@@ -28,4 +25,5 @@ BACKBONES = {
     "roberta": Backbone(),  # Liu et al., 2019; positions start behind that of the padding, see `Architecture.position_offset`
     "xlm-roberta": Backbone(),  # Conneau et al., 2020
     "distilbert": Backbone(token_types=False, pooled_by="relu"),  # Sanh et al., 2019
+    "mpnet": Backbone(token_types=False, relative_bias=True),  # Song et al., 2020
 }

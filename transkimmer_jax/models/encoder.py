@@ -1,16 +1,21 @@
 """The encoder, written once for every token layout and backbone: predict -> skim -> layer -> update, layer after layer."""
 
 import dataclasses
+import math
 from typing import Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.attention import Distances
 from transkimmer_jax.models.layers import LayerNorm, dropout, gelu
 from transkimmer_jax.models.layouts import Tokens
 from transkimmer_jax.models.skim import SkimPredictor
+
+DISTANCE_BUCKETS = 32  # transformers computes with no other number
 
 Layout = TypeVar("Layout", bound=Tokens)
 
@@ -33,12 +38,12 @@ class SelfAttention(nnx.Module):
         self.key_value = nnx.Linear(arch.hidden_size, 2 * arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False) -> jax.Array:
-        """[..., H] for every token, or [B, H] for position 0 alone."""
+    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, bias: jax.Array | None = None) -> jax.Array:
+        """[..., H] for every token, or [B, H] for position 0 alone. bias: see `Distances`."""
         keys, values = (self._heads(part) for part in jnp.split(self.key_value(tokens.hidden), 2, axis=-1))
         query = self._heads(self.query(tokens.first() if only_first else tokens.hidden))
         attend = tokens.attend_first if only_first else tokens.attend
-        attended = attend(query, keys, values, self.dropout_rate, key)
+        attended = attend(query, keys, values, self.dropout_rate, key, None if bias is None else Distances(bias))
         return self.out(attended.reshape(*attended.shape[:-2], -1))
 
     def _heads(self, projected: jax.Array) -> jax.Array:
@@ -58,14 +63,42 @@ class EncoderLayer(nnx.Module):
         self.down = nnx.Linear(arch.intermediate_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.output_norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False) -> jax.Array:
-        """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to."""
+    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, bias: jax.Array | None = None) -> jax.Array:
+        """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to. bias: see `Distances`."""
         attention_key, first_key, second_key = split_key(key, 3)
         residual = tokens.first() if only_first else tokens.hidden
-        attended = self.attention(tokens, attention_key, only_first)
+        attended = self.attention(tokens, attention_key, only_first, bias)
         hidden = self.attention_norm(residual + dropout(attended, self.dropout_rate, first_key))
         fed = self.down(gelu(self.up(hidden)))
         return self.output_norm(hidden + dropout(fed, self.dropout_rate, second_key))
+
+
+class RelativeBias(nnx.Module):
+    """A bias of scores by the distance of query and key, one for each head; the same in all layers (Song et al., 2020). Near distances have
+    a row of the table each, further ones share rows."""
+
+    def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(arch.initializer_range)
+        self.table = nnx.Embed(DISTANCE_BUCKETS, arch.num_attention_heads, embedding_init=normal, rngs=rngs)
+        self.furthest = arch.max_position_embeddings - 1
+
+    def __call__(self) -> jax.Array:
+        """The bias of every distance, see `Distances`."""
+        return jnp.take(self.table.embedding[...], distance_buckets(self.furthest), axis=0)  # type: ignore[index]
+
+
+def distance_buckets(furthest: int) -> np.ndarray:
+    """The row of the table for each distance from -furthest, an earlier key, to furthest, a later one: [2 * furthest + 1] int32.
+
+    Of the half of the rows for one direction, the first half are of one distance each; the others are of ranges that grow with the
+    logarithm, up to 128. In float32, as in transformers, since distances lie on the borders of ranges.
+    """
+    distance = np.arange(-furthest, furthest + 1)
+    half, near, far = DISTANCE_BUCKETS // 2, DISTANCE_BUCKETS // 4, 128
+    length = np.abs(distance)
+    share = np.log(np.maximum(length, 1).astype(np.float32) / np.float32(near)) / np.float32(math.log(far / near))
+    ranged = near + (share * np.float32(half - near)).astype(np.int32)
+    return np.where(distance > 0, half, 0) + np.where(length < near, length, np.minimum(ranged, half - 1)).astype(np.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -99,6 +132,7 @@ class Encoder(nnx.Module):
             if arch.skim is not None
             else []
         )
+        self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
 
     def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
         """Run all layers.
@@ -113,7 +147,7 @@ class Encoder(nnx.Module):
         count = len(self.layers)
         kept, margins, hidden_states = [], [], [tokens.hidden]
         run_layer = jax.checkpoint(_call, static_argnums=3) if self.remat else _call
-        first = None
+        first, bias = None, None if self.relative_bias is None else self.relative_bias()
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
@@ -122,9 +156,9 @@ class Encoder(nnx.Module):
                 margins.append(margin)
             kept.append(tokens.kept)
             if only_first and number == count - 1:
-                first = run_layer(layer, tokens, layer_key, True)
+                first = run_layer(layer, tokens, layer_key, True, bias)
             else:
-                tokens = tokens.update(run_layer(layer, tokens, layer_key, False))
+                tokens = tokens.update(run_layer(layer, tokens, layer_key, False, bias))
                 hidden_states.append(tokens.hidden)
         first = tokens.first() if first is None else first
         return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states))
@@ -135,5 +169,5 @@ def split_key(key: jax.Array | None, count: int):
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def _call(layer: EncoderLayer, tokens: Tokens, key: jax.Array | None, only_first: bool) -> jax.Array:
-    return layer(tokens, key, only_first)
+def _call(layer: EncoderLayer, tokens: Tokens, key: jax.Array | None, only_first: bool, bias: jax.Array | None) -> jax.Array:
+    return layer(tokens, key, only_first, bias)

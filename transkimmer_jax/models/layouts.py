@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from transkimmer_jax.models import attention
+from transkimmer_jax.models.attention import Distances
 
 
 class Tokens(Protocol):
@@ -25,6 +26,10 @@ class Tokens(Protocol):
     @property
     def hidden(self) -> jax.Array:
         """[..., H], the state that enters the next layer."""
+
+    @property
+    def positions(self) -> jax.Array:
+        """Where each token stands in its text, whatever was skimmed before it: [...], or [1, S] for all alike; int32, from 0 on."""
 
     @property
     def kept(self) -> jax.Array:
@@ -45,11 +50,26 @@ class Tokens(Protocol):
     def final_states(self) -> jax.Array:
         """Each token's final state at the place where the token was before anything was skimmed, [..., H]."""
 
-    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
-        """Multi-head attention of the kept tokens over the kept tokens; all [..., heads, head_dim]."""
+    def attend(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
+    ) -> jax.Array:
+        """Multi-head attention of the kept tokens over the kept tokens; all [..., heads, head_dim]. distances: what scores owe to these;
+        None: nothing."""
 
     def attend_first(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
     ) -> jax.Array:
         """The same for position 0 alone: query and result are [B, heads, head_dim]."""
 
@@ -108,28 +128,48 @@ class PaddedTokens:
         return self.forwarded
 
     @property
+    def positions(self) -> jax.Array:
+        return jnp.arange(self.hidden.shape[1], dtype=jnp.int32)[None]
+
+    @property
     def kept(self) -> jax.Array:
         return self.keep
 
-    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
+    def attend(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
+    ) -> jax.Array:
         """Multi-head attention over the kept tokens.
 
         Args:
           query: [B, Q, heads, head_dim]. key, value: [B, S, heads, head_dim].
           dropout_rate, dropout_key: dropout on the attention weights; no key, no dropout.
+          distances: what scores owe to these; None: nothing.
 
         Returns:
           [B, Q, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
         """
+        added = None if distances is None else distances.scores(self.positions[:, : query.shape[1]], self.positions)
         if self.masking == "post_softmax":
-            return attention.masked(query, key, value, self.attention_mask, self.keep, dropout_rate, dropout_key)
-        return attention.masked(query, key, value, self.keep, None, dropout_rate, dropout_key)
+            return attention.masked(query, key, value, self.attention_mask, self.keep, dropout_rate, dropout_key, added)
+        return attention.masked(query, key, value, self.keep, None, dropout_rate, dropout_key, added)
 
     def attend_first(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
     ) -> jax.Array:
         """`attend` for position 0 alone: query [B, heads, head_dim] -> [B, heads, head_dim]."""
-        return self.attend(query[:, None], key, value, dropout_rate, dropout_key)[:, 0]
+        return self.attend(query[:, None], key, value, dropout_rate, dropout_key, distances)[:, 0]
 
 
 @jax.tree_util.register_dataclass
@@ -143,6 +183,7 @@ class PackedTokens:
     hidden: [T, H].
     lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot.
     sequence: [T] int32, which one each row is of. Moved with the rows: counted out anew, it would cost several passes a layer.
+    positions: [T] int32, where each row's token stands in its text. Moved where a layer reads them.
     origin: [T] int32, the row that each row's token had at the start.
     location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
     history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
@@ -157,6 +198,7 @@ class PackedTokens:
     hidden: jax.Array
     lengths: jax.Array
     sequence: jax.Array
+    positions: jax.Array
     origin: jax.Array
     location: jax.Array
     history: tuple[jax.Array, ...]
@@ -183,7 +225,8 @@ class PackedTokens:
         lengths = jnp.where(fits, lengths, 0)
         sequence = jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=len(rows))
         left = jnp.zeros((len(lengths), embeddings.shape[1]), jnp.float32)
-        return cls(embeddings, lengths, sequence, rows, rows, (), lengths, left, pinned, ~fits, width, tuple(capacities))
+        positions = rows - _take(jnp.cumsum(lengths, dtype=jnp.int32) - lengths, sequence)
+        return cls(embeddings, lengths, sequence, positions, rows, rows, (), lengths, left, pinned, ~fits, width, tuple(capacities))
 
     @property
     def kept(self) -> jax.Array:
@@ -213,6 +256,7 @@ class PackedTokens:
             hidden=_take(self.hidden, source),
             lengths=lengths,
             sequence=_take(self.sequence, source),
+            positions=_take(self.positions, source),
             origin=_take(self.origin, source),
             location=self._located(),
             history=(*self.history, self.hidden),
@@ -245,20 +289,37 @@ class PackedTokens:
         ends = jnp.cumsum(jnp.array([state.shape[0] for state in self.history], jnp.int32))
         return jnp.searchsorted(ends, self._located(), side="right").astype(jnp.int32)
 
-    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None) -> jax.Array:
+    def attend(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
+    ) -> jax.Array:
         """Multi-head attention within each sequence; all [T, heads, head_dim]."""
         self._only_inference(dropout_key)
         rows = jnp.arange(query.shape[0])
-        attended = attention.attend(self._view(query), self._view(key), self._view(value), self.lengths)
+        places = self._view(self.positions)
+        attended = attention.attend(self._view(query), self._view(key), self._view(value), self.lengths, (places, places), distances)
         flat = attended.reshape(-1, *attended.shape[2:])
         return _take(flat, self.sequence * self.width + rows - self._of_rows(self._starts()))
 
     def attend_first(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float, dropout_key: jax.Array | None
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        dropout_rate: float,
+        dropout_key: jax.Array | None,
+        distances: Distances | None = None,
     ) -> jax.Array:
         """The same for position 0 of each sequence: query [B, heads, head_dim] -> [B, heads, head_dim]."""
         self._only_inference(dropout_key)
-        return attention.attend(query[:, None], self._view(key), self._view(value), self.lengths)[:, 0]
+        places = self._view(self.positions)
+        positions = (jnp.zeros((len(places), 1), jnp.int32), places)
+        return attention.attend(query[:, None], self._view(key), self._view(value), self.lengths, positions, distances)[:, 0]
 
     def _starts(self) -> jax.Array:
         """The row of position 0 of each sequence, [B] int32."""

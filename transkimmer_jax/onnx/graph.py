@@ -29,7 +29,7 @@ from transkimmer_jax.models.heads import (
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder
-from transkimmer_jax.onnx.rows import Rows, View
+from transkimmer_jax.onnx.rows import Relative, Rows, View
 
 COUNTS = ("kept", "depth")
 
@@ -73,6 +73,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions)
+    relative = Relative.of(g, model.encoder.relative_bias, positions) if model.encoder.relative_bias is not None else None
     steps, keeps = [], []
     view = None
     left = []  # states of tokens that are skimmed, and their places
@@ -89,9 +90,10 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
                     pinned = g.op("Compress", pinned, keeps[-1], axis=0)
                 hidden = g.op("Compress", hidden, keeps[-1], axis=0)
                 rows, view = rows.shrink(g, keep), None
+                relative = relative and relative.shrink(g, keeps[-1])
         steps.append(rows)
         with g.scope(f"layers.{index}"):
-            view = view or rows.view(g)
+            view = view or rows.view(g, relative)
             hidden = layer(g, block, hidden, view, only_first=not reads_every_token and index == arch.num_hidden_layers - 1)
     with g.scope("head"):
         final = FinalStates.of(g, [*left, [hidden, places]], mask, rows, lengths) if reads_every_token else FinalStates(hidden)
@@ -178,7 +180,7 @@ def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: V
     query = g.op("MatMul", query, g.weight("attention.key.kernel", key.transpose(1, 2, 0)))
     padded = g.op("Gather", hidden, view.slots, axis=0)
     scores = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.op("Transpose", padded, perm=[0, 2, 1]))
-    weights = g.op("Softmax", g.op("Add", scores, g.op("Squeeze", view.bias, g.constant([1]))), axis=-1)
+    weights = g.op("Softmax", g.op("Add", scores, g.op("Squeeze", view.first_bias, g.constant([2]))), axis=-1)
     attended = g.op("Transpose", g.op("MatMul", weights, padded), perm=[1, 0, 2])
     attended = g.op("MatMul", attended, g.weight("attention.value.kernel", value.transpose(1, 0, 2)))
     attended = g.op("Reshape", g.op("Transpose", attended, perm=[1, 0, 2]), g.constant([-1, heads * size]))

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from onnx import TensorProto
 
+from transkimmer_jax.models.encoder import RelativeBias
 from transkimmer_jax.onnx.builder import GraphBuilder
 
 # Added to the scores of keys that are padding: its exponential is 0, and float16 can hold it.
@@ -57,20 +58,20 @@ class Rows:
         end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
         return dataclasses.replace(self, first=first, end=end)
 
-    def view(self, g: GraphBuilder) -> "View":
-        """The rows as attention reads them."""
+    def view(self, g: GraphBuilder, relative: "Relative | None" = None) -> "View":
+        """The rows as attention reads them. relative: what scores owe to distances, of these rows."""
         lengths = self.lengths(g)
         width = g.op("ReduceMax", lengths, keepdims=0)
         offsets = g.op("Range", g.constant(0), width, g.constant(1))
         real = g.op("Less", offsets, lengths)
         slots = g.op("Where", real, g.op("Add", self.first, offsets), self.first)
         bias = g.op("Where", real, g.constant(0, np.float32), g.constant(MASKED_SCORE, np.float32))
-        return View(
-            first=self.first,
-            slots=slots,
-            real=g.op("Reshape", real, g.constant([-1])),
-            bias=g.op("Unsqueeze", bias, g.constant([1, 2])),
-        )
+        bias = g.op("Unsqueeze", bias, g.constant([1, 2]))
+        first_bias = bias
+        if relative is not None:
+            first_bias = g.op("Add", relative.of_first(g, slots), bias)
+            bias = g.op("Add", relative.of_all(g, slots), bias)
+        return View(self.first, slots, g.op("Reshape", real, g.constant([-1])), bias, first_bias)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,47 @@ class View:
     first: int64 [batch, 1], the row of each text's position 0.
     slots: int64 [batch, width], the row that lies at each place; behind a text's end, its first.
     real: bool [batch * width], which places hold a token.
-    bias: float32 [batch, 1, 1, width], 0 there and `MASKED_SCORE` elsewhere, to be added to scores.
+    bias: float32 [batch, 1, 1, width] or [batch, heads, width, width], to be added to scores: 0 there, or what scores owe to distances, and
+      about `MASKED_SCORE` elsewhere.
+    first_bias: float32 [batch, 1 or heads, 1, width], the same for queries at position 0.
     """
 
     first: str
     slots: str
     real: str
     bias: str
+    first_bias: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Relative:
+    """What scores owe to the distance of query and key in the text.
+
+    table: float32 [distances, heads]. middle: the row of distance 0. positions: int64 [tokens], where each row's token stands in its text.
+    """
+
+    table: str
+    middle: int
+    positions: str
+
+    @classmethod
+    def of(cls, g: GraphBuilder, bias: RelativeBias, positions: str) -> Self:
+        """Of all tokens."""
+        return cls(g.weight("relative_bias", np.asarray(bias())), bias.furthest, positions)
+
+    def shrink(self, g: GraphBuilder, keep: str) -> Self:
+        """Of those that `keep` [tokens] names."""
+        return dataclasses.replace(self, positions=g.op("Compress", self.positions, keep, axis=0))
+
+    def of_all(self, g: GraphBuilder, slots: str) -> str:
+        """[batch, heads, width, width]."""
+        places = g.op("Gather", self.positions, slots, axis=0)
+        return self._rows(g, g.op("Sub", g.op("Unsqueeze", places, g.constant([1])), g.op("Unsqueeze", places, g.constant([2]))))
+
+    def of_first(self, g: GraphBuilder, slots: str) -> str:
+        """[batch, heads, 1, width], of queries at position 0."""
+        return self._rows(g, g.op("Unsqueeze", g.op("Gather", self.positions, slots, axis=0), g.constant([1])))
+
+    def _rows(self, g: GraphBuilder, distance: str) -> str:
+        rows = g.op("Gather", self.table, g.op("Add", distance, g.constant(self.middle)), axis=0)
+        return g.op("Transpose", rows, perm=[0, 3, 1, 2])

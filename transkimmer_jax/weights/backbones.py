@@ -92,4 +92,21 @@ FORMATS = {
         fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
         ignored=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     ),
+    "mpnet": CheckpointFormat(
+        "MPNet",
+        "mpnet.",
+        {
+            **_ROBERTA,
+            "query": "attention.attn.q",
+            "key": "attention.attn.k",
+            "value": "attention.attn.v",
+            "out": "attention.attn.o",
+            "attention_norm": "attention.LayerNorm",
+            "relative_bias": "encoder.relative_attention_bias",
+        },
+        fixed={"type_vocab_size": 0},
+        position_offset=2,
+        pad_token_id=1,
+        ignored=("lm_head.", "pooler."),
+    ),
 }

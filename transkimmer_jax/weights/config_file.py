@@ -11,6 +11,7 @@ from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
+from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 from transkimmer_jax.weights import digests, sentence_transformers
 from transkimmer_jax.weights.backbones import FORMATS, CheckpointFormat
 from transkimmer_jax.weights.json_files import read_object
@@ -111,6 +112,7 @@ _CONFIG = Section(
         "hidden_act": Field(Supported(("gelu",)), "gelu"),
         "position_embedding_type": Field(Supported(("absolute",)), "absolute"),
         "is_decoder": Field(Supported((False,)), False),
+        "relative_attention_num_buckets": Field(Supported((DISTANCE_BUCKETS,)), DISTANCE_BUCKETS),
         "num_labels": Field(Integer(1, _MOST_LABELS)),
         "id2label": Field(_Labels()),
         "problem_type": Field(Supported(("regression", "single_label_classification"))),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 from transkimmer_jax.weights.backbones import FORMATS
 
 # Parts that a checkpoint may lack: they are made fresh.
@@ -144,4 +145,7 @@ def parameter_table(arch: Architecture) -> list[Row]:
             rows += _linear((*ours, "dense"), hidden, width, [f"{theirs}.1"])
             rows += norm((*ours, "norm"), width, f"{theirs}.2")
             rows += _linear((*ours, "decision"), width, 2, [f"{theirs}.4"])
+    if arch.kind.relative_bias:
+        size = (DISTANCE_BUCKETS, arch.num_attention_heads)
+        rows.append(Row(("encoder", "relative_bias", "table", "embedding"), (f"{at['relative_bias']}.weight",), size))
     return rows + head_table(arch)
