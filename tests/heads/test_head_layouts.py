@@ -15,6 +15,9 @@ from models.quick import quick_jit
 from models.reference import head_answers, referee_tensors, relative_error, transkimmer
 
 from transkimmer_jax import TranskimmerForQuestionAnswering, TranskimmerForSentenceEmbedding, TranskimmerForTokenClassification
+from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.jax_runtime import JaxRuntime
+from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.onnx.graph import build, output_names
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
@@ -149,3 +152,18 @@ def test_gates_receive_gradients_from_every_head(name):
     gradients = quick_jit(jax.grad(loss))(params)
     for predictor in gradients["encoder"]["predictors"].values():
         assert np.abs(predictor["decision"]["kernel"][...]).max() > 0
+
+
+@pytest.mark.usefixtures("quickly_built_programs")
+@pytest.mark.parametrize("name", ["mean", "tags"])
+def test_what_a_batch_loses_runs_again(name):
+    """Compiled programs with too little room: each text's vector, each token's row, is where it belongs all the same."""
+    model, examples = make_model(name), make_examples([10, 3, 1, 9, 7, 10, 2, 8] * 2, 3)
+    expecting_little = Calibration.of_shares([0.3, 0.1, 0.1], WIDTH, 0.0)
+    runtime = JaxRuntime(model, max_length=WIDTH, calibration=expecting_little, batch_tokens=ROWS, devices=jax.local_devices()[:1])
+    answer = runtime.predict(examples, 0.1, progress=False)
+    expected = OnnxRuntime(model, threads=1).predict(examples, 0.1, progress=False)
+    assert runtime.statistics.again > 0
+    np.testing.assert_array_equal(answer.kept, expected.kept)
+    for output in model.outputs:
+        assert relative_error(answer.outputs[output.name], expected.outputs[output.name], at_least=1.0) < TOLERANCE
