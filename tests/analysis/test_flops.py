@@ -142,6 +142,13 @@ def test_the_models_matrix_products_are_what_is_counted(skim, hidden, layers, in
     assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, kept, lengths).sum()
 
 
+@pytest.mark.parametrize("changes", [{"backbone": "distilbert"}, {"backbone": "mpnet", "position_offset": 2}], ids=lambda c: c["backbone"])
+def test_other_backbones_products_are_what_is_counted(changes):
+    arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)
+    lengths = np.full(BATCH, float(LENGTH))
+    assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+
+
 @sizes
 def test_xla_counts_the_same(monkeypatch, hidden, layers, intermediate):
     """XLA counts what is elementwise too, which adds less than 1 %. GELU aside: its erf alone, a polynomial, would be 1.4 to 2.7 %."""
