@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import subjaxprs
 
-from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.models import encoder
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
+from transkimmer_jax.models.heads import HEADS
 
 ARCH = Architecture(
     hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=6, num_labels=2, skim=SkimArchitecture(predictor_size=3)
@@ -110,10 +110,16 @@ sizes = pytest.mark.parametrize(("hidden", "layers", "intermediate"), [(384, 6, 
 
 
 def traced(arch):
-    """The forward pass up to the logits on BATCH examples of LENGTH tokens, for `jax.jit`'s stages."""
-    graph, params = jax.eval_shape(lambda: nnx.split(TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))))
+    """The forward pass up to what the head computes, on BATCH examples of LENGTH tokens, for `jax.jit`'s stages."""
+    graph, params = jax.eval_shape(lambda: nnx.split(HEADS[arch.head](arch, rngs=nnx.Rngs(0))))
     ids = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
-    return jax.jit(lambda params, ids: nnx.merge(graph, params)(ids, only_logits=True).logits).trace(params, ids)
+
+    def answers(params, ids):
+        model = nnx.merge(graph, params)
+        out = model(ids, only_logits=True)
+        return [getattr(out, output.name) for output in model.outputs]
+
+    return jax.jit(answers).trace(params, ids)
 
 
 def product_flops(jaxpr):
@@ -145,6 +151,15 @@ def test_the_models_matrix_products_are_what_is_counted(skim, hidden, layers, in
 @pytest.mark.parametrize("changes", [{"backbone": "distilbert"}, {"backbone": "mpnet", "position_offset": 2}], ids=lambda c: c["backbone"])
 def test_other_backbones_products_are_what_is_counted(changes):
     arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)
+    lengths = np.full(BATCH, float(LENGTH))
+    assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_last_layer_computes_what_its_head_reads(head, pooling):
+    """To the last operation, again: all tokens, or position 0 alone."""
+    arch = dataclasses.replace(real_size(SkimArchitecture(), 48, 2, 96), head=head, num_labels=5, pooling=PoolingArchitecture(pooling))
     lengths = np.full(BATCH, float(LENGTH))
     assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
 
