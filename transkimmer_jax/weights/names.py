@@ -88,9 +88,13 @@ def checkpoint_name(name: str, arch: Architecture) -> str:
 
 
 def of_other_heads(names: set[str], arch: Architecture) -> set[str]:
-    """Those of these tensors that belong to modules that the architecture's head does not have."""
-    others = _HEAD_MODULES - {row.names[0].partition(".")[0] for row in head_table(arch)}
-    return {name for name in names if name.partition(".")[0] in others}
+    """Those of these tensors that belong to modules that the architecture's head does not have. RoBERTa's sequence classifier has its
+    parts below the name that its token classifier has."""
+    at = FORMATS[arch.backbone].modules
+    own = {name.rpartition(".")[0] for row in head_table(arch) for name in row.names}
+    known = {at["pooler"], at["classifier"], "classifier", "qa_outputs"} - own
+    roots = _HEAD_MODULES - {module.partition(".")[0] for module in own}
+    return {name for name in names if name.rpartition(".")[0] in known or name.partition(".")[0] in roots}
 
 
 def head_table(arch: Architecture) -> list[Row]:
