@@ -71,3 +71,9 @@ def test_imports_run_downward():
         if (below := floor(imported)) is not None and (here := floor(module)) is not None and below > here
     ]
     assert upward == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Pytest imports them by these names, so a second one of a name is an error in a run of both, and in no run of one."""
+    names = [path.name for path in pathlib.Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
