@@ -105,6 +105,23 @@ def test_a_stop_says_what_is_kept(number, status, said, capsys):
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before and termination._words == []
 
 
+@STOPS
+def test_a_stop_while_a_module_is_imported(number, status, said, capsys, tmp_path, monkeypatch):
+    """It waits until the module is there: libraries in other languages crash on what is raised while they start."""
+    (tmp_path / "slow_to_start.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.3)\nready = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_to_start", raising=False)
+
+    def command(arguments):
+        import slow_to_start
+
+        with termination.explained(lambda: f"ready: {slow_to_start.ready}"):
+            time.sleep(10)
+
+    assert console.run(command, []) == status
+    assert capsys.readouterr().err == f"{said}; ready: True\n"
+
+
 def test_a_second_sigterm_changes_nothing(capsys):
     def command(arguments):
         try:

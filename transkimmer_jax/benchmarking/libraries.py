@@ -97,7 +97,7 @@ class DenseModel:
 
         example = tuple(torch.ones((2, 3), dtype=torch.int64) for _ in _NAMES)
         file: Any = io.BytesIO()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 self._torch, example, file, dynamo=False, input_names=list(_NAMES), output_names=["logits"],
