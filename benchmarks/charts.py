@@ -32,7 +32,7 @@ _STYLES = {
 
 def main() -> None:
     paths = sorted((RECORDS / "performance").glob("*.json"))
-    figure, panels = plt.subplots(1, len(paths), figsize=(4 * len(paths), 4), squeeze=False)
+    figure, panels = plt.subplots(1, len(paths), figsize=(4 * len(paths) + 3, 4), squeeze=False, layout="constrained")
     for axes, path in zip(panels[0], paths, strict=True):
         records = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda record: record["batch_size"])
         sizes = [record["batch_size"] for record in records]
@@ -47,8 +47,7 @@ def main() -> None:
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("texts a second")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
     plt.rcParams["svg.hashsalt"] = "transkimmer_jax"  # the same records give the same file
     figure.savefig(ROOT / "docs" / "performance.svg", metadata={"Date": None})
 
