@@ -67,8 +67,7 @@ def test_twice_is_the_same(setting):
     """In every bit: no noise at evaluation."""
     batches = setting.batches(7, (MAX_LENGTH,))
     first, again = setting.predict(batches), setting.predict(batches)
-    for field in dataclasses.fields(Predictions):
-        np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name))
+    np.testing.assert_equal(dataclasses.asdict(first), dataclasses.asdict(again))
 
 
 def test_the_threshold_is_a_run_time_value(setting):

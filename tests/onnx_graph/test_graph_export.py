@@ -136,6 +136,7 @@ def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
 
 def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, monkeypatch, caplog):
     """It need neither be built nor quantised; nor is one taken of other weights, of depths that it does not give, or that is damaged."""
+    caplog.set_level("WARNING", "transkimmer_jax")
     model = save_model(tmp_path, tokenizer_folder)
     expected = {precision: SkimEngine.from_pretrained(model, precision=precision).predict(TEXTS) for precision in ("float32", "int8")}
     main(["--model", model, "--output", model, "--precision", "float32", "int8"])

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
+from transkimmer_jax.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ import jax
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference import inputs
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.inference.runtimes import Runtime
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+from transkimmer_jax.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 
 # The JAX runtime, and each provider of the other one.
 _COMPUTES_IN = {"jax": ("float32", "bfloat16"), "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16")}

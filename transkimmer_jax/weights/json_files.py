@@ -50,3 +50,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         (twice, _), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"{shown(twice)} is there twice")
     return values
+
+
+def require_plain_name(name: Any, where: pathlib.Path) -> None:
+    """Raises `CheckpointError` for what is not the name of a file beside `where`, in which it stands: a path could lead anywhere."""
+    if not isinstance(name, str) or not name or name in (".", "..") or any(character in name for character in "/\\\0:"):
+        raise CheckpointError(f"{where} names {shown(name)}, which is not a file beside it")

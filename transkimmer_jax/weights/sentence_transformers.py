@@ -14,9 +14,8 @@ from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
-from transkimmer_jax.weights.json_files import read_object, read_value
+from transkimmer_jax.weights.json_files import read_object, read_value, require_plain_name
 from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, listed, problems, shown
-from transkimmer_jax.weights.tensors import require_plain_name
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"

@@ -17,7 +17,7 @@ import safetensors
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.weights import digests
-from transkimmer_jax.weights.json_files import parse, read_object
+from transkimmer_jax.weights.json_files import parse, read_object, require_plain_name
 from transkimmer_jax.weights.schema import shown
 
 WEIGHTS_FILE = "model.safetensors"
@@ -77,12 +77,6 @@ def opened(folder: pathlib.Path) -> Iterator[list[StoredTensor]]:
             yield _torch(folder / TORCH_FILE)
         else:
             raise CheckpointError(f"{folder}: no weights ({WEIGHTS_FILE}, {INDEX_FILE} or {TORCH_FILE})")
-
-
-def require_plain_name(name: Any, where: pathlib.Path) -> None:
-    """Raises `CheckpointError` for what is not the name of a file beside `where`, in which it stands: a path could lead anywhere."""
-    if not isinstance(name, str) or not name or name in (".", "..") or any(character in name for character in "/\\\0:"):
-        raise CheckpointError(f"{where} names {shown(name)}, which is not a file beside it")
 
 
 def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
