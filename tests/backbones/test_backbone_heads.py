@@ -4,13 +4,14 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from backbones import tiny
 from models.quick import program
 from models.reference import relative_error
 
 from transkimmer_jax.models import heads
+
+torch = pytest.importorskip("torch")
 
 TOLERANCE = 1e-5
 AUTO_CLASSES = {

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
 from backbones import tiny
 from flax import nnx
@@ -16,6 +15,8 @@ from safetensors.numpy import load_file
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.errors import CheckpointError
+
+torch = pytest.importorskip("torch")
 
 TOLERANCE = 1e-5
 backbones = pytest.mark.parametrize("backbone", tiny.BACKBONES)

@@ -6,10 +6,13 @@ import tempfile
 from typing import Any
 
 import numpy as np
-import torch
+import pytest
 import transformers
 
 from transkimmer_jax import TranskimmerForSequenceClassification
+
+# Weights are those of PyTorch models: without PyTorch, a file of tests that imports this one is skipped.
+torch = pytest.importorskip("torch")
 
 VOCABULARY, TOKENS, LABELS, LAYERS = 90, 37, 3, 3
 _SIZES = {
