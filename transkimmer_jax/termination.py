@@ -90,15 +90,16 @@ def _importing(frame: FrameType | None) -> bool:
 def _watch(reader: int, over: threading.Event) -> None:
     """Wait for signals, which the interpreter notes at once, whatever its main thread does."""
     with os.fdopen(reader, "rb", buffering=0) as signals:
-        while number := signals.read(1):
-            deadline = time.monotonic() + _GRACE
+        while byte := signals.read(1):
+            number, deadline = byte[0], time.monotonic() + _GRACE
+            # Where another handler stands, it is for a block that ends by itself.
+            if signal.getsignal(number) not in (_raise, signal.SIG_IGN):
+                continue
             while not (_raised.is_set() or over.wait(_PAUSE) or time.monotonic() > deadline):
                 if _postponed.is_set():
                     _postponed.clear()
-                    os.kill(os.getpid(), number[0])
-            # Where another handler stands, it is for a block that ends by itself.
-            asked = number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) in (_raise, signal.SIG_IGN)
-            if asked and not over.wait(max(0.0, deadline - time.monotonic())):
+                    os.kill(os.getpid(), number)
+            if number == signal.SIGTERM and not over.wait(max(0.0, deadline - time.monotonic())):
                 _end()
 
 

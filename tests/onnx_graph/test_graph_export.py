@@ -23,6 +23,7 @@ from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
+from transkimmer_jax.weights import digests
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -135,7 +136,7 @@ def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
 
 
 def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, monkeypatch, caplog):
-    """It need neither be built nor quantised; nor is one taken of other weights, of depths that it does not give, or that is damaged."""
+    """It need neither be built nor quantised; nor is one taken of other weights or fields, of depths that it lacks, or that is damaged."""
     caplog.set_level("WARNING", "transkimmer_jax")
     model = save_model(tmp_path, tokenizer_folder)
     expected = {precision: SkimEngine.from_pretrained(model, precision=precision).predict(TEXTS) for precision in ("float32", "int8")}
@@ -156,8 +157,16 @@ def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, mon
     for precision in ("float32", "int8"):
         SkimEngine.from_pretrained(other, precision=precision)
     assert len(built) == 4
-    assert "model.onnx is of other weights than the folder's: the graph is built anew; export it again" in caplog.messages[0]
+    says = "model.onnx is of other weights or another config.json than the folder's: the graph is built anew; export it again"
+    assert says in caplog.messages[0]
     assert "model_quantized.onnx cannot be read (" in caplog.messages[1] and len(caplog.messages) == 2
+    config = json.loads((model / "config.json").read_text())
+    digests.replace_text(model / "config.json", json.dumps(config | {"layer_norm_eps": 0.1}))
+    SkimEngine.from_pretrained(model)
+    assert says in caplog.messages[2] and len(built) == 5
+    digests.replace_text(model / "config.json", json.dumps(config | {"skim": config["skim"] | {"threshold": 0.5}}))
+    SkimEngine.from_pretrained(model)
+    assert len(caplog.messages) == 3 and len(built) == 5, "the threshold is an input"
 
 
 def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tmp_path, capsys):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.runtime_names import COMPUTES_IN, PRECISIONS
 
 WAYS = {
     "padded": "no skimming, every text padded to the task's length in the literature",
@@ -14,13 +15,12 @@ WAYS = {
     "masked": "skimming by masks, every token computed",
     "compacted": "skimming, only kept tokens computed: this engine",
 }
-_EVERYTHING = ("float32", "bfloat16", "int8")
 _COMPUTES_IN: dict[str, dict[str, tuple[str, ...]]] = {
-    "padded": {"onnxruntime": ("float32",), "jax": ("float32", "bfloat16")},
-    "dense": {"torch": ("float32",), "onnxruntime": ("float32", "int8"), "openvino": _EVERYTHING, "jax": ("float32", "bfloat16")},
-    "packed": {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16"), "jax": ("float32", "bfloat16")},
-    "masked": {"jax": ("float32", "bfloat16")},
-    "compacted": {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16"), "jax": ("float32", "bfloat16")},
+    "padded": {"onnxruntime": ("float32",), "jax": COMPUTES_IN["jax"]},
+    "dense": {"torch": ("float32",), **COMPUTES_IN, "openvino": PRECISIONS},
+    "packed": COMPUTES_IN,
+    "masked": {"jax": COMPUTES_IN["jax"]},
+    "compacted": COMPUTES_IN,
 }
 _SKIMMING = ("masked", "compacted")
 # Packages behind a runtime. Dense graphs come from PyTorch's exporter.

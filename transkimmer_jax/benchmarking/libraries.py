@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from transkimmer_jax.data.batches import TokenizedExamples, collate
+from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
+from transkimmer_jax.inference.onnx_runtime import padded
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.onnx import sessions
 
@@ -25,11 +26,12 @@ _CALIBRATION_BATCH, _CALIBRATION_BATCHES = 8, 38
 
 
 class DenseModel:
-    """A dense model's weights in transformers' BERT, exported once for all runtimes that read ONNX."""
+    """A dense model's weights in transformers' own class, exported once for all runtimes that read ONNX."""
 
     def __init__(self, model: TranskimmerForSequenceClassification):
         self.arch = model.arch
         self._model = model
+        self._inputs = _NAMES if model.arch.type_vocab_size > 1 else _NAMES[:2]
 
     def forward(self, runtime: str, precision: str, sample: TokenizedExamples) -> Callable[[Arrays], np.ndarray]:
         """A function from padded arrays [batch, length] to logits [batch, labels].
@@ -43,7 +45,7 @@ class DenseModel:
         if runtime == "onnxruntime":
             return _session_forward(sessions.OnnxRuntimeSession(self._fused if precision == "float32" else self._fused_int8))
         if precision == "int8":
-            batches = [arrays for _, arrays in _batches(sample, _CALIBRATION_BATCH, None)]
+            batches = [{name: arrays[name] for name in self._inputs} for _, arrays in _batches(sample, _CALIBRATION_BATCH, None)]
             return _openvino_int8(self._exported, batches[:_CALIBRATION_BATCHES])
         return _session_forward(sessions.OpenVinoSession(self._exported, precision=precision))
 
@@ -74,34 +76,28 @@ class DenseModel:
 
         def forward(arrays: Arrays) -> np.ndarray:
             with torch.inference_mode():
-                return self._torch(**{name: torch.from_numpy(values) for name, values in arrays.items()}).logits.numpy()
+                return self._torch(**{name: torch.from_numpy(arrays[name]) for name in self._inputs}).logits.numpy()
 
         return forward
 
     @functools.cached_property
     def _torch(self) -> Any:
-        import torch
-        from transformers import BertConfig, BertForSequenceClassification
+        from transformers import AutoModelForSequenceClassification
 
-        from transkimmer_jax.weights import config_file, huggingface
-
-        config = BertConfig(**config_file.to_values(self.arch, None, 0) | {"num_labels": self.arch.num_labels})
-        model = BertForSequenceClassification(config).eval()
-        tensors = {name: torch.from_numpy(np.array(tensor)) for name, tensor in huggingface.tensors(self._model).items()}
-        model.load_state_dict(tensors, strict=False)
-        return model
+        with _quiet(), tempfile.TemporaryDirectory() as folder:
+            self._model.save_pretrained(folder)
+            return AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
     @functools.cached_property
     def _exported(self) -> onnx.ModelProto:
         import torch
 
-        example = tuple(torch.ones((2, 3), dtype=torch.int64) for _ in _NAMES)
+        example = {name: torch.ones((2, 3), dtype=torch.int64) for name in self._inputs}
         file: Any = io.BytesIO()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             torch.onnx.export(
-                self._torch, example, file, dynamo=False, input_names=list(_NAMES), output_names=["logits"],
-                dynamic_axes={name: {0: "batch", 1: "sequence"} for name in _NAMES},
+                self._torch, kwargs=example, f=file, dynamo=False, input_names=list(self._inputs), output_names=["logits"],
+                dynamic_axes={name: {0: "batch", 1: "sequence"} for name in self._inputs},
             )  # fmt: skip
         return onnx.load_from_string(file.getvalue())
 
@@ -134,9 +130,7 @@ def _batches(examples: TokenizedExamples, batch_size: int, padded_length: int | 
     lengths, count = examples.lengths, len(examples)
     alone = [np.array([row]) for row in range(count)]
     for members in alone if batch_size == 1 else by_length(lengths, tokens=int(lengths.sum()), texts=batch_size):
-        width = padded_length or int(lengths[members].max())
-        batch = collate(examples, members, width, 0, np.ones(len(members), np.float32))
-        yield members, {name: np.asarray(batch[name], np.int64) for name in _NAMES}
+        yield members, dict(zip(_NAMES, padded(examples, members, padded_length), strict=True))
 
 
 def _session_forward(session: sessions.Session) -> Callable[[Arrays], np.ndarray]:

@@ -57,22 +57,23 @@ def measure(
     model, examples, arch = workload.model, workload.examples, workload.model.arch
     dense = workload.dense or references.without_predictors(model)
     baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
-    hall = _Hall(workload, dense, batch_size, progress)
+    setting = _Setting(workload, dense, batch_size, progress)
     part = examples if timed is None else examples.take(np.arange(min(timed, len(examples))))
     logits: dict[str, np.ndarray] = {}
     runs: dict[str, Run] = {}
     for contender in contenders:
-        prepared = hall.prepared(contender)
+        prepared = setting.prepared(contender)
         logits[str(contender)] = prepared(examples)()
         runs[str(contender)] = prepared(part)
-    hall.statistics_so_far()
+    setting.statistics_so_far()
     seconds = _interleaved(runs, repeats, after_round or (lambda seconds: None))
-    checked = hall.checked()
-    exact = references.masked_predictions(model, hall.bucketed(examples), workload.threshold, len(examples))
+    checked = setting.checked()
+    exact = references.masked_predictions(model, setting.bucketed(examples), workload.threshold, len(examples))
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
     unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
     fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
     flops_vs_unpadded = float(unpadded / used)
+    reference = next((logits[str(other)] for other in contenders if not other.skims and other.precision == "float32"), None)
     return {
         "workload": workload.name,
         "examples": len(examples),
@@ -99,8 +100,8 @@ def measure(
         "contenders": {
             str(contender): {
                 **_clock(contender, seconds, len(part), flops_vs_unpadded),
-                **_answers(contender, logits, exact.logits, workload.metrics),
-                **hall.statistics_of(contender),
+                **_answers(logits[str(contender)], exact.logits if contender.skims else reference, workload.metrics),
+                **setting.statistics_of(contender),
             }
             for contender in contenders
         },
@@ -119,8 +120,8 @@ def _cpu() -> str:
     return " ".join([values.get("model name", platform.machine()), *widest])
 
 
-class _Hall:
-    """Where contenders are made ready: what several of them share is made once."""
+class _Setting:
+    """A workload at one batch size, for which contenders are made ready: what several of them share is made once."""
 
     def __init__(self, workload: Workload, dense: TranskimmerForSequenceClassification, batch_size: int, progress: bool):
         self._workload, self._dense, self._batch_size, self._progress = workload, dense, batch_size, progress
@@ -234,17 +235,12 @@ def _clock(contender: Contender, seconds: Rounds, examples: int, flops_vs_unpadd
     return entry
 
 
-def _answers(
-    contender: Contender, logits: dict[str, np.ndarray], exact: np.ndarray, metrics: Callable[[np.ndarray], dict[str, float]] | None
-) -> dict[str, Any]:
+def _answers(logits: np.ndarray, reference: np.ndarray | None, metrics: Callable[[np.ndarray], dict[str, float]] | None) -> dict[str, Any]:
     """What a contender's answers are worth, and how many differ from those of the same weights in float32."""
-    ours = logits[str(contender)]
-    dense = next((logits[name] for name in logits if name.startswith(("dense:", "packed:", "padded:")) and name.endswith("float32")), None)
-    reference = exact if contender.skims else dense
     changed = None
-    if reference is not None and ours.shape[1] > 1:
-        changed = int((ours.argmax(axis=1) != reference.argmax(axis=1)).sum())
-    return {"metrics": None if metrics is None else metrics(ours), "predictions_changed": changed}
+    if reference is not None and logits.shape[1] > 1:
+        changed = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
+    return {"metrics": None if metrics is None else metrics(logits), "predictions_changed": changed}
 
 
 def _interleaved(runs: dict[str, Run], repeats: int, after_round: Callable[[Rounds], None]) -> Rounds:

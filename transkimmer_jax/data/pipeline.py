@@ -1,6 +1,5 @@
 """From texts to batches: tokenise once, plan every epoch (`batches.py`), collate on demand in a Grain iterator."""
 
-import itertools
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transkimmer_jax.data import cutting
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.words import flat
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import digests
@@ -91,9 +91,9 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
             # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
             cut = [bool(one.overflowing) for one in encoded.encodings] if encoded.is_fast else np.array(lengths[chunk]) == max_length
             truncated += list(cut)
-            input_ids.append(_flat(encoded["input_ids"], np.int32))
+            input_ids.append(flat(encoded["input_ids"], np.int32))
             if "token_type_ids" in encoded:
-                token_type_ids.append(_flat(encoded["token_type_ids"], np.int8))
+                token_type_ids.append(flat(encoded["token_type_ids"], np.int8))
             else:
                 token_type_ids.append(np.zeros(len(input_ids[-1]), np.int8))
             bar.update(len(encoded["input_ids"]))
@@ -105,10 +105,6 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         np.array(truncated, bool),
         examples.labelled,
     )
-
-
-def _flat(rows: list[list[int]], dtype) -> np.ndarray:
-    return np.fromiter(itertools.chain.from_iterable(rows), dtype)
 
 
 def training_iterator(

@@ -59,7 +59,7 @@ class OnnxRuntime:
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             for members in self._batches(lengths):
-                ids, mask, types = _padded(examples, members)
+                ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]
                 for output in self._outputs:
@@ -87,10 +87,10 @@ class OnnxRuntime:
         """The graph is ready."""
 
 
-def _padded(examples: TokenizedExamples, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """input_ids, attention_mask and token_type_ids [batch, longest] of some examples."""
+def padded(examples: TokenizedExamples, members: np.ndarray, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """input_ids, attention_mask and token_type_ids int64 [batch, width] of some examples; None: as wide as the longest."""
     lengths = examples.lengths[members]
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = np.arange(width or lengths.max()) < lengths[:, None]
     places = examples.places(members)
     input_ids, token_type_ids = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
     input_ids[mask], token_type_ids[mask] = examples.input_ids[places], examples.token_type_ids[places]

@@ -10,10 +10,7 @@ from transkimmer_jax.inference import inputs
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.runtimes import Runtime
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
-
-# The JAX runtime, and each provider of the other one.
-_COMPUTES_IN = {"jax": ("float32", "bfloat16"), "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16")}
+from transkimmer_jax.runtime_names import COMPUTES_IN, PRECISIONS, PROVIDERS, RUNTIMES
 
 
 def create(
@@ -66,8 +63,8 @@ def create(
         if value is not None:
             raise ConfigError(f"{name} is of another runtime than {runtime!r}: leave it out, or choose that runtime")
     computing = "jax" if runtime == "jax" else provider or PROVIDERS[0]
-    if precision not in (None, *_COMPUTES_IN[computing]):
-        raise ConfigError(f"{computing} computes in {' or '.join(_COMPUTES_IN[computing])}, not in {precision}")
+    if precision not in (None, *COMPUTES_IN[computing]):
+        raise ConfigError(f"{computing} computes in {' or '.join(COMPUTES_IN[computing])}, not in {precision}")
     model.require_compactable()
     options: dict[str, Any] = {"batch_tokens": batch_tokens, "batch_size": batch_size, "depths": depths}
     # Imported here, so that neither runtime waits for the other's libraries.

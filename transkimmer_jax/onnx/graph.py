@@ -67,7 +67,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
     with g.scope("packing"):
         real, rows = Rows.pack(g, mask)
         positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)
-        places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
+        at_start = places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
         ids, *types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, *types))
         pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
         lengths = rows.lengths(g)
@@ -109,7 +109,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         if "kept" in wanted:
             g.output(count_kept(g, mask, steps), "kept", TensorProto.INT64, (arch.num_hidden_layers, "batch"))
         if "depth" in wanted:
-            g.output(count_layers(g, mask, real, keeps, arch.num_hidden_layers), "depth", TensorProto.INT64, ("batch", "sequence"))
+            g.output(count_layers(g, mask, at_start, keeps, arch.num_hidden_layers), "depth", TensorProto.INT64, ("batch", "sequence"))
     return g.model()
 
 
@@ -215,8 +215,8 @@ class FinalStates:
         width = g.op("Shape", values, start=1)
         total = g.op("ReduceProd", shape, keepdims=1)
         none = g.op("Expand", g.constant(0, np.float32), g.op("Concat", total, width, axis=0))
-        there = g.op("ScatterND", none, g.op("Unsqueeze", self.places, g.constant([1])), values)
-        return g.op("Reshape", there, g.op("Concat", shape, width, axis=0))
+        scattered = g.op("ScatterND", none, g.op("Unsqueeze", self.places, g.constant([1])), values)
+        return g.op("Reshape", scattered, g.op("Concat", shape, width, axis=0))
 
     def mean(self, g: GraphBuilder, placed: str) -> str:
         """Of the placed states of each text's tokens, [batch, hidden]."""
@@ -268,12 +268,12 @@ def count_kept(g: GraphBuilder, mask: str, steps: list[Rows]) -> str:
     return g.op("Transpose", g.op("Sub", lengths, g.op("Cast", absent, to=TensorProto.INT64)), perm=[1, 0])
 
 
-def count_layers(g: GraphBuilder, mask: str, real: str, keeps: list[str], layers: int) -> str:
-    """Layers that computed each token, [batch, sequence]. keeps: bool [tokens], what each layer left; empty for a dense model."""
+def count_layers(g: GraphBuilder, mask: str, places: str, keeps: list[str], layers: int) -> str:
+    """Layers that computed each token, [batch, sequence]. places: of all tokens, see `FinalStates`. keeps: bool [tokens], what each layer
+    left; empty for a dense model."""
     if not keeps:
         return g.op("Mul", g.op("Cast", g.op("Cast", mask, to=TensorProto.BOOL), to=TensorProto.INT64), g.constant(layers))
     shape = g.op("Shape", mask)
-    places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
     per_layer = []
     for keep in keeps:
         places = g.op("Compress", places, keep, axis=0)

@@ -1,5 +1,6 @@
 """Graphs that a model folder holds beside its weights, which spare an engine building and quantising them."""
 
+import dataclasses
 import hashlib
 import logging
 import pathlib
@@ -13,18 +14,18 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 GRAPH_FOLDER = "onnx"
 FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
-_WEIGHTS = "transkimmer.weights"  # the property of a graph that names those it was built from
+_MODEL = "transkimmer.model"  # the property of a graph that names what it was built from
 
 logger = logging.getLogger("transkimmer_jax")
 
 
 def mark(graph: onnx.ModelProto, model: TranskimmerPreTrainedModel) -> None:
-    """Note in a graph which weights it was built from."""
-    onnx.helper.set_model_props(graph, {_WEIGHTS: _fingerprint(model)})
+    """Note in a graph which model it was built from."""
+    onnx.helper.set_model_props(graph, {_MODEL: _fingerprint(model)})
 
 
 def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel) -> onnx.ModelProto | None:
-    """The graph of a model in this precision that its folder holds; None where there is none, or it is of other weights."""
+    """The graph of a model in this precision that its folder holds; None where there is none, or it is of another model."""
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")
     if not path.is_file():
         return None
@@ -33,16 +34,16 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     except Exception as error:  # protobuf's own, which are not public
         logger.warning("%s cannot be read (%s): the graph is built from the weights", path, str(error).partition("\n")[0])
         return None
-    if _fingerprint(model) not in [entry.value for entry in graph.metadata_props if entry.key == _WEIGHTS]:
-        logger.warning("%s is of other weights than the folder's: the graph is built anew; export it again", path)
+    if _fingerprint(model) not in [entry.value for entry in graph.metadata_props if entry.key == _MODEL]:
+        logger.warning("%s is of other weights or another config.json than the folder's: the graph is built anew; export it again", path)
         return None
     return graph
 
 
 def _fingerprint(model: TranskimmerPreTrainedModel) -> str:
-    """The SHA-256 of all parameters, with their names, and of what else a graph depends on."""
-    skim = model.arch.skim
-    total = hashlib.sha256(repr((model.head, model.arch.pooling, skim and skim.pinned)).encode())
+    """The SHA-256 of all parameters, with their names, and of the architecture but for its threshold, which is an input of the graph."""
+    skim = model.arch.skim and dataclasses.replace(model.arch.skim, threshold=0.0)
+    total = hashlib.sha256(repr(dataclasses.replace(model.arch, skim=skim)).encode())
     for path, value in jax.tree_util.tree_leaves_with_path(nnx.split(model)[1]):
         array = np.ascontiguousarray(value)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
