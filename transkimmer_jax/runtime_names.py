@@ -4,4 +4,8 @@ RUNTIMES = ("onnx", "jax")
 PROVIDERS = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16", "int8")
 # What the JAX runtime, and each provider of the other one, computes in.
-COMPUTES_IN = {"jax": ("float32", "bfloat16"), "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16")}
+COMPUTES_IN: dict[str, tuple[str, ...]] = {
+    "jax": ("float32", "bfloat16"),
+    "onnxruntime": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16"),
+}
