@@ -1,7 +1,7 @@
 """Hostile inputs through the real commands and the Python API: each is answered, or refused in one line, within the time and the memory.
 
 Files go through `predict`, `evaluate --data` and what `train.py` loads with data.task=files; calls go to an engine and its model. A small
-random model answers, all in one process. A line of 50 MB is read by a process of its own, with pretrained weights.
+random model answers, all in one process. Lines of 50 MB are read by processes of their own, with pretrained weights.
 """
 
 import contextlib
@@ -27,11 +27,13 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.weights.files import resolve
 
 # Of the processor, with the programs that are compiled for an input; and beyond what the process had before.
 _SECONDS, _MEGABYTES = 30.0, 2000.0
 _MUTANTS, _CALLS = 4, 25  # for each of `count`
 _LINE_BYTES, _LINE_TOKENS = 50_000_000, 48
+_LINE_SECONDS, _LINE_MEGABYTES = 20.0, 1000.0  # of the process as a whole
 
 Case = tuple[str, Callable[[], Any]]  # its name, and what is tried
 
@@ -62,7 +64,7 @@ def tallies(seed: int, count: int) -> Iterator[Tally]:
         module = TranskimmerForSequenceClassification.from_pretrained(model, dense=None)
         calls = input_faults.hostile_calls(seed, _CALLS * count)
         yield _tried("calls of the Python API", ((one.name, lambda one=one: one.call(engine, module)) for one in calls))
-    yield _long_line()
+    yield from _long_lines()
 
 
 def _predicting(model: pathlib.Path, path: pathlib.Path) -> Callable[[], None]:
@@ -135,28 +137,43 @@ def _within(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _long_line() -> Tally:
+def _long_lines() -> Iterator[Tally]:
     """`predict` from a cold start to its answer; seconds are of the processor."""
     models = os.environ.get("TRANSKIMMER_TEST_MODELS")
-    model = os.path.join(models, "minilm-6l") if models else "packaged:minilm-6l"
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "line.jsonl")
-        text = "a gorgeous, witty, seductive movie that never quite comes to life . "
-        path.write_text(json.dumps({"text": text * (_LINE_BYTES // len(text) + 1)}) + "\n", encoding="utf-8")
-        command = [sys.executable, "-m", "transkimmer_jax", "predict", "--model", model, "--input", str(path), "--quiet"]
-        with subprocess.Popen([*command, "--max-length", str(_LINE_TOKENS)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            said = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+    pretrained = os.path.join(models, "minilm-6l") if models else "packaged:minilm-6l"
+    sentence = "a gorgeous, witty, seductive movie that never quite comes to life . "
+    half = sentence * (_LINE_BYTES // len(sentence) // 2 + 1)
+    lines = {
+        f"a line of 50 MB, of which {_LINE_TOKENS} tokens are read": 2 * half,
+        "the same with one emoji, for which Python takes 4 bytes a character": half + "\U0001f600 " + half,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        classifier = TranskimmerForSequenceClassification.from_pretrained(pretrained, dense=True)
+        classifier.save_pretrained(folder / "model", tokenizer=pipeline.load_tokenizer(resolve(pretrained)))
+        for kind, text in lines.items():
+            path = folder / "line.jsonl"
+            path.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+            yield _long_line(kind, folder / "model", path)
+
+
+def _long_line(kind: str, model: pathlib.Path, path: pathlib.Path) -> Tally:
+    command = [sys.executable, "-m", "transkimmer_jax", "predict", "--model", str(model), "--input", str(path), "--quiet"]
+    with subprocess.Popen([*command, "--max-length", str(_LINE_TOKENS)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     answer = json.loads(said or "{}")
     is_right = answer.get("tokens") == _LINE_TOKENS and answer.get("truncated") is True
+    seconds, megabytes = round(usage.ru_utime + usage.ru_stime, 1), round(usage.ru_maxrss * 1024 / 1e6, 1)
     return Tally(
-        "a line of 50 MB, of which 48 tokens are read",
+        kind,
         injected=1,
         noticed=int(is_right),  # `truncated` says so
         survived=int(is_right),
         wrong=int(not is_right),
-        seconds=round(usage.ru_utime + usage.ru_stime, 1),
-        megabytes=round(usage.ru_maxrss * 1024 / 1e6, 1),
+        over_limits=int(seconds > _LINE_SECONDS or megabytes > _LINE_MEGABYTES),
+        seconds=seconds,
+        megabytes=megabytes,
     )

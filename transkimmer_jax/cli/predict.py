@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import sys
@@ -188,9 +187,8 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     folder = resolve(args.model)
     trained_on = config_file.read(folder).task.text_columns
     columns = {shard.input: _text_columns(args, shard.input, trained_on) for shard in own}
-    begun = _begin(args, left[0], columns)
-    for shard in left[1:]:
-        _begin(args, shard, columns)
+    for shard in left:
+        _read_first(args, shard, columns)
     memory.give_back_freed_memory()  # a long line was there several times while it was read
     options = {"max_length": args.max_length} if args.max_length is not None else {}
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
@@ -198,22 +196,22 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     engine = SkimEngine.from_pretrained(
         folder, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **runtime.options(args), **options
     )
+    memory.give_back_freed_memory()  # and so were the weights while the engine was made
     limit = engine.arch.max_position_embeddings
     if args.max_length is not None and args.max_length > limit:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     try:
-        summary = _answer(args, own, columns, engine, {left[0].input: begun})
+        summary = _answer(args, own, columns, engine)
     except BrokenPipeError:
         return  # whoever reads has seen enough, as `head` does
     print(summary, file=sys.stderr)
 
 
-def _begin(args: argparse.Namespace, shard: Shard, columns: dict[str, tuple[str, ...]]) -> Iterator[Example]:
-    """The examples of a file, of which the first has been read, and with it that there is a text in its place."""
-    examples = _read(args, shard.input, columns[shard.input])
-    if not os.path.isfile(shard.input):  # what comes through a pipe comes when it comes
-        return examples
-    return itertools.chain(list(itertools.islice(examples, 1)), examples)
+def _read_first(args: argparse.Namespace, shard: Shard, columns: dict[str, tuple[str, ...]]) -> None:
+    """Raises `DataError` where the first record of a file is not to be read, or holds no text in its place. Nothing is kept of it: beside
+    the model that is loaded next, a long one would take the memory."""
+    if os.path.isfile(shard.input):  # what comes through a pipe comes when it comes, and once
+        next(_read(args, shard.input, columns[shard.input]), None)
 
 
 def _answer(
@@ -221,9 +219,8 @@ def _answer(
     own: list[Shard],
     columns: dict[str, tuple[str, ...]],
     engine: "SkimEngine",
-    begun: dict[str, Iterator[Example]],
 ) -> str:
-    """Answer file by file what is left, some of which may have been begun to read; a line about it all."""
+    """Answer file by file what is left; a line about it all."""
     started, count, kept, skipped = time.perf_counter(), 0, 0.0, 0
     with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
         for number, shard in enumerate(own, start=1):
@@ -232,7 +229,7 @@ def _answer(
                 continue
             if args.output_dir is not None:
                 bar.set_postfix(file=f"{number} of {len(own)}")
-            examples = begun.pop(shard.input, None) or _read(args, shard.input, columns[shard.input])
+            examples = _read(args, shard.input, columns[shard.input])
             texts, shares = _answer_file(args, shard, examples, engine, bar)
             count, kept = count + texts, kept + shares
     seconds, statistics = time.perf_counter() - started, engine.statistics

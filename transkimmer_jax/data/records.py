@@ -12,11 +12,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from transkimmer_jax import memory
 from transkimmer_jax.errors import DataError
 
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 LONGEST_LINE = 1 << 28  # characters of a line, and of a CSV cell: beyond it is no text, and memory
+_LONG_LINE = 1 << 22  # characters from which on it matters what else a line takes
 
 
 def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -149,6 +151,8 @@ def _lines(name: str, file: TextIO) -> Iterator[str]:
         text, number = file.readline(LONGEST_LINE + 1), next(numbers)
         if len(text) > LONGEST_LINE:
             raise DataError(f"{name}, line {number}: is longer than {LONGEST_LINE:,} characters: divide it")
+        if len(text) > _LONG_LINE:
+            memory.give_back_freed_memory()  # of the pieces that it was read in
         return text
 
     return iter(line, "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 OPSET = 17  # the first with LayerNormalization; runtimes of the last years read it
 IR_VERSION = 8  # the file format that came with it
@@ -14,13 +14,14 @@ PRODUCER = "transkimmer_jax"
 
 
 class GraphBuilder:
-    """Collects the nodes, constants, inputs and outputs of a graph. A value is known by its name, a str."""
+    """Writes the nodes, constants, inputs and outputs of a graph. A value is known by its name, a str."""
 
     def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        empty = helper.make_graph([], "transkimmer", [], [])
+        opsets = [helper.make_opsetid("", OPSET)]
+        # Filled in place: messages copy what they are made of, and the weights would be in memory three times.
+        self._model = helper.make_model(empty, opset_imports=opsets, ir_version=IR_VERSION, producer_name=PRODUCER)
+        self._graph = self._model.graph
         self._small: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._scopes: list[str] = []
 
@@ -33,25 +34,25 @@ class GraphBuilder:
 
     def input(self, name: str, dtype: int, shape: tuple[str | int, ...]) -> str:
         """An input of the graph. dtype: of `onnx.TensorProto`; shape: numbers, or names of dimensions that vary."""
-        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        self._graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
     def optional_input(self, name: str, default: np.ndarray) -> str:
         """An input that a caller may leave out: an initializer of the same name is its default."""
-        self._initializers.append(numpy_helper.from_array(default, name))
+        self._graph.initializer.append(numpy_helper.from_array(default, name))
         return self.input(name, helper.np_dtype_to_tensor_dtype(default.dtype), default.shape)
 
     def output(self, value: str, name: str, dtype: int, shape: tuple[str | int, ...]) -> None:
         """Make `value` the graph's output `name`. No node may read it after this."""
-        for node in self._nodes:
+        for node in self._graph.node:
             for names in (node.input, node.output):
                 names[:] = [name if other == value else other for other in names]
-        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        self._graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
 
     def weight(self, name: str, array: np.ndarray) -> str:
         """A constant in float32, as large as it may be."""
         name = "/".join([*self._scopes, name])
-        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
+        self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
         return name
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
@@ -60,7 +61,7 @@ class GraphBuilder:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._small:
             self._small[key] = f"constants/{len(self._small)}"
-            self._initializers.append(numpy_helper.from_array(array, self._small[key]))
+            self._graph.initializer.append(numpy_helper.from_array(array, self._small[key]))
         return self._small[key]
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -69,12 +70,11 @@ class GraphBuilder:
 
     def ops(self, operator: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
         """The outputs of a node that has several."""
-        name = "/".join([*self._scopes, f"{operator}_{len(self._nodes)}"])
+        name = "/".join([*self._scopes, f"{operator}_{len(self._graph.node)}"])
         names = [f"{name}:{index}" for index in range(outputs)]
-        self._nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
+        self._graph.node.append(helper.make_node(operator, inputs, names, name=name, **attributes))
         return names
 
     def model(self) -> onnx.ModelProto:
-        """The finished model."""
-        graph = helper.make_graph(self._nodes, "transkimmer", self._inputs, self._outputs, self._initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name=PRODUCER)
+        """The model as far as it is written; nothing more may be."""
+        return self._model
