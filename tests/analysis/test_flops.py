@@ -148,7 +148,12 @@ def test_the_models_matrix_products_are_what_is_counted(skim, hidden, layers, in
     assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, kept, lengths).sum()
 
 
-@pytest.mark.parametrize("changes", [{"backbone": "distilbert"}, {"backbone": "mpnet", "position_offset": 2}], ids=lambda c: c["backbone"])
+MODERN = {"backbone": "modernbert", "local_layers": (1,)}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"backbone": "distilbert"}, {"backbone": "mpnet", "position_offset": 2}, MODERN], ids=lambda changes: changes["backbone"]
+)
 def test_other_backbones_products_are_what_is_counted(changes):
     arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)
     lengths = np.full(BATCH, float(LENGTH))
@@ -157,18 +162,23 @@ def test_other_backbones_products_are_what_is_counted(changes):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_last_layer_computes_what_its_head_reads(head, pooling):
+@pytest.mark.parametrize("changes", [{}, MODERN], ids=["bert", "modernbert"])
+def test_a_last_layer_computes_what_its_head_reads(head, pooling, changes):
     """To the last operation, again: all tokens, or position 0 alone."""
-    arch = dataclasses.replace(real_size(SkimArchitecture(), 48, 2, 96), head=head, num_labels=5, pooling=PoolingArchitecture(pooling))
+    changes = {name: value for name, value in (changes | {"classifier_pooling": pooling}).items() if changes}
+    arch = dataclasses.replace(
+        real_size(SkimArchitecture(), 48, 2, 96), head=head, num_labels=5, pooling=PoolingArchitecture(pooling), **changes
+    )
     lengths = np.full(BATCH, float(LENGTH))
     assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
 
 
 @sizes
-def test_xla_counts_the_same(monkeypatch, hidden, layers, intermediate):
+@pytest.mark.parametrize("changes", [{}, MODERN], ids=["bert", "modernbert"])
+def test_xla_counts_the_same(monkeypatch, hidden, layers, intermediate, changes):
     """XLA counts what is elementwise too, which adds less than 1 %. GELU aside: its erf alone, a polynomial, would be 1.4 to 2.7 %."""
     monkeypatch.setattr(encoder, "gelu", lambda x: x)
-    arch = real_size(None, hidden, layers, intermediate)
+    arch = dataclasses.replace(real_size(None, hidden, layers, intermediate), **changes)
     ours = flops.dense(arch, np.full(BATCH, float(LENGTH))).sum()
     assert 1 <= traced(arch).lower().cost_analysis()["flops"] / ours < 1.01
 

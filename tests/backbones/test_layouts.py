@@ -20,7 +20,7 @@ from transkimmer_jax.weights import config_file, huggingface
 
 TOLERANCE, SLOTS, WIDTH = 1e-5, 4, 16
 CAPACITIES = ((SLOTS * WIDTH, WIDTH),) * tiny.LAYERS
-backbones = pytest.mark.parametrize("backbone", tiny.BACKBONES)
+backbones = pytest.mark.parametrize("backbone", (*tiny.BACKBONES, "modernbert with biases"))
 lengths_lists = st.lists(st.integers(1, WIDTH), min_size=SLOTS, max_size=SLOTS)
 thresholds = st.sampled_from([-np.inf, -2.0, -0.5, 0.0, 0.5, 2.0, np.inf])
 

@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.weights import config_file
 
 torch = pytest.importorskip("torch")
 
 TOLERANCE = 1e-5
 backbones = pytest.mark.parametrize("backbone", tiny.BACKBONES)
+variants = pytest.mark.parametrize("backbone", tiny.CONFIGS)
 
 
 def make_batch(model, lengths, width):
@@ -50,7 +52,7 @@ def assert_same_parameters(module, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@backbones
+@variants
 def test_dense(backbone):
     """Of texts as long as they can be, padded ones and the shortest."""
     theirs = tiny.torch_model(backbone)
@@ -65,7 +67,7 @@ def test_fresh_predictors_keep_everything(backbone):
     assert_parity(theirs, ours, make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
 
 
-@backbones
+@variants
 def test_round_trip_bit_for_bit(backbone, tmp_path):
     """The same tensors under the same names, and a config that makes transformers' class the same model."""
     theirs = tiny.torch_model(backbone)
@@ -94,12 +96,12 @@ def test_pytorch_files_and_encoders_without_a_head(backbone, tmp_path):
         assert_same_parameters(getattr(bare, part), getattr(whole, part))
 
 
-@backbones
+@variants
 def test_skimming_models_remember_their_backbone(backbone, tmp_path):
     model = tiny.skimming(backbone)
     model.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert (config["model_type"], config["backbone"]) == ("transkimmer", backbone)
+    assert (config["model_type"], config["backbone"]) == ("transkimmer", backbone.split()[0])
     again = TranskimmerForSequenceClassification.from_pretrained(tmp_path / "model")
     assert again.arch == model.arch
     assert_same_parameters(again, model)
@@ -148,3 +150,58 @@ def test_fields_are_named_as_the_file_names_them(tmp_path):
 def test_positions_that_padding_leaves_none_of(tmp_path):
     place = with_config(tmp_path, "roberta", max_position_embeddings=2)
     assert refusal(place) == "max_position_embeddings 2 leaves no position behind the first 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # What layers are, and by what angles they rotate, as transformers 5 says it alone, as 4 does, and as 4 leaves it out.
+        ({"global_attn_every_n_layers": None}, {"rope_theta": 300.0, "local_rope_theta": 20.0, "local_layers": (1,)}),
+        (
+            {"layer_types": None, "rope_parameters": None, "global_rope_theta": 300, "local_rope_theta": 20.0, "layer_norm_eps": 1e-5},
+            {"rope_theta": 300.0, "local_rope_theta": 20.0, "local_layers": (1,)},
+        ),
+        (
+            {"layer_types": None, "rope_parameters": None, "global_attn_every_n_layers": None, "local_attention": None},
+            {"rope_theta": 160000.0, "local_rope_theta": 10000.0, "local_layers": (1, 2), "local_window": 64},
+        ),
+    ],
+)
+def test_either_spelling_of_modernbert(tmp_path, changes, expected):
+    place = with_config(tmp_path, "modernbert with biases", **changes)
+    arch = config_file.read(place).architecture
+    assert {name: getattr(arch, name) for name in expected} == expected
+    theirs = transformers.AutoConfig.from_pretrained(place)
+    assert tuple(n for n, kind in enumerate(theirs.layer_types) if kind == "sliding_attention") == arch.local_layers
+    assert [theirs.rope_parameters[kind]["rope_theta"] for kind in ("full_attention", "sliding_attention")] == [
+        arch.rope_theta, arch.local_rope_theta,
+    ]  # fmt: skip
+    assert theirs.local_attention // 2 == arch.local_window
+
+
+def test_local_angles_of_null_are_those_of_all_layers(tmp_path):
+    """In transformers 4; 5 cannot load it."""
+    place = with_config(tmp_path, "modernbert", rope_parameters=None, global_rope_theta=9)
+    values = json.loads((place / "config.json").read_text()) | {"local_rope_theta": None}
+    assert config_file.parse(values, "here").architecture.local_rope_theta == 9.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layer_types": ["full_attention"]}, "layer_types names 1 layers, but num_hidden_layers is 3"),
+        ({"layer_types": ["chunked_attention"] * 3}, "layer_types must be a list of 'full_attention' and 'sliding_attention', not"),
+        ({"num_attention_heads": 4}, "hidden_size 36 over num_attention_heads 4 is odd: heads are rotated by pairs"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling={'factor': 2.0, 'type': 'linear'} is not supported, only None"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
+            "full_attention.rope_type='yarn' is not supported, only",
+        ),
+        ({"rope_parameters": {"rope_theta": 1e4}}, "unknown fields in the rope_parameters section of config.json: rope_theta"),
+        ({"hidden_activation": "silu"}, "hidden_activation='silu' is not supported, only 'gelu'"),
+        ({"classifier_activation": "relu"}, "classifier_activation='relu' is not supported, only 'gelu'"),
+        ({"classifier_pooling": "max"}, "classifier_pooling must be 'cls' or 'mean', not 'max'"),
+    ],
+)
+def test_what_modernberts_may_not_say(tmp_path, changes, says):
+    assert says in refusal(with_config(tmp_path, "modernbert", **changes))

@@ -20,14 +20,28 @@ _SIZES = {
     "num_labels": LABELS, "initializer_range": 0.3, "pad_token_id": 0,
 }  # fmt: skip
 _BEHIND_PADDING = {"max_position_embeddings": TOKENS + 2, "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}
+_LOCAL = {
+    "max_position_embeddings": TOKENS, "local_attention": 7, "bos_token_id": None, "eos_token_id": None, "cls_token_id": None,
+    "sep_token_id": None,
+}  # fmt: skip
 CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bert": (transformers.BertConfig, {"max_position_embeddings": TOKENS}),
     "roberta": (transformers.RobertaConfig, _BEHIND_PADDING),
     "xlm-roberta": (transformers.XLMRobertaConfig, _BEHIND_PADDING | {"pad_token_id": 3, "max_position_embeddings": TOKENS + 4}),
     "distilbert": (transformers.DistilBertConfig, {"max_position_embeddings": TOKENS, "hidden_dim": 52}),
     "mpnet": (transformers.MPNetConfig, {"max_position_embeddings": TOKENS + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
-}
-BACKBONES = tuple(CONFIGS)
+    # The last layer of the first is local, that of the second is not. In texts of TOKENS tokens, most are out of sight of each other.
+    "modernbert": (transformers.ModernBertConfig, _LOCAL),
+    "modernbert with biases": (
+        transformers.ModernBertConfig,
+        _LOCAL | {
+            "global_attn_every_n_layers": 2, "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True,
+            "rope_parameters": {"full_attention": {"rope_theta": 300.0}, "sliding_attention": {"rope_theta": 20.0}},
+        },
+    ),
+    "modernbert by its mean": (transformers.ModernBertConfig, _LOCAL | {"classifier_pooling": "mean", "num_hidden_layers": 4}),
+}  # fmt: skip
+BACKBONES = tuple(name for name in CONFIGS if " " not in name)
 
 
 @functools.cache

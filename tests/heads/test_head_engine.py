@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers
 from flax import nnx
-from inference.skimmers import ARCH
+from inference.skimmers import ARCH, MODERN
 from models.quick import program
 from vocabulary import write_tokenizer
 
@@ -184,16 +184,23 @@ def test_misuse_is_one_line(engine, kind, misuse, error, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("pooling", [PoolingArchitecture("mean", True), PoolingArchitecture("cls", False)])
-def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, pooling):
+@pytest.mark.parametrize(
+    ("base", "pooling", "class_name"),
+    [
+        (ARCH, PoolingArchitecture("mean", True), "BertModel"),
+        (ARCH, PoolingArchitecture("cls", False), "BertModel"),
+        (MODERN, PoolingArchitecture("mean", True), "ModernBertModel"),
+    ],
+)
+def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, base, pooling, class_name):
     """Out and in again, by its own section of config.json and by sentence-transformers' files alone, in either spelling."""
-    arch = dataclasses.replace(ARCH, vocab_size=len(tokenizer), pooling=pooling, skim=None)
+    arch = dataclasses.replace(base, vocab_size=len(tokenizer), pooling=pooling, skim=None)
     model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0))
     model.save_pretrained(tmp_path, tokenizer=tokenizer, extra_config={"task": {"max_length": 12}})
     vectors = SkimEngine(model, tokenizer, max_length=12).encode(TEXTS, progress=False)
     (tmp_path / "SHA256SUMS").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["architectures"] == ["BertModel"]
+    assert config["architectures"] == [class_name]
     del config["pooling"], config["task"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "the "}, "default_prompt_name": None}))

@@ -10,11 +10,16 @@ import pytest
 from flax import nnx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, make_examples
+from inference.skimmers import ARCH, MODERN, make_examples
 from models.quick import quick_jit
 from models.reference import head_answers, referee_tensors, relative_error, transkimmer
 
-from transkimmer_jax import TranskimmerForQuestionAnswering, TranskimmerForSentenceEmbedding, TranskimmerForTokenClassification
+from transkimmer_jax import (
+    TranskimmerForQuestionAnswering,
+    TranskimmerForSentenceEmbedding,
+    TranskimmerForSequenceClassification,
+    TranskimmerForTokenClassification,
+)
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
@@ -33,6 +38,10 @@ HEADS = {
     "cls": (TranskimmerForSentenceEmbedding, dataclasses.replace(ARCH, pooling=PoolingArchitecture("cls", False))),
     "tags": (TranskimmerForTokenClassification, ARCH),
     "spans": (TranskimmerForQuestionAnswering, PINNING),
+    # The last layer reads all, and global layers stand around a local one; then a local one is the last.
+    "modern mean": (TranskimmerForSentenceEmbedding, MODERN),
+    "modern classes": (TranskimmerForSequenceClassification, dataclasses.replace(MODERN, classifier_pooling="mean")),
+    "modern spans": (TranskimmerForQuestionAnswering, dataclasses.replace(MODERN, local_layers=(1, 2))),
 }
 thresholds = st.sampled_from([-np.inf, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, np.inf])
 
@@ -72,7 +81,8 @@ def referee(name, examples, threshold):
         ids, types = examples.input_ids[start:end], examples.token_type_ids[start:end]
         pinned = types == 0 if model.arch.skim.pinned else None
         example = transkimmer(tensors, config, ids, types, threshold=threshold, pinned=pinned)
-        yield example, head_answers(model.head, tensors, example.hidden, model.arch.pooling)
+        of_text = {"logits": example.logits} if model.head == "sequence_classification" else None
+        yield example, of_text or head_answers(model.head, tensors, example.hidden, model.arch.pooling, model.arch.layer_norm_eps)
 
 
 def padded(examples, extra=0):
@@ -138,7 +148,7 @@ def test_pinned_tokens_stay():
     assert expected.sum() < mask.sum()
 
 
-@pytest.mark.parametrize("name", ["normalised", "tags", "spans"])
+@pytest.mark.parametrize("name", ["normalised", "tags", "spans", "modern mean"])
 def test_gates_receive_gradients_from_every_head(name):
     """The training layout: what a skimmed token answers with differs from what it would have been, so gates are worth something."""
     model_class, arch = HEADS[name]

@@ -47,22 +47,24 @@ def transkimmer(
     """
     backbone = config.get("backbone", config["model_type"])
     tensors = {_as_bert(name, backbone): tensor for name, tensor in tensors.items()}
-    epsilon, heads = config.get("layer_norm_eps", 1e-12), config.get("num_attention_heads") or config["n_heads"]
-    offset = {"roberta": config.get("pad_token_id", 0) + 1, "xlm-roberta": config.get("pad_token_id", 0) + 1, "mpnet": 2}.get(backbone, 0)
+    epsilon, heads = config.get("norm_eps") or config.get("layer_norm_eps", 1e-12), config.get("num_attention_heads") or config["n_heads"]
+    behind_padding = (config.get("pad_token_id") or 0) + 1
+    offset = {"roberta": behind_padding, "xlm-roberta": behind_padding, "mpnet": 2}.get(backbone, 0)
 
     def linear(name, x):
-        return x @ tensors[f"{name}.weight"].astype(np.float64).T + tensors[f"{name}.bias"]
+        return x @ tensors[f"{name}.weight"].astype(np.float64).T + tensors.get(f"{name}.bias", 0)
 
     def norm(name, x):
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-        return scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+        return scaled * tensors[f"{name}.weight"] + tensors.get(f"{name}.bias", 0)
 
     def embedding(table, rows):
         return tensors[f"bert.embeddings.{table}_embeddings.weight"].astype(np.float64)[rows]
 
     length, layers = len(input_ids), config.get("num_hidden_layers") or config["n_layers"]
-    x = embedding("word", input_ids) + embedding("position", np.arange(length) + offset)
+    modern = backbone == "modernbert"
+    x = embedding("word", input_ids) + (0 if modern else embedding("position", np.arange(length) + offset))
     if "bert.embeddings.token_type_embeddings.weight" in tensors:
         types = np.zeros(length, int) if token_type_ids is None else token_type_ids
         x = x + embedding("token_type", np.minimum(types, config["type_vocab_size"] - 1))
@@ -80,31 +82,53 @@ def transkimmer(
         keep[layer, alive] = True
 
         path = f"bert.encoder.layer.{layer}"
-        query, key, value = (
-            linear(f"{path}.attention.self.{part}", x).reshape(len(alive), heads, -1).swapaxes(0, 1) for part in ("query", "key", "value")
-        )
+        if modern:
+            entering = x if layer == 0 else norm(f"{path}.attention.output.LayerNorm", x)
+            projected = np.split(linear(f"{path}.attn.Wqkv", entering), 3, axis=1)
+        else:
+            projected = [linear(f"{path}.attention.self.{part}", x) for part in ("query", "key", "value")]
+        query, key, value = (part.reshape(len(alive), heads, -1).swapaxes(0, 1) for part in projected)
+        if modern:
+            kind = config["layer_types"][layer]
+            query, key = (_turned(part, alive, config["rope_parameters"][kind]["rope_theta"]) for part in (query, key))
         scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[-1])
         if backbone == "mpnet":
             buckets = np.array([[_bucket(int(there - here)) for there in alive] for here in alive])
             scores = scores + tensors["bert.encoder.relative_attention_bias.weight"].astype(np.float64)[buckets].transpose(2, 0, 1)
+        if modern and kind == "sliding_attention":
+            scores[:, abs(alive[:, None] - alive) > config["local_attention"] // 2] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         attended = (weights / weights.sum(-1, keepdims=True) @ value).swapaxes(0, 1).reshape(x.shape)
-        x = norm(f"{path}.attention.output.LayerNorm", x + linear(f"{path}.attention.output.dense", attended))
-        x = norm(f"{path}.output.LayerNorm", x + linear(f"{path}.output.dense", _gelu(linear(f"{path}.intermediate.dense", x))))
+        if modern:
+            x = x + linear(f"{path}.attention.output.dense", attended)
+            inner, by = np.split(linear(f"{path}.intermediate.dense", norm(f"{path}.output.LayerNorm", x)), 2, axis=1)
+            x = x + linear(f"{path}.output.dense", _gelu(inner) * by)
+        else:
+            x = norm(f"{path}.attention.output.LayerNorm", x + linear(f"{path}.attention.output.dense", attended))
+            x = norm(f"{path}.output.LayerNorm", x + linear(f"{path}.output.dense", _gelu(linear(f"{path}.intermediate.dense", x))))
         final[alive] = x
+    if modern:
+        final = norm("bert.final_norm", final)
     if "bert.pooler.dense.weight" not in tensors:
         return Example(None, keep, margins, final)
+    if modern:
+        pooled = _gelu(linear("bert.pooler.dense", final.mean(axis=0) if config["classifier_pooling"] == "mean" else final[0]))
+        return Example(linear("classifier", norm("bert.pooler.norm", pooled)), keep, margins, final)
     pooled = linear("bert.pooler.dense", final[0])
     logits = linear("classifier", np.maximum(pooled, 0) if backbone == "distilbert" else np.tanh(pooled))
     return Example(logits, keep, margins, final)
 
 
-def head_answers(head: str, tensors: dict[str, np.ndarray], hidden: np.ndarray, pooling) -> dict[str, np.ndarray]:
+def head_answers(head: str, tensors: dict[str, np.ndarray], hidden: np.ndarray, pooling, epsilon: float) -> dict[str, np.ndarray]:
     """What the other heads than a sequence classifier say of an example, by name, from the final states [n, H] of its tokens."""
     if head == "sentence_embedding":
         vector = hidden.sum(axis=0) / len(hidden) if pooling.mode == "mean" else hidden[0]
         return {"sentence_embedding": vector / math.sqrt((vector**2).sum()) if pooling.normalize else vector}
-    name = {"token_classification": "classifier", "question_answering": "qa_outputs"}[head]
+    if "head.dense.weight" in tensors:  # ModernBERT's, of a model without biases
+        hidden = _gelu(hidden @ tensors["head.dense.weight"].astype(np.float64).T)
+        hidden = hidden - hidden.mean(-1, keepdims=True)
+        hidden = hidden / np.sqrt((hidden**2).mean(-1, keepdims=True) + epsilon) * tensors["head.norm.weight"]
+    name = "qa_outputs" if "qa_outputs.weight" in tensors else "classifier"
     logits = hidden @ tensors[f"{name}.weight"].astype(np.float64).T + tensors[f"{name}.bias"]
     return {"logits": logits} if head == "token_classification" else {"start_logits": logits[:, 0], "end_logits": logits[:, 1]}
 
@@ -115,7 +139,7 @@ def referee_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     def known(name: str) -> str:
         if name.startswith("skim_predictors."):
             return f"bert.encoder.{name}"
-        return name if name.startswith(("bert.", "classifier.", "qa_outputs.")) else f"bert.{name}"
+        return name if name.startswith(("bert.", "model.", "head.", "classifier.", "qa_outputs.")) else f"bert.{name}"
 
     return {known(name): tensor for name, tensor in tensors.items()}
 
@@ -131,6 +155,12 @@ _AS_BERT = {
         "mpnet.": "bert.", "attn.q.": "self.query.", "attn.k.": "self.key.", "attn.v.": "self.value.", "attn.o.": "output.dense.",
         "attention.LayerNorm": "attention.output.LayerNorm", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier",
     },
+    "modernbert": {
+        "model.": "bert.", "bert.layers": "bert.encoder.layer", "embeddings.norm": "embeddings.LayerNorm",
+        "tok_embeddings": "word_embeddings", "attn.Wo": "attention.output.dense", "attn_norm": "attention.output.LayerNorm",
+        "mlp.Wi": "intermediate.dense",
+        "mlp.Wo": "output.dense", "mlp_norm": "output.LayerNorm", "head.": "bert.pooler.",
+    },
 }  # fmt: skip
 _AS_BERT["xlm-roberta"] = _AS_BERT["roberta"]
 
@@ -142,6 +172,14 @@ def _as_bert(name: str, backbone: str) -> str:
     for theirs, ours in _AS_BERT.get(backbone, {}).items():
         name = name.replace(theirs, ours)
     return name
+
+
+def _turned(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
+    """ModernBERT's queries or keys [heads, n, size], as complex numbers of which each is turned by its own angle a position."""
+    half = x.shape[-1] // 2
+    pairs = x[..., :half] + 1j * x[..., half:]
+    pairs = pairs * np.exp(1j * positions[:, None] * theta ** (-np.arange(half) / half))
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
 
 
 def _bucket(distance: int) -> int:

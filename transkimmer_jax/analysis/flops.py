@@ -4,6 +4,7 @@ A multiply and an add are two operations. Counted are the matrix products: proje
 in the kept tokens), feed-forward, predictors, pooler and classifier. What is elementwise (LayerNorm, softmax, GELU) is
 left out, as in the literature: by XLA's count of the dense forward it is 3.3 % at H=384 and 1.6 % at H=768, most of it the polynomial
 that stands for GELU's error function (tests/analysis/test_flops.py).
+A local layer computes the scores of all pairs and leaves out those that are too far apart, so all are counted, in the dense model too.
 
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
 """
@@ -19,7 +20,7 @@ Array = Any  # numpy.ndarray or jax.Array
 def per_token(arch: Architecture) -> float:
     """Operations of one layer for each kept token, attention's quadratic part aside."""
     hidden, intermediate = arch.hidden_size, arch.intermediate_size
-    return 2.0 * (4 * hidden * hidden + 2 * hidden * intermediate)
+    return 2.0 * (4 * hidden * hidden + (3 if arch.kind.gated else 2) * hidden * intermediate)
 
 
 def per_token_pair(arch: Architecture) -> float:
@@ -52,6 +53,8 @@ def head(arch: Architecture) -> float:
 def head_per_token(arch: Architecture) -> float:
     """Operations of the head for each token, skimmed or not."""
     columns = {"token_classification": arch.num_labels, "question_answering": 2}.get(arch.head, 0)
+    if columns and arch.kind.prediction_head:
+        columns += arch.hidden_size
     return 2.0 * arch.hidden_size * columns
 
 

@@ -52,6 +52,16 @@ class Architecture:
     initializer_range: float = 0.02
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
+    # What follows is as here in all backbones but ModernBERT, whose configs choose.
+    attention_bias: bool = True  # of the products of attention
+    feed_forward_bias: bool = True
+    norm_bias: bool = True  # of all norms but the predictors'
+    pooler_bias: bool = True  # of the classifier's first product
+    classifier_pooling: str = "cls"  # what a sequence classifier reads: position 0, or the 'mean' of all tokens
+    local_layers: tuple[int, ...] = ()  # layers, from 0 on, whose tokens see those alone that stand near them in the text
+    local_window: int = 64  # the furthest distance that they see
+    rope_theta: float = 160_000.0  # base of the angles by which a rotary backbone turns queries and keys
+    local_rope_theta: float = 10_000.0  # the same of local layers
     num_labels: int = 2
     head: str = "sequence_classification"  # one of `heads.HEADS`; a model sets that which it is
     pooling: PoolingArchitecture = PoolingArchitecture()  # of the head 'sentence_embedding'
@@ -81,6 +91,8 @@ class Architecture:
         """Whether the head reads the final states of all tokens, and not that of position 0 alone."""
         if self.head == "sentence_embedding":
             return self.pooling.mode == "mean"
+        if self.head == "sequence_classification":
+            return self.classifier_pooling == "mean"
         return self.head in ("token_classification", "question_answering")
 
     def with_threshold(self, threshold: float) -> "Architecture":

@@ -11,13 +11,21 @@ class Backbone:
     """The parts of an encoder.
 
     token_types: whether a token's segment is added to its embedding.
+    rotary: whether queries and keys are rotated by their positions, where others add a table of positions to the embeddings.
     relative_bias: whether scores have a bias by the distance of query and key, one table for all layers.
+    pre_norm: whether norms stand before attention and feed-forward, and one behind the last layer; else they stand behind both.
+    gated: whether the feed-forward part has a second product by which the activated first is multiplied.
     pooled_by: the activation of the sequence classifier's first product.
+    prediction_head: whether every classifier, of texts or tokens, has that product first, and a norm behind its activation.
     """
 
     token_types: bool = True
+    rotary: bool = False
     relative_bias: bool = False
+    pre_norm: bool = False
+    gated: bool = False
     pooled_by: str = "tanh"
+    prediction_head: bool = False
 
 
 BACKBONES = {
@@ -26,4 +34,6 @@ BACKBONES = {
     "xlm-roberta": Backbone(),  # Conneau et al., 2020
     "distilbert": Backbone(token_types=False, pooled_by="relu"),  # Sanh et al., 2019
     "mpnet": Backbone(token_types=False, relative_bias=True),  # Song et al., 2020
+    # Warner et al., 2024; some of its layers see only what is near, see `Architecture.local_layers`
+    "modernbert": Backbone(token_types=False, rotary=True, pre_norm=True, gated=True, pooled_by="gelu", prediction_head=True),
 }

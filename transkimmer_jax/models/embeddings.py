@@ -10,17 +10,17 @@ from transkimmer_jax.models.layers import LayerNorm, dropout
 
 class Embeddings(nnx.Module):
     """Sum of word, position and token-type embeddings, then LayerNorm and dropout. A backbone without token types has no table for
-    them."""
+    them, and a rotary one none for positions."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         def table(rows):
             return nnx.Embed(rows, arch.hidden_size, embedding_init=nnx.initializers.normal(arch.initializer_range), dtype=dtype, rngs=rngs)
 
         self.word = table(arch.vocab_size)
-        self.position = table(arch.max_position_embeddings + arch.position_offset)
+        self.position = None if arch.kind.rotary else table(arch.max_position_embeddings + arch.position_offset)
         self.position_offset = arch.position_offset
         self.token_type = table(arch.type_vocab_size) if arch.type_vocab_size else None
-        self.norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
+        self.norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
         self.dropout_rate = arch.hidden_dropout
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -28,7 +28,8 @@ class Embeddings(nnx.Module):
         embedded = self._rows(self.word, input_ids)
         if self.token_type is not None:
             embedded = embedded + self._of_two(self.token_type, token_type_ids)
-        embedded = embedded + self._rows(self.position, positions + self.position_offset)
+        if self.position is not None:
+            embedded = embedded + self._rows(self.position, positions + self.position_offset)
         return dropout(self.norm(embedded), self.dropout_rate, key)
 
     def _of_two(self, table: nnx.Embed, index: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.attention import Distances
-from transkimmer_jax.models.layers import LayerNorm, dropout, gelu
-from transkimmer_jax.models.layouts import Tokens
+from transkimmer_jax.models.layers import LayerNorm, dropout, gelu, rotated
+from transkimmer_jax.models.layouts import Finish, Tokens
 from transkimmer_jax.models.skim import SkimPredictor
 
 DISTANCE_BUCKETS = 32  # transformers computes with no other number
@@ -30,20 +30,42 @@ class SelfAttention(nnx.Module):
     """Multi-head self-attention. Key and value come from one product; the query has its own, as the last layer needs it for
     position 0 alone."""
 
-    def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(arch.initializer_range)
+    def __init__(self, arch: Architecture, number: int, dtype, rngs: nnx.Rngs):
+        def linear(outputs: int) -> nnx.Linear:
+            normal = nnx.initializers.normal(arch.initializer_range)
+            return nnx.Linear(arch.hidden_size, outputs, use_bias=arch.attention_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
+
+        local = number in arch.local_layers
         self.num_heads = arch.num_attention_heads
         self.dropout_rate = arch.attention_dropout
-        self.query = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
-        self.key_value = nnx.Linear(arch.hidden_size, 2 * arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.window = arch.local_window if local else None
+        self.rope_theta = (arch.local_rope_theta if local else arch.rope_theta) if arch.kind.rotary else None
+        self.query = linear(arch.hidden_size)
+        self.key_value = linear(2 * arch.hidden_size)
+        self.out = linear(arch.hidden_size)
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, bias: jax.Array | None = None) -> jax.Array:
-        """[..., H] for every token, or [B, H] for position 0 alone. bias: see `Distances`."""
-        keys, values = (self._heads(part) for part in jnp.split(self.key_value(tokens.hidden), 2, axis=-1))
-        query = self._heads(self.query(tokens.first() if only_first else tokens.hidden))
-        attend = tokens.attend_first if only_first else tokens.attend
-        attended = attend(query, keys, values, self.dropout_rate, key, None if bias is None else Distances(bias))
+    def __call__(
+        self, tokens: Tokens, hidden: jax.Array, first: jax.Array | None, key: jax.Array | None, bias: jax.Array | None = None
+    ) -> jax.Array:
+        """What tokens read of each other.
+
+        Args:
+          tokens: where they lie.
+          hidden: [..., H], what they enter with.
+          first: [B, H], the same of position 0, where it alone is asked for; None: all are.
+          bias: see `Distances`.
+
+        Returns:
+          [..., H] for every token, or [B, H] for position 0 alone.
+        """
+        keys, values = (self._heads(part) for part in jnp.split(self.key_value(hidden), 2, axis=-1))
+        query = self._heads(self.query(hidden if first is None else first))
+        if self.rope_theta is not None:
+            keys = rotated(keys, tokens.positions, self.rope_theta)
+            query = rotated(query, tokens.positions, self.rope_theta) if first is None else query  # position 0 is turned by nothing
+        attend = tokens.attend if first is None else tokens.attend_first
+        distances = None if bias is None and self.window is None else Distances(bias, self.window)
+        attended = attend(query, keys, values, self.dropout_rate, key, distances)
         return self.out(attended.reshape(*attended.shape[:-2], -1))
 
     def _heads(self, projected: jax.Array) -> jax.Array:
@@ -52,25 +74,50 @@ class SelfAttention(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """One post-norm Transformer layer: norm(x + attention(x)), then norm(h + feed_forward(h))."""
+    """One Transformer layer. Post-norm: norm(x + attention(x)), then norm(h + feed_forward(h)). Pre-norm: x + attention(norm(x)), then
+    h + feed_forward(norm(h)); in the first layer attention reads x itself, which the embeddings have normalised."""
 
-    def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(arch.initializer_range)
+    def __init__(self, arch: Architecture, number: int, dtype, rngs: nnx.Rngs):
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            normal = nnx.initializers.normal(arch.initializer_range)
+            return nnx.Linear(inputs, outputs, use_bias=arch.feed_forward_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
+
         self.dropout_rate = arch.hidden_dropout
-        self.attention = SelfAttention(arch, dtype, rngs)
-        self.attention_norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
-        self.up = nnx.Linear(arch.hidden_size, arch.intermediate_size, kernel_init=normal, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(arch.intermediate_size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs)
-        self.output_norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, rngs=rngs)
+        self.pre_norm, self.gated = arch.kind.pre_norm, arch.kind.gated
+        self.attention = SelfAttention(arch, number, dtype, rngs)
+        self.attention_norm = None if self.pre_norm and number == 0 else norm(arch, rngs)
+        self.up = linear(arch.hidden_size, arch.intermediate_size * (2 if self.gated else 1))
+        self.down = linear(arch.intermediate_size, arch.hidden_size)
+        self.output_norm = norm(arch, rngs)  # of the feed-forward part
 
     def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, bias: jax.Array | None = None) -> jax.Array:
         """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to. bias: see `Distances`."""
         attention_key, first_key, second_key = split_key(key, 3)
         residual = tokens.first() if only_first else tokens.hidden
-        attended = self.attention(tokens, attention_key, only_first, bias)
-        hidden = self.attention_norm(residual + dropout(attended, self.dropout_rate, first_key))
-        fed = self.down(gelu(self.up(hidden)))
-        return self.output_norm(hidden + dropout(fed, self.dropout_rate, second_key))
+        entering = self._before(self.attention_norm, tokens.hidden)
+        first = self._before(self.attention_norm, residual) if only_first else None
+        attended = self.attention(tokens, entering, first, attention_key, bias)
+        hidden = self._behind(self.attention_norm, residual + dropout(attended, self.dropout_rate, first_key))
+        fed = self._feed_forward(self._before(self.output_norm, hidden))
+        return self._behind(self.output_norm, hidden + dropout(fed, self.dropout_rate, second_key))
+
+    def _feed_forward(self, x: jax.Array) -> jax.Array:
+        inner = self.up(x)
+        if not self.gated:
+            return self.down(gelu(inner))
+        inner, by = jnp.split(inner, 2, axis=-1)
+        return self.down(gelu(inner) * by)
+
+    def _before(self, norm: LayerNorm | None, x: jax.Array) -> jax.Array:
+        return norm(x) if self.pre_norm and norm is not None else x
+
+    def _behind(self, norm: LayerNorm | None, x: jax.Array) -> jax.Array:
+        return x if self.pre_norm or norm is None else norm(x)
+
+
+def norm(arch: Architecture, rngs: nnx.Rngs) -> LayerNorm:
+    """A fresh norm of states."""
+    return LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
 
 
 class RelativeBias(nnx.Module):
@@ -101,21 +148,29 @@ def distance_buckets(furthest: int) -> np.ndarray:
     return np.where(distance > 0, half, 0) + np.where(length < near, length, np.minimum(ranged, half - 1)).astype(np.int32)
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderOutput(Generic[Layout]):
-    """What leaves the encoder. A head reads `first`, `tokens.mean_state()` or `tokens.final_states()`, and need not know where the tokens
-    lie. Of the latter two, a compiled program computes what is read.
+    """What leaves the encoder. A head reads `first`, `mean_state()` or `final_states()`, and need not know where the tokens lie. Of the
+    latter two, a compiled program computes what is read.
 
-    tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], position 0
-    after the last layer. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing
-    is skimmed. hidden_states: what entered each layer and, unless `only_first`, the last output, [..., H]."""
+    tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], the final state of position
+    0. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing is skimmed. hidden_states: what entered
+    each layer and, unless `only_first`, the last output, [..., H]. finish: see `Encoder.finish`."""
 
     tokens: Layout
     first: jax.Array
     kept: tuple[jax.Array, ...]
     margins: tuple[jax.Array, ...]
     hidden_states: tuple[jax.Array, ...]
+    finish: Finish
+
+    def mean_state(self) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32; see `Tokens`."""
+        return self.tokens.mean_state(self.finish)
+
+    def final_states(self) -> jax.Array:
+        """Each token's final state, [..., H]; see `Tokens`."""
+        return self.finish(self.tokens.final_states())
 
 
 class Encoder(nnx.Module):
@@ -123,7 +178,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         self.remat = arch.remat
-        self.layers = nnx.List([EncoderLayer(arch, dtype, rngs) for _ in range(arch.num_hidden_layers)])
+        self.layers = nnx.List([EncoderLayer(arch, number, dtype, rngs) for number in range(arch.num_hidden_layers)])
         self.predictors = nnx.List(
             [
                 SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.layer_norm_eps, dtype, rngs)
@@ -133,6 +188,11 @@ class Encoder(nnx.Module):
             else []
         )
         self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
+        self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
+
+    def finish(self, hidden: jax.Array) -> jax.Array:
+        """The final states [..., H] of tokens that leave with these: behind pre-norm layers a norm's, whichever layer was their last."""
+        return hidden if self.final_norm is None else self.final_norm(hidden)
 
     def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
         """Run all layers.
@@ -152,7 +212,7 @@ class Encoder(nnx.Module):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
                 margin = self.predictors[number](tokens.hidden)
-                tokens = tokens.skim(gate(margin, gate_key))
+                tokens = tokens.skim(gate(margin, gate_key), self.finish)
                 margins.append(margin)
             kept.append(tokens.kept)
             if only_first and number == count - 1:
@@ -160,8 +220,8 @@ class Encoder(nnx.Module):
             else:
                 tokens = tokens.update(run_layer(layer, tokens, layer_key, False, bias))
                 hidden_states.append(tokens.hidden)
-        first = tokens.first() if first is None else first
-        return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states))
+        first = self.finish(tokens.first() if first is None else first)
+        return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states), self.finish)
 
 
 def split_key(key: jax.Array | None, count: int):

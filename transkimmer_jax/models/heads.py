@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.encoder import EncoderOutput
+from transkimmer_jax.models.encoder import EncoderOutput, norm
 from transkimmer_jax.models.layers import activation, dropout
 from transkimmer_jax.models.outputs import (
     HeadOutput,
@@ -26,16 +26,31 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 LEAST_NORM = 1e-12  # a vector of zeros stays one
 
 
+class Pooler(nnx.Linear):
+    """What stands before a classifier: a product, the backbone's activation and, in a prediction head, a norm."""
+
+    def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(arch.initializer_range)
+        super().__init__(arch.hidden_size, arch.hidden_size, use_bias=arch.pooler_bias, kernel_init=normal, dtype=arch.dtype, rngs=rngs)
+        self.activation = arch.kind.pooled_by
+        self.norm = norm(arch, rngs) if arch.kind.prediction_head else None
+
+    def pool(self, states: jax.Array) -> jax.Array:
+        """[..., H] of states [..., H]."""
+        pooled = activation(self.activation)(self(states))
+        return pooled if self.norm is None else self.norm(pooled)
+
+
 class TranskimmerForSequenceClassification(TranskimmerPreTrainedModel[SequenceClassifierOutput]):
-    """The backbone's pooler and a linear classifier, or regressor, on position 0. A regressor of pairs is a cross-encoder."""
+    """The backbone's pooler and a linear classifier, or regressor, on position 0 or, by `arch.classifier_pooling`, on the mean of all
+    tokens. A regressor of pairs is a cross-encoder."""
 
     head = "sequence_classification"
     output_class = SequenceClassifierOutput
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         super().__init__(arch, rngs=rngs)
-        normal = nnx.initializers.normal(arch.initializer_range)
-        self.pooler = nnx.Linear(arch.hidden_size, arch.hidden_size, kernel_init=normal, dtype=arch.dtype, rngs=rngs)
+        self.pooler = Pooler(arch, rngs)
         self.classifier = _linear(arch, arch.num_labels, rngs)
 
     @property
@@ -45,8 +60,8 @@ class TranskimmerForSequenceClassification(TranskimmerPreTrainedModel[SequenceCl
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """logits [B, num_labels]."""
-        pooled = activation(self.arch.kind.pooled_by)(self.pooler(states.first))
-        return {"logits": self.classifier(dropout(pooled, self.arch.hidden_dropout, key).astype(jnp.float32))}
+        state = states.mean_state().astype(self.arch.dtype) if self.arch.classifier_pooling == "mean" else states.first
+        return {"logits": self.classifier(dropout(self.pooler.pool(state), self.arch.hidden_dropout, key).astype(jnp.float32))}
 
 
 class TranskimmerForSentenceEmbedding(TranskimmerPreTrainedModel[SentenceEmbeddingOutput]):
@@ -74,7 +89,7 @@ class TranskimmerForSentenceEmbedding(TranskimmerPreTrainedModel[SentenceEmbeddi
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """sentence_embedding [B, H]."""
         pooling = self.arch.pooling
-        vector = states.tokens.mean_state() if pooling.mode == "mean" else states.first.astype(jnp.float32)
+        vector = states.mean_state() if pooling.mode == "mean" else states.first.astype(jnp.float32)
         if pooling.normalize:
             # The root of what is not 0: its gradient at 0 is infinite.
             square = jnp.sum(vector * vector, axis=-1, keepdims=True)
@@ -83,13 +98,14 @@ class TranskimmerForSentenceEmbedding(TranskimmerPreTrainedModel[SentenceEmbeddi
 
 
 class TranskimmerForTokenClassification(TranskimmerPreTrainedModel[TokenClassifierOutput]):
-    """A linear classifier on every token's final state."""
+    """A linear classifier on every token's final state, behind the backbone's prediction head where it has one."""
 
     head = "token_classification"
     output_class = TokenClassifierOutput
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         super().__init__(arch, rngs=rngs)
+        self.pooler = Pooler(arch, rngs) if arch.kind.prediction_head else None
         self.classifier = _linear(arch, arch.num_labels, rngs)
 
     @property
@@ -99,7 +115,8 @@ class TranskimmerForTokenClassification(TranskimmerPreTrainedModel[TokenClassifi
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """logits [..., num_labels]."""
-        hidden = dropout(states.tokens.final_states(), self.arch.hidden_dropout, key)
+        hidden = states.final_states() if self.pooler is None else self.pooler.pool(states.final_states())
+        hidden = dropout(hidden, self.arch.hidden_dropout, key)
         return {"logits": self.classifier(hidden.astype(jnp.float32))}
 
 
@@ -111,6 +128,7 @@ class TranskimmerForQuestionAnswering(TranskimmerPreTrainedModel[QuestionAnsweri
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         super().__init__(arch, rngs=rngs)
+        self.pooler = Pooler(arch, rngs) if arch.kind.prediction_head else None
         self.qa_outputs = _linear(arch, 2, rngs)
 
     @property
@@ -120,7 +138,8 @@ class TranskimmerForQuestionAnswering(TranskimmerPreTrainedModel[QuestionAnsweri
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """start_logits and end_logits [...]."""
-        logits = self.qa_outputs(states.tokens.final_states().astype(jnp.float32))
+        hidden = states.final_states() if self.pooler is None else self.pooler.pool(states.final_states())
+        logits = self.qa_outputs(hidden.astype(jnp.float32))
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 

@@ -1,10 +1,11 @@
-"""The pieces every backbone is made of: LayerNorm in float32, GELU, dropout by key."""
+"""The pieces every backbone is made of: LayerNorm in float32, GELU, rotation by position, dropout by key."""
 
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -15,8 +16,8 @@ class LayerNorm(nnx.LayerNorm):
     and as exact where the mean is not many times the standard deviation. In the inputs of real encoders' norms it is half of that at most.
     """
 
-    def __init__(self, size: int, *, epsilon: float, rngs: nnx.Rngs):
-        super().__init__(size, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
+    def __init__(self, size: int, *, epsilon: float, rngs: nnx.Rngs, use_bias: bool = True):
+        super().__init__(size, epsilon=epsilon, dtype=jnp.float32, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         return super().__call__(x, mask=mask).astype(x.dtype)
@@ -51,6 +52,28 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """A function by its name: 'tanh', 'relu' or 'gelu'."""
     functions: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": gelu}
     return functions[name]
+
+
+def rotated(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Queries or keys turned by their positions (rotary embedding; Su et al., 2021), so that their products tell distances.
+
+    Args:
+      x: [..., heads, head_dim]; element i and element i + head_dim / 2 are turned together.
+      positions: [...] int, or [1, S] for all alike.
+      theta: base of the angles.
+
+    Returns:
+      The same shape and dtype; computed in float32.
+    """
+    angles = jnp.multiply.outer(positions.astype(jnp.float32), rotary_frequencies(x.shape[-1], theta))
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def rotary_frequencies(head_dim: int, theta: float) -> np.ndarray:
+    """By what angle a pair of elements turns from one position to the next, [head_dim / 2] float32 in radians."""
+    return (1.0 / theta ** (np.arange(0, head_dim, 2) / head_dim)).astype(np.float32)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None, start: jax.Array | int = 0) -> jax.Array:

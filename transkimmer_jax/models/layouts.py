@@ -7,10 +7,12 @@ tokens and no others, so that the time spent is that of the tokens kept.
 
 A token leaves with the state of the last layer that it was kept in: its final state (docs/design.md, section 1.5). What a head may read
 of these is the same for both layouts: position 0's (`first`), their mean over each sequence (`mean_state`), or each at its token's place
-(`final_states`).
+(`final_states`). Where the encoder ends in a norm, a final state is what that makes of the state that a token leaves with. A layout is
+given it as a function where it sums final states.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol, Self
 
 import jax
@@ -18,6 +20,13 @@ import jax.numpy as jnp
 
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.attention import Distances
+
+Finish = Callable[[jax.Array], jax.Array]  # final states [..., H] of states that tokens leave with
+
+
+def as_it_is(hidden: jax.Array) -> jax.Array:
+    """Of an encoder without a norm behind its last layer."""
+    return hidden
 
 
 class Tokens(Protocol):
@@ -35,7 +44,7 @@ class Tokens(Protocol):
     def kept(self) -> jax.Array:
         """What has been kept so far: [B, S] for padded tokens, the number [B] for packed ones."""
 
-    def skim(self, gate: jax.Array) -> Self:
+    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> Self:
         """Drop the tokens whose `gate` [...] is 0. Position 0 and pinned tokens are always kept, padding never."""
 
     def update(self, hidden: jax.Array) -> Self:
@@ -44,11 +53,12 @@ class Tokens(Protocol):
     def first(self) -> jax.Array:
         """The state of position 0, [B, H]."""
 
-    def mean_state(self) -> jax.Array:
-        """The mean of the final states of each sequence's tokens, [B, H] float32; zeros for a sequence without any."""
+    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32; zeros for a sequence without any. finish: that which
+        every `skim` was given."""
 
     def final_states(self) -> jax.Array:
-        """Each token's final state at the place where the token was before anything was skimmed, [..., H]."""
+        """The state that each token leaves with, at the place where the token was before anything was skimmed, [..., H]."""
 
     def attend(
         self,
@@ -104,7 +114,7 @@ class PaddedTokens:
         first = jnp.arange(mask.shape[1])[None, :] == 0
         return cls(embeddings, embeddings, mask, mask, first if pinned is None else first | pinned, masking)
 
-    def skim(self, gate: jax.Array) -> "PaddedTokens":
+    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> "PaddedTokens":
         """Multiply the cumulative keep by `gate` [B, S]. Position 0 and pinned tokens are always kept, padding never."""
         return dataclasses.replace(self, keep=self.keep * jnp.where(self.always, 1.0, gate))
 
@@ -118,13 +128,13 @@ class PaddedTokens:
         """The state of position 0 [B, H]. It is never skimmed, so `hidden` and `forwarded` agree there."""
         return self.hidden[:, 0]
 
-    def mean_state(self) -> jax.Array:
+    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32."""
-        total = jnp.sum(self.attention_mask[:, :, None] * self.forwarded.astype(jnp.float32), axis=1)
+        total = jnp.sum(self.attention_mask[:, :, None] * finish(self.forwarded).astype(jnp.float32), axis=1)
         return total / jnp.maximum(jnp.sum(self.attention_mask, axis=1), 1.0)[:, None]
 
     def final_states(self) -> jax.Array:
-        """Each token's final state, [B, S, H]."""
+        """The state that each token leaves with, [B, S, H]."""
         return self.forwarded
 
     @property
@@ -232,7 +242,7 @@ class PackedTokens:
     def kept(self) -> jax.Array:
         return self.lengths
 
-    def skim(self, gate: jax.Array) -> "PackedTokens":
+    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> "PackedTokens":
         """Move the tokens that `gate` [T] keeps together, into the next capacity; what does not fit is lost, by whole sequences."""
         (capacity, width), rest = self.capacities[0], self.capacities[1:]
         rows = jnp.arange(self.hidden.shape[0])
@@ -240,7 +250,7 @@ class PackedTokens:
         always = first if self.pinned is None else first | self.pinned
         real = rows < jnp.sum(self.lengths)
         kept = ((gate > 0) | always) & real
-        left = self.left + self._summed(real & ~kept)
+        left = self.left + self._summed(finish(self.hidden), real & ~kept)
         before = _exclusive_sum(kept)  # kept rows before each row
         counts = jnp.diff(_take(before, _exclusive_sum(self.lengths)))
         fits = _fits(counts, capacity, width)
@@ -275,13 +285,13 @@ class PackedTokens:
         """The state of position 0 of each sequence, [B, H]; leftovers in empty slots."""
         return _take(self.hidden, self._starts())
 
-    def mean_state(self) -> jax.Array:
+    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32; leftovers for lost sequences."""
-        total = self.left + self._summed(jnp.arange(self.hidden.shape[0]) < jnp.sum(self.lengths))
+        total = self.left + self._summed(finish(self.hidden), jnp.arange(self.hidden.shape[0]) < jnp.sum(self.lengths))
         return total / jnp.maximum(self.count, 1).astype(jnp.float32)[:, None]
 
     def final_states(self) -> jax.Array:
-        """Each token's final state, [T at the start, H]."""
+        """The state that each token leaves with, [T at the start, H]."""
         return _take(jnp.concatenate([*self.history, self.hidden]), self._located())
 
     def depth(self) -> jax.Array:
@@ -329,14 +339,14 @@ class PackedTokens:
         """For each row [T] what `values` [B] holds for its sequence."""
         return _take(values, self.sequence)
 
-    def _summed(self, which: jax.Array) -> jax.Array:
-        """The sum over each sequence of the states of its rows that `which` [T] names, [B, H] float32.
+    def _summed(self, states: jax.Array, which: jax.Array) -> jax.Array:
+        """The sum over each sequence of the states [T, H] of its rows that `which` [T] names, [B, H] float32.
 
         As a product with ones and zeros: accelerators are good at these, and the order of its additions is fixed.
         """
         member = (self.sequence[None, :] == jnp.arange(len(self.lengths))[:, None]) & which[None, :]
-        weights = member.astype(self.hidden.dtype)
-        return jnp.matmul(weights, self.hidden, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+        weights = member.astype(states.dtype)
+        return jnp.matmul(weights, states, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
     def _view(self, rows: jax.Array) -> jax.Array:
         """Rows [T, ...] as [B, width, ...]: each sequence's tokens, then leftovers."""

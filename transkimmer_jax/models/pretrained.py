@@ -116,7 +116,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
             **self.answer(out, head_key),
             keep=jnp.stack(out.kept),
             margin=jnp.stack(out.margins) if out.margins else None,
-            last_hidden_state=None if only_logits else out.tokens.final_states(),
+            last_hidden_state=None if only_logits else out.final_states(),
             hidden_states=out.hidden_states,
             first_states=jnp.stack([*(state[:, 0] for state in out.hidden_states[1 : self.arch.num_hidden_layers]), out.first]),
         )
@@ -157,7 +157,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
             kept=jnp.stack(out.kept),
             depth=out.tokens.depth(),
             lost=out.tokens.lost,
-            last_hidden_state=None if only_logits else out.tokens.final_states(),
+            last_hidden_state=None if only_logits else out.final_states(),
         )
 
     @classmethod

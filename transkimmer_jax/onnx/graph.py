@@ -4,7 +4,7 @@ Its inputs are padded, as clients of transformers' exports feed them. Inside, th
 `[tokens, hidden]` with nothing in between; each layer's predictor drops rows of that. Only attention sees a padded view,
 `[batch, width]` of the longest text that is left. All shapes follow the data, so there are no capacities and nothing overflows.
 
-An embedding, a layer and a head are functions over a builder, so that those of another backbone or task stand beside BERT's.
+An embedding, a layer and a head are functions over a builder.
 """
 
 import dataclasses
@@ -17,15 +17,18 @@ import onnx
 from flax import nnx
 from onnx import TensorProto
 
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.embeddings import Embeddings
-from transkimmer_jax.models.encoder import EncoderLayer, SelfAttention
+from transkimmer_jax.models.encoder import Encoder, EncoderLayer, SelfAttention
 from transkimmer_jax.models.heads import (
     LEAST_NORM,
+    Pooler,
     TranskimmerForQuestionAnswering,
     TranskimmerForSentenceEmbedding,
     TranskimmerForSequenceClassification,
     TranskimmerForTokenClassification,
 )
+from transkimmer_jax.models.layers import rotary_frequencies
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder
@@ -73,9 +76,10 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions)
-    relative = Relative.of(g, model.encoder.relative_bias, positions) if model.encoder.relative_bias is not None else None
+    relative = Relative.of(g, model.encoder.relative_bias, positions) if arch.kind.relative_bias or arch.kind.rotary else None
+    tables = angle_tables(g, model.encoder, arch)
     steps, keeps = [], []
-    view = None
+    views: dict[int | None, View] = {}
     left = []  # states of tokens that are skimmed, and their places
     for index, block in enumerate(model.encoder.layers):
         if arch.skim is not None:
@@ -89,14 +93,25 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
                 if pinned is not None:
                     pinned = g.op("Compress", pinned, keeps[-1], axis=0)
                 hidden = g.op("Compress", hidden, keeps[-1], axis=0)
-                rows, view = rows.shrink(g, keep), None
+                rows, views = rows.shrink(g, keep), {}
                 relative = relative and relative.shrink(g, keeps[-1])
         steps.append(rows)
         with g.scope(f"layers.{index}"):
-            view = view or rows.view(g, relative)
-            hidden = layer(g, block, hidden, view, only_first=not reads_every_token and index == arch.num_hidden_layers - 1)
+            attention = block.attention
+            if attention.window not in views:
+                views[attention.window] = rows.view(g, relative, attention.window)
+            angles = None if relative is None or attention.rope_theta is None else Angles.of(g, tables[attention.rope_theta], relative)
+            only_first = not reads_every_token and index == arch.num_hidden_layers - 1
+            hidden = layer(g, block, hidden, views[attention.window], angles, only_first)
     with g.scope("head"):
-        final = FinalStates.of(g, [*left, [hidden, places]], mask, rows, lengths) if reads_every_token else FinalStates(hidden)
+        if left:
+            hidden, places = (g.op("Concat", *values, axis=0) for values in zip([hidden, places], *left, strict=True))
+        if model.encoder.final_norm is not None:
+            hidden = norm(g, model.encoder.final_norm, hidden, "final_norm")
+        if reads_every_token:
+            final = FinalStates(g.op("Gather", hidden, flat(g, rows.first), axis=0), hidden, places, mask, lengths)
+        else:
+            final = FinalStates(hidden)
         answers = _HEADS[type(model)](g, model, final)
     shapes: dict[str, tuple[str | int, ...]] = {
         output.name: ("batch", "sequence", *output.shape) if output.per_token else ("batch", *output.shape) for output in model.outputs
@@ -120,6 +135,8 @@ def embed(g: GraphBuilder, embeddings: Embeddings, input_ids: str, token_type_id
         return g.op("Gather", g.weight(name, table), index, axis=0)
 
     embedded = rows("word", _array(embeddings.word.embedding), input_ids)
+    if embeddings.position is None:
+        return norm(g, embeddings.norm, embedded, "norm")
     position = _array(embeddings.position.embedding)[embeddings.position_offset :]
     if embeddings.token_type is not None:
         types = _array(embeddings.token_type.embedding)
@@ -138,53 +155,114 @@ def margin(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
     return affine(g, features, kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1], "decision")
 
 
-def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, only_first: bool) -> str:
-    """A post-norm Transformer layer of rows [tokens, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]."""
+@dataclasses.dataclass(frozen=True)
+class Angles:
+    """By what rotation multiplies rows' queries and keys, float32 [tokens, 1, head size]. sin: negative in the first half of a head."""
+
+    cos: str
+    sin: str
+
+    @classmethod
+    def of(cls, g: GraphBuilder, table: str, relative: Relative) -> "Angles":
+        """Of rows that stand where `relative` says, from one of `angle_tables`."""
+        rows = g.op("Unsqueeze", g.op("Gather", table, relative.positions, axis=0), g.constant([1]))
+        cos, sin = g.ops("Split", rows, outputs=2, axis=-1)
+        return cls(g.op("Concat", cos, cos, axis=-1), g.op("Concat", g.op("Neg", sin), sin, axis=-1))
+
+    def rotate(self, g: GraphBuilder, x: str) -> str:
+        """Queries or keys [tokens, any number, head size]; see `models.layers.rotated`."""
+        first, second = g.ops("Split", x, outputs=2, axis=-1)
+        exchanged = g.op("Concat", second, first, axis=-1)
+        return g.op("Add", g.op("Mul", x, self.cos), g.op("Mul", exchanged, self.sin))
+
+
+def angle_tables(g: GraphBuilder, encoder: Encoder, arch: Architecture) -> dict[float, str]:
+    """For each base of angles the cosines and, behind them, the sines of every position, [positions, head size]. From a table, as runtimes'
+    own functions differ at large angles."""
+    tables: dict[float, str] = {}
+    positions = np.arange(arch.max_position_embeddings, dtype=np.float32)[:, None]
+    for theta in (layer.attention.rope_theta for layer in encoder.layers):
+        if theta is not None and theta not in tables:
+            angles = (positions * rotary_frequencies(arch.hidden_size // arch.num_attention_heads, theta)).astype(np.float64)
+            tables[theta] = g.weight(f"angles.{theta:g}", np.concatenate([np.cos(angles), np.sin(angles)], axis=1))
+    return tables
+
+
+def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, angles: Angles | None, only_first: bool) -> str:
+    """A Transformer layer of rows [tokens, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]."""
+
+    def before(module: nnx.LayerNorm | None, x: str, name: str) -> str:
+        return norm(g, module, x, name) if block.pre_norm and module is not None else x
+
+    def behind(module: nnx.LayerNorm | None, x: str, name: str) -> str:
+        return x if block.pre_norm or module is None else norm(g, module, x, name)
+
     attend = attend_first if only_first else attend_all
     residual = g.op("Gather", hidden, flat(g, view.first), axis=0) if only_first else hidden
-    attended = linear(g, block.attention.out, attend(g, block.attention, hidden, view), "attention.out")
-    hidden = norm(g, block.attention_norm, g.op("Add", residual, attended), "attention_norm")
-    fed = linear(g, block.down, gelu(g, linear(g, block.up, hidden, "up")), "down")
-    return norm(g, block.output_norm, g.op("Add", hidden, fed), "output_norm")
+    entering = before(block.attention_norm, hidden, "attention_norm")
+    attended = linear(g, block.attention.out, attend(g, block.attention, entering, view, angles), "attention.out")
+    hidden = behind(block.attention_norm, g.op("Add", residual, attended), "attention_norm")
+    inner = linear(g, block.up, before(block.output_norm, hidden, "output_norm"), "up")
+    if block.gated:
+        inner, by = g.ops("Split", inner, outputs=2, axis=-1)
+        inner = g.op("Mul", gelu(g, inner), by)
+    else:
+        inner = gelu(g, inner)
+    return behind(block.output_norm, g.op("Add", hidden, linear(g, block.down, inner, "down")), "output_norm")
 
 
-def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
+def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, angles: Angles | None) -> str:
     """What every row reads of the rows of its text, [tokens, hidden]."""
-    query_parameters, key_value_parameters = _scaled_query(attention), _parameters(attention.key_value)
-    kernel, bias = (np.concatenate(parts, axis=-1) for parts in zip(query_parameters, key_value_parameters, strict=True))
+    (query_kernel, query_bias), (kernel, bias) = _scaled_query(attention), _parameters(attention.key_value)
+    kernel = np.concatenate([query_kernel, kernel], axis=1)
+    bias = None if bias is None or query_bias is None else np.concatenate([query_bias, bias])
     heads, size = attention.num_heads, _head_size(attention)
+    product = affine(g, hidden, kernel, bias, "attention.query_key_value")
+
     # A row of the product is 3 * heads pieces. Gathered one by one, pieces are split, padded and transposed in a single copy.
-    pieces = g.op("Reshape", affine(g, hidden, kernel, bias, "attention.query_key_value"), g.constant([-1, size]))
-    start = g.op("Mul", g.op("Unsqueeze", view.slots, g.constant([1])), g.constant(3 * heads))
-    query, key, value = (
-        g.op("Gather", pieces, g.op("Add", start, g.constant(np.arange(heads)[:, None] + offset)), axis=0)
-        for offset in (0, heads, 2 * heads)
-    )
+    def gathered(pieces: str, in_row: int, offset: int) -> str:
+        start = g.op("Mul", g.op("Unsqueeze", view.slots, g.constant([1])), g.constant(in_row))
+        rows = g.op("Add", start, g.constant(np.arange(heads)[:, None] + offset))
+        return g.op("Gather", g.op("Reshape", pieces, g.constant([-1, size])), rows, axis=0)
+
+    if angles is None:
+        query, key, value = (gathered(product, 3 * heads, offset) for offset in (0, heads, 2 * heads))
+    else:
+        turned, value = g.ops("Split", product, g.constant([2 * heads * size, heads * size]), outputs=2, axis=1)
+        turned = angles.rotate(g, g.op("Reshape", turned, g.constant([-1, 2 * heads, size])))
+        query, key, value = gathered(turned, 2 * heads, 0), gathered(turned, 2 * heads, heads), gathered(value, heads, 0)
     scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 3, 2])), view.bias)
     attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
     attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.constant([-1, heads * size]))
     return g.op("Compress", attended, view.real, axis=0)
 
 
-def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View) -> str:
+def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, angles: Angles | None) -> str:
     """What the rows of position 0 read of their texts, [batch, hidden].
 
     The key's product is applied to the few queries, and the value's to what they read, in place of both to every token. The key's bias
-    shifts all scores of a query alike, which the softmax does not see; the value's bias passes through it whole.
+    shifts all scores of a query alike, which the softmax does not see; the value's bias passes through it whole. Keys that are rotated
+    are computed all the same, as each is turned by its own angle; the queries, at position 0, are not turned.
     """
     heads, size, width = attention.num_heads, _head_size(attention), attention.query.kernel.shape[0]
     kernel, bias = _parameters(attention.key_value)
     key, value = (part.reshape(width, heads, size) for part in np.split(kernel, 2, axis=1))
     query = affine(g, g.op("Gather", hidden, flat(g, view.first), axis=0), *_scaled_query(attention), "attention.query")
-    query = g.op("Transpose", g.op("Reshape", query, g.constant([0, heads, size])), perm=[1, 0, 2])
-    query = g.op("MatMul", query, g.weight("attention.key.kernel", key.transpose(1, 2, 0)))
+    query = g.op("Reshape", query, g.constant([0, heads, size]))
     padded = g.op("Gather", hidden, view.slots, axis=0)
-    scores = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.op("Transpose", padded, perm=[0, 2, 1]))
+    if angles is None:
+        query = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.weight("attention.key.kernel", key.transpose(1, 2, 0)))
+        scores = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.op("Transpose", padded, perm=[0, 2, 1]))
+    else:
+        keys = affine(g, hidden, key.reshape(width, -1), None if bias is None else np.split(bias, 2)[0], "attention.key")
+        keys = angles.rotate(g, g.op("Reshape", keys, g.constant([-1, heads, size])))
+        keys = g.op("Transpose", g.op("Gather", keys, view.slots, axis=0), perm=[0, 2, 3, 1])
+        scores = g.op("Squeeze", g.op("MatMul", g.op("Unsqueeze", query, g.constant([2])), keys), g.constant([2]))
     weights = g.op("Softmax", g.op("Add", scores, g.op("Squeeze", view.first_bias, g.constant([2]))), axis=-1)
     attended = g.op("Transpose", g.op("MatMul", weights, padded), perm=[1, 0, 2])
     attended = g.op("MatMul", attended, g.weight("attention.value.kernel", value.transpose(1, 0, 2)))
     attended = g.op("Reshape", g.op("Transpose", attended, perm=[1, 0, 2]), g.constant([-1, heads * size]))
-    return g.op("Add", attended, g.weight("attention.value.bias", np.split(bias, 2)[1]))
+    return attended if bias is None else g.op("Add", attended, g.weight("attention.value.bias", np.split(bias, 2)[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +270,7 @@ class FinalStates:
     """The states that tokens leave the encoder with: what heads read.
 
     first: of position 0, [batch, hidden]. The others are of all tokens, and empty where the head reads position 0 alone. every:
-    [tokens, hidden], those that left first before the others. places: int64 [tokens], where each lies in the flattened batch. mask: int64
+    [tokens, hidden], those that stayed before the others. places: int64 [tokens], where each lies in the flattened batch. mask: int64
     [batch, sequence]. lengths: int64 [batch, 1], tokens of each text.
     """
 
@@ -201,13 +279,6 @@ class FinalStates:
     places: str = ""
     mask: str = ""
     lengths: str = ""
-
-    @classmethod
-    def of(cls, g: GraphBuilder, parts: list[list[str]], mask: str, rows: Rows, lengths: str) -> "FinalStates":
-        """From states and places of the tokens that left before each layer, and of those that are left; `rows` are the latter's."""
-        last, _ = parts[-1]
-        every, places = (g.op("Concat", *values, axis=0) if len(parts) > 1 else values[0] for values in zip(*parts, strict=True))
-        return cls(g.op("Gather", last, flat(g, rows.first), axis=0), every, places, mask, lengths)
 
     def placed(self, g: GraphBuilder, values: str) -> str:
         """Values [tokens, n] of all tokens at their places, [batch, sequence, n]; 0 where there is no token."""
@@ -226,8 +297,16 @@ class FinalStates:
 
 def classify(g: GraphBuilder, model: TranskimmerForSequenceClassification, states: FinalStates) -> dict[str, str]:
     """The pooler and the classifier: logits [batch, labels]."""
-    pooled = activation(g, model.arch.kind.pooled_by, linear(g, model.pooler, states.first, "pooler"))
-    return {"logits": linear(g, model.classifier, pooled, "classifier")}
+    state = states.mean(g, states.placed(g, states.every)) if model.arch.classifier_pooling == "mean" else states.first
+    return {"logits": linear(g, model.classifier, pooled(g, model.pooler, state), "classifier")}
+
+
+def pooled(g: GraphBuilder, pooler: Pooler | None, states: str) -> str:
+    """What stands before a classifier, of states [any, hidden]; None: nothing does."""
+    if pooler is None:
+        return states
+    states = activation(g, pooler.activation, linear(g, pooler, states, "pooler"))
+    return states if pooler.norm is None else norm(g, pooler.norm, states, "pooler.norm")
 
 
 def pool(g: GraphBuilder, model: TranskimmerForSentenceEmbedding, states: FinalStates) -> dict[str, str]:
@@ -243,12 +322,12 @@ def pool(g: GraphBuilder, model: TranskimmerForSentenceEmbedding, states: FinalS
 
 def tag(g: GraphBuilder, model: TranskimmerForTokenClassification, states: FinalStates) -> dict[str, str]:
     """logits [batch, sequence, labels]."""
-    return {"logits": states.placed(g, linear(g, model.classifier, states.every, "classifier"))}
+    return {"logits": states.placed(g, linear(g, model.classifier, pooled(g, model.pooler, states.every), "classifier"))}
 
 
 def mark_span(g: GraphBuilder, model: TranskimmerForQuestionAnswering, states: FinalStates) -> dict[str, str]:
     """start_logits and end_logits [batch, sequence]."""
-    both = states.placed(g, linear(g, model.qa_outputs, states.every, "qa_outputs"))
+    both = states.placed(g, linear(g, model.qa_outputs, pooled(g, model.pooler, states.every), "qa_outputs"))
     start, end = (g.op("Gather", both, g.constant(column), axis=2) for column in (0, 1))
     return {"start_logits": start, "end_logits": end}
 
@@ -287,8 +366,9 @@ def count_layers(g: GraphBuilder, mask: str, places: str, keeps: list[str], laye
 
 def norm(g: GraphBuilder, module: nnx.LayerNorm, x: str, name: str) -> str:
     """LayerNorm over the last axis."""
-    scale, bias = (g.weight(f"{name}.{part}", _array(getattr(module, part))) for part in ("scale", "bias"))
-    return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=module.epsilon)
+    parameters = {part: getattr(module, part) for part in ("scale", "bias")}
+    weights = [g.weight(f"{name}.{part}", _array(parameter)) for part, parameter in parameters.items() if parameter is not None]
+    return g.op("LayerNormalization", x, *weights, axis=-1, epsilon=module.epsilon)
 
 
 def gelu(g: GraphBuilder, x: str) -> str:
@@ -307,9 +387,10 @@ def linear(g: GraphBuilder, module: nnx.Linear, x: str, name: str) -> str:
     return affine(g, x, *_parameters(module), name)
 
 
-def affine(g: GraphBuilder, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
+def affine(g: GraphBuilder, x: str, kernel: np.ndarray, bias: np.ndarray | None, name: str) -> str:
     """x @ kernel + bias."""
-    return g.op("Add", g.op("MatMul", x, g.weight(f"{name}.kernel", kernel)), g.weight(f"{name}.bias", bias))
+    product = g.op("MatMul", x, g.weight(f"{name}.kernel", kernel))
+    return product if bias is None else g.op("Add", product, g.weight(f"{name}.bias", bias))
 
 
 def flat(g: GraphBuilder, x: str) -> str:
@@ -321,15 +402,15 @@ def _head_size(attention: SelfAttention) -> int:
     return attention.query.kernel.shape[1] // attention.num_heads
 
 
-def _scaled_query(attention: SelfAttention) -> tuple[np.ndarray, np.ndarray]:
+def _scaled_query(attention: SelfAttention) -> tuple[np.ndarray, np.ndarray | None]:
     """The query's kernel and bias, divided by what scores are divided by."""
     kernel, bias = _parameters(attention.query)
     scale = math.sqrt(_head_size(attention))
-    return kernel / scale, bias / scale
+    return kernel / scale, None if bias is None else bias / scale
 
 
-def _parameters(module: nnx.Linear) -> tuple[np.ndarray, np.ndarray]:
-    return _array(module.kernel), _array(module.bias)
+def _parameters(module: nnx.Linear) -> tuple[np.ndarray, np.ndarray | None]:
+    return _array(module.kernel), None if module.bias is None else _array(module.bias)
 
 
 def _array(parameter) -> np.ndarray:

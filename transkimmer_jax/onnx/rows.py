@@ -58,19 +58,18 @@ class Rows:
         end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
         return dataclasses.replace(self, first=first, end=end)
 
-    def view(self, g: GraphBuilder, relative: "Relative | None" = None) -> "View":
-        """The rows as attention reads them. relative: what scores owe to distances, of these rows."""
+    def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None) -> "View":
+        """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`."""
         lengths = self.lengths(g)
         width = g.op("ReduceMax", lengths, keepdims=0)
         offsets = g.op("Range", g.constant(0), width, g.constant(1))
         real = g.op("Less", offsets, lengths)
         slots = g.op("Where", real, g.op("Add", self.first, offsets), self.first)
-        bias = g.op("Where", real, g.constant(0, np.float32), g.constant(MASKED_SCORE, np.float32))
-        bias = g.op("Unsqueeze", bias, g.constant([1, 2]))
-        first_bias = bias
-        if relative is not None:
-            first_bias = g.op("Add", relative.of_first(g, slots), bias)
-            bias = g.op("Add", relative.of_all(g, slots), bias)
+        seen = g.op("Unsqueeze", real, g.constant([1, 2]))
+        if relative is None or (relative.table is None and window is None):
+            bias = first_bias = _score_of(g, seen)
+        else:
+            bias, first_bias = (relative.added(g, distance, seen, window) for distance in relative.distances(g, slots))
         return View(self.first, slots, g.op("Reshape", real, g.constant([-1])), bias, first_bias)
 
 
@@ -81,8 +80,8 @@ class View:
     first: int64 [batch, 1], the row of each text's position 0.
     slots: int64 [batch, width], the row that lies at each place; behind a text's end, its first.
     real: bool [batch * width], which places hold a token.
-    bias: float32 [batch, 1, 1, width] or [batch, heads, width, width], to be added to scores: 0 there, or what scores owe to distances, and
-      about `MASKED_SCORE` elsewhere.
+    bias: float32 [batch, 1, 1, width] or [batch, 1 or heads, width, width], to be added to scores: 0 there, or what scores owe to
+      distances, and about `MASKED_SCORE` elsewhere.
     first_bias: float32 [batch, 1 or heads, 1, width], the same for queries at position 0.
     """
 
@@ -95,33 +94,45 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Relative:
-    """What scores owe to the distance of query and key in the text.
+    """Where tokens stand in their texts, and what scores owe to the distance of query and key.
 
-    table: float32 [distances, heads]. middle: the row of distance 0. positions: int64 [tokens], where each row's token stands in its text.
+    positions: int64 [tokens], of each row's token. table: float32 [distances, heads]; None: there is no bias. middle: its row of distance
+    0.
     """
 
-    table: str
-    middle: int
     positions: str
+    table: str | None
+    middle: int
 
     @classmethod
-    def of(cls, g: GraphBuilder, bias: RelativeBias, positions: str) -> Self:
+    def of(cls, g: GraphBuilder, bias: RelativeBias | None, positions: str) -> Self:
         """Of all tokens."""
-        return cls(g.weight("relative_bias", np.asarray(bias())), bias.furthest, positions)
+        if bias is None:
+            return cls(positions, None, 0)
+        return cls(positions, g.weight("relative_bias", np.asarray(bias())), bias.furthest)
 
     def shrink(self, g: GraphBuilder, keep: str) -> Self:
         """Of those that `keep` [tokens] names."""
         return dataclasses.replace(self, positions=g.op("Compress", self.positions, keep, axis=0))
 
-    def of_all(self, g: GraphBuilder, slots: str) -> str:
-        """[batch, heads, width, width]."""
+    def distances(self, g: GraphBuilder, slots: str) -> tuple[str, str]:
+        """From queries to keys, int64 [batch, width, width]; and the same of queries at position 0, [batch, 1, width]."""
         places = g.op("Gather", self.positions, slots, axis=0)
-        return self._rows(g, g.op("Sub", g.op("Unsqueeze", places, g.constant([1])), g.op("Unsqueeze", places, g.constant([2]))))
+        from_first = g.op("Unsqueeze", places, g.constant([1]))
+        return g.op("Sub", from_first, g.op("Unsqueeze", places, g.constant([2]))), from_first
 
-    def of_first(self, g: GraphBuilder, slots: str) -> str:
-        """[batch, heads, 1, width], of queries at position 0."""
-        return self._rows(g, g.op("Unsqueeze", g.op("Gather", self.positions, slots, axis=0), g.constant([1])))
-
-    def _rows(self, g: GraphBuilder, distance: str) -> str:
+    def added(self, g: GraphBuilder, distance: str, seen: str, window: int | None) -> str:
+        """What is added to scores at these distances [batch, queries, width]: float32 [batch, 1 or heads, queries, width].
+        seen: bool [batch, 1, 1, width], keys that are there."""
+        if window is not None:
+            near = g.op("Less", g.op("Abs", distance), g.constant(window + 1))
+            seen = g.op("And", seen, g.op("Unsqueeze", near, g.constant([1])))
+        score = _score_of(g, seen)
+        if self.table is None:
+            return score
         rows = g.op("Gather", self.table, g.op("Add", distance, g.constant(self.middle)), axis=0)
-        return g.op("Transpose", rows, perm=[0, 3, 1, 2])
+        return g.op("Add", g.op("Transpose", rows, perm=[0, 3, 1, 2]), score)
+
+
+def _score_of(g: GraphBuilder, seen: str) -> str:
+    return g.op("Where", seen, g.constant(0, np.float32), g.constant(MASKED_SCORE, np.float32))

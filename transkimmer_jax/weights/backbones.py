@@ -24,6 +24,7 @@ _BERT = {
     "output_norm": "output.LayerNorm",
     "pooler": "pooler.dense",
     "classifier": "classifier",
+    "qa_outputs": "qa_outputs",
 }
 _ROBERTA = _BERT | {"pooler": "classifier.dense", "classifier": "classifier.out_proj"}
 
@@ -34,9 +35,10 @@ class CheckpointFormat:
 
     class_prefix: of transformers' classes, 'Bert' of BertForSequenceClassification.
     prefix: of the encoder's tensors in models with a head.
-    modules: where tensors lie, by our names of the modules.
+    modules: where tensors lie, by our names of the modules. Where there is a 'query_key_value', one tensor holds all three.
     fields: names of config.json's fields that are not BERT's, by those of BERT's config.
     fixed: fields that such a config does not have, with what they are in every model of the kind.
+    variants: whether the config has the fields of `config_file.VARIANTS` too.
     pads_first: whether positions start behind that of the padding, so that the padding's id says where.
     position_offset: where they start otherwise.
     pad_token_id: the usual one, for a model that is saved without a tokenizer.
@@ -48,6 +50,7 @@ class CheckpointFormat:
     modules: Mapping[str, str]
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variants: bool = False
     pads_first: bool = False
     position_offset: int = 0
     pad_token_id: int = 0
@@ -108,5 +111,35 @@ FORMATS = {
         position_offset=2,
         pad_token_id=1,
         ignored=("lm_head.", "pooler."),
+    ),
+    "modernbert": CheckpointFormat(
+        "ModernBert",
+        "model.",
+        {
+            "word": "embeddings.tok_embeddings",
+            "embedding_norm": "embeddings.norm",
+            "layer": "layers",
+            "query_key_value": "attn.Wqkv",
+            "out": "attn.Wo",
+            "attention_norm": "attn_norm",
+            "up": "mlp.Wi",
+            "down": "mlp.Wo",
+            "output_norm": "mlp_norm",
+            "final_norm": "final_norm",
+            "pooler": "head.dense",
+            "pooler_norm": "head.norm",
+            "classifier": "classifier",
+            "qa_outputs": "classifier",
+        },
+        fields={
+            "layer_norm_eps": "norm_eps",
+            "hidden_dropout_prob": "mlp_dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+            "hidden_act": "hidden_activation",
+        },
+        fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter is in older files, and means nothing
+        variants=True,
+        pad_token_id=50283,
+        ignored=("decoder.",),
     ),
 }

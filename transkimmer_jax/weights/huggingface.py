@@ -77,6 +77,8 @@ def load(
     with opened(folder) as stored:
         tensors = _normalized(stored, folder, saved.architecture.backbone)
         arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
+        if saved.names_head:
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in names.of_other_meaning(arch, saved.architecture)}
         if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
             tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name, arch.backbone) < arch.num_hidden_layers}
         fresh = _require_fit(arch, tensors, folder, trained=saved.architecture.skim is not None)
@@ -176,7 +178,7 @@ def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     return {
         names.checkpoint_name(name, model.arch): tensor
         for row in names.parameter_table(model.arch)
-        for name, tensor in row.to_checkpoint(parameters[row.path]).items()
+        for name, tensor in row.to_checkpoint([parameters[path] for path in row.paths]).items()
     }
 
 
@@ -260,9 +262,10 @@ def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, S
 
     graph, state = nnx.split(nnx.eval_shape(fresh) if seed is None else fresh())
     loaded = {
-        row.path: row.from_checkpoint([tensors[name].read() for name in row.names])
+        path: parameter
         for row in names.parameter_table(arch)
         if row.names[0] in tensors
+        for path, parameter in row.from_checkpoint([tensors[name].read() for name in row.names]).items()
     }
     filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(path_keys(path), leaf)), state)
     return nnx.merge(graph, filled)

@@ -1,4 +1,4 @@
-"""Where each of our parameters lies in a Hugging Face checkpoint: one row a parameter.
+"""Where each of our parameters lies in a Hugging Face checkpoint: one row a parameter, or several that share a tensor.
 
 What differs between backbones is the table in `backbones.py`. Names are written without the prefix of models with a head, and with
 LayerNorm's parameters as `weight` and `bias`; `normalize` brings what older files say to that form. The skim predictors lie under a prefix
@@ -26,37 +26,46 @@ SKIM_PREFIX = "skim_predictors."
 _ORIGINAL_SKIM_PREFIX = "encoder.skim_predictors."
 
 
+Path = tuple[str | int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter: its path in our model, and the checkpoint's tensors it is made of.
+    """Parameters of ours and tensors of the checkpoint that hold the same numbers, joined along their outputs. One of the two is one.
 
-    shape: of each of the checkpoint's tensors. transposed: PyTorch's Linear stores [out, in], ours [in, out].
+    paths: of the parameters in our model. shape: of each of the checkpoint's tensors. transposed: PyTorch's Linear stores [out, in], ours
+    [in, out]. splits: outputs before each parameter but the first.
     """
 
-    path: tuple[str | int, ...]
+    paths: tuple[Path, ...]
     names: tuple[str, ...]
     shape: tuple[int, ...]
     transposed: bool = False
+    splits: tuple[int, ...] = ()
 
     @property
-    def part(self) -> tuple[str | int, ...] | None:
+    def part(self) -> Path | None:
         """Which of the parts that a checkpoint may lack as a whole this is of, if any."""
-        return next((part for part in _OPTIONAL if self.path[: len(part)] == part), None)
+        return next((part for part in _OPTIONAL if self.paths[0][: len(part)] == part), None)
 
     @property
     def module(self) -> str:
         """The head, or the predictor of one layer, that this is a parameter of."""
-        return "/".join(map(str, self.path[:3] if self.part == PREDICTORS else self.path[:1]))
+        return "/".join(map(str, self.paths[0][:3] if self.part == PREDICTORS else self.paths[0][:1]))
 
-    def from_checkpoint(self, tensors: list[np.ndarray]) -> np.ndarray:
-        """Our parameter, from the checkpoint's tensors in the order of `names`."""
-        parts = [tensor.T if self.transposed else tensor for tensor in tensors]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    def from_checkpoint(self, tensors: list[np.ndarray]) -> dict[Path, np.ndarray]:
+        """Our parameters, from the checkpoint's tensors in the order of `names`."""
+        joined = _joined([tensor.T if self.transposed else tensor for tensor in tensors])
+        return dict(zip(self.paths, np.split(joined, self.splits, axis=-1), strict=True))
 
-    def to_checkpoint(self, parameter: np.ndarray) -> dict[str, np.ndarray]:
-        """The checkpoint's tensors, from our parameter."""
-        parts = np.split(parameter, len(self.names), axis=-1)
+    def to_checkpoint(self, parameters: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """The checkpoint's tensors, from our parameters in the order of `paths`."""
+        parts = np.split(_joined(parameters), len(self.names), axis=-1)
         return {name: np.ascontiguousarray(part.T if self.transposed else part) for name, part in zip(self.names, parts, strict=True)}
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
 
 def normalize(name: str, backbone: str) -> str:
@@ -83,7 +92,7 @@ def layer_of(name: str, backbone: str) -> int:
 
 def checkpoint_name(name: str, arch: Architecture) -> str:
     """The name to write, with the prefix that transformers' task models use; embedders' encoders stand alone."""
-    beside = ("pre_classifier.", "classifier.", "qa_outputs.", SKIM_PREFIX)  # BERT's pooler is a part of the encoder there
+    beside = ("pre_classifier.", "head.", "classifier.", "qa_outputs.", SKIM_PREFIX)  # BERT's pooler is a part of the encoder there
     return name if arch.head == "sentence_embedding" or name.startswith(beside) else f"{FORMATS[arch.backbone].prefix}{name}"
 
 
@@ -92,9 +101,16 @@ def of_other_heads(names: set[str], arch: Architecture) -> set[str]:
     parts below the name that its token classifier has."""
     at = FORMATS[arch.backbone].modules
     own = {name.rpartition(".")[0] for row in head_table(arch) for name in row.names}
-    known = {at["pooler"], at["classifier"], "classifier", "qa_outputs"} - own
+    known = {"classifier", *(at[part] for part in ("pooler", "pooler_norm", "classifier", "qa_outputs") if part in at)} - own
     roots = _HEAD_MODULES - {module.partition(".")[0] for module in own}
     return {name for name in names if name.rpartition(".")[0] in known or name.partition(".")[0] in roots}
+
+
+def of_other_meaning(arch: Architecture, other: Architecture) -> set[str]:
+    """Names of tensors that the two architectures' heads have for parameters of different kinds: ModernBERT's models for classification
+    and for question answering both have a `classifier`."""
+    ours, theirs = ({name: row.paths for row in head_table(which) for name in row.names} for which in (arch, other))
+    return {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
 
 
 def head_table(arch: Architecture) -> list[Row]:
@@ -102,54 +118,73 @@ def head_table(arch: Architecture) -> list[Row]:
     hidden, at = arch.hidden_size, FORMATS[arch.backbone].modules
 
     def classifier(name: str) -> list[Row]:
-        return _linear(("classifier",), hidden, arch.num_labels, [name])
+        return _linear([("classifier",)], hidden, arch.num_labels, [name])
 
+    pooler = _linear([("pooler",)], hidden, hidden, [at["pooler"]], arch.pooler_bias)
+    if arch.kind.prediction_head:
+        pooler += _norm(("pooler", "norm"), hidden, at["pooler_norm"], arch.norm_bias)
+    of_tokens = pooler if arch.kind.prediction_head else []
     return {
-        "sequence_classification": [*_linear(("pooler",), hidden, hidden, [at["pooler"]]), *classifier(at["classifier"])],
-        "token_classification": classifier("classifier"),
-        "question_answering": _linear(("qa_outputs",), hidden, 2, ["qa_outputs"]),
+        "sequence_classification": [*pooler, *classifier(at["classifier"])],
+        "token_classification": [*of_tokens, *classifier("classifier")],
+        "question_answering": [*of_tokens, *_linear([("qa_outputs",)], hidden, 2, [at["qa_outputs"]])],
         "sentence_embedding": [],
     }[arch.head]
 
 
-def _linear(path: tuple[str | int, ...], inputs: int, outputs: int, names: Sequence[str]) -> list[Row]:
-    return [
-        Row((*path, "kernel"), tuple(f"{name}.weight" for name in names), (outputs, inputs), transposed=True),
-        Row((*path, "bias"), tuple(f"{name}.bias" for name in names), (outputs,)),
-    ]
+def _linear(
+    paths: Sequence[Path], inputs: int, outputs: int, names: Sequence[str], bias: bool = True, splits: tuple[int, ...] = ()
+) -> list[Row]:
+    """outputs: of each of the checkpoint's tensors."""
+
+    def row(ours: str, theirs: str, shape: tuple[int, ...], transposed: bool) -> Row:
+        return Row(tuple((*path, ours) for path in paths), tuple(f"{name}.{theirs}" for name in names), shape, transposed, splits)
+
+    return [row("kernel", "weight", (outputs, inputs), True), *([row("bias", "bias", (outputs,), False)] if bias else [])]
+
+
+def _norm(path: Path, size: int, name: str, bias: bool = True) -> list[Row]:
+    parts = {"scale": "weight"} | ({"bias": "bias"} if bias else {})
+    return [Row(((*path, ours),), (f"{name}.{theirs}",), (size,)) for ours, theirs in parts.items()]
 
 
 def parameter_table(arch: Architecture) -> list[Row]:
     """All rows of a checkpoint, dense or skimming, with the architecture's head."""
-
-    def norm(path: tuple[str | int, ...], size: int, name: str) -> list[Row]:
-        return [Row((*path, "scale"), (f"{name}.weight",), (size,)), Row((*path, "bias"), (f"{name}.bias",), (size,))]
-
     hidden, inner, width, at = arch.hidden_size, arch.intermediate_size, arch.predictor_size, FORMATS[arch.backbone].modules
     tables = {
         "word": arch.vocab_size,
-        "position": arch.max_position_embeddings + arch.position_offset,
+        "position": 0 if arch.kind.rotary else arch.max_position_embeddings + arch.position_offset,
         "token_type": arch.type_vocab_size,
     }
-    rows = [Row(("embeddings", table, "embedding"), (f"{at[table]}.weight",), (size, hidden)) for table, size in tables.items() if size]
-    rows += norm(("embeddings", "norm"), hidden, at["embedding_norm"])
+    rows = [Row((("embeddings", table, "embedding"),), (f"{at[table]}.weight",), (size, hidden)) for table, size in tables.items() if size]
+    rows += _norm(("embeddings", "norm"), hidden, at["embedding_norm"], arch.norm_bias)
     for index in range(arch.num_hidden_layers):
         ours, theirs = ("encoder", "layers", index), f"{at['layer']}.{index}"
-        rows += _linear((*ours, "attention", "query"), hidden, hidden, [f"{theirs}.{at['query']}"])
-        rows += _linear((*ours, "attention", "key_value"), hidden, hidden, [f"{theirs}.{at['key']}", f"{theirs}.{at['value']}"])
-        rows += _linear((*ours, "attention", "out"), hidden, hidden, [f"{theirs}.{at['out']}"])
-        rows += norm((*ours, "attention_norm"), hidden, f"{theirs}.{at['attention_norm']}")
-        rows += _linear((*ours, "up"), hidden, inner, [f"{theirs}.{at['up']}"])
-        rows += _linear((*ours, "down"), inner, hidden, [f"{theirs}.{at['down']}"])
-        rows += norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}")
+        query, key_value, out = ((*ours, "attention", part) for part in ("query", "key_value", "out"))
+        if "query_key_value" in at:
+            name = f"{theirs}.{at['query_key_value']}"
+            rows += _linear([query, key_value], hidden, 3 * hidden, [name], arch.attention_bias, splits=(hidden,))
+        else:
+            names = [f"{theirs}.{at[part]}" for part in ("query", "key", "value")]
+            rows += _linear([query], hidden, hidden, names[:1], arch.attention_bias)
+            rows += _linear([key_value], hidden, hidden, names[1:], arch.attention_bias)
+        rows += _linear([out], hidden, hidden, [f"{theirs}.{at['out']}"], arch.attention_bias)
+        if index > 0 or not arch.kind.pre_norm:
+            rows += _norm((*ours, "attention_norm"), hidden, f"{theirs}.{at['attention_norm']}", arch.norm_bias)
+        up = inner * (2 if arch.kind.gated else 1)
+        rows += _linear([(*ours, "up")], hidden, up, [f"{theirs}.{at['up']}"], arch.feed_forward_bias)
+        rows += _linear([(*ours, "down")], inner, hidden, [f"{theirs}.{at['down']}"], arch.feed_forward_bias)
+        rows += _norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}", arch.norm_bias)
         if arch.skim is not None:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
             ours, theirs = ("encoder", "predictors", index), f"{SKIM_PREFIX}{index}.predictor"
-            rows += norm((*ours, "input_norm"), hidden, f"{theirs}.0")
-            rows += _linear((*ours, "dense"), hidden, width, [f"{theirs}.1"])
-            rows += norm((*ours, "norm"), width, f"{theirs}.2")
-            rows += _linear((*ours, "decision"), width, 2, [f"{theirs}.4"])
+            rows += _norm((*ours, "input_norm"), hidden, f"{theirs}.0")
+            rows += _linear([(*ours, "dense")], hidden, width, [f"{theirs}.1"])
+            rows += _norm((*ours, "norm"), width, f"{theirs}.2")
+            rows += _linear([(*ours, "decision")], width, 2, [f"{theirs}.4"])
     if arch.kind.relative_bias:
         size = (DISTANCE_BUCKETS, arch.num_attention_heads)
-        rows.append(Row(("encoder", "relative_bias", "table", "embedding"), (f"{at['relative_bias']}.weight",), size))
+        rows.append(Row((("encoder", "relative_bias", "table", "embedding"),), (f"{at['relative_bias']}.weight",), size))
+    if arch.kind.pre_norm:
+        rows += _norm(("encoder", "final_norm"), hidden, at["final_norm"], arch.norm_bias)
     return rows + head_table(arch)
