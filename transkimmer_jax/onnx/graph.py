@@ -184,7 +184,7 @@ def angle_tables(g: GraphBuilder, encoder: Encoder, arch: Architecture) -> dict[
     for theta in (layer.attention.rope_theta for layer in encoder.layers):
         if theta is not None and theta not in tables:
             angles = (positions * rotary_frequencies(arch.hidden_size // arch.num_attention_heads, theta)).astype(np.float64)
-            tables[theta] = g.weight(f"angles.{theta:g}", np.concatenate([np.cos(angles), np.sin(angles)], axis=1))
+            tables[theta] = g.weight(f"angles.{theta}", np.concatenate([np.cos(angles), np.sin(angles)], axis=1))
     return tables
 
 
