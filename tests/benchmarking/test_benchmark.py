@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from cli.saved import save_model
-from training import runs
+from training import quick, runs
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
@@ -300,7 +301,9 @@ sys.meta_path.insert(0, Blocker())
 from transkimmer_jax import cli
 cli.main({[*SYNTHETIC, "--batch-size", "2", "--contenders", "masked:jax:float32", "compacted:jax:float32"]!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, check=False)
+    quickly_built = os.environ | {"XLA_FLAGS": quick.FLAGS}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=runs.TRAIN_PY.parent, env=quickly_built, check=False)
     assert done.returncode == 0, done.stderr
     entries = json.loads(done.stdout)["contenders"]
     assert set(entries) == {"masked:jax:float32", "compacted:jax:float32"}

@@ -42,6 +42,9 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# Of the engine; what is exported is not compiled here.
+pytestmark = pytest.mark.usefixtures("quickly_built_programs")
+
 
 def main(arguments):
     cli.main(["export", *map(str, arguments)])
@@ -107,8 +110,7 @@ def load_export(folder):
 def run_alone(folder, texts, *arguments, cwd):
     """The example as a user without this package runs it."""
     script = [sys.executable, "-c", BLOCKED, str(SCRIPT), str(folder), *arguments, "--", *texts]
-    built_quickly = {"XLA_FLAGS": " ".join(f"--{name}={value}".lower() for name, value in quick.QUICKLY_BUILT.items())}
-    done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, env=os.environ | built_quickly, check=False)
+    done = subprocess.run(script, capture_output=True, text=True, cwd=cwd, env=os.environ | {"XLA_FLAGS": quick.FLAGS}, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

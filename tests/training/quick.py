@@ -9,6 +9,7 @@ import jax
 QUICKLY_BUILT = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # later versions refuse what they no longer know
     QUICKLY_BUILT["xla_cpu_use_fusion_emitters"] = False
+FLAGS = " ".join(f"--{name}={value}".lower() for name, value in QUICKLY_BUILT.items())  # the same, for a process's XLA_FLAGS
 
 
 def settings(cache):

@@ -34,8 +34,6 @@ def answers(predictions: Predictions, truncated: np.ndarray, label_names: tuple[
     else:
         names = label_names or tuple(f"LABEL_{index}" for index in range(logits.shape[1]))
         labels = [names[index] for index in logits.argmax(axis=1)]
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        normalised = exponentials / exponentials.sum(axis=1, keepdims=True)
-        probabilities = [dict(zip(names, row, strict=True)) for row in normalised.tolist()]
+        probabilities = [dict(zip(names, row, strict=True)) for row in predictions.probabilities().tolist()]
     columns = (labels, logits, probabilities, predictions.lengths.tolist(), shares.tolist(), truncated.tolist())
     return [Answer(*row) for row in zip(*columns, strict=True)]

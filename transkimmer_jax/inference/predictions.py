@@ -38,6 +38,11 @@ class Predictions:
         """A classifier's answers, [N, num_labels]; a tagger's, [tokens, num_labels]."""
         return self.outputs["logits"]
 
+    def probabilities(self) -> np.ndarray:
+        """Of the classes: softmax of `logits`, in their shape."""
+        exponentials = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
     def by_text(self, name: str) -> list[np.ndarray]:
         """An output of tokens, text by text: [length, ...] each."""
         return np.split(self.outputs[name], np.cumsum(self.lengths))[:-1]

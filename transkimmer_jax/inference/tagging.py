@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import scipy.special
 
 from transkimmer_jax.data.words import NO_WORD, TokenizedWords
 from transkimmer_jax.inference.predictions import Predictions
@@ -36,7 +35,7 @@ class TaggedText:
 
 def tagged(predictions: Predictions, texts: TokenizedWords, label_names: tuple[str, ...]) -> list[TaggedText]:
     """One for each text."""
-    probabilities = scipy.special.softmax(predictions.logits, axis=1)
+    probabilities = predictions.probabilities()
     shares = predictions.kept.mean(axis=0) / predictions.lengths
     answers = []
     for number, words in enumerate(texts.words):
