@@ -2,9 +2,11 @@
 
     python benchmarks/unlabelled.py sentences runs/sentences.txt --count 100000
     python benchmarks/unlabelled.py pairs runs/pairs.jsonl --task glue/stsb --count 10000
+    python benchmarks/unlabelled.py texts runs/texts.txt --count 60000
 
 Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
-of the other tasks' training sets, without what their labels say; none has a text that the task is scored on.
+of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Texts, for embedders, are
+those of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the tasks.
 """
 
 import argparse
@@ -37,30 +39,52 @@ def main() -> None:
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
     kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
     kind.add_argument("--seed", type=int, default=0)
+    kind = kinds.add_parser("texts", help="for embedders")
+    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a text a line")
+    kind.add_argument("--count", type=int, default=60_000, help="texts (default: %(default)s)")
+    kind.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.kind == "sentences":
         write_sentences(args.output, args.count, args.seed)
+    elif args.kind == "texts":
+        write_texts(args.output, args.count, args.seed)
     else:
         write_pairs(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
 
 
 def write_sentences(path: pathlib.Path, count: int, seed: int = 0) -> None:
     """Write `count` sentences, or exit where there are fewer."""
+    _write(path, _sentences(), count, seed)
+
+
+def _sentences() -> list[str]:
     task = get_task(DataConfig(task="imdb_reviews"))
     sentences = [
         " ".join(sentence.split())
         for review in _examples(task, task.train_split).texts
         for sentence in re.split(r"<br />|(?<=[.!?])\s", review)
     ]
-    _write(path, [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST], count, seed)
+    return [sentence for sentence in sentences if _SHORTEST <= len(sentence.split()) <= _LONGEST]
+
+
+def write_texts(path: pathlib.Path, count: int, seed: int = 0) -> None:
+    """Write `count` texts, or exit where there are fewer."""
+    read: dict[str, None] = {}
+    scored: set[str] = set()
+    for name in _PAIR_TASKS:
+        task = get_task(DataConfig(task=name))
+        examples = _examples(task, task.train_split)
+        read |= dict.fromkeys([*examples.texts, *_seconds(examples)])
+        scored |= _scored(task)
+    texts = [text for text in read if text not in scored]
+    sentences = _sentences()
+    rest = np.random.default_rng(seed).permutation(len(sentences))[: max(0, count - len(texts))]
+    _write(path, texts + [sentences[row] for row in rest], count, seed)
 
 
 def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
     """Write `count` pairs in the columns of `task`, or exit where there are fewer."""
-    scored: set[str] = set()
-    for split in (*task.validation_splits.values(), *task.test_splits.values()):
-        examples = _examples(task, split)
-        scored |= {*examples.texts, *_seconds(examples)}
+    scored = _scored(task)
     pairs_read = {}
     for name in _PAIR_TASKS:
         if name != task.name:
@@ -70,6 +94,12 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
     # Some texts are in several tasks.
     pairs = [pair for pair in pairs_read if scored.isdisjoint(pair)]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
+
+
+def _scored(task: Task) -> set[str]:
+    """The texts on which a task of pairs is scored."""
+    splits = [_examples(task, split) for split in (*task.validation_splits.values(), *task.test_splits.values())]
+    return {text for examples in splits for text in (*examples.texts, *_seconds(examples))}
 
 
 def _examples(task: Task, split: str) -> Examples:

@@ -36,6 +36,7 @@ class ModelConfig:
     compute_dtype: Annotated[Literal["float32", "bfloat16"], "dtype of activations and matrix products; parameters stay float32"] = (
         "float32"
     )
+    pooling: Annotated[Literal["mean", "cls"] | None, "makes a bare encoder an embedder; None takes what the folder says"] = None
     remat: Annotated[bool, "recompute each layer in the backward pass: less memory, about a third more compute"] = False
     hidden_dropout: Annotated[float | None, "dropout after embeddings and dense layers; None takes the checkpoint's"] = None
     attention_dropout: Annotated[float | None, "dropout on attention weights; None takes the checkpoint's"] = None
@@ -109,6 +110,9 @@ class DistillConfig:
         "JSONL, CSV or TXT of more texts for the teacher alone to label, of a pass as the training texts are; in the task's text columns,"
         " labels are not read",
     ] = None
+    similarity_weight: Annotated[
+        float, "embedders: weight of the divergence of the similarities within a batch from the teacher's, beside that of the vectors"
+    ] = 1.0
     state_weight: Annotated[
         float,
         "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss; a student of fewer"
@@ -120,14 +124,17 @@ class DistillConfig:
 class DataConfig:
     """What is trained on, and how it is batched."""
 
-    task: Annotated[str, "'glue/<name>', 'imdb_reviews', 'movie_reviews' or 'files'"] = "glue/sst2"
+    task: Annotated[str, "'glue/<name>', 'imdb_reviews', 'movie_reviews', 'files', or 'texts' without labels"] = "glue/sst2"
     data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
     train_file: Annotated[str | None, "task 'files': JSONL or CSV to train on"] = None
     validation_file: Annotated[
         str | None, "task 'files': JSONL or CSV to evaluate on, to choose checkpoint and threshold; None holds out a tenth of train_file"
     ] = None
     test_file: Annotated[str | None, "task 'files': JSONL or CSV on which nothing is chosen; the model is scored on it at the end"] = None
-    text_columns: Annotated[tuple[str, ...], "task 'files': one column, or two for pairs"] = ("text",)
+    text_files: Annotated[
+        tuple[str, ...], "task 'texts': TXT, JSONL or CSV files; a tenth of the texts is held out, to choose on and to measure on"
+    ] = ()
+    text_columns: Annotated[tuple[str, ...], "tasks 'files' and 'texts': one column, or two for pairs"] = ("text",)
     label_column: Annotated[str, "task 'files': the column of int, string or float labels"] = "label"
     max_length: Annotated[
         int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"
@@ -227,6 +234,10 @@ class Config:
         require(
             self.distill.unlabelled_file is None or self.distill.teacher is not None,
             "distill.unlabelled_file needs distill.teacher: nobody else labels these texts",
+        )
+        require(data.task == "texts" or not data.text_files, f"data.text_files are for data.task='texts', not {data.task!r}")
+        require(
+            self.distill.similarity_weight >= 0, f"distill.similarity_weight must not be negative, got {self.distill.similarity_weight}"
         )
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
         for name in ("hidden_dropout", "attention_dropout"):

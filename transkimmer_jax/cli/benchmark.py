@@ -275,9 +275,9 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
 
 def _metrics(task: "Task", labels: "np.ndarray") -> "Callable[[np.ndarray], dict[str, float]]":
     def metrics(logits: "np.ndarray") -> dict[str, float]:
-        from transkimmer_jax.evaluation.metrics import compute_metrics
+        from transkimmer_jax.evaluation.metrics import score_logits
 
-        return compute_metrics(task, logits, labels)
+        return score_logits(task, logits, labels)
 
     return metrics
 

@@ -73,7 +73,7 @@ def _sweep(args: argparse.Namespace) -> None:
     import numpy as np
 
     from transkimmer_jax.evaluation import summary, sweeps
-    from transkimmer_jax.evaluation.metrics import compute_metrics
+    from transkimmer_jax.evaluation.metrics import score_logits
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.progress import tqdm
 
@@ -117,7 +117,7 @@ def _sweep(args: argparse.Namespace) -> None:
     if dense_logits is None:
         dense_logits = points[0].evaluation.predictions.logits
     metric = task.primary_metric
-    dense = compute_metrics(task, dense_logits, split.labels)[metric]
+    dense = score_logits(task, dense_logits, split.labels)[metric]
     result: dict[str, Any] = {
         "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
         "split": next(iter(loaded.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,

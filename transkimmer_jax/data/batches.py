@@ -115,10 +115,10 @@ class BatchPlan:
 
 
 class EvaluationBatches:
-    """What `evaluation_batches` returns: an iterable of batches with a length."""
+    """What `evaluation_batches` returns: an iterable of batches with a length. examples: their number."""
 
     def __init__(self, examples: TokenizedExamples, batch_size: int, buckets: tuple[int, ...], pad_id: int):
-        self._examples, self._pad_id = examples, pad_id
+        self._examples, self._pad_id, self.examples = examples, pad_id, len(examples)
         order = np.argsort(examples.lengths, kind="stable")
         bucket_of = np.searchsorted(buckets, examples.lengths[order])
         # (indices of at most batch_size examples of one bucket, bucket)

@@ -15,6 +15,11 @@ class Examples:
     labels: np.ndarray
     labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
 
+    @classmethod
+    def without_labels(cls, texts: list[str], pairs: list[str] | None = None) -> "Examples":
+        """Texts whose labels nobody knows, or asks for."""
+        return cls(texts, pairs, np.zeros(len(texts), np.int32), np.zeros(len(texts), bool))
+
     def __len__(self) -> int:
         return len(self.texts)
 

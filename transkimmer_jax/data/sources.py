@@ -13,7 +13,7 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, hold_out
 from transkimmer_jax.data.labelled_files import read_file
 from transkimmer_jax.data.records import first_line
-from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.data.tasks import TEXTS, Task
 from transkimmer_jax.data.unlabelled_files import read_texts
 from transkimmer_jax.errors import DataError
 
@@ -37,6 +37,8 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
     """
     if task.name == "files":
         return _from_files(task, split, data)
+    if task.name == TEXTS:
+        return _from_texts(task, split, data)
     if task.name == "movie_reviews":
         return _movie_reviews(split)
     return _load_tfds(task, split, data.data_dir)
@@ -58,6 +60,26 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     if split == "validation":
         logger.info("no data.validation_file: %d of the %d texts of %s are held out for validation", len(validation), len(examples), path)
     return training if split == task.train_split else validation
+
+
+def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
+    """Nine tenths of the texts of all files to train on, and of the last tenth one half to choose on and the other to measure on."""
+    setting = "data.text_files"
+    if not data.text_files:
+        raise DataError(f"data.task='texts' needs {setting}: TXT, JSONL or CSV files")
+    parts = [read_texts(path, data.text_columns, setting, "data.text_columns") for path in data.text_files]
+    texts = [task.prompt + text for part in parts for text in part.texts]
+    pairs = [task.prompt + text for part in parts for text in part.pairs or []]
+    if task.texts_are_apart:
+        texts, pairs = texts + pairs, []
+    examples = Examples.without_labels(texts, pairs or None)
+    training, held_out = hold_out(examples, _HELD_OUT_SEED)
+    if len(held_out) < 2 or not len(training):
+        raise DataError(f"{', '.join(data.text_files)}: {len(examples)} texts are too few to hold out some of them: give more")
+    if split == task.train_split:
+        return training
+    half = np.arange(len(held_out)) % 2 == (1 if split == "test" else 0)
+    return held_out.take(np.flatnonzero(half))
 
 
 def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from typing import Literal
 
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.labelled_files import infer_labels
@@ -14,13 +15,16 @@ class Task:
 
     name: str  # 'glue/sst2'
     text_columns: tuple[str, ...]  # one, or two for pairs
-    label_names: tuple[str, ...] | None  # None: regression
+    label_names: tuple[str, ...] | None  # None: regression, or a head without labels
     max_length: int  # tokens kept of an example, special tokens included
     metrics: tuple[str, ...] = ("accuracy",)  # the first is the primary one
     label_column: str = "label"
     train_split: str = "train"
     validation_splits: dict[str, str] = dataclasses.field(default_factory=lambda: {"validation": "validation"})  # name in reports -> split
-    test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more labelled texts, on which no choice is made
+    test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more texts, on which no choice is made
+    head: str = "sequence_classification"  # one of `heads.HEADS`
+    judge: Literal["labels", "teacher"] = "labels"  # what answers are compared with
+    prompt: str = ""  # stands before every text
 
     @property
     def num_labels(self) -> int:
@@ -28,12 +32,17 @@ class Task:
         return 1 if self.label_names is None else len(self.label_names)
 
     @property
+    def texts_are_apart(self) -> bool:
+        """Whether each column holds texts of its own, and not a part of one input: an embedder reads one text at a time."""
+        return self.head == "sentence_embedding"
+
+    @property
     def is_regression(self) -> bool:
-        return self.label_names is None
+        return self.head == "sequence_classification" and self.label_names is None
 
     @property
     def is_pair(self) -> bool:
-        return len(self.text_columns) == 2
+        return len(self.text_columns) == 2 and not self.texts_are_apart
 
     @property
     def primary_metric(self) -> str:
@@ -79,6 +88,14 @@ _TASKS = {
     )
 }
 FILES_MAX_LENGTH = 128
+TEXTS = "texts"  # the task of files without labels, of which a teacher's answers are learned
+# By head, of a student that is judged by its teacher: see `evaluation/agreement.py`.
+_AGREEMENT = {
+    "sequence_classification": ("agreement", "divergence"),
+    "sentence_embedding": ("cosine", "neighbours"),
+    "token_classification": ("agreement", "divergence"),
+    "question_answering": ("agreement", "divergence"),
+}
 
 
 def get_task(data: DataConfig) -> Task:
@@ -91,16 +108,30 @@ def get_task(data: DataConfig) -> Task:
     """
     if data.task == "files":
         task = _files_task(data)
+    elif data.task == TEXTS:
+        raise DataError("data.task='texts' is learned from a teacher alone: set distill.teacher")
     elif data.task in _TASKS:
         task = _TASKS[data.task]
     else:
-        known = [*_TASKS, "files"]
+        known = [*_TASKS, "files", TEXTS]
         # Compared without the family, so that 'sst-2' finds 'glue/sst2'.
         short = {name.removeprefix("glue/"): name for name in known}
         close = [short[name] for name in difflib.get_close_matches(data.task.removeprefix("glue/"), short, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"tasks: {', '.join(known)}"
         raise DataError(f"unknown task data.task={data.task!r}; {hint}")
     return task if data.max_length is None else dataclasses.replace(task, max_length=data.max_length)
+
+
+def texts_task(data: DataConfig, head: str, label_names: tuple[str, ...] | None, max_length: int, prompt: str) -> Task:
+    """The task of saying what a teacher with this head and these labels says of texts without labels.
+
+    max_length: where `data.max_length` is None. prompt: what the teacher reads before every text.
+    """
+    metrics = _AGREEMENT[head]
+    if head == "sequence_classification" and label_names is None:
+        metrics = ("pearson", "spearman")
+    length = data.max_length or max_length
+    return Task(TEXTS, data.text_columns, label_names, length, metrics, test_splits=_TEST, head=head, judge="teacher", prompt=prompt)
 
 
 def _files_task(data: DataConfig) -> Task:

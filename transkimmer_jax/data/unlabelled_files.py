@@ -2,8 +2,6 @@
 
 import pathlib
 
-import numpy as np
-
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.records import column_text, read_example_records
 
@@ -26,6 +24,4 @@ def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting:
         [column_text(record, column, where, cure) for column in columns]
         for where, record in read_example_records(path, setting, (".jsonl", ".csv", ".txt"))
     ]
-    count = len(rows)
-    pairs = [row[1] for row in rows] if is_pair else None
-    return Examples([row[0] for row in rows], pairs, np.zeros(count, np.int32), np.zeros(count, bool))
+    return Examples.without_labels([row[0] for row in rows], [row[1] for row in rows] if is_pair else None)

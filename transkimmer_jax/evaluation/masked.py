@@ -16,8 +16,8 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.progress import tqdm
 
-# (params, batch, threshold) -> logits [B, num_labels], kept [layers, B], lengths [B]
-EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, jax.Array]]
+# (params, batch, threshold) -> the head's outputs by name, "texts" [B, ...] and "tokens" [B, S, ...]; "kept" [layers, B], "lengths" [B]
+EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, Any]]
 
 
 def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
@@ -28,9 +28,16 @@ def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
 
     def step(params, batch, threshold):
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        out = nnx.merge(graph, gathered(params))(*inputs, threshold=threshold, only_logits=True)
+        model = nnx.merge(graph, gathered(params))
+        out = model(*inputs, threshold=threshold, only_logits=True)
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
-        return {"logits": out.logits, "kept": jnp.sum(out.keep, axis=-1), "lengths": lengths}
+        outputs, per_token = model.outputs_of(out), {output.name for output in model.outputs if output.per_token}
+        return {
+            "texts": {name: values for name, values in outputs.items() if name not in per_token},
+            "tokens": {name: values for name, values in outputs.items() if name in per_token},
+            "kept": jnp.sum(out.keep, axis=-1),
+            "lengths": lengths,
+        }
 
     return jax.jit(step) if placement is None else jax.jit(step, out_shardings=placement.replicated)
 
@@ -58,29 +65,32 @@ def predict(
 
     progress: the progress bar's label; None for no bar.
     """
-    rows: dict[str, np.ndarray] = {}
+    rows: dict[str, list[np.ndarray]] = {}  # by output, of each example
     for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False, unit="batch"):
         index = batch["index"]
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
         out = jax.device_get(step(params, inputs, np.float32(threshold)))
-        real = index >= 0
-        out["kept"] = out["kept"].T
-        for name, values in out.items():
-            if name not in rows:
-                rows[name] = np.zeros((total, *values.shape[1:]), values.dtype)
-            rows[name][index[real]] = values[real]
-    return Predictions({"logits": rows["logits"]}, rows["kept"].T, rows["lengths"])
+        real = np.flatnonzero(index >= 0)
+        columns = out["texts"] | {"kept": out["kept"].T, "lengths": out["lengths"]}
+        answers = {name: values[:, None] for name, values in columns.items()} | out["tokens"]
+        for name, values in answers.items():
+            of_examples = rows.setdefault(name, [np.zeros(0)] * total)
+            for row in real:
+                # Of tokens without the padding.
+                of_examples[index[row]] = values[row][batch["attention_mask"][row] != 0] if name in out["tokens"] else values[row]
+    merged = {name: np.concatenate(values) for name, values in rows.items()}
+    return Predictions(kept=merged.pop("kept").T, lengths=merged.pop("lengths"), outputs=merged)
 
 
 def evaluate(
     step: EvaluationStep,
     params: Any,
     batches: EvaluationBatches,
-    labels: np.ndarray,
+    labels: Any,
     task: Task,
     arch: Architecture,
     threshold: float,
     progress: str | None = None,
 ) -> SplitEvaluation:
-    """Metrics, tokens kept and FLOPs of a model on one split; `labels` [N] in the order of the split."""
-    return summarize(predict(step, params, batches, len(labels), threshold, progress), labels, task, arch)
+    """Metrics, tokens kept and FLOPs of a model on one split. labels: see `metrics.compute_metrics`."""
+    return summarize(predict(step, params, batches, batches.examples, threshold, progress), labels, task, arch)

@@ -5,24 +5,33 @@ import scipy.stats
 import sklearn.metrics
 
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation import agreement
+from transkimmer_jax.inference.predictions import Predictions
 
 
-def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(task: Task, predictions: Predictions, labels: np.ndarray | Predictions) -> dict[str, float]:
     """The task's metrics, as shares between 0 and 1 (correlations between -1 and 1).
 
     Args:
       task: what is scored.
-      logits: [N, num_labels]; the predicted value itself for regression.
-      labels: [N], class indices or values.
+      predictions: of N examples.
+      labels: [N], class indices or values; where the judge is a teacher, that teacher's predictions.
 
     Raises:
       ValueError: shapes that do not fit each other or the task, or no example at all.
     """
+    if isinstance(labels, Predictions):
+        return agreement.compute_agreement(task, predictions, labels)
+    return score_logits(task, predictions.logits, labels)
+
+
+def score_logits(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The metrics of a classifier's, or regressor's, logits [N, num_labels], as `compute_metrics`."""
     logits, labels = np.asarray(logits), np.asarray(labels)
     if len(labels) == 0 or logits.shape != (len(labels), task.num_labels):
         raise ValueError(f"logits of shape {logits.shape} and {len(labels)} labels do not fit {task.num_labels} outputs of {task.name}")
-    predictions = logits[:, 0] if task.is_regression else np.argmax(logits, axis=1)
-    return {name: float(_METRICS[name](labels, predictions)) for name in task.metrics}
+    predicted = logits[:, 0] if task.is_regression else np.argmax(logits, axis=1)
+    return {name: float(_METRICS[name](labels, predicted)) for name in task.metrics}
 
 
 def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -41,13 +50,15 @@ def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
     return 0.0 if _is_constant(labels) or _is_constant(predictions) else sklearn.metrics.matthews_corrcoef(labels, predictions)
 
 
-def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Pearson's correlation; 0 where one of the two is constant."""
     labels, predictions = labels.astype(np.float64), predictions.astype(np.float64)
     return 0.0 if _is_constant(labels) or _is_constant(predictions) else scipy.stats.pearsonr(predictions, labels).statistic
 
 
-def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    return _pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
+def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Spearman's correlation; 0 where one of the two is constant."""
+    return pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
 
 
 def _is_constant(values: np.ndarray) -> bool:
@@ -60,6 +71,6 @@ _METRICS = {
     "f1": _f1,
     "macro_f1": _macro_f1,
     "matthews_correlation": _matthews_correlation,
-    "pearson": _pearson,
-    "spearman": _spearman,
+    "pearson": pearson,
+    "spearman": spearman,
 }

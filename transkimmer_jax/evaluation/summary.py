@@ -35,16 +35,16 @@ class SplitEvaluation:
         return 1.0 / self.flops_vs_unpadded
 
 
-def summarize(predictions: Predictions, labels: np.ndarray, task: Task, arch: Architecture) -> SplitEvaluation:
-    """The sums over a split that its predictions make."""
+def summarize(predictions: Predictions, labels: Any, task: Task, arch: Architecture) -> SplitEvaluation:
+    """The sums over a split that its predictions make. labels: see `metrics.compute_metrics`."""
     kept = predictions.kept.astype(np.float64)
     lengths = predictions.lengths.astype(np.float64)
     per_layer = kept.sum(axis=1) / lengths.sum()
     used = flops.skimmed(arch, kept, lengths).sum()
     padded = flops.dense(arch, np.full_like(lengths, task.max_length)).sum()
     return SplitEvaluation(
-        metrics=compute_metrics(task, predictions.logits, labels),
-        examples=len(labels),
+        metrics=compute_metrics(task, predictions, labels),
+        examples=len(lengths),
         kept_tokens=float(per_layer.mean()),
         kept_per_layer=[float(share) for share in per_layer],
         flops_vs_padded=float(padded / used),

@@ -43,6 +43,10 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
     def outputs(self) -> tuple[HeadOutput, ...]:
         """What `answer` gives."""
 
+    def outputs_of(self, out: SkimmerOutput) -> dict[str, jax.Array]:
+        """The head's outputs by name, of what a call gave."""
+        return {output.name: getattr(out, output.name) for output in self.outputs}
+
     @abc.abstractmethod
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """The head: its outputs by name, of what leaves the encoder in any layout. key: drives dropout; None in evaluation."""

@@ -11,6 +11,7 @@ from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, Tokenized
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
@@ -28,10 +29,11 @@ class RunExamples:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A validation or test split, ready to be evaluated. labels, lengths: [N], in the order of the split."""
+    """A validation or test split, ready to be evaluated. lengths: [N], in the order of the split, as are labels, which are [N] too, or the
+    predictions of a teacher that judges."""
 
     batches: EvaluationBatches
-    labels: np.ndarray
+    labels: np.ndarray | Predictions
     lengths: np.ndarray
 
 
@@ -71,8 +73,8 @@ def require_shareable(config: Config, placement: Placement) -> None:
 def load_examples(config: Config, task: Task) -> RunExamples:
     """The texts that a config asks for.
 
-    Those to test on are the user's own, `data.test_file`. What tasks have of test splits is for `evaluate`, after the choices between
-    runs were made.
+    Those to test on are the user's own: `data.test_file`, or a part of texts without labels. What tasks have of test splits is for
+    `evaluate`, after the choices between runs were made.
 
     Raises:
       DataError: data that cannot be used.
@@ -84,7 +86,10 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     validation = {
         name: subsample(sources.load_split(task, split, data), data.eval_examples, seed) for name, split in task.validation_splits.items()
     }
-    test = {name: sources.load_split(task, split, data) for name, split in task.test_splits.items() if data.test_file}
+    tests = task.test_splits if data.test_file or task.judge == "teacher" else {}
+    test = {name: sources.load_split(task, split, data) for name, split in tests.items()}
+    if task.judge == "teacher":
+        test = {name: subsample(texts, data.eval_examples, seed) for name, texts in test.items()}
     return RunExamples(training, validation, test)
 
 

@@ -21,7 +21,6 @@ from flax import nnx
 from transkimmer_jax import files, termination
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
-from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import Preempted
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.parallel import processes
@@ -64,7 +63,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     train, batch_size = config.train, config.data.batch_size
 
     # ---------------------------------------------------------------------------------------------------------------- devices and data
-    task = get_task(config.data)
+    task = models.load_task(config)
     placement = Placement.create(config.mesh)
     rows = placement.rows(batch_size)
     inputs.require_shareable(config, placement)
@@ -88,6 +87,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     state = train_step.place(nnx.split(student)[1], placement)
     teacher_params = None if teacher is None else placement.put(nnx.split(teacher)[1])
     update = train_step.jitted(state, placement)
+    if task.judge == "teacher" and teacher is not None:
+        with jax.set_mesh(placement.mesh):
+            tokens = validation.answered_by(masked.evaluation_step(nnx.split(teacher)[0], placement), teacher_params, tokens)
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 
     labelled = tokens.training.labelled

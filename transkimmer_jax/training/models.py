@@ -1,31 +1,53 @@
-"""The models of a run: the one that is trained, and its teacher."""
+"""The models of a run: the one that is trained, and its teacher; and the task, where that is what the teacher does."""
 
 from typing import Any
 
 from transkimmer_jax.config import Config
-from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.weights import config_file
+from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+from transkimmer_jax.weights import config_file, sentence_transformers
 from transkimmer_jax.weights.files import resolve
 
 
-def load_student(config: Config, task: Task) -> TranskimmerForSequenceClassification:
+def load_task(config: Config) -> Task:
+    """What a run learns: the task of its data, or to answer as its teacher does.
+
+    Raises:
+      DataError: as `get_task`. CheckpointError: a teacher that cannot be used.
+    """
+    teacher = config.distill.teacher
+    if config.data.task != TEXTS or teacher is None:
+        return get_task(config.data)
+    folder = resolve(teacher)
+    saved = config_file.read(folder)
+    head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
+    length, prompt = saved.task.max_length, ""
+    if head == "sentence_embedding":
+        length = length or sentence_transformers.read_max_length(folder)
+        prompts = sentence_transformers.read_prompts(folder)
+        prompt = "" if prompts.default is None else prompts.by_name[prompts.default]
+    length = min(length or FILES_MAX_LENGTH, saved.architecture.max_position_embeddings)
+    return texts_task(config.data, head, saved.label_names, length, prompt)
+
+
+def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     """The model that a run trains, as it starts.
 
     Raises:
       CheckpointError: a checkpoint that cannot be used, or has fewer positions than the task's examples.
     """
     options = model_options(config, task)
-    student = TranskimmerForSequenceClassification.from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
+    student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
     limit = student.arch.max_position_embeddings
     if task.max_length > limit:
         raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {config.model.pretrained}")
     return student
 
 
-def load_teacher(config: Config, task: Task, student: Architecture) -> TranskimmerForSequenceClassification | None:
+def load_teacher(config: Config, task: Task, student: Architecture) -> TranskimmerPreTrainedModel | None:
     """The dense model that the student also learns from; None where the config names none.
 
     Raises:
@@ -34,7 +56,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     name, pretrained = config.distill.teacher, config.model.pretrained
     if name is None:
         return None
-    teacher = TranskimmerForSequenceClassification.from_pretrained(name, **teacher_options(config, task))
+    teacher = HEADS[task.head].from_pretrained(name, **teacher_options(config, task))
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
     theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()
@@ -42,6 +64,11 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
         raise CheckpointError(
             f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: "
             "it would teach one as another"
+        )
+    if task.head == "sentence_embedding" and teacher.arch.hidden_size != student.hidden_size:
+        raise CheckpointError(
+            f"distill.teacher={name} has vectors of size {teacher.arch.hidden_size}, {pretrained} of {student.hidden_size}: "
+            "they cannot be compared; start from an encoder of the teacher's size"
         )
     if config.distill.state_weight > 0 and teacher.arch.hidden_size != student.hidden_size:
         raise CheckpointError(
@@ -63,7 +90,7 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
             "threshold": skim.threshold,
             "attention_masking": model.attention_masking,
         },
-        "num_labels": task.num_labels,
+        **_head_options(config, task),
         "num_hidden_layers": model.num_hidden_layers,
         "compute_dtype": model.compute_dtype,
         "remat": model.remat,
@@ -74,4 +101,10 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
 
 def teacher_options(config: Config, task: Task) -> dict[str, Any]:
     """The same of the teacher."""
-    return {"dense": True, "num_labels": task.num_labels, "compute_dtype": config.model.compute_dtype}
+    return {"dense": True, **_head_options(config, task), "compute_dtype": config.model.compute_dtype}
+
+
+def _head_options(config: Config, task: Task) -> dict[str, Any]:
+    if task.head == "sentence_embedding":
+        return {"pooling": config.model.pooling}
+    return {"num_labels": task.num_labels}

@@ -1,9 +1,35 @@
-"""What is learned: the task's labels, and what a dense teacher says. What computing costs is in `budget.py` and `models/skim.py`."""
+"""What is learned: the task's labels, and what a dense teacher says. What computing costs is in `budget.py` and `models/skim.py`.
+
+Each head has an objective, of two losses: one from labels, one from a teacher's outputs. Both are sums over examples with a weight each, so
+that a batch may be divided.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from transkimmer_jax.config import DistillConfig
+
+Outputs = Mapping[str, jax.Array]  # a head's, by name
+Batch = Mapping[str, jax.Array]
+
+SIMILARITY_TEMPERATURE = 0.05  # of cosines, as contrastive training of embedders has it (Gao et al., 2021)
+NO_LABEL = -100  # of a token that nobody has tagged, as in transformers
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a head learns.
+
+    from_labels: (outputs, batch, weight [B]) -> loss. from_teacher: (outputs, the teacher's, batch, weight [B], config) -> loss.
+    """
+
+    from_labels: Callable[[Outputs, Batch, jax.Array], jax.Array]
+    from_teacher: Callable[[Outputs, Outputs, Batch, jax.Array, DistillConfig], jax.Array]
 
 
 def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
@@ -49,3 +75,119 @@ def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight
     states, teacher_states = states.astype(jnp.float32), teacher_states[paired].astype(jnp.float32)
     distance = jnp.sum(jnp.square(states - teacher_states), axis=-1) / jnp.sum(jnp.square(teacher_states), axis=-1)
     return jnp.sum(jnp.mean(distance, axis=0) * weight)
+
+
+def embedding_loss(vectors: jax.Array, teacher: jax.Array, weight: jax.Array, similarity_weight: float) -> jax.Array:
+    """Weighted sum over texts of the distance between the student's and the teacher's vector, and of how differently the two see the other
+    texts of the batch.
+
+    The first is the squared distance of the vectors at length 1 (twice one minus the cosine). The second is the Kullback-Leibler divergence
+    between the two distributions over the other texts, each a softmax of cosines at `SIMILARITY_TEMPERATURE`.
+
+    Args:
+      vectors, teacher: [B, H] float32. weight: [B], 0 for padding examples, which are no text's neighbours either.
+    """
+    given, wanted = (_unit(values.astype(jnp.float32)) for values in (vectors, teacher))
+    distance = jnp.sum(jnp.square(given - wanted), axis=-1)
+    if similarity_weight == 0:
+        return jnp.sum(distance * weight)
+    others = ~jnp.eye(len(weight), dtype=bool) & (weight > 0)[None, :]
+    log_given, log_wanted = (
+        jax.nn.log_softmax(jnp.where(others, values @ values.T / SIMILARITY_TEMPERATURE, -1e9), axis=-1) for values in (given, wanted)
+    )
+    divergence = jnp.sum(jnp.where(others, jnp.exp(log_wanted) * (log_wanted - log_given), 0.0), axis=-1)
+    return jnp.sum((distance + similarity_weight * divergence) * weight)
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))
+
+
+def tagging_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over texts of the mean cross-entropy of their labelled tokens.
+
+    Args:
+      logits: [B, S, num_labels] float32. labels: [B, S] int, `NO_LABEL` where there is none. weight: [B].
+    """
+    chex.assert_rank([logits, labels, weight], [3, 2, 1])
+    has_label = labels != NO_LABEL
+    log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+    losses = -jnp.take_along_axis(log_probabilities, jnp.where(has_label, labels, 0)[:, :, None], axis=-1)[:, :, 0]
+    return jnp.sum(_mean_of_tokens(losses, has_label) * weight)
+
+
+def tag_distillation_loss(
+    logits: jax.Array, teacher: jax.Array, attention_mask: jax.Array, weight: jax.Array, temperature: float
+) -> jax.Array:
+    """Weighted sum over texts of the mean divergence from the teacher over their tokens, as `distillation_loss`.
+
+    logits, teacher: [B, S, num_labels].
+    """
+    given, wanted = (jax.nn.log_softmax(values / temperature, axis=-1) for values in (logits, teacher))
+    divergence = jnp.sum(jnp.exp(wanted) * (wanted - given), axis=-1) * temperature**2
+    return jnp.sum(_mean_of_tokens(divergence, attention_mask != 0) * weight)
+
+
+def _mean_of_tokens(values: jax.Array, counted: jax.Array) -> jax.Array:
+    """[B, S] -> [B]; 0 where no token counts."""
+    total = jnp.sum(jnp.where(counted, values, 0.0), axis=-1)
+    return total / jnp.maximum(jnp.sum(counted.astype(jnp.float32), axis=-1), 1.0)
+
+
+def span_loss(logits: jax.Array, places: jax.Array, attention_mask: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over texts of the cross-entropy of a place among the text's tokens: logits [B, S] float32, places [B] int."""
+    log_probabilities = jax.nn.log_softmax(_of_real_tokens(logits, attention_mask), axis=-1)
+    return -jnp.sum(jnp.take_along_axis(log_probabilities, places[:, None], axis=-1)[:, 0] * weight)
+
+
+def span_distillation_loss(
+    logits: jax.Array, teacher: jax.Array, attention_mask: jax.Array, weight: jax.Array, temperature: float
+) -> jax.Array:
+    """Weighted sum over texts of the divergence from the teacher's distribution over places, as `distillation_loss`; logits [B, S]."""
+    given, wanted = (jax.nn.log_softmax(_of_real_tokens(values, attention_mask) / temperature, axis=-1) for values in (logits, teacher))
+    divergence = jnp.sum(jnp.where(attention_mask != 0, jnp.exp(wanted) * (wanted - given), 0.0), axis=-1)
+    return jnp.sum(divergence * weight) * temperature**2
+
+
+def _of_real_tokens(logits: jax.Array, attention_mask: jax.Array) -> jax.Array:
+    return jnp.where(attention_mask != 0, logits, -1e9)
+
+
+def _of_both_ends(loss: Callable[[str, int], jax.Array]) -> jax.Array:
+    """The mean of a loss of where the answer starts, and of where it ends."""
+    return (loss("start_logits", 0) + loss("end_logits", 1)) / 2
+
+
+def _no_labels(outputs: Outputs, batch: Batch, weight: jax.Array) -> jax.Array:
+    """Nobody labels vectors: an embedder learns from its teacher alone."""
+    return jnp.float32(0.0)
+
+
+OBJECTIVES = {
+    "sequence_classification": Objective(
+        lambda outputs, batch, weight: task_loss(outputs["logits"], batch["labels"], weight),
+        lambda outputs, teacher, batch, weight, distill: distillation_loss(
+            outputs["logits"], teacher["logits"], weight, distill.temperature
+        ),
+    ),
+    "sentence_embedding": Objective(
+        _no_labels,
+        lambda outputs, teacher, batch, weight, distill: embedding_loss(
+            outputs["sentence_embedding"], teacher["sentence_embedding"], weight, distill.similarity_weight
+        ),
+    ),
+    "token_classification": Objective(
+        lambda outputs, batch, weight: tagging_loss(outputs["logits"], batch["labels"], weight),
+        lambda outputs, teacher, batch, weight, distill: tag_distillation_loss(
+            outputs["logits"], teacher["logits"], batch["attention_mask"], weight, distill.temperature
+        ),
+    ),
+    "question_answering": Objective(
+        lambda outputs, batch, weight: _of_both_ends(
+            lambda name, column: span_loss(outputs[name], batch["labels"][:, column], batch["attention_mask"], weight)
+        ),
+        lambda outputs, teacher, batch, weight, distill: _of_both_ends(
+            lambda name, _: span_distillation_loss(outputs[name], teacher[name], batch["attention_mask"], weight, distill.temperature)
+        ),
+    ),
+}

@@ -14,11 +14,12 @@ from transkimmer_jax.evaluation import summary
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
-from transkimmer_jax.weights.files import is_hub_id
+from transkimmer_jax.weights import sentence_transformers
+from transkimmer_jax.weights.files import is_hub_id, resolve
 from transkimmer_jax.weights.model_card import Provenance
 
 logger = logging.getLogger("transkimmer_jax")
@@ -69,7 +70,7 @@ def write(
         # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
         extra_files[CALIBRATION_FILE] = Calibration.of(seen.lengths, seen.kept, evaluated.threshold).to_json()
-    graph = nnx.split(TranskimmerForSequenceClassification.abstract(served))[0]
+    graph = nnx.split(HEADS[served.head].abstract(served))[0]
     nnx.merge(graph, params).save_pretrained(
         workdir / "model",
         tokenizer=tokenizer,
@@ -77,9 +78,11 @@ def write(
         extra_config={
             "task": {
                 "name": task.name, "max_length": task.max_length,
-                "text_columns": list(task.text_columns), "label_column": task.label_column,
+                "text_columns": list(task.text_columns[:1] if task.texts_are_apart else task.text_columns),
+                "label_column": task.label_column,
             }
         },
+        prompts=sentence_transformers.read_prompts(resolve(pretrained)) if task.head == "sentence_embedding" else None,
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
     )  # fmt: skip

@@ -11,14 +11,15 @@ from flax import nnx
 
 from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_shifted_margins
 from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
-Batch = dict[str, jax.Array]  # input_ids, attention_mask, token_type_ids [B, S]; labels, weight [B]; labelled [B] where some have no label
+# input_ids, attention_mask, token_type_ids [B, S]; labels [B], of a tagger [B, S]; weight [B]; labelled [B] where some have no label
+Batch = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -50,9 +51,9 @@ class TrainStep:
     def create(
         cls,
         config: Config,
-        model: TranskimmerForSequenceClassification,
+        model: TranskimmerPreTrainedModel,
         total_steps: int,
-        teacher: TranskimmerForSequenceClassification | None = None,
+        teacher: TranskimmerPreTrainedModel | None = None,
         served: ServedLengths | None = None,
         special_ids: tuple[int, ...] = (),
     ) -> "TrainStep":
@@ -150,14 +151,16 @@ class TrainStep:
             )
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
+        objective, outputs = objectives.OBJECTIVES[self.arch.head], model.outputs_of(out)
         if self.teacher_graph is None:
-            task = objectives.task_loss(out.logits, batch["labels"], weight) / denominators["weight"]
+            task = objective.from_labels(outputs, batch, weight) / denominators["weight"]
         else:
             # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
             from_labels = (1 - config.distill.weight) * weight * untouched * batch.get("labelled", 1.0)
             teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
-            task = objectives.task_loss(out.logits, batch["labels"], from_labels)
-            distill = objectives.distillation_loss(out.logits, teacher.logits, weight - from_labels, config.distill.temperature)
+            task = objective.from_labels(outputs, batch, from_labels)
+            wanted = model.outputs_of(teacher)
+            distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
             task = (task + distill) / denominators["weight"]
             if config.distill.state_weight > 0:
                 states = objectives.state_distillation_loss(out.first_states, teacher.first_states, weight)

@@ -1,6 +1,7 @@
 """How a run judges its checkpoints: at which threshold, by which numbers, and which checkpoint is the best."""
 
 import dataclasses
+from typing import Any
 
 from flax import nnx
 
@@ -38,6 +39,21 @@ class CheckpointEvaluation:
             scalars |= {f"{name}/kept_tokens": split.kept_tokens, f"{name}/flops_vs_unpadded": split.flops_vs_unpadded}
             scalars |= {f"{name}/kept_layer_{layer}": share for layer, share in enumerate(split.kept_per_layer)}
         return scalars
+
+
+def answered_by(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunInputs:
+    """The splits with a dense teacher's predictions in place of labels. teacher: what `masked.evaluation_step` returned for it."""
+
+    def answered(split: Split) -> Split:
+        bar = "asking the teacher" if processes.is_first() else None
+        return dataclasses.replace(split, labels=masked.predict(teacher, params, split.batches, split.batches.examples, 0.0, bar))
+
+    return dataclasses.replace(
+        inputs,
+        validation={name: answered(split) for name, split in inputs.validation.items()},
+        test={name: answered(split) for name, split in inputs.test.items()},
+        threshold_split=answered(inputs.threshold_split),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

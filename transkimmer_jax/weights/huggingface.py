@@ -132,13 +132,15 @@ def save(
     label_names: tuple[str, ...] | None = None,
     extra_config: dict[str, Any] | None = None,
     extra_files: Mapping[str, str] | None = None,
+    prompts: sentence_transformers.Prompts | None = None,
     provenance: Provenance | None = None,
 ) -> None:
     """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; of an
     embedder also what makes it a folder of sentence-transformers. Whole or not at all.
 
     label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
-    extra_config: further entries of config.json. extra_files: further text files, by name. provenance: what the card says beyond the model.
+    extra_config: further entries of config.json. extra_files: further text files, by name. prompts: of an embedder. provenance: what the
+    card says beyond the model.
 
     An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
     that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
@@ -160,7 +162,8 @@ def save(
         **(extra_files or {}),
     }
     if model.arch.head == "sentence_embedding":
-        texts = sentence_transformers.files_of(model.arch, max_length or model.arch.max_position_embeddings) | texts
+        length = max_length or model.arch.max_position_embeddings
+        texts = sentence_transformers.files_of(model.arch, length, prompts or sentence_transformers.Prompts()) | texts
     with files.replaced_folder(folder) as temporary:
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it

@@ -115,7 +115,7 @@ def read_prompts(folder: pathlib.Path) -> Prompts:
     return Prompts(by_name, default)
 
 
-def files_of(arch: Architecture, max_length: int) -> dict[str, str]:
+def files_of(arch: Architecture, max_length: int, prompts: Prompts) -> dict[str, str]:
     """What makes a saved embedder a folder of sentence-transformers: texts by the names of files.
 
     How to pool is said in both spellings. A folder for `2_Normalize` is not needed: there is nothing in it.
@@ -136,5 +136,10 @@ def files_of(arch: Architecture, max_length: int) -> dict[str, str]:
         MODULES_FILE: modules,
         f"{POOLING_FOLDER}/config.json": pooling,
         LENGTH_FILE: {"max_seq_length": max_length, "do_lower_case": False},
+        PROMPTS_FILE: {
+            "prompts": dict(prompts.by_name),
+            "default_prompt_name": prompts.default,
+            "similarity_fn_name": "cosine",
+        },
     }
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}

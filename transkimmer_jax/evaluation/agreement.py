@@ -1,0 +1,81 @@
+"""How well a student stands for its teacher: on texts that nobody has labelled, the teacher's answers are what is compared with."""
+
+import numpy as np
+import scipy.special
+
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.inference.predictions import Predictions
+
+NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
+_ROWS = 512  # of the matrix of similarities, computed together
+
+
+def compute_agreement(task: Task, student: Predictions, teacher: Predictions) -> dict[str, float]:
+    """The task's metrics of a student against its teacher, both of the same texts.
+
+    agreement: the share of texts, or of tokens, with the same label; of questions, of the same first and last token of the answer.
+    divergence: the mean Kullback-Leibler divergence from the teacher's probabilities, in nats.
+    pearson, spearman: of the values of a regression.
+    cosine: the mean cosine of a student's and a teacher's vector. neighbours: the share of each text's `NEIGHBOURS` nearest texts that
+    both vectors agree on.
+
+    Raises:
+      ValueError: no text at all.
+    """
+    if not len(student.lengths):
+        raise ValueError("no text to compare student and teacher on")
+    if task.head == "sentence_embedding":
+        return _of_vectors(student.outputs["sentence_embedding"], teacher.outputs["sentence_embedding"])
+    if task.head == "question_answering":
+        return _of_spans(student, teacher)
+    if task.is_regression:
+        from transkimmer_jax.evaluation.metrics import pearson, spearman
+
+        values, wanted = student.logits[:, 0], teacher.logits[:, 0]
+        return {"pearson": float(pearson(wanted, values)), "spearman": float(spearman(wanted, values))}
+    return _of_labels(student.logits, teacher.logits)
+
+
+def _of_labels(logits: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """Of texts or of tokens, [..., labels] each."""
+    same = logits.argmax(axis=-1) == teacher.argmax(axis=-1)
+    return {"agreement": float(same.mean()), "divergence": float(_divergence(logits, teacher).mean())}
+
+
+def _divergence(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """Of distributions along the last axis, [...]."""
+    wanted, given = (scipy.special.log_softmax(values.astype(np.float64), axis=-1) for values in (teacher, logits))
+    return np.sum(np.exp(wanted) * (wanted - given), axis=-1)
+
+
+def _of_spans(student: Predictions, teacher: Predictions) -> dict[str, float]:
+    same, divergence = np.ones(len(student.lengths), bool), np.zeros(len(student.lengths))
+    for name in ("start_logits", "end_logits"):
+        for number, (values, wanted) in enumerate(zip(student.by_text(name), teacher.by_text(name), strict=True)):
+            same[number] &= values.argmax() == wanted.argmax()
+            divergence[number] += _divergence(values, wanted) / 2
+    return {"agreement": float(same.mean()), "divergence": float(divergence.mean())}
+
+
+def _of_vectors(vectors: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    given, wanted = (_unit(values.astype(np.float32)) for values in (vectors, teacher))
+    cosine = float(np.mean(np.sum(given * wanted, axis=1)))
+    count = min(NEIGHBOURS, len(given) - 1)
+    if count < 1:
+        return {"cosine": cosine, "neighbours": 1.0}
+    shared = 0
+    for start in range(0, len(given), _ROWS):
+        rows = np.arange(start, min(start + _ROWS, len(given)))
+        nearest = [_nearest(values[rows] @ values.T, rows, count) for values in (given, wanted)]
+        shared += sum(len(np.intersect1d(*pair)) for pair in zip(*nearest, strict=True))
+    return {"cosine": cosine, "neighbours": shared / (count * len(given))}
+
+
+def _nearest(similarities: np.ndarray, own: np.ndarray, count: int) -> np.ndarray:
+    """The `count` most similar texts [rows, count] of each row, without the text itself."""
+    similarities[np.arange(len(own)), own] = -np.inf
+    return np.argpartition(-similarities, count - 1, axis=1)[:, :count]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
