@@ -8,7 +8,7 @@ from transkimmer_jax import files
 from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.errors import InferenceError
+from transkimmer_jax.errors import ConfigError, InferenceError
 
 
 def add(commands) -> None:
@@ -16,7 +16,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="metric, tokens kept and FLOPs of a model folder",
-        description="Evaluate a model folder on a task or a file: JSON on standard output, tables for people on standard error.",
+        description="Evaluate a model folder on a task or a file: JSON on standard output, tables for people on standard error. An "
+        "embedder is evaluated by the cosines of pairs of texts that have a score, such as those of glue/stsb.",
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
@@ -27,6 +28,7 @@ def add(commands) -> None:
         default="validation",
         help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
     )
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="evaluate a bare encoder as an embedder that pools so")
     add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     parser.add_argument(
         "--mode",
@@ -44,6 +46,50 @@ def add(commands) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
+
+    if args.pooling or config_file.read(resolve(args.model)).architecture.head == "sentence_embedding":
+        _evaluate_embedder(args)
+    else:
+        _evaluate_classifier(args)
+
+
+def _evaluate_embedder(args: argparse.Namespace) -> None:
+    """By cosines of pairs that people have scored."""
+    import jax
+
+    from transkimmer_jax.evaluation import similarity
+    from transkimmer_jax.inference.engine import SkimEngine
+
+    if args.mode == "masked" or args.predictions:
+        raise ConfigError(f"{args.model} is an embedder: it is evaluated by cosines alone, without --mode masked and --predictions")
+    pairs = labelled.load_pairs(args, args.split)
+    engine = SkimEngine.from_pretrained(
+        args.model, pooling=args.pooling, batch_size=args.batch_size, threshold=args.threshold, **runtime.options(args)
+    )
+    metrics, costs = {}, []
+    for name, split in pairs.splits.items():
+        texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs
+        vectors = similarity.embed(engine, list(texts))
+        costs.append(vectors)
+        row = {text: number for number, text in enumerate(texts)}
+        firsts, seconds = (vectors.values[[row[text] for text in column]] for column in (split.texts, split.pairs or []))
+        metrics[name] = similarity.correlations(firsts, seconds, split.labels)
+    first = next(iter(metrics.values()))
+    result = {
+        "metric": "spearman", "value": first["spearman"], "metrics": metrics,
+        "examples": {name: len(split) for name, split in pairs.splits.items()},
+        "kept_tokens": costs[0].kept_tokens, "flops_vs_unpadded": costs[0].dense_flops / costs[0].flops,
+        "task": pairs.task.name, "data": args.data, "model": args.model, "threshold": engine.threshold,
+        "device": jax.devices()[0].device_kind,
+    }  # fmt: skip
+    if args.json:
+        files.write_json(args.json, result)
+    print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
+
+
+def _evaluate_classifier(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     import jax
     import numpy as np

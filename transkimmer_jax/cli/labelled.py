@@ -10,6 +10,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from transkimmer_jax.data.batches import TokenizedExamples
+    from transkimmer_jax.data.examples import Examples
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.architecture import Architecture
@@ -132,6 +133,46 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
     return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredPairs:
+    """Pairs of texts that people have scored, by split."""
+
+    task: "Task"
+    splits: "dict[str, Examples]"
+
+
+def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPairs:
+    """What the flags name, for an embedder.
+
+    Raises:
+      ConfigError: numbers that cannot be meant. DataError: data that cannot be read, or that are not pairs with scores.
+    """
+    from transkimmer_jax.data import sources
+    from transkimmer_jax.data.examples import subsample
+    from transkimmer_jax.data.labelled_files import read_file
+    from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
+
+    _check(args)
+    columns = tuple(args.text_columns or ("sentence1", "sentence2"))
+    if args.data:
+        label = args.label_column or "score"
+        task = Task("files", columns, None, FILES_MAX_LENGTH, ("spearman", "pearson"), label, validation_splits={_TEST_FILE: "validation"})
+    else:
+        task = get_task(DataConfig(task=args.task, data_dir=args.data_dir))
+    if not (task.is_pair and task.is_regression):
+        what = f"--text-columns {' '.join(columns)}" if args.data else args.task
+        raise DataError(f"an embedder is evaluated on pairs of texts with a score, and {what} is none: take glue/stsb, or --data")
+    parts = task.test_splits if split == "test" else task.validation_splits
+    if not parts:
+        raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
+    data = DataConfig(task=task.name, data_dir=args.data_dir)
+    splits = {
+        name: read_file(args.data, task.text_columns, task.label_column, None) if args.data else sources.load_split(task, part, data)
+        for name, part in parts.items()
+    }
+    return ScoredPairs(task, {name: subsample(examples, args.examples, seed=0) for name, examples in splits.items()})
 
 
 def _check(args: argparse.Namespace) -> None:

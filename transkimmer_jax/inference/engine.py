@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.words import tokenize_words
@@ -86,12 +87,15 @@ class SkimEngine:
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, *, dense: bool | None = None, **options: Any) -> "SkimEngine":
+    def from_pretrained(
+        cls, folder: str | os.PathLike, *, dense: bool | None = None, pooling: str | None = None, **options: Any
+    ) -> "SkimEngine":
         """An engine for a model folder (or hub id), calibrated if the folder holds a calibration, with the folder's graph if it holds one.
 
         Args:
           folder: what training, or `save_pretrained`, has written.
           dense: True leaves skimming out; None does where the checkpoint holds no predictors.
+          pooling: 'mean' or 'cls' makes a bare encoder an embedder; None takes what the folder says.
           **options: arguments of `SkimEngine`.
 
         Raises:
@@ -108,7 +112,7 @@ class SkimEngine:
 
         path = resolve(folder)
         saved = config_file.read(path)
-        model = heads.load(path, dense=dense)
+        model = heads.load(path, dense=dense, pooling=pooling)
         options.setdefault("label_names", saved.label_names)
         options.setdefault("max_length", saved.task.max_length)
         if model.arch.head == "sentence_embedding":
@@ -185,6 +189,7 @@ class SkimEngine:
         *,
         top_k: int | None = None,
         return_documents: bool = False,
+        label: str | None = None,
         threshold: float | None = None,
         progress: bool = False,
     ) -> list[dict[str, Any]]:
@@ -194,16 +199,21 @@ class SkimEngine:
         Args:
           top_k: the best so many; None: all.
           return_documents: with their texts.
+          label: of a classifier, the label whose probability is the score.
 
         Returns:
-          corpus_id, the document's number; score, the regression's value; and text where it is asked for.
+          corpus_id, the document's number; score, the regression's value or a probability; and text where it is asked for.
 
-        Raises: as `predict`; DataError also for no documents; InferenceError for a model that does not give one score.
+        Raises: as `predict`; DataError also for no documents; ConfigError for a label that the model has not; InferenceError for a model
+          that does not give one score, without a label.
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
-        if self.arch.num_labels != 1:
-            raise InferenceError(f"rank needs a model with one score, and this one has {self.arch.num_labels} labels: call predict")
+        names = self.label_names or default_label_names(self.arch.num_labels)
+        if label is None and self.arch.num_labels != 1:
+            raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
+        if label is not None and label not in names:
+            raise ConfigError(f"label={inputs.shown(label)} is none of the model's: {', '.join(names)}")
         if not isinstance(query, str):
             raise DataError(f"query must be a text, not {inputs.shown(query)}")
         documents = inputs.checked_sequence(documents, "documents")
@@ -212,7 +222,7 @@ class SkimEngine:
         most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
         texts, _ = inputs.checked_texts(documents, False)
         predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
-        scores = predictions.logits[:, 0]
+        scores = predictions.logits[:, 0] if label is None else scipy.special.softmax(predictions.logits, axis=1)[:, names.index(label)]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in np.argsort(-scores, kind="stable")[:most].tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
 
@@ -291,7 +301,7 @@ class SkimEngine:
 
     def _compute(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> tuple[Predictions, np.ndarray]:
         """What the network says of texts, and which of them were cut, [N] bool. first: the number of the first text, for messages."""
-        tokenized = self._tokenize(texts, first)
+        tokenized = self.tokenize(texts, first)
         self.statistics.truncated += int(tokenized.truncated.sum())
         predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
         return predictions, tokenized.truncated
@@ -325,7 +335,7 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         examples = texts
         if not isinstance(examples, TokenizedExamples):
-            examples = self._tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)
+            examples = self.tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)
         elif not len(examples.lengths):
             raise inputs.nothing_to_calibrate()
         predictions = self.predict_tokenized(examples, threshold=threshold)
@@ -342,12 +352,25 @@ class SkimEngine:
         self.runtime.warm_up(inputs.checked_lengths(lengths, self.max_length), progress)
 
     @property
+    def default_prompt(self) -> str:
+        """What stands before every text of an embedder that is asked without a prompt; '' for nothing."""
+        return inputs.checked_prompt(None, None, self._prompts.by_name, self._prompts.default) or ""
+
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """Of an embedder's prompts."""
+        return tuple(self._prompts.by_name)
+
+    @property
     def statistics(self) -> Statistics:
         """What was answered so far."""
         return self.runtime.statistics
 
-    def _tokenize(self, texts: Sequence[Text], first: int) -> TokenizedExamples:
-        """Checked and tokenised. first: the number of the first text, for messages."""
+    def tokenize(self, texts: Sequence[Text], first: int = 0) -> TokenizedExamples:
+        """Texts as the engine reads them, for `predict_tokenized`. first: the number of the first text, for messages.
+
+        Raises: as `predict`.
+        """
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.data.examples import Examples
 

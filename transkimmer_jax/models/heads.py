@@ -154,8 +154,10 @@ HEADS: dict[str, type[TranskimmerPreTrainedModel]] = {
 }
 
 
-def load(checkpoint: str | os.PathLike, **options: Any) -> TranskimmerPreTrainedModel:
+def load(checkpoint: str | os.PathLike, *, pooling: str | None = None, **options: Any) -> TranskimmerPreTrainedModel:
     """A checkpoint as the model that its `config.json` names, with the options of `weights.huggingface.load`.
+
+    pooling: 'mean' or 'cls' makes it an embedder, whatever it names.
 
     Raises:
       CheckpointError: as `from_pretrained`.
@@ -165,6 +167,8 @@ def load(checkpoint: str | os.PathLike, **options: Any) -> TranskimmerPreTrained
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(os.fspath(checkpoint))
+    if pooling is not None:
+        return TranskimmerForSentenceEmbedding.from_pretrained(folder, pooling=pooling, **options)
     return HEADS[config_file.read(folder).architecture.head].from_pretrained(folder, **options)
 
 

@@ -1,0 +1,69 @@
+"""`distil`: from an encoder that works, and texts without labels, one that answers alike at a share of the price."""
+
+import argparse
+import os
+import shlex
+
+from transkimmer_jax.config import describe, override, parse_overrides
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.training.distillation import TARGET, distil_config
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "distil",
+        help="a skimming student of any encoder, from texts without labels",
+        description="Train a skimming student of a dense model that answers as that does, from texts alone; the student starts from it. "
+        "The teacher is a classifier, a cross-encoder, an embedder, a tagger or a model for question answering, in a folder or hub id of "
+        "transformers, of sentence-transformers or of ours. A tenth of the texts is held out: one half to choose on, the other for the "
+        "numbers that are printed. The same --output resumes.",
+        epilog="Fields, for --config.SECTION.FIELD=VALUE:\n\n" + describe(distil_config()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--teacher", required=True, metavar="MODEL", help="folder or hub id of the model that is there")
+    parser.add_argument("--texts", required=True, nargs="+", metavar="FILE", help=".txt (a text a line), .jsonl or .csv files")
+    parser.add_argument(
+        "--text-columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="of .jsonl and .csv: one, or two for pairs; to an embedder each is a text (text)",
+    )
+    parser.add_argument(
+        "--target", type=float, default=TARGET, help="share of the dense model's FLOPs that the student spends (default: %(default)s)"
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
+    parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the teacher's, or 128)")
+    parser.add_argument("--labelled", metavar="FILE", help="texts with labels, or pairs with scores, to score teacher and student on")
+    parser.add_argument("--label-column", help="of --labelled")
+    parser.set_defaults(command=_distil, takes_overrides=True)
+
+
+def _distil(args: argparse.Namespace) -> None:
+    flags = {
+        "model.pretrained": args.teacher,
+        "distill.teacher": args.teacher,
+        "data.text_files": ",".join(args.texts),
+        "skim.target": str(args.target),
+        **({"data.text_columns": ",".join(args.text_columns)} if args.text_columns else {}),
+        **({"model.pooling": args.pooling} if args.pooling else {}),
+        **({"data.max_length": str(args.max_length)} if args.max_length else {}),
+    }
+    if any("," in path for path in args.texts):
+        raise ConfigError("--texts: a name with a comma in it cannot be kept in the config: rename the file")
+    config = override(distil_config(), flags | parse_overrides(args.rest))
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.compilation import use_compilation_cache
+    from transkimmer_jax.memory import keep_freed_memory
+    from transkimmer_jax.training import students
+    from transkimmer_jax.training.loop import train_and_evaluate
+
+    students.require_labelled(config, args.labelled, args.label_column)
+    keep_freed_memory()
+    use_compilation_cache()
+    result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))
+    model = os.path.join(args.output, "model")
+    print(students.report(result, students.compare(config, model, args.labelled, args.label_column)))
+    print(f"\nmodel: {model}")

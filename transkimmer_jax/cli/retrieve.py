@@ -1,0 +1,93 @@
+"""`retrieve`: an embedder, and maybe a cross-encoder behind it, on queries and documents with judgements."""
+
+import argparse
+import json
+import time
+
+from transkimmer_jax import files
+from transkimmer_jax.cli import runtime
+from transkimmer_jax.errors import CheckpointError, ConfigError
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "retrieve",
+        help="nDCG, recall and MRR of an embedder, and of a reranker behind it",
+        description="Search documents by the cosine of vectors, rank the first of them anew by a cross-encoder if there is one, and "
+        "measure by judgements: JSON on standard output. Queries and documents are .jsonl or .csv files with columns 'id' and 'text'; "
+        "judgements are TREC's or BEIR's, or .jsonl or .csv files with columns 'query', 'document' and 'relevance'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="folder or hub id of an embedder")
+    parser.add_argument("--queries", required=True, metavar="FILE")
+    parser.add_argument("--documents", required=True, metavar="FILE")
+    parser.add_argument("--judgements", required=True, metavar="FILE")
+    parser.add_argument("--reranker", metavar="DIR", help="folder or hub id of a cross-encoder: a regressor of pairs, or a classifier")
+    parser.add_argument("--relevant", metavar="LABEL", help="of a reranker with labels: the one whose probability is the score")
+    parser.add_argument("--top", type=int, default=50, help="documents of each query that are ranked anew (default: %(default)s)")
+    parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query', if it has one)")
+    parser.add_argument("--document-prompt", help="the same for documents (default: 'document' or 'passage')")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
+    runtime.add_arguments(parser)
+    parser.set_defaults(command=_retrieve)
+
+
+def _retrieve(args: argparse.Namespace) -> None:
+    # Imported here, so that --help answers at once.
+    import numpy as np
+
+    from transkimmer_jax.evaluation import retrieval
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.progress import tqdm
+
+    if args.top < 1:
+        raise ConfigError(f"--top must be at least 1, not {args.top}")
+    queries = retrieval.read_texts(args.queries, "queries")
+    documents = retrieval.read_texts(args.documents, "documents")
+    judgements = retrieval.read_judgements(args.judgements, queries, documents)
+    judged = {name: queries[name] for name in judgements}
+    options = runtime.options(args)
+    embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, **options)
+    names, texts = list(documents), list(documents.values())
+
+    def encoded(texts: list[str], prompt: str | None) -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        vectors = embedder.encode(texts, prompt_name=prompt, normalize_embeddings=True)
+        return vectors, time.perf_counter() - started
+
+    def prompt(given: str | None, usual: tuple[str, ...]) -> str | None:
+        return given or next((name for name in usual if name in embedder.prompt_names), None)
+
+    document_vectors, document_seconds = encoded(texts, prompt(args.document_prompt, ("document", "passage")))
+    query_vectors, query_seconds = encoded(list(judged.values()), prompt(args.query_prompt, ("query",)))
+    ranked = retrieval.search(query_vectors, document_vectors, max(args.top, 50))
+    result = {
+        "model": args.model, "queries": len(judged), "documents": len(documents),
+        "retrieval": retrieval.measures(retrieval.run_of(list(judged), names, ranked), judgements),
+        "milliseconds_a_query": 1000 * query_seconds / len(judged), "milliseconds_a_document": 1000 * document_seconds / len(documents),
+    }  # fmt: skip
+    if args.reranker:
+        reranker = SkimEngine.from_pretrained(args.reranker, **options)
+        if reranker.arch.head != "sequence_classification":
+            raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
+        asked = list(judged.values())
+        started = time.perf_counter()
+        with tqdm(total=len(asked), desc="reranking", unit=" queries") as bar:
+
+            def score(query: int, numbers: np.ndarray) -> np.ndarray:
+                bar.update()
+                entries = reranker.rank(asked[query], [texts[number] for number in numbers], label=args.relevant)
+                return np.array([entry["score"] for entry in sorted(entries, key=lambda entry: entry["corpus_id"])])
+
+            again = retrieval.rerank([numbers[: args.top] for numbers in ranked], score)
+        seconds = time.perf_counter() - started
+        result |= {
+            "reranker": args.reranker, "top": args.top,
+            "reranking": retrieval.measures(retrieval.run_of(list(judged), names, again), judgements),
+            "reranking_milliseconds_a_query": 1000 * seconds / len(judged),
+        }  # fmt: skip
+    if args.json:
+        files.write_json(args.json, result)
+    print(json.dumps(result, indent=2))

@@ -1,0 +1,125 @@
+"""Retrieval and reranking: from queries, documents and judgements in files to nDCG, recall and reciprocal rank.
+
+The measures are those of TREC, by pytrec_eval (extra 'evaluation').
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.data.records import column_text, read_example_records, read_records
+from transkimmer_jax.errors import ConfigError, DataError
+
+Run = dict[str, dict[str, float]]  # scores of documents by query
+Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or more
+
+_IDS = ("id", "_id")  # the latter is BEIR's
+MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@10": "recall_10", "recall@50": "recall_50", "mrr": "recip_rank"}
+_QUERIES = 256  # of the matrix of scores, computed together
+
+
+def read_texts(path: str | pathlib.Path, what: str) -> dict[str, str]:
+    """Texts by their ids, of a `.jsonl` or `.csv` file with columns `id` (or BEIR's `_id`) and `text`, and maybe a `title` before it.
+
+    what: 'queries' or 'documents', for messages.
+
+    Raises:
+      DataError: as `read_records`; an id that is missing or there twice, or no text at all.
+    """
+    texts: dict[str, str] = {}
+    for where, record in read_example_records(path, f"--{what}"):
+        name = next((record[column] for column in _IDS if column in record), None)
+        if not isinstance(name, (str, int)) or isinstance(name, bool):
+            raise DataError(f"{where}: no id: give every one of the {what} a column 'id' of text or integers")
+        if str(name) in texts:
+            raise DataError(f"{where}: id {str(name)!r:.60} is there twice: rename one")
+        title = record.get("title")
+        text = column_text(record, "text", where, "the column 'text'")
+        texts[str(name)] = f"{title} {text}" if isinstance(title, str) and title else text
+    return texts
+
+
+def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Judgements:
+    """Which documents answer which queries.
+
+    A `.jsonl` or `.csv` file has columns `query`, `document` and maybe `relevance`, 1 where there is none. Any other file is TREC's: lines
+    of query, a column that nobody reads, document and relevance; or BEIR's, lines of query, document and relevance under a header.
+
+    Raises:
+      DataError: one line with file, line number and cure: ids that are unknown, a relevance that is no integer, a query or document twice,
+        or no judgement.
+    """
+    judgements: Judgements = {}
+    for where, query, document, relevance in _judged(pathlib.Path(path)):
+        for name, known, what in ((query, queries, "query"), (document, documents, "document")):
+            if name not in known:
+                raise DataError(f"{where}: {what} {name!r:.60} is unknown: judge only what the files of queries and documents hold")
+        try:
+            value = int(relevance)
+        except ValueError:
+            raise DataError(f"{where}: relevance {relevance!r:.60} is no integer: write 0 for none") from None
+        if judgements.setdefault(query, {}).setdefault(document, value) != value:
+            raise DataError(f"{where}: query {query!r:.60} and document {document!r:.60} are judged twice: keep one line")
+    if not judgements:
+        raise DataError(f"{path}: no judgement: write one a line")
+    return judgements
+
+
+def _judged(path: pathlib.Path) -> "Any":
+    if path.suffix.lower() in (".jsonl", ".csv"):
+        for where, record in read_records(path):
+            missing = next((column for column in ("query", "document") if column not in record), None)
+            if missing:
+                raise DataError(f"{where}: no column {missing!r}: judgements have 'query', 'document' and maybe 'relevance'")
+            yield where, str(record["query"]), str(record["document"]), str(record.get("relevance", 1))
+        return
+    for number, (where, record) in enumerate(read_records(path, format="text")):
+        cells = record["text"].split()
+        if not cells or (number == 0 and cells[0] == "query-id"):
+            continue
+        if len(cells) not in (3, 4):
+            raise DataError(f"{where}: {len(cells)} columns: write query, 0, document, relevance, as TREC has them")
+        yield where, cells[0], cells[-2], cells[-1]
+
+
+def search(queries: np.ndarray, documents: np.ndarray, top: int) -> list[np.ndarray]:
+    """The numbers of the `top` most similar documents of each query, best first; vectors [N, H] and [M, H] of length 1. Exact."""
+    top = min(top, len(documents))
+    best = []
+    for start in range(0, len(queries), _QUERIES):
+        scores = queries[start : start + _QUERIES] @ documents.T
+        nearest = np.argpartition(-scores, top - 1, axis=1)[:, :top]
+        order = np.argsort(-np.take_along_axis(scores, nearest, axis=1), axis=1, kind="stable")
+        best += list(np.take_along_axis(nearest, order, axis=1))
+    return best
+
+
+def run_of(names: Sequence[str], documents: Sequence[str], ranked: Sequence[np.ndarray]) -> Run:
+    """A run of rankings, best first. A document's score is minus its rank, so that what is scored is the order."""
+    return {
+        name: {documents[number]: -float(rank) for rank, number in enumerate(numbers)} for name, numbers in zip(names, ranked, strict=True)
+    }
+
+
+def rerank(ranked: Sequence[np.ndarray], score: Callable[[int, np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    """Each query's documents, anew by `score(query, documents)`."""
+    return [numbers[np.argsort(-score(query, numbers), kind="stable")] for query, numbers in enumerate(ranked)]
+
+
+def measures(run: Run, judgements: Judgements) -> dict[str, float]:
+    """`MEASURES`, each the mean over the judged queries.
+
+    Raises:
+      ConfigError: pytrec_eval is not installed.
+    """
+    try:
+        import pytrec_eval
+    except ImportError as error:
+        raise ConfigError(
+            "retrieval is measured by pytrec_eval, which is not installed: pip install 'transkimmer_jax[evaluation]'"
+        ) from error
+    evaluator = pytrec_eval.RelevanceEvaluator(judgements, set(MEASURES.values()))
+    results = evaluator.evaluate({query: run.get(query, {}) for query in judgements})
+    return {name: float(np.mean([results[query][key] for query in judgements])) for name, key in MEASURES.items()}

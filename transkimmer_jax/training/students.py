@@ -1,0 +1,106 @@
+"""What a distilled student is worth beside its teacher: agreement, a task's metric where labels are given, and the three numbers."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.benchmarking import clock
+from transkimmer_jax.config import Config
+from transkimmer_jax.data import sources
+from transkimmer_jax.data.examples import Examples, subsample
+from transkimmer_jax.data.labelled_files import read_file
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.evaluation import similarity
+from transkimmer_jax.evaluation.metrics import score_logits
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.training.models import load_task
+
+_SCORE_COLUMN = "score"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Of a teacher and its student.
+
+    milliseconds: a held-out text on the default runtime, median, by 'teacher' and 'student'. metrics: of labelled texts, by the same names;
+    None where none were given.
+    """
+
+    milliseconds: dict[str, float]
+    metrics: dict[str, dict[str, float]] | None
+
+
+def require_labelled(config: Config, labelled: str | None, label_column: str | None) -> None:
+    """Read a file of labelled texts once, before a run that takes hours.
+
+    Raises:
+      DataError: a file that cannot be read. ConfigError: a head that nobody scores so.
+    """
+    if labelled is not None:
+        _labelled(load_task(config), labelled, label_column)
+
+
+def compare(config: Config, model: str, labelled: str | None = None, label_column: str | None = None) -> Comparison:
+    """Time the student in the folder `model` and its teacher on the held-out texts, and score both on labelled ones.
+
+    Raises: as `require_labelled`.
+    """
+    task = load_task(config)
+    assert config.distill.teacher is not None
+    options: dict[str, Any] = {"max_length": task.max_length, "pairs": task.is_pair}
+    engines = {
+        "teacher": SkimEngine.from_pretrained(config.distill.teacher, dense=True, pooling=config.model.pooling, **options),
+        "student": SkimEngine.from_pretrained(model, **options),
+    }
+    texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, config.train.seed)
+    tokens = engines["student"].tokenize(_inputs(texts))
+    seconds = clock.seconds(engines, tokens)
+    milliseconds = {name: 1000 * value / len(texts) for name, value in seconds.items()}
+    if labelled is None:
+        return Comparison(milliseconds, None)
+    examples = _labelled(task, labelled, label_column)
+    return Comparison(milliseconds, {name: _metrics(task, engine, examples) for name, engine in engines.items()})
+
+
+def _labelled(task: Task, path: str, label_column: str | None) -> Examples:
+    if task.head == "sentence_embedding":
+        if len(task.text_columns) != 2:
+            raise ConfigError("--labelled of an embedder holds pairs with a score: name their columns by --text-columns A B")
+        return read_file(path, task.text_columns, label_column or _SCORE_COLUMN, None)
+    if task.head != "sequence_classification":
+        raise ConfigError(
+            f"--labelled is for classifiers, cross-encoders and embedders, and the teacher is for {task.head.replace('_', ' ')}"
+        )
+    return read_file(path, task.text_columns, label_column or task.label_column, task.label_names)
+
+
+def _metrics(task: Task, engine: SkimEngine, examples: Examples) -> dict[str, float]:
+    if task.head == "sentence_embedding":
+        firsts, seconds = (similarity.embed(engine, column).values for column in (examples.texts, examples.pairs or []))
+        return similarity.correlations(firsts, seconds, examples.labels)
+    scored = dataclasses.replace(task, metrics=("pearson", "spearman") if task.is_regression else ("accuracy", "macro_f1"))
+    predictions = engine.predict_tokenized(engine.tokenize(_inputs(examples)))
+    return score_logits(scored, predictions.logits, np.asarray(examples.labels))
+
+
+def _inputs(examples: Examples) -> list[Any]:
+    return examples.texts if examples.pairs is None else list(zip(examples.texts, examples.pairs, strict=True))
+
+
+def report(result: dict[str, Any], comparison: Comparison) -> str:
+    """A table for a terminal. result: the content of `result.json`."""
+    rows = [("", "teacher", "student")]
+    rows += [(f"{name} with the teacher, held-out texts", "", f"{value:.4f}") for name, value in result["metrics"]["test"].items()]
+    if comparison.metrics is not None:
+        teacher, student = (comparison.metrics[name] for name in ("teacher", "student"))
+        rows += [(f"{name}, labelled texts", f"{teacher[name]:.4f}", f"{student[name]:.4f}") for name in teacher]
+    rows.append(("tokens kept", "100.0%", f"{result['kept_tokens']:.1%}"))
+    rows.append(("fewer FLOPs than padded dense", "", f"{result['flops_vs_padded']:.2f}x"))
+    rows.append(("fewer FLOPs than unpadded dense", "", f"{result['flops_vs_unpadded']:.2f}x"))
+    slow, fast = (comparison.milliseconds[name] for name in ("teacher", "student"))
+    rows.append(("milliseconds a text, both unpadded", f"{slow:.2f}", f"{fast:.2f}"))
+    rows.append(("times as fast", "", f"{slow / fast:.2f}x"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}".rstrip() for row in rows)
