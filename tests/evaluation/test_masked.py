@@ -87,7 +87,8 @@ def test_rows_that_fill_a_batch_count_nowhere():
 
     def step(params, inputs, threshold):
         values = np.array(next(answers), np.float32)
-        return {"logits": np.stack([values, -values], axis=1), "kept": np.stack([values, values - 5]), "lengths": values + 1}
+        texts = {"logits": np.stack([values, -values], axis=1)}
+        return {"texts": texts, "tokens": {}, "kept": np.stack([values, values - 5]), "lengths": values + 1}
 
     predictions = masked.predict(step, None, batches, 3, 0.0)
     assert predictions.logits.tolist() == [[10, -10], [11, -11], [12, -12]]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from transkimmer_jax.training import objectives
@@ -96,3 +97,70 @@ def test_the_gradient_of_distillation_keeps_its_size_over_temperatures():
 def test_distillation_of_a_regressor_is_the_squared_error():
     loss = distillation_loss(jnp.array([[1.0], [2.0]]), jnp.array([[3.0], [2.5]]), jnp.array([1.0, 2.0]), 2.0)
     assert float(loss) == 4 + 2 * 0.25
+
+
+def reference_embedding_loss(vectors, teacher, weight, similarity_weight):
+    """Text by text, over the other texts that count."""
+    given, wanted = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (vectors, teacher))
+    total = 0.0
+    for row in range(len(weight)):
+        others = [other for other in range(len(weight)) if other != row and weight[other] > 0]
+        log_p, log_q = (scipy.special.log_softmax(values[others] @ values[row] / 0.05) for values in (wanted, given))
+        divergence = np.sum(np.exp(log_p) * (log_p - log_q))
+        total += weight[row] * (np.sum((given[row] - wanted[row]) ** 2) + similarity_weight * divergence)
+    return total
+
+
+@pytest.mark.parametrize("similarity_weight", [0.0, 1.0, 2.5])
+def test_embedding_loss(similarity_weight):
+    """A padding example is neither learned nor anybody's neighbour; nothing is left to learn at the teacher."""
+    rng = np.random.default_rng(0)
+    vectors, teacher = rng.normal(size=(2, 5, 4)).astype(np.float32)
+    weight = np.array([1.0, 0.5, 0.0, 1.0, 1.0], np.float32)
+    loss = objectives.embedding_loss(jnp.array(vectors), jnp.array(teacher), jnp.array(weight), similarity_weight)
+    expected = reference_embedding_loss(vectors.astype(np.float64), teacher.astype(np.float64), weight, similarity_weight)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    at_teacher, gradient = jax.value_and_grad(
+        lambda values: objectives.embedding_loss(values, jnp.array(teacher), jnp.array(weight), similarity_weight)
+    )(jnp.array(3 * teacher))
+    assert abs(float(at_teacher)) < 1e-5 and np.abs(gradient).max() < 1e-5
+
+
+def test_tagging_loss():
+    """The mean over the labelled tokens of each text; a text without any costs nothing."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    labels = np.array([[1, -100, 4, 0], [-100, 2, -100, -100], [-100] * 4])
+    weight = np.array([1.0, 0.5, 1.0], np.float32)
+    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+    expected = -np.mean([log_p[0, 0, 1], log_p[0, 2, 4], log_p[0, 3, 0]]) - 0.5 * log_p[1, 1, 2]
+    assert float(objectives.tagging_loss(jnp.array(logits), jnp.array(labels), jnp.array(weight))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_of_tokens_do_not_see_padding():
+    """Whatever stands there, a text has the loss that it has alone."""
+    rng = np.random.default_rng(2)
+    logits, teacher = rng.normal(size=(2, 2, 5, 3)).astype(np.float32)
+    mask, weight = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]), np.ones(2, np.float32)
+    for loss in (
+        lambda given, wanted, mask, weight: objectives.tag_distillation_loss(given, wanted, mask, weight, 2.0),
+        lambda given, wanted, mask, weight: objectives.span_distillation_loss(given[..., 0], wanted[..., 0], mask, weight, 2.0),
+        lambda given, wanted, mask, weight: objectives.span_loss(given[..., 0], jnp.array([2, 1])[: len(mask)], mask, weight),
+    ):
+        whole = loss(*map(jnp.array, (logits, teacher, mask, weight)))
+        first = loss(*(jnp.array(values[:1, :3]) for values in (logits, teacher, mask)), jnp.ones(1))
+        second = loss(*map(jnp.array, (logits, teacher, mask, np.array([0.0, 1.0], np.float32))))
+        assert float(whole) == pytest.approx(float(first + second), rel=1e-5) and float(whole) > 0
+
+
+def test_distillation_of_tokens_is_the_divergence():
+    """Of spans over places, of tags over labels."""
+    rng = np.random.default_rng(3)
+    logits, teacher = rng.normal(size=(2, 1, 4, 3)).astype(np.float32)
+    mask, weight = jnp.ones((1, 4), jnp.int32), jnp.ones(1)
+    expected = np.mean([scipy.stats.entropy(*map(scipy.special.softmax, (teacher[0, place], logits[0, place]))) for place in range(4)])
+    loss = objectives.tag_distillation_loss(jnp.array(logits), jnp.array(teacher), mask, weight, 1.0)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    expected = scipy.stats.entropy(*map(scipy.special.softmax, (teacher[0, :, 0], logits[0, :, 0])))
+    loss = objectives.span_distillation_loss(jnp.array(logits[..., 0]), jnp.array(teacher[..., 0]), mask, weight, 1.0)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.special
 
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.evaluation.correlation import pearson, spearman
 from transkimmer_jax.inference.predictions import Predictions
 
 NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
@@ -29,8 +30,6 @@ def compute_agreement(task: Task, student: Predictions, teacher: Predictions) ->
     if task.head == "question_answering":
         return _of_spans(student, teacher)
     if task.is_regression:
-        from transkimmer_jax.evaluation.metrics import pearson, spearman
-
         values, wanted = student.logits[:, 0], teacher.logits[:, 0]
         return {"pearson": float(pearson(wanted, values)), "spearman": float(spearman(wanted, values))}
     return _of_labels(student.logits, teacher.logits)

@@ -79,7 +79,7 @@ def predict(
                 # Of tokens without the padding.
                 of_examples[index[row]] = values[row][batch["attention_mask"][row] != 0] if name in out["tokens"] else values[row]
     merged = {name: np.concatenate(values) for name, values in rows.items()}
-    return Predictions(kept=merged.pop("kept").T, lengths=merged.pop("lengths"), outputs=merged)
+    return Predictions(kept=merged.pop("kept").T, lengths=merged.pop("lengths").astype(np.int64), outputs=merged)
 
 
 def evaluate(

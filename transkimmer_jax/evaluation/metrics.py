@@ -1,11 +1,11 @@
 """The official metrics of the tasks."""
 
 import numpy as np
-import scipy.stats
 import sklearn.metrics
 
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import agreement
+from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearman
 from transkimmer_jax.inference.predictions import Predictions
 
 
@@ -47,23 +47,7 @@ def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
-    return 0.0 if _is_constant(labels) or _is_constant(predictions) else sklearn.metrics.matthews_corrcoef(labels, predictions)
-
-
-def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Pearson's correlation; 0 where one of the two is constant."""
-    labels, predictions = labels.astype(np.float64), predictions.astype(np.float64)
-    return 0.0 if _is_constant(labels) or _is_constant(predictions) else scipy.stats.pearsonr(predictions, labels).statistic
-
-
-def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Spearman's correlation; 0 where one of the two is constant."""
-    return pearson(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
-
-
-def _is_constant(values: np.ndarray) -> bool:
-    """Whether a correlation with `values` is undefined. Written so that a NaN among them counts as well."""
-    return not np.ptp(values) > 1e-12 * np.abs(values).max()
+    return 0.0 if is_constant(labels) or is_constant(predictions) else sklearn.metrics.matthews_corrcoef(labels, predictions)
 
 
 _METRICS = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.evaluation.metrics import pearson, spearman
+from transkimmer_jax.evaluation.correlation import pearson, spearman
 from transkimmer_jax.inference.engine import SkimEngine
 
 

@@ -36,7 +36,6 @@ from transkimmer_jax.training.step import TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.training.windows import MetricsWindow
 from transkimmer_jax.training.workdir import claimed, finished_result, what_is_saved
-from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -73,7 +72,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     # ------------------------------------------------------------------------------------------------------------------------- models
     student = models.load_student(config, task)
     teacher = models.load_teacher(config, task, student.arch)
-    tokenizer = pipeline.load_tokenizer(resolve(config.model.pretrained), student.arch.vocab_size)
+    tokenizer = models.load_tokenizer(config, student.arch)
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from transkimmer_jax.config import Config
+from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
@@ -10,6 +13,9 @@ from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights import config_file, sentence_transformers
 from transkimmer_jax.weights.files import resolve
+
+# What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
+_SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
 
 def load_task(config: Config) -> Task:
@@ -76,6 +82,21 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
             "they cannot be compared; set distill.state_weight=0"
         )
     return teacher
+
+
+def load_tokenizer(config: Config, student: Architecture) -> PreTrainedTokenizerBase:
+    """The student's tokenizer, which has to be its teacher's too.
+
+    Raises:
+      CheckpointError: a tokenizer that cannot be used, or a teacher that reads texts otherwise.
+    """
+    name, folder = config.distill.teacher, resolve(config.model.pretrained)
+    tokenizer = pipeline.load_tokenizer(folder, student.vocab_size)
+    if name is not None and (of_teacher := resolve(name)) != folder:
+        other = pipeline.load_tokenizer(of_teacher)
+        if tokenizer.get_vocab() != other.get_vocab() or tokenizer(_SAMPLE)["input_ids"] != other(_SAMPLE)["input_ids"]:
+            raise CheckpointError(f"distill.teacher={name} reads texts otherwise than {config.model.pretrained}: both need one tokenizer")
+    return tokenizer
 
 
 def model_options(config: Config, task: Task) -> dict[str, Any]:

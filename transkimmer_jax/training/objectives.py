@@ -25,10 +25,11 @@ NO_LABEL = -100  # of a token that nobody has tagged, as in transformers
 class Objective:
     """What a head learns.
 
-    from_labels: (outputs, batch, weight [B]) -> loss. from_teacher: (outputs, the teacher's, batch, weight [B], config) -> loss.
+    from_labels: (outputs, batch, weight [B]) -> loss; None where nobody labels what the head says. from_teacher: (outputs, the teacher's,
+    batch, weight [B], config) -> loss.
     """
 
-    from_labels: Callable[[Outputs, Batch, jax.Array], jax.Array]
+    from_labels: Callable[[Outputs, Batch, jax.Array], jax.Array] | None
     from_teacher: Callable[[Outputs, Outputs, Batch, jax.Array, DistillConfig], jax.Array]
 
 
@@ -158,11 +159,6 @@ def _of_both_ends(loss: Callable[[str, int], jax.Array]) -> jax.Array:
     return (loss("start_logits", 0) + loss("end_logits", 1)) / 2
 
 
-def _no_labels(outputs: Outputs, batch: Batch, weight: jax.Array) -> jax.Array:
-    """Nobody labels vectors: an embedder learns from its teacher alone."""
-    return jnp.float32(0.0)
-
-
 OBJECTIVES = {
     "sequence_classification": Objective(
         lambda outputs, batch, weight: task_loss(outputs["logits"], batch["labels"], weight),
@@ -171,7 +167,7 @@ OBJECTIVES = {
         ),
     ),
     "sentence_embedding": Objective(
-        _no_labels,
+        None,
         lambda outputs, teacher, batch, weight, distill: embedding_loss(
             outputs["sentence_embedding"], teacher["sentence_embedding"], weight, distill.similarity_weight
         ),

@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 
 from transkimmer_jax.config import Config
+from transkimmer_jax.data.tasks import TEXTS
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_shifted_margins
@@ -152,16 +153,18 @@ class TrainStep:
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
         objective, outputs = objectives.OBJECTIVES[self.arch.head], model.outputs_of(out)
-        if self.teacher_graph is None:
-            task = objective.from_labels(outputs, batch, weight) / denominators["weight"]
-        else:
-            # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
-            from_labels = (1 - config.distill.weight) * weight * untouched * batch.get("labelled", 1.0)
+        # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
+        of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
+        from_labels = (1 - of_teacher) * weight * untouched * batch.get("labelled", 1.0)
+        task = jnp.float32(0.0)
+        if config.data.task != TEXTS:
+            assert objective.from_labels is not None
+            task = objective.from_labels(outputs, batch, from_labels) / denominators["weight"]
+        if self.teacher_graph is not None:
             teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
-            task = objective.from_labels(outputs, batch, from_labels)
             wanted = model.outputs_of(teacher)
             distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
-            task = (task + distill) / denominators["weight"]
+            task = task + distill / denominators["weight"]
             if config.distill.state_weight > 0:
                 states = objectives.state_distillation_loss(out.first_states, teacher.first_states, weight)
                 task = task + config.distill.state_weight * states / denominators["weight"]

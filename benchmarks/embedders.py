@@ -1,0 +1,91 @@
+"""Make the record of an embedder and its students: similarity, retrieval, and the clock.
+
+    transkimmer distil --teacher runs/minilm-6l --pooling mean --texts runs/texts.txt --target 0.4 --output runs/distilled
+    python benchmarks/embedders.py --name minilm-6l --dense runs/minilm-6l --pooling mean --students runs/distilled/model
+
+Similarity is STS-B, its validation split for choices and its test split for numbers. Retrieval is QNLI's validation split: each question
+that a sentence answers, against all sentences. The clock is of QNLI's sentences, in batches of one length or so, every contender in
+one process. The record goes to results/embedders/, and benchmarks/tables.py makes the table of what lies there.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import numpy as np
+from record import circumstances
+
+from transkimmer_jax import files
+from transkimmer_jax.benchmarking import clock
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data.sources import load_split
+from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.evaluation import retrieval, similarity
+from transkimmer_jax.inference.engine import SkimEngine
+
+PRECISIONS = ("float32", "int8")
+MEASURES = ("recall@1", "recall@10", "mrr")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="of the record")
+    parser.add_argument("--dense", required=True, help="folder of the teacher")
+    parser.add_argument("--students", nargs="*", default=[], help="model folders of students")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
+    parser.add_argument("--prompt", default="", help="stands before every text (default: nothing)")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens read of a text (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="of the clock (default: %(default)s)")
+    parser.add_argument("--timed", type=int, default=1000, help="texts of the clock, 0 for no clock (default: %(default)s)")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "embedders"))
+    args = parser.parse_args()
+    pairs = {split: load_split(get_task(DataConfig(task="glue/stsb")), split, DataConfig()) for split in ("validation", "test")}
+    questions = load_split(get_task(DataConfig(task="glue/qnli")), "validation", DataConfig())
+    documents = list(dict.fromkeys(questions.pairs or []))
+    number = {text: place for place, text in enumerate(documents)}
+    judgements: retrieval.Judgements = {}
+    asked: dict[str, str] = {}
+    for place, (text, label) in enumerate(zip(questions.texts, questions.labels, strict=True)):
+        if label == 0:  # entailment: the sentence answers the question
+            judgements[str(place)] = {str(number[(questions.pairs or [])[place]]): 1}
+            asked[str(place)] = text
+    models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
+    models += [(pathlib.Path(folder).parent.name, folder, {}) for folder in args.students]
+    rows, engines = [], {}
+    for name, folder, options in models:
+        for precision in PRECISIONS:
+            engine = SkimEngine.from_pretrained(
+                folder, precision=precision, max_length=args.max_length, batch_size=args.batch_size, **options
+            )
+            engines[f"{name}:{precision}"] = engine
+            row: dict[str, Any] = {"model": name, "precision": precision, "threshold": engine.threshold}
+            for split, examples in pairs.items():
+                firsts, seconds = (similarity.embed(engine, column, args.prompt) for column in (examples.texts, examples.pairs or []))
+                row[f"stsb_{split}"] = similarity.correlations(firsts.values, seconds.values, examples.labels)["spearman"]
+            row["stsb_flops_vs_unpadded"] = (firsts.dense_flops + seconds.dense_flops) / (firsts.flops + seconds.flops)
+            vectors, queries = (similarity.embed(engine, texts, args.prompt) for texts in (documents, list(asked.values())))
+            ranked = retrieval.search(queries.values, vectors.values, 50)
+            scores = retrieval.measures(retrieval.run_of(list(asked), [str(n) for n in range(len(documents))], ranked), judgements)
+            row |= {f"qnli_{measure}": scores[measure] for measure in MEASURES}
+            row["qnli_flops_vs_unpadded"] = (vectors.dense_flops + queries.dense_flops) / (vectors.flops + queries.flops)
+            row["kept_tokens"] = vectors.kept_tokens
+            rows.append(row)
+            print(row, flush=True)
+    record = {
+        "name": args.name, "rows": rows, "documents": len(documents), "queries": len(asked), "batch_size": args.batch_size,
+        "max_length": args.max_length, "command": shlex.join(["python", *sys.argv]), **circumstances(),
+    }  # fmt: skip
+    if args.timed:
+        texts = [documents[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
+        tokens = next(iter(engines.values())).tokenize([args.prompt + text for text in texts])
+        seconds_of = clock.seconds(engines, tokens)
+        for row in rows:
+            row["texts_per_second"] = len(texts) / seconds_of[f"{row['model']}:{row['precision']}"]
+    args.output.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.output / f"{args.name}.json", record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Students of teachers with every head, from texts without labels."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import pytest
+from flax import nnx
+from training import runs
+
+from transkimmer_jax import cli
+from transkimmer_jax.config import override
+from transkimmer_jax.data import sources
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
+from transkimmer_jax.evaluation.metrics import compute_metrics
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
+from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.training.distillation import distil_config
+from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.models import load_task
+from transkimmer_jax.weights import sentence_transformers
+
+ARCH = Architecture(
+    vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+    initializer_range=0.3, skim=None,
+)  # fmt: skip
+TEACHERS = {
+    "classifier": ("sequence_classification", {"num_labels": 3}, ("one", "two", "three")),
+    "cross-encoder": ("sequence_classification", {"num_labels": 1}, None),
+    "embedder": ("sentence_embedding", {"pooling": PoolingArchitecture("mean", True)}, None),
+    "tagger": ("token_classification", {"num_labels": 3}, ("O", "B", "I")),
+    "reader": ("question_answering", {}, None),
+}
+FEW = {"data.length_buckets": "12", "data.max_length": "12", "data.batch_size": "16", "data.eval_batch_size": "16"}
+
+
+@pytest.fixture(scope="module")
+def teachers(tokenizer_folder, tmp_path_factory):
+    """Folders of dense models, by what they are."""
+    tokenizer, made = load_tokenizer(tokenizer_folder), {}
+    for name, (head, options, label_names) in TEACHERS.items():
+        model = HEADS[head](dataclasses.replace(ARCH, **options), rngs=nnx.Rngs(1))
+        made[name] = tmp_path_factory.mktemp(name.replace("-", "_")) / "model"
+        prompts = sentence_transformers.Prompts({"query": "the "}, "query") if name == "embedder" else None
+        names = None if head == "question_answering" else label_names
+        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, prompts=prompts)
+    return made
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A file of pairs, some of them in both columns."""
+    records = [record["text"] for record in runs.make_reviews(200, seed=0)]
+    pairs = [{"first": first, "second": second} for first, second in itertools.pairwise(records)]
+    return runs.write_jsonl(tmp_path_factory.mktemp("texts") / "pairs.jsonl", pairs)
+
+
+def make_config(teacher, texts, **changes):
+    return override(
+        distil_config(),
+        {
+            "model.pretrained": str(teacher), "distill.teacher": str(teacher), "data.text_files": str(texts), "skim.target": "0.6",
+            "data.text_columns": "first,second", "train.steps": "40", "optimizer.learning_rate": "1e-3", **FEW, **changes,
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
+    """The agreement of the result, by masked evaluation, is that of two engines on the held-out texts; and the student skims."""
+    config = make_config(teachers[name], texts)
+    result = train_and_evaluate(config, tmp_path / "run")
+    task = load_task(config)
+    assert task.head == TEACHERS[name][0] and task.judge == "teacher"
+    held_out = sources.load_split(task, "test", config.data)
+    engines = [SkimEngine.from_pretrained(folder, max_length=12, pairs=None) for folder in (tmp_path / "run" / "model", teachers[name])]
+    # The split has the prompt before its texts already.
+    inputs = held_out.texts if held_out.pairs is None else list(zip(held_out.texts, held_out.pairs, strict=True))
+    student, teacher = (engine.predict_tokenized(engine.tokenize(inputs)) for engine in engines)
+    measured = compute_metrics(task, student, teacher)
+    assert set(measured) == set(result["metrics"]["test"]) == set(task.metrics)
+    for metric, value in result["metrics"]["test"].items():
+        assert measured[metric] == pytest.approx(value, abs=1e-4)
+    assert 1.2 < result["flops_vs_unpadded"] < 3 and result["kept_tokens"] < 0.9
+    assert engines[0].arch.skim is not None and engines[0].arch.head == task.head
+    assert engines[0].label_names == (TEACHERS[name][2] if name != "cross-encoder" else None) or name in ("embedder", "reader")
+    if name == "embedder":
+        assert held_out.pairs is None and all(text.startswith("the ") for text in held_out.texts)
+        assert engines[0].default_prompt == "the " and engines[0].arch.pooling == PoolingArchitecture("mean", True)
+
+
+def test_held_out_texts_are_apart(teachers, texts):
+    """No text is in two of the three splits, and none is lost."""
+    config = make_config(teachers["classifier"], texts)
+    splits = [sources.load_split(load_task(config), split, config.data) for split in ("train", "validation", "test")]
+    pairs = [set(zip(split.texts, split.pairs, strict=True)) for split in splits]
+    assert not pairs[0] & pairs[1] and not pairs[0] & pairs[2]
+    assert sum(map(len, splits)) == 199 and 8 <= len(splits[1]) <= 12 and 8 <= len(splits[2]) <= 12
+
+
+def test_a_dense_student_that_learns_nothing_is_its_teacher(teachers, texts, tmp_path):
+    """All of the loss comes from the teacher, so it is 0 where both are the same."""
+    config = make_config(teachers["embedder"], texts, **{"skim.enabled": "false", "train.steps": "1", "optimizer.learning_rate": "1e-12"})
+    result = train_and_evaluate(config, tmp_path / "run")
+    assert result["metrics"]["test"] == pytest.approx({"cosine": 1.0, "neighbours": 1.0}, abs=1e-5)
+    loss = json.loads(runs.read_lines(tmp_path / "run")[0])["task_loss"]
+    assert abs(loss) < 1e-5
+
+
+def test_the_command(teachers, texts, tmp_path, capsys):
+    """Its table has both models, labelled texts included; a finished run answers again."""
+    labelled = runs.write_jsonl(
+        tmp_path / "labelled.jsonl", [{"first": "good film", "second": text, "label": "one"} for text in ("a", "bad is good", "c")]
+    )
+    arguments = [
+        "distil", "--teacher", str(teachers["classifier"]), "--texts", str(texts), "--text-columns", "first", "second", "--target", "0.6",
+        "--output", str(tmp_path / "run"), "--labelled", str(labelled), "--max-length", "12", "--config.train.steps=2",
+        *(f"--config.{name}={value}" for name, value in FEW.items() if name != "data.max_length"),
+    ]  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"):
+        cli.main(arguments)
+    said = capsys.readouterr().out
+    for line in ("agreement with the teacher", "accuracy, labelled texts", "fewer FLOPs than unpadded dense", "times as fast", "model: "):
+        assert line in said
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def refused(config, tmp_path, error, message):
+    with pytest.raises(error, match=message):
+        train_and_evaluate(config, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
+    """One line each, before anything is written."""
+    config = make_config(teachers["classifier"], texts)
+    refused(make_config(tmp_path / "nowhere", texts), tmp_path, CheckpointError, "nowhere")
+    refused(make_config(teachers["classifier"], write("few.txt", "one\n")), tmp_path, DataError, "first|text")
+    refused(override(config, {"data.text_columns": "first,third"}), tmp_path, DataError, "no column 'third'")
+    refused(override(config, {"distill.teacher": "None"}), tmp_path, DataError, "set distill.teacher")
+    refused(
+        make_config(teachers["embedder"], write("few.txt", "one\n"), **{"data.text_columns": "text"}),
+        tmp_path,
+        DataError,
+        "too few to hold out",
+    )
+    with pytest.raises(ConfigError, match="text_files are for data.task='texts'"):
+        override(config, {"data.task": "files"})
+
+
+def test_a_teacher_with_another_tokenizer(teachers, texts, tmp_path, tokenizer_folder):
+    """Its ids would mean other words."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    other = HEADS["sentence_embedding"](dataclasses.replace(ARCH, vocab_size=70), rngs=nnx.Rngs(0))
+    other.save_pretrained(tmp_path / "other", tokenizer=tokenizer)
+    config = make_config(teachers["embedder"], texts, **{"distill.teacher": str(tmp_path / "other")})
+    refused(config, tmp_path, CheckpointError, "another vocabulary")
+    # As many tokens, two of which have changed places.
+    vocabulary = json.loads((teachers["embedder"] / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = vocabulary["model"]["vocab"]
+    ids["good"], ids["bad"] = ids["bad"], ids["good"]
+    model = HEADS["sentence_embedding"](ARCH, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path / "swapped", tokenizer=tokenizer)
+    (tmp_path / "swapped" / "tokenizer.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tmp_path / "swapped" / "SHA256SUMS").unlink()
+    config = make_config(teachers["embedder"], texts, **{"distill.teacher": str(tmp_path / "swapped")})
+    refused(config, tmp_path, CheckpointError, "reads texts otherwise")
