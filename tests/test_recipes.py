@@ -14,12 +14,15 @@ from transkimmer_jax.errors import ConfigError
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
-SINGLE = {"quickstart", "qnli_paper"}
+SINGLE = {"quickstart", "qnli_paper", "distil"}
+OF_FILES = {"files": "files", "files_pairs": "files", "files_tags": "tags", "files_questions": "questions", "distil": "texts"}
 SST2 = str(ROOT / "configs" / "glue_sst2.py")
 
 
 def test_all_tasks_have_a_config():
-    assert {path.stem for path in CONFIGS} == {f"glue_{name}" for name in GLUE} | {"imdb", "files"} | SINGLE
+    assert {path.stem for path in CONFIGS} == {f"glue_{name}" for name in GLUE} | {"imdb", "yelp", "newsgroups", "squad_v2"} | {
+        *OF_FILES
+    } | SINGLE
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -28,8 +31,8 @@ def test_config(path):
     assert isinstance(config, Config if path.stem in SINGLE else Recipe)
     runs = (config.dense, config.skimming) if isinstance(config, Recipe) else (config,)
     for run in runs:
-        if path.stem == "files":
-            assert run.data.task == "files"
+        if path.stem in OF_FILES:
+            assert run.data.task == OF_FILES[path.stem]
         else:
             name = get_task(run.data).name
             assert name == (f"glue/{path.stem.removeprefix('glue_')}" if path.stem.startswith("glue_") else name)
@@ -40,7 +43,7 @@ def test_config(path):
         assert (ROOT / record).is_file(), record
     for line in docstring.splitlines():
         for name, value in re.findall(r"--config\.([\w.]+)=([\w.]+)", line):
-            if name != "model.pretrained":
+            if name not in ("model.pretrained", "distill.teacher"):
                 load_config(str(path), {name: value})
 
 

@@ -68,6 +68,9 @@ class SkimConfig:
         Literal["flops", "tokens"],
         "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers",
     ] = "flops"
+    pinned: Annotated[
+        Literal["first_segment"] | None, "tokens that are never skimmed, beside position 0: those of the first text of a pair"
+    ] = None
     allocation: Annotated[
         Literal["geometric", "learned"],
         "budget: 'geometric' plans what each layer keeps, falling with depth by `steepness`, with a controller each; 'learned' leaves"
@@ -124,18 +127,23 @@ class DistillConfig:
 class DataConfig:
     """What is trained on, and how it is batched."""
 
-    task: Annotated[str, "'glue/<name>', 'imdb_reviews', 'movie_reviews', 'files', or 'texts' without labels"] = "glue/sst2"
+    task: Annotated[
+        str,
+        "'glue/<name>', 'imdb_reviews', 'movie_reviews', 'squad/v1.1', 'squad/v2.0'; of files 'files' of classes or values, 'tags' of words"
+        " with a tag each, 'questions' with answers in a context, and 'texts' without labels",
+    ] = "glue/sst2"
     data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
-    train_file: Annotated[str | None, "task 'files': JSONL or CSV to train on"] = None
+    train_file: Annotated[str | None, "of files with labels: JSONL, or CSV of classes or values, to train on"] = None
     validation_file: Annotated[
-        str | None, "task 'files': JSONL or CSV to evaluate on, to choose checkpoint and threshold; None holds out a tenth of train_file"
+        str | None, "the same to evaluate on, to choose checkpoint and threshold; None holds out a tenth of train_file"
     ] = None
-    test_file: Annotated[str | None, "task 'files': JSONL or CSV on which nothing is chosen; the model is scored on it at the end"] = None
+    test_file: Annotated[str | None, "the same on which nothing is chosen; the model is scored on it at the end"] = None
     text_files: Annotated[
         tuple[str, ...], "task 'texts': TXT, JSONL or CSV files; a tenth of the texts is held out, to choose on and to measure on"
     ] = ()
-    text_columns: Annotated[tuple[str, ...], "tasks 'files' and 'texts': one column, or two for pairs"] = ("text",)
-    label_column: Annotated[str, "task 'files': the column of int, string or float labels"] = "label"
+    text_columns: Annotated[tuple[str, ...], "of files: one column, or two for pairs; of tags that of the lists of words"] = ("text",)
+    label_column: Annotated[str, "of files: the column of int, string or float labels, of lists of tags, or of answers"] = "label"
+    doc_stride: Annotated[int, "of questions: tokens that two windows of a long context share"] = 128
     max_length: Annotated[
         int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"
     ] = None

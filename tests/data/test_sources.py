@@ -1,9 +1,11 @@
 import os
 import pathlib
+import types
 import zipfile
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.data_sources.base import BaseDataSource
 
@@ -13,9 +15,13 @@ from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.labelled_files import infer_labels, read_file
 from transkimmer_jax.data.sources import load_split, with_unlabelled
 from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.errors import DataError
 
-TFDS_TASKS = [f"glue/{name}" for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")] + ["imdb_reviews"]
+TFDS_TASKS = [f"glue/{name}" for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")] + [
+    "imdb_reviews",
+    "yelp_polarity_reviews",
+]
 NAMES = ("bad", "good")
 
 
@@ -237,6 +243,42 @@ def test_every_tfds_task_loads(name, tmp_path, monkeypatch):
             assert (examples.pairs is not None) == task.is_pair
             assert examples.labels.shape == (5,) and examples.labels.dtype == (np.float32 if task.is_regression else np.int32)
             assert task.is_regression or (examples.labels.min() >= 0 and examples.labels.max() < task.num_labels)
+
+
+@pytest.mark.parametrize("name", ["squad/v1.1", "squad/v2.0"])
+def test_squad_loads(name, tmp_path, monkeypatch):
+    """Questions, contexts, and answers as texts with their places."""
+    monkeypatch.setattr(BaseDataSource, "__getitems__", lambda self, rows: [self[row] for row in rows])
+    data = DataConfig(task=name, data_dir=str(tmp_path))
+    task = get_task(data)
+    with tfds.testing.mock_data(num_examples=4):
+        examples = load_split(task, "validation", data)
+    assert len(examples) == 4 == len(examples.pairs) and all(type(text) is str for text in examples.texts + examples.pairs)
+    for answers in examples.labels:
+        assert isinstance(answers, Answers)  # the mock draws texts and places apart
+        assert all(type(text) is str for text in answers.texts) and all(type(start) is int for start in answers.starts)
+
+
+def test_newsgroups(monkeypatch):
+    """A tenth of the training posts is held out; without a network the message says how to get them."""
+
+    def fetch(subset, remove):
+        assert set(remove) == {"headers", "footers", "quotes"}
+        count = 40 if subset == "train" else 7
+        return types.SimpleNamespace(data=[f"{subset} {number}" for number in range(count)], target=np.arange(count) % 20)
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_20newsgroups", fetch)
+    data = DataConfig(task="20newsgroups")
+    parts = [load_split(get_task(data), split, data) for split in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [36, 4, 7] and not set(parts[0].texts) & set(parts[1].texts)
+    assert get_task(data).num_labels == 20
+
+    def offline(subset, remove):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_20newsgroups", offline)
+    with pytest.raises(DataError, match="cannot be downloaded.*SCIKIT_LEARN_DATA"):
+        load_split(get_task(data), "train", data)
 
 
 def test_hidden_labels_are_an_error(monkeypatch):

@@ -20,9 +20,10 @@ from transkimmer_jax import (
     TranskimmerForSequenceClassification,
     TranskimmerForTokenClassification,
 )
+from transkimmer_jax.data.windows import windows
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.spans import answers, windows
+from transkimmer_jax.inference.spans import answers
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.weights import sentence_transformers
 
@@ -164,7 +165,7 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("embedder", lambda engine: engine.encode(None), DataError, "texts is None"),
         ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
         ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
-        ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this one has 3 labels"),
+        ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this model has the labels LABEL_0, LABEL_1, LABEL_2: say by which label"),
         ("reranker", lambda engine: engine.rank("a", []), DataError, "documents is empty"),
         ("reranker", lambda engine: engine.rank(["a"], ["b"]), DataError, "query must be a text"),
         ("reranker", lambda engine: engine.rank("a", "b"), DataError, "documents is one text"),

@@ -52,7 +52,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.pooling or config_file.read(resolve(args.model)).architecture.head == "sentence_embedding":
         _evaluate_embedder(args)
     else:
-        _evaluate_classifier(args)
+        _evaluate_labelled(args)
 
 
 def _evaluate_embedder(args: argparse.Namespace) -> None:
@@ -89,7 +89,8 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
     print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
 
 
-def _evaluate_classifier(args: argparse.Namespace) -> None:
+def _evaluate_labelled(args: argparse.Namespace) -> None:
+    """By labels of texts, of words, or answers."""
     # Imported here, so that --help answers at once.
     import jax
     import numpy as np
@@ -101,6 +102,8 @@ def _evaluate_classifier(args: argparse.Namespace) -> None:
 
     loaded = labelled.load(args, args.split)
     model, task = loaded.model, loaded.task
+    if args.predictions and task.head != "sequence_classification":
+        raise ConfigError(f"--predictions are of classes and values, and {args.model} is for {task.head.replace('_', ' ')}")
     threshold = loaded.threshold if args.threshold is None else args.threshold
     if args.mode == "compacted":
         engine = SkimEngine(
@@ -121,14 +124,17 @@ def _evaluate_classifier(args: argparse.Namespace) -> None:
         else:
             lengths = DataConfig().length_buckets
             batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, loaded.pad_id)
-            predictions = masked.predict(step, params, batches, len(split.labels), threshold, f"evaluating {name}")
-        if not np.isfinite(predictions.logits).all():
+            predictions = masked.predict(step, params, batches, batches.examples, threshold, f"evaluating {name}")
+        if not all(np.isfinite(values).all() for values in predictions.outputs.values()):
             raise InferenceError(f"{args.model} gives answers that are not finite: its weights cannot be used")
         evaluations[name] = summary.summarize(predictions, split.labels, task, model.arch)
+        if task.head != "sequence_classification":
+            continue
         reported[name] = reports.report(task, predictions.logits, split.labels)
         for answer in reports.answers(task, predictions, split.labels) if args.predictions else ():
             lines.append(json.dumps(({"split": name} if len(loaded.splits) > 1 else {}) | answer) + "\n")
     result = summary.describe(task, evaluations) | {
+        "examples": {name: split.count for name, split in loaded.splits.items()},
         "task": task.name, "data": args.data, "model": args.model, "threshold": threshold, "mode": args.mode,
         "device": jax.devices()[0].device_kind, "reports": reported,
     }  # fmt: skip

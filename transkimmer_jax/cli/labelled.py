@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.architecture import Architecture
-    from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+    from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 
 _TEST_FILE = "test file"  # the name of --data in reports
@@ -42,10 +42,11 @@ def require_same_vocabulary(dense: str, of_dense: "Architecture", model: str, of
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled texts: tokens, and labels [N] in the same order."""
+    """Labelled texts: tokens, and labels in the same order, see `metrics.compute_metrics`. count: of texts."""
 
     tokenized: "TokenizedExamples"
     labels: Any
+    count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LabelledModel:
     being the one that counts. source: what that one is, for people.
     """
 
-    model: "TranskimmerForSequenceClassification"
+    model: "TranskimmerPreTrainedModel"
     task: "Task"
     calibration: "Calibration | None"
     pad_id: int
@@ -80,11 +81,11 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.data import pipeline, sources
     from transkimmer_jax.data.examples import subsample
-    from transkimmer_jax.data.labelled_files import read_file
+    from transkimmer_jax.data.prepared import prepare
     from transkimmer_jax.data.records import require_readable
-    from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
+    from transkimmer_jax.data.tasks import file_task, get_task
     from transkimmer_jax.inference.calibration import Calibration
-    from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+    from transkimmer_jax.models import heads
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve
 
@@ -93,25 +94,17 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         require_readable(args.data)
     folder = resolve(args.model)
     saved = config_file.read(folder)
-    trained_on = saved.task if args.data else config_file.SavedTask()
-    data = DataConfig(
-        task="files" if args.data else args.task,
-        data_dir=args.data_dir,
-        validation_file=args.data,
-        text_columns=tuple(args.text_columns or trained_on.text_columns or ("text",)),
-        label_column=args.label_column or trained_on.label_column or "label",
-        max_length=args.max_length or (saved.task.max_length if args.data or args.task == saved.task.name else None),
-    )
-    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
+    max_length = args.max_length or (saved.task.max_length if args.data or args.task == saved.task.name else None)
+    model = heads.load(folder, dense=None)
     if args.data:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
-        names = saved.label_names
-        metrics = ("pearson", "spearman") if names is None else ("accuracy", "macro_f1")
-        parts = {_TEST_FILE: "validation"}
-        max_length = data.max_length or FILES_MAX_LENGTH
-        task = Task("files", data.text_columns, names, max_length, metrics, data.label_column, validation_splits=parts)
+        columns = tuple(args.text_columns or saved.task.text_columns or ())
+        task = file_task(model.arch.head, saved.label_names, columns, args.label_column or saved.task.label_column, max_length)
+        task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
     else:
-        task = get_task(data)
+        task = get_task(DataConfig(task=args.task, data_dir=args.data_dir, max_length=max_length))
+    if task.head != model.arch.head:
+        raise CheckpointError(f"{args.model} is for {model.arch.head.replace('_', ' ')}, {task.name} for {task.head.replace('_', ' ')}")
     limit = model.arch.max_position_embeddings
     if task.max_length > limit:
         raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
@@ -123,13 +116,14 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     if not parts:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
     for name, part in parts.items():
-        examples = (
-            read_file(args.data, task.text_columns, task.label_column, task.label_names)
-            if args.data
-            else sources.load_split(task, part, data)
-        )
+        if args.data:
+            examples = sources.read_labelled(task, args.data)
+        else:
+            examples = sources.load_split(task, part, DataConfig(task=args.task, data_dir=args.data_dir))
         examples = subsample(examples, args.examples, seed=0)
-        splits[name] = Split(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
+        doc_stride = DataConfig().doc_stride if saved.task.doc_stride is None else saved.task.doc_stride
+        ready = prepare(task, examples, tokenizer, doc_stride)
+        splits[name] = Split(ready.tokens, ready.labels, len(examples))
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
     return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source)

@@ -80,6 +80,8 @@ def _sweep(args: argparse.Namespace) -> None:
     _check(args)
     loaded = labelled.load(args)
     model, task = loaded.model, loaded.task
+    if task.head != "sequence_classification":
+        raise CheckpointError(f"{args.model} is for {task.head.replace('_', ' ')}: sweeps are of classifiers and regressors")
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: it has no thresholds to sweep")
     if args.guarantee is not None and task.is_regression:

@@ -14,6 +14,8 @@ from transkimmer_jax.errors import DataError
 
 Batch = dict[str, np.ndarray]
 
+NO_LABEL = -100  # of a token that nobody has labelled, as in transformers
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizedExamples:
@@ -22,9 +24,10 @@ class TokenizedExamples:
     input_ids: np.ndarray  # [tokens] int32
     token_type_ids: np.ndarray  # [tokens] int8
     offsets: np.ndarray  # [N + 1] int64
-    labels: np.ndarray  # [N] int32 or float32
+    labels: np.ndarray  # [N] int32 or float32; of questions [N, 2]
     truncated: np.ndarray  # [N] bool: the text was longer
     labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
+    token_labels: np.ndarray | None = None  # [tokens] int32, of a tagger; `NO_LABEL` where a token has none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +52,7 @@ class TokenizedExamples:
             self.labels[rows],
             self.truncated[rows],
             None if self.labelled is None else self.labelled[rows],
+            None if self.token_labels is None else self.token_labels[places],
         )
 
 
@@ -171,4 +175,6 @@ def collate(examples: TokenizedExamples, rows: np.ndarray, padded_length: int, p
         "labels": examples.labels[rows],
         "weight": weight,
     }
+    if examples.token_labels is not None:
+        batch["labels"] = np.where(mask, examples.token_labels[positions], np.int32(NO_LABEL))
     return batch if examples.labelled is None else batch | {"labelled": examples.labelled[rows].astype(np.float32)}

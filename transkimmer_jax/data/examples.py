@@ -2,15 +2,16 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 
 
 @dataclasses.dataclass
 class Examples:
-    """Texts with labels: int32 class indices or float32 values, [N]."""
+    """Texts with labels [N]: int32 class indices or float32 values; tuples of the words' tags, or `token_files.Answers`."""
 
-    texts: list[str]
+    texts: list[Any]  # of strings, or of lists of words
     pairs: list[str] | None  # the second text of each example
     labels: np.ndarray
     labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
@@ -49,7 +50,8 @@ def hold_out(examples: Examples, seed: int) -> tuple[Examples, Examples]:
     Drawn by `seed` from the words alone: copies of a text fall on the same side, wherever they stand in the set.
     """
     pairs = examples.pairs or [""] * len(examples)
-    keys = np.array([_drawn(f"{text}\t{pair}", seed) for text, pair in zip(examples.texts, pairs, strict=True)], np.uint64)
+    texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
+    keys = np.array([_drawn(f"{text}\t{pair}", seed) for text, pair in zip(texts, pairs, strict=True)], np.uint64)
     is_held_out = keys <= np.sort(keys)[max(1, len(keys) // 10) - 1]
     return examples.take(np.flatnonzero(~is_held_out)), examples.take(np.flatnonzero(is_held_out))
 

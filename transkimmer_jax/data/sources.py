@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, hold_out
 from transkimmer_jax.data.labelled_files import read_file
 from transkimmer_jax.data.records import first_line
-from transkimmer_jax.data.tasks import TEXTS, Task
+from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task
+from transkimmer_jax.data.token_files import Answers, objects, read_questions, read_tags
 from transkimmer_jax.data.unlabelled_files import read_texts
 from transkimmer_jax.errors import DataError
 
@@ -35,10 +37,12 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
     Raises:
       DataError: data that is missing, cannot be fetched or read, or has no labels.
     """
-    if task.name == "files":
+    if task.name in FILE_TASKS:
         return _from_files(task, split, data)
     if task.name == TEXTS:
         return _from_texts(task, split, data)
+    if task.name == "20newsgroups":
+        return _newsgroups(split)
     if task.name == "movie_reviews":
         return _movie_reviews(split)
     return _load_tfds(task, split, data.data_dir)
@@ -50,8 +54,8 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     holds_out = data.validation_file is None and split != "test"
     path = data.train_file if holds_out else paths[split]
     if path is None:
-        raise DataError(f"data.task='files' has no {split} split: set data.{split}_file to a .jsonl or .csv file")
-    examples = read_file(path, task.text_columns, task.label_column, task.label_names)
+        raise DataError(f"data.task={task.name!r} has no {split} split: set data.{split}_file to a file")
+    examples = read_labelled(task, path)
     if not holds_out:
         return examples
     training, validation = hold_out(examples, _HELD_OUT_SEED)
@@ -60,6 +64,15 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     if split == "validation":
         logger.info("no data.validation_file: %d of the %d texts of %s are held out for validation", len(validation), len(examples), path)
     return training if split == task.train_split else validation
+
+
+def read_labelled(task: Task, path: str | pathlib.Path) -> Examples:
+    """The examples of a file of the task's kind. Raises `DataError` as `read_file`, `read_tags` and `read_questions`."""
+    if task.head == "token_classification":
+        return read_tags(path, task.text_columns[0], task.label_column, task.label_names or ())
+    if task.head == "question_answering":
+        return read_questions(path, task.text_columns, task.label_column)
+    return read_file(path, task.text_columns, task.label_column, task.label_names)
 
 
 def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
@@ -107,7 +120,9 @@ def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
     # Slow to import. The builders' modules register the names that `data_source` looks up.
     import tensorflow_datasets as tfds
     import tensorflow_datasets.datasets.imdb_reviews.imdb_reviews_dataset_builder
+    import tensorflow_datasets.question_answering.squad
     import tensorflow_datasets.text.glue
+    import tensorflow_datasets.text.yelp_polarity
 
     name = "imdb_reviews/plain_text" if task.name == "imdb_reviews" else task.name
     try:
@@ -124,11 +139,37 @@ def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
         for record in source.__getitems__(list(range(start, min(start + _READ_CHUNK, len(source))))):
             for column, values in columns.items():
                 values.append(record[column])
+    texts = [[text.decode() if isinstance(text, bytes) else text for text in columns[column]] for column in task.text_columns]
+    if task.head == "question_answering":
+        return Examples(texts[0], texts[1], objects(map(_answers, columns[task.label_column])))
     labels = np.asarray(columns[task.label_column], np.float32 if task.is_regression else np.int32)
     if (labels == -1).any():
         raise DataError(f"{name}, split {split!r}, hides its labels (-1): take one of {', '.join(task.validation_splits.values())}")
-    texts = [[text.decode() if isinstance(text, bytes) else text for text in columns[column]] for column in task.text_columns]
     return Examples(texts[0], texts[1] if task.is_pair else None, labels)
+
+
+def _newsgroups(split: str) -> Examples:
+    """Posts without headers, signatures and quotations, which would give their groups away."""
+    from sklearn.datasets import fetch_20newsgroups
+
+    try:
+        posts = fetch_20newsgroups(subset="test" if split == "test" else "train", remove=("headers", "footers", "quotes"))
+    except OSError as error:
+        raise DataError(
+            "the 20 newsgroups cannot be downloaded: fetch them where there is a network, by sklearn.datasets.fetch_20newsgroups, and set "
+            f"SCIKIT_LEARN_DATA to their folder ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    examples = Examples(list(posts.data), None, np.asarray(posts.target, np.int32))
+    if split == "test":
+        return examples
+    training, validation = hold_out(examples, _HELD_OUT_SEED)
+    return validation if split == "validation" else training
+
+
+def _answers(stored: dict[str, Any]) -> Answers:
+    """SQuAD's, as TFDS has them."""
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in stored["text"]]
+    return Answers(tuple(texts), tuple(int(start) for start in stored["answer_start"]))
 
 
 def _movie_reviews(split: str) -> Examples:

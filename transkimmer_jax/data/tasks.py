@@ -6,6 +6,7 @@ from typing import Literal
 
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.labelled_files import infer_labels
+from transkimmer_jax.data.token_files import infer_tags
 from transkimmer_jax.errors import DataError
 
 
@@ -28,7 +29,9 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Width of the logits; 1 for regression."""
+        """Width of the logits; 1 for regression, 2 for the ends of an answer."""
+        if self.head == "question_answering":
+            return 2
         return 1 if self.label_names is None else len(self.label_names)
 
     @property
@@ -52,7 +55,14 @@ class Task:
 _SENTENCE = ("sentence",)
 _SENTENCES = ("sentence1", "sentence2")
 _SENTIMENT = ("negative", "positive")
+_NEWSGROUPS = (
+    "alt.atheism", "comp.graphics", "comp.os.ms-windows.misc", "comp.sys.ibm.pc.hardware", "comp.sys.mac.hardware", "comp.windows.x",
+    "misc.forsale", "rec.autos", "rec.motorcycles", "rec.sport.baseball", "rec.sport.hockey", "sci.crypt", "sci.electronics", "sci.med",
+    "sci.space", "soc.religion.christian", "talk.politics.guns", "talk.politics.mideast", "talk.politics.misc", "talk.religion.misc",
+)  # fmt: skip
 _ENTAILMENT = ("entailment", "not_entailment")
+_QUESTION = ("question", "context")
+_OF_ANSWERS = ("f1", "exact_match")
 _TEST = {"test": "test"}  # most of GLUE's test splits hide their labels
 
 # Label orders are those of the TFDS builders; lengths are the padded lengths of the literature (docs/design.md, section 2.2).
@@ -84,10 +94,25 @@ _TASKS = {
             validation_splits={"validation": "train[90%:]"},
             test_splits=_TEST,
         ),
+        # Of 560,000 texts one in a hundred is enough to choose on.
+        Task(
+            "yelp_polarity_reviews",
+            ("text",),
+            _SENTIMENT,
+            512,
+            train_split="train[:99%]",
+            validation_splits={"validation": "train[99%:]"},
+            test_splits=_TEST,
+        ),
+        # Of scikit-learn, which holds out a part of the training texts by what is in them.
+        Task("20newsgroups", ("text",), _NEWSGROUPS, 512, test_splits=_TEST),
         Task("movie_reviews", ("text",), _SENTIMENT, 64),
+        Task("squad/v1.1", _QUESTION, None, 384, _OF_ANSWERS, "answers", head="question_answering"),
+        Task("squad/v2.0", _QUESTION, None, 384, _OF_ANSWERS, "answers", head="question_answering"),
     )
 }
 FILES_MAX_LENGTH = 128
+QUESTIONS_MAX_LENGTH = 384
 TEXTS = "texts"  # the task of files without labels, of which a teacher's answers are learned
 # By head, of a student that is judged by its teacher: see `evaluation/agreement.py`.
 _AGREEMENT = {
@@ -106,20 +131,36 @@ def get_task(data: DataConfig) -> Task:
     Raises:
       DataError: an unknown task, task 'files' without a file, or a file that cannot be read.
     """
-    if data.task == "files":
-        task = _files_task(data)
+    if data.task in FILE_TASKS:
+        task = dataclasses.replace(FILE_TASKS[data.task](data), test_splits=_TEST if data.test_file else {})
     elif data.task == TEXTS:
         raise DataError("data.task='texts' is learned from a teacher alone: set distill.teacher")
     elif data.task in _TASKS:
         task = _TASKS[data.task]
     else:
-        known = [*_TASKS, "files", TEXTS]
+        known = [*_TASKS, *FILE_TASKS, TEXTS]
         # Compared without the family, so that 'sst-2' finds 'glue/sst2'.
         short = {name.removeprefix("glue/"): name for name in known}
         close = [short[name] for name in difflib.get_close_matches(data.task.removeprefix("glue/"), short, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"tasks: {', '.join(known)}"
         raise DataError(f"unknown task data.task={data.task!r}; {hint}")
     return task if data.max_length is None else dataclasses.replace(task, max_length=data.max_length)
+
+
+def file_task(
+    head: str, label_names: tuple[str, ...] | None, text_columns: tuple[str, ...], label_column: str | None, max_length: int | None
+) -> Task:
+    """The task of files with labels that a model with this head and these labels knows. Empty columns, None: the usual ones."""
+    if head == "token_classification":
+        metrics = tag_metrics_of(label_names or ())
+        return Task(
+            "tags", text_columns or ("tokens",), label_names, max_length or FILES_MAX_LENGTH, metrics, label_column or "tags", head=head
+        )
+    if head == "question_answering":
+        length = max_length or QUESTIONS_MAX_LENGTH
+        return Task("questions", text_columns or _QUESTION, None, length, _OF_ANSWERS, label_column or "answers", head=head)
+    metrics = ("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1")
+    return Task("files", text_columns or ("text",), label_names, max_length or FILES_MAX_LENGTH, metrics, label_column or "label")
 
 
 def texts_task(data: DataConfig, head: str, label_names: tuple[str, ...] | None, max_length: int, prompt: str) -> Task:
@@ -134,17 +175,37 @@ def texts_task(data: DataConfig, head: str, label_names: tuple[str, ...] | None,
     return Task(TEXTS, data.text_columns, label_names, length, metrics, test_splits=_TEST, head=head, judge="teacher", prompt=prompt)
 
 
-def _files_task(data: DataConfig) -> Task:
+def _labelled_file(data: DataConfig, endings: str) -> str:
     path = data.train_file or data.validation_file
     if path is None:
-        raise DataError("data.task='files' needs data.train_file or data.validation_file: a .jsonl or .csv file")
-    label_names = infer_labels(path, data.label_column)
-    return Task(
-        name="files",
-        text_columns=data.text_columns,
-        label_names=label_names,
-        max_length=FILES_MAX_LENGTH,
-        metrics=("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1"),
-        label_column=data.label_column,
-        test_splits=_TEST if data.test_file else {},
-    )
+        raise DataError(f"data.task={data.task!r} needs data.train_file or data.validation_file: a {endings} file")
+    return path
+
+
+def _tags_task(data: DataConfig) -> Task:
+    names = infer_tags(_labelled_file(data, ".jsonl"), data.text_columns[0], data.label_column)
+    return file_task("token_classification", names, data.text_columns[:1], data.label_column, None)
+
+
+def _questions_task(data: DataConfig) -> Task:
+    _labelled_file(data, ".jsonl")
+    return file_task("question_answering", None, data.text_columns, data.label_column, None)
+
+
+def are_entities(tag_names: tuple[str, ...]) -> bool:
+    """Whether tags are of entities of several words: B- where one begins, I- within it."""
+    return any(name.startswith(("B-", "I-")) for name in tag_names)
+
+
+def tag_metrics_of(tag_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The metrics of these tags, the primary one first."""
+    return ("f1", "precision", "recall", "accuracy") if are_entities(tag_names) else ("accuracy",)
+
+
+def _files_task(data: DataConfig) -> Task:
+    names = infer_labels(_labelled_file(data, ".jsonl or .csv"), data.label_column)
+    return file_task("sequence_classification", names, data.text_columns, data.label_column, None)
+
+
+# Of the user's own labelled files, by `data.task`.
+FILE_TASKS = {"files": _files_task, "tags": _tags_task, "questions": _questions_task}

@@ -1,27 +1,36 @@
 """The official metrics of the tasks."""
 
+from typing import Any
+
 import numpy as np
 import sklearn.metrics
 
+from transkimmer_jax.data.prepared import QuestionLabels, TagLabels
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import agreement
 from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearman
+from transkimmer_jax.evaluation.squad import question_metrics
+from transkimmer_jax.evaluation.tags import tag_metrics
 from transkimmer_jax.inference.predictions import Predictions
 
 
-def compute_metrics(task: Task, predictions: Predictions, labels: np.ndarray | Predictions) -> dict[str, float]:
+def compute_metrics(task: Task, predictions: Predictions, labels: Any) -> dict[str, float]:
     """The task's metrics, as shares between 0 and 1 (correlations between -1 and 1).
 
     Args:
       task: what is scored.
       predictions: of N examples.
-      labels: [N], class indices or values; where the judge is a teacher, that teacher's predictions.
+      labels: [N], class indices or values; `TagLabels` or `QuestionLabels`; where the judge is a teacher, that teacher's predictions.
 
     Raises:
       ValueError: shapes that do not fit each other or the task, or no example at all.
     """
     if isinstance(labels, Predictions):
         return agreement.compute_agreement(task, predictions, labels)
+    if isinstance(labels, TagLabels):
+        return tag_metrics(predictions.logits, labels, task.label_names or ())
+    if isinstance(labels, QuestionLabels):
+        return question_metrics(predictions, labels)
     return score_logits(task, predictions.logits, labels)
 
 

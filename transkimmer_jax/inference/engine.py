@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from transkimmer_jax.data import windows as question_windows
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.words import tokenize_words
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
@@ -30,6 +31,7 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights.config_file import default_label_names
 from transkimmer_jax.weights.sentence_transformers import Prompts
 
+DOC_STRIDE = 128
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
 _METHODS = {
@@ -50,6 +52,7 @@ class SkimEngine:
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
       prompts: of an embedder; None: it has none.
+      doc_stride: of a reader, tokens that two windows of a context share.
       calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
       **options: which runtime computes, and how: see `selection.create`.
@@ -69,6 +72,7 @@ class SkimEngine:
         max_length: int | None = None,
         pairs: bool | None = None,
         prompts: Prompts | None = None,
+        doc_stride: int = DOC_STRIDE,
         calibration: Calibration | None = None,
         threshold: float | None = None,
         **options: Any,
@@ -82,6 +86,7 @@ class SkimEngine:
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._prompts = prompts or Prompts()
+        self._doc_stride = inputs.checked_size(doc_stride, "doc_stride", 0)
         self._pairs = inputs.checked_flag(pairs, "pairs")
         self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
@@ -118,6 +123,8 @@ class SkimEngine:
         if model.arch.head == "sentence_embedding":
             options["max_length"] = options["max_length"] or sentence_transformers.read_max_length(path)
             options.setdefault("prompts", sentence_transformers.read_prompts(path))
+        if saved.task.doc_stride is not None:
+            options.setdefault("doc_stride", saved.task.doc_stride)
         options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
         options.setdefault("folder", None if dense else path)
@@ -248,7 +255,7 @@ class SkimEngine:
         question: str | Sequence[str],
         context: str | Sequence[str],
         *,
-        doc_stride: int = 128,
+        doc_stride: int | None = None,
         max_answer_len: int = 30,
         no_answer_threshold: float | None = None,
         threshold: float | None = None,
@@ -258,7 +265,7 @@ class SkimEngine:
         overlapping windows.
 
         Args:
-          doc_stride: tokens that two windows share.
+          doc_stride: tokens that two windows share; None: as many as in training, or 128.
           max_answer_len: tokens of an answer at most.
           no_answer_threshold: there is no answer where that has a score larger by more than this; None: there always is one.
 
@@ -268,10 +275,10 @@ class SkimEngine:
         require_own_runtime()
         self._require_head("question_answering", "answer")
         most = inputs.checked_size(max_answer_len, "max_answer_len")
-        stride = inputs.checked_size(doc_stride, "doc_stride", 0)
+        stride = self._doc_stride if doc_stride is None else inputs.checked_size(doc_stride, "doc_stride", 0)
         limit = None if no_answer_threshold is None else inputs.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
         questions, contexts = inputs.checked_questions(question, context)
-        windows = spans.windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)
+        windows = question_windows.windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)
         predictions = self.predict_tokenized(windows.examples, threshold=threshold, progress=progress)
         results = spans.answers(predictions, windows, contexts, most, limit)
         return results[0] if isinstance(question, str) else results

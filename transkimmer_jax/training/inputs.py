@@ -1,17 +1,18 @@
 """What a run reads: its examples, then their tokens, then the batches of its steps and evaluations."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from transkimmer_jax.config import Config
-from transkimmer_jax.data import batches, pipeline, sources
+from transkimmer_jax.data import batches, sources
 from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
 from transkimmer_jax.data.examples import Examples, subsample
+from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
@@ -29,11 +30,11 @@ class RunExamples:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A validation or test split, ready to be evaluated. lengths: [N], in the order of the split, as are labels, which are [N] too, or the
-    predictions of a teacher that judges."""
+    """A validation or test split, ready to be evaluated. lengths: [N], in the order of the split. labels: see
+    `metrics.compute_metrics`."""
 
     batches: EvaluationBatches
-    labels: np.ndarray | Predictions
+    labels: Any
     lengths: np.ndarray
 
 
@@ -104,11 +105,11 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: PreTr
     batch_size = -(-data.eval_batch_size // placement.device_count) * placement.device_count
 
     def split(texts: Examples) -> Split:
-        tokenized = pipeline.tokenize(texts, tokenizer, task.max_length)
-        planned = batches.evaluation_batches(tokenized, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
-        return Split(planned, texts.labels, tokenized.lengths)
+        ready = prepare(task, texts, tokenizer, data.doc_stride)
+        planned = batches.evaluation_batches(ready.tokens, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
+        return Split(planned, ready.labels, ready.tokens.lengths)
 
-    training = pipeline.tokenize(examples.training, tokenizer, task.max_length)
+    training = prepare(task, examples.training, tokenizer, data.doc_stride).tokens
     first = next(iter(examples.validation.values()))
     return RunInputs(
         training=training,

@@ -175,7 +175,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         result["command"] = command
         params = results.on_host(best.params, placement)
         if processes.is_first():
-            results.write(workdir, student.arch, params, tokenizer, task, evaluated, result)
+            results.write(workdir, student.arch, params, tokenizer, task, config.data.doc_stride, evaluated, result)
         processes.wait_for_all("result written")
     return result
 

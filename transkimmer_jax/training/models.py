@@ -110,6 +110,7 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
             "temperature": skim.temperature,
             "threshold": skim.threshold,
             "attention_masking": model.attention_masking,
+            "pinned": skim.pinned,
         },
         **_head_options(config, task),
         "num_hidden_layers": model.num_hidden_layers,

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from transkimmer_jax.config import DistillConfig
+from transkimmer_jax.data.batches import NO_LABEL
 
 Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]
 
 SIMILARITY_TEMPERATURE = 0.05  # of cosines, as contrastive training of embedders has it (Gao et al., 2021)
-NO_LABEL = -100  # of a token that nobody has tagged, as in transformers
 
 
 @dataclasses.dataclass(frozen=True)

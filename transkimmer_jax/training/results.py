@@ -55,12 +55,13 @@ def write(
     params: nnx.State,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
+    doc_stride: int,
     evaluated: CheckpointEvaluation,
     result: dict[str, Any],
 ) -> None:
     """Write `model/`, with the kept tokens of the validation texts beside the weights, and then `result.json`.
 
-    params: whole, in this process's memory. The model's threshold is the one at which it was evaluated.
+    params: whole, in this process's memory. doc_stride: of questions. The model's threshold is the one at which it was evaluated.
 
     Raises:
       TrainingError: the disk is full.
@@ -80,6 +81,7 @@ def write(
                 "name": task.name, "max_length": task.max_length,
                 "text_columns": list(task.text_columns[:1] if task.texts_are_apart else task.text_columns),
                 "label_column": task.label_column,
+                **({"doc_stride": doc_stride} if task.head == "question_answering" else {}),
             }
         },
         prompts=sentence_transformers.read_prompts(resolve(pretrained)) if task.head == "sentence_embedding" else None,

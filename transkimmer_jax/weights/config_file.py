@@ -98,6 +98,7 @@ _TASK = Section(
         "max_length": Field(_SIZE),
         "text_columns": Field(Texts(2)),
         "label_column": Field(Text()),
+        "doc_stride": Field(Integer(0, 2**20)),
     }
 )
 
@@ -193,13 +194,14 @@ _RATES = {
 class SavedTask:
     """The task that a model was trained on, as far as its folder says so.
 
-    max_length: tokens of an example. text_columns: one, or two of pairs.
+    max_length: tokens of an example. text_columns: one, or two of pairs. doc_stride: tokens that windows of a context share.
     """
 
     name: str | None = None
     max_length: int | None = None
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
+    doc_stride: int | None = None
 
     @property
     def pairs(self) -> bool | None:

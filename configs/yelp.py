@@ -1,0 +1,14 @@
+"""Yelp polarity: sentiment of reviews, of which 3,000 are trained on and cut at 256 tokens, as configs/imdb.py does.
+
+    transkimmer train --config configs/yelp.py
+
+Not run by its makers: the data was not to be had where they work.
+"""
+
+from configs import base
+from transkimmer_jax.config import DataConfig, Recipe
+
+
+def get_config() -> Recipe:
+    data = DataConfig(task="yelp_polarity_reviews", max_length=256, train_examples=3000, eval_examples=1000)
+    return base.recipe(data, base.MIDDLE)

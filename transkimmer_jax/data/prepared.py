@@ -1,0 +1,91 @@
+"""Examples of any head as tokens, with what their answers are judged by."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.data import pipeline
+from transkimmer_jax.data.batches import NO_LABEL, TokenizedExamples
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.tasks import TEXTS, Task
+from transkimmer_jax.data.token_files import Answers
+from transkimmer_jax.data.windows import Windows, windows
+from transkimmer_jax.data.words import tokenize_words
+from transkimmer_jax.errors import CheckpointError
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """tokens: what is computed; of questions an example is a window. labels: what `metrics.compute_metrics` compares answers with:
+    [N] labels, `TagLabels` or `QuestionLabels`."""
+
+    tokens: TokenizedExamples
+    labels: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TagLabels:
+    """Of tokens [tokens] int32: the tag of a word at its first token, `NO_LABEL` at others. offsets: of texts, as those of the tokens."""
+
+    labels: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionLabels:
+    """Contexts and answers of questions, and the windows in which they are read."""
+
+    windows: Windows
+    contexts: list[str]
+    answers: list[Answers]
+
+
+def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> Prepared:
+    """Tokenise the examples of a task.
+
+    doc_stride: tokens that two windows of a context share.
+
+    Raises:
+      DataError: texts that cannot be read. CheckpointError: a tokenizer that does not tell where words and answers lie.
+    """
+    if task.head in ("sequence_classification", "sentence_embedding") or (task.head == "token_classification" and task.name == TEXTS):
+        return Prepared(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
+    if not tokenizer.is_fast:
+        raise CheckpointError("tags and answers need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
+    if task.head == "token_classification":
+        return _tagged(task, examples, tokenizer)
+    return _asked(task, examples, tokenizer, doc_stride)
+
+
+def _tagged(task: Task, examples: Examples, tokenizer: Any) -> Prepared:
+    words = tokenize_words(examples.texts, tokenizer, task.max_length)
+    owner = np.repeat(np.arange(len(examples)), words.examples.lengths)
+    # The first token of each word: a word's tokens stand together, and texts do not share words.
+    numbers = words.word_of
+    first = (numbers >= 0) & ((np.roll(numbers, 1) != numbers) | (np.roll(owner, 1) != owner))
+    labels = np.full(len(numbers), NO_LABEL, np.int32)
+    for token in np.flatnonzero(first):
+        labels[token] = examples.labels[owner[token]][numbers[token]]
+    return Prepared(dataclasses.replace(words.examples, token_labels=labels), TagLabels(labels, words.examples.offsets))
+
+
+def _asked(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> Prepared:
+    contexts = examples.pairs or []
+    read = windows(examples.texts, contexts, tokenizer, task.max_length, doc_stride)
+    count = len(read.owner)
+    if task.name == TEXTS:
+        unlabelled = dataclasses.replace(read.examples, labels=np.zeros((count, 2), np.int32), labelled=np.zeros(count, bool))
+        return Prepared(unlabelled, examples.labels)
+    answers: list[Answers] = list(examples.labels)
+    places = np.zeros((count, 2), np.int32)  # position 0 where the window holds no answer
+    for window in range(count):
+        for text, start in zip(answers[read.owner[window]].texts, answers[read.owner[window]].starts, strict=True):
+            spans, inside = read.spans[window], read.is_context[window]
+            covers = inside & (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
+            covered = np.flatnonzero(covers)
+            # Whole, or not at all.
+            if len(covered) and spans[covered[0], 0] <= start and spans[covered[-1], 1] >= start + len(text):
+                places[window] = covered[0], covered[-1]
+                break
+    return Prepared(dataclasses.replace(read.examples, labels=places), QuestionLabels(read, contexts, answers))
