@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import scipy.special
 import transformers
 from flax import nnx
 from inference.skimmers import ARCH, MODERN
@@ -104,6 +105,18 @@ def test_rank(engine, tokenizer):
     ]
 
 
+def test_rank_by_the_label_of_a_classifier(engine, tokenizer):
+    """Its probability is the score."""
+    model, query = make_model("classifier", len(tokenizer)), "is the film good"
+    logits = call(tokenizer, model, [query] * len(TEXTS), TEXTS).logits
+    scores = scipy.special.softmax(logits, axis=1)[:, 1]
+    ranked = engine("classifier", label_names=("a", "b", "c")).rank(query, TEXTS, label="b")
+    assert [entry["corpus_id"] for entry in ranked] == np.argsort(-scores).tolist()
+    np.testing.assert_allclose([entry["score"] for entry in ranked], np.sort(scores)[::-1], atol=1e-5)
+    with pytest.raises(ConfigError, match="label='d' is none of the model's: LABEL_0"):
+        engine("classifier").rank(query, TEXTS, label="d")
+
+
 def test_tag(engine, tokenizer):
     model, text = make_model("tagger", len(tokenizer)), "the film, is good"
     expected = call(tokenizer, model, [text]).logits[0].argmax(axis=1)
@@ -165,7 +178,7 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("embedder", lambda engine: engine.encode(None), DataError, "texts is None"),
         ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
         ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
-        ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this model has the labels LABEL_0, LABEL_1, LABEL_2: say by which label"),
+        ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this model has the labels"),
         ("reranker", lambda engine: engine.rank("a", []), DataError, "documents is empty"),
         ("reranker", lambda engine: engine.rank(["a"], ["b"]), DataError, "query must be a text"),
         ("reranker", lambda engine: engine.rank("a", "b"), DataError, "documents is one text"),
