@@ -9,13 +9,14 @@ one process. The record goes to results/embedders/, and benchmarks/tables.py mak
 """
 
 import argparse
+import json
 import pathlib
 import shlex
 import sys
 from typing import Any
 
 import numpy as np
-from record import circumstances
+from record import circumstances, portable
 
 from transkimmer_jax import files
 from transkimmer_jax.benchmarking import clock
@@ -52,8 +53,12 @@ def main() -> None:
             judgements[str(place)] = {str(number[(questions.pairs or [])[place]]): 1}
             asked[str(place)] = text
     models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
-    models += [(pathlib.Path(folder).parent.name, folder, {}) for folder in args.students]
-    rows, engines = [], {}
+    rows, engines, commands = [], {}, []
+    for folder in args.students:
+        run = pathlib.Path(folder).parent
+        config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
+        models.append((f"student, {config['skim']['target']:.0%} of FLOPs", folder, {}))
+        commands.append(portable(result["command"]))
     for name, folder, options in models:
         for precision in PRECISIONS:
             engine = SkimEngine.from_pretrained(
@@ -75,7 +80,7 @@ def main() -> None:
             print(row, flush=True)
     record = {
         "name": args.name, "rows": rows, "documents": len(documents), "queries": len(asked), "batch_size": args.batch_size,
-        "max_length": args.max_length, "command": shlex.join(["python", *sys.argv]), **circumstances(),
+        "max_length": args.max_length, "commands": [*commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
     }  # fmt: skip
     if args.timed:
         texts = [documents[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]

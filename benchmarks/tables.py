@@ -3,6 +3,7 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
+The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
 The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
 --check nothing is written, and the status is 1 where a document and the records disagree.
@@ -180,13 +181,75 @@ def speeds(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def _table(rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return lines
+
+
+def embedders(records: list[dict]) -> str:
+    """Embedders and their students: similarity and retrieval in points, and the clock beside that of the dense model in float32."""
+    head = [
+        "embedder",
+        "model",
+        "precision",
+        "STS-B test",
+        "lost",
+        "recall@1",
+        "recall@10",
+        "lost",
+        "MRR",
+        "fewer FLOPs",
+        "texts/s",
+        "times",
+    ]
+    rows = [head]
+    for record in records:
+        dense = next(row for row in record["rows"] if row["model"] == "dense" and row["precision"] == "float32")
+        for row in record["rows"]:
+            points = {name: 100 * row[name] for name in ("stsb_test", "qnli_recall@1", "qnli_recall@10", "qnli_mrr")}
+            lost = [f"{100 * dense[name] - points[name]:.1f}" for name in ("stsb_test", "qnli_recall@10")]
+            speed = row.get("texts_per_second")
+            rows.append([
+                record["name"], row["model"], row["precision"], f"{points['stsb_test']:.1f}", lost[0], f"{points['qnli_recall@1']:.1f}",
+                f"{points['qnli_recall@10']:.1f}", lost[1], f"{points['qnli_mrr']:.1f}", f"{row['qnli_flops_vs_unpadded']:.2f}x",
+                f"{speed:,.0f}" if speed else "", f"{speed / dense['texts_per_second']:.2f}x" if speed else "",
+            ])  # fmt: skip
+    first = records[0]
+    told = (
+        f"Retrieval: {first['queries']:,} questions of QNLI against {first['documents']:,} sentences, of which FLOPs and clock are too. "
+        f"Batches of {first['batch_size']}, texts of at most {first['max_length']} tokens, {first['cores']} cores. From:"
+    )
+    commands = dict.fromkeys(command for record in records for command in record["commands"])
+    return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
+
+
+def reranking(records: list[dict]) -> str:
+    """Rerankers behind one embedder."""
+    rows = [["reranker", "precision", "MRR", "nDCG@10", "fewer FLOPs", "ms a query"]]
+    rows += [
+        [
+            record["what"], record["precision"], f"{100 * record['reranking']['mrr']:.1f}", f"{100 * record['reranking']['ndcg@10']:.1f}",
+            f"{record['reranking_flops_vs_unpadded']:.2f}x", f"{record['reranking_milliseconds_a_query']:,.0f}",
+        ]
+        for record in records
+    ]  # fmt: skip
+    first = records[0]
+    told = (
+        f"{first['queries']:,} queries, the first {first['top']} of {first['documents']:,} documents each; the embedder alone: MRR "
+        f"{100 * first['retrieval']['mrr']:.1f}, nDCG@10 {100 * first['retrieval']['ndcg@10']:.1f}. From:"
+    )
+    return "\n".join([*_table(rows), "", told, "", "```", *dict.fromkeys(record["command"] for record in records), "```", ""])
+
+
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
-    if view == "speeds":
-        return speeds(records)
+    whole = {"speeds": speeds, "embedders": embedders, "reranking": reranking}
+    if view in whole:
+        return whole[view](records)
     if view == "rows":
         cells = [[name, *(cell(group) for group in _seeds_together(records))] for name, cell in ROWS.items()]
     else:

@@ -87,6 +87,9 @@ def test_retrieval(models, collection, capsys, kind, label):
         near = orders[query][:4]
         ranked = [near[entry["corpus_id"]] for entry in reranker.rank(TEXTS[query], [TEXTS[number] for number in near], label=label)]
         again.append(max((1 / (1 + ranked.index(number)) for number in wanted if number in ranked), default=0.0))
+    assert result["flops_vs_unpadded"] > 0.5 and result["reranking_flops_vs_unpadded"] == pytest.approx(
+        reranker.statistics.dense_flops / reranker.statistics.flops
+    )
     assert result["reranking"]["mrr"] == pytest.approx(np.mean(again))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import time
 
 from transkimmer_jax import files
@@ -64,8 +65,10 @@ def _retrieve(args: argparse.Namespace) -> None:
     query_vectors, query_seconds = encoded(list(judged.values()), prompt(args.query_prompt, ("query",)))
     ranked = retrieval.search(query_vectors, document_vectors, max(args.top, 50))
     result = {
+        "command": shlex.join(["transkimmer", *args.arguments]), "precision": args.precision or "float32",
         "model": args.model, "queries": len(judged), "documents": len(documents),
         "retrieval": retrieval.measures(retrieval.run_of(list(judged), names, ranked), judgements),
+        "flops_vs_unpadded": embedder.statistics.dense_flops / embedder.statistics.flops,
         "milliseconds_a_query": 1000 * query_seconds / len(judged), "milliseconds_a_document": 1000 * document_seconds / len(documents),
     }  # fmt: skip
     if args.reranker:
@@ -86,6 +89,7 @@ def _retrieve(args: argparse.Namespace) -> None:
         result |= {
             "reranker": args.reranker, "top": args.top,
             "reranking": retrieval.measures(retrieval.run_of(list(judged), names, again), judgements),
+            "reranking_flops_vs_unpadded": reranker.statistics.dense_flops / reranker.statistics.flops,
             "reranking_milliseconds_a_query": 1000 * seconds / len(judged),
         }  # fmt: skip
     if args.json:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from transkimmer_jax.analysis import flops
 from transkimmer_jax.data import windows as question_windows
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.words import tokenize_words
@@ -326,12 +327,19 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         examples = inputs.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
+        self._count(predictions)
         wrong = predictions.not_finite()
         if len(wrong):
             others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             named = " and ".join(name.replace("_", " ") for name in predictions.outputs)
             raise InferenceError(f"the {named} of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
+
+    def _count(self, predictions: Predictions) -> None:
+        lengths = predictions.lengths.astype(np.float64)
+        self.statistics.tokens += int(predictions.lengths.sum())
+        self.statistics.flops += float(flops.skimmed(self.arch, predictions.kept.astype(np.float64), lengths).sum())
+        self.statistics.dense_flops += float(flops.dense(self.arch, lengths).sum())
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect. Save it by `calibration.save(folder)`.

@@ -11,11 +11,14 @@ from transkimmer_jax.inference.predictions import Predictions
 
 @dataclasses.dataclass
 class Statistics:
-    """What an engine has done so far: texts answered and cut; batches run; of the runtime with programs of fixed shapes, batches that
-    lost texts, texts run again, and programs compiled."""
+    """What an engine has done so far: texts answered and cut, their tokens, FLOPs spent, and those of the dense model without padding;
+    batches run; of the runtime with programs of fixed shapes, batches that lost texts, texts run again, and programs compiled."""
 
     examples: int = 0
     truncated: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    dense_flops: float = 0.0
     batches: int = 0
     overflows: int = 0
     again: int = 0
