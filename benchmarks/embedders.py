@@ -5,10 +5,12 @@
 
 Similarity is STS-B, its validation split for choices and its test split for numbers. Retrieval is QNLI's validation split: each question
 that a sentence answers, against all sentences. The clock is of QNLI's sentences, in batches of one length or so, every contender in
-one process. The record goes to results/embedders/, and benchmarks/tables.py makes the table of what lies there.
+one process, and sentence-transformers among them where it is installed. The record goes to results/embedders/, and benchmarks/tables.py
+makes the table of what lies there.
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 import shlex
@@ -21,6 +23,7 @@ from record import circumstances, portable
 from transkimmer_jax import files
 from transkimmer_jax.benchmarking import clock
 from transkimmer_jax.config import DataConfig
+from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.evaluation import retrieval, similarity
@@ -28,6 +31,23 @@ from transkimmer_jax.inference.engine import SkimEngine
 
 PRECISIONS = ("float32", "int8")
 MEASURES = ("recall@1", "recall@10", "mrr")
+
+
+class SentenceTransformers:
+    """The teacher in PyTorch, by sentence-transformers, as the clock wants it."""
+
+    def __init__(self, folder: str, pooling: str | None, max_length: int, texts: list[str], batch_size: int):
+        import sentence_transformers
+        from sentence_transformers import models
+
+        encoder = models.Transformer(folder, max_seq_length=max_length)
+        pooled = models.Pooling(encoder.get_word_embedding_dimension(), pooling_mode=pooling or "mean")
+        self._model = sentence_transformers.SentenceTransformer(modules=[encoder, pooled], device="cpu")
+        self._texts, self._batch_size = texts, batch_size
+
+    def predict_tokenized(self, examples: TokenizedExamples) -> np.ndarray:
+        """The vectors [N, H] of its texts, which are those examples."""
+        return self._model.encode(self._texts, batch_size=self._batch_size, show_progress_bar=False)
 
 
 def main() -> None:
@@ -85,7 +105,11 @@ def main() -> None:
     if args.timed:
         texts = [documents[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
         tokens = next(iter(engines.values())).tokenize([args.prompt + text for text in texts])
+        if importlib.util.find_spec("sentence_transformers"):
+            engines["sentence-transformers"] = SentenceTransformers(args.dense, args.pooling, args.max_length, texts, args.batch_size)
         seconds_of = clock.seconds(engines, tokens)
+        if "sentence-transformers" in seconds_of:
+            record["sentence_transformers_texts_per_second"] = len(texts) / seconds_of["sentence-transformers"]
         for row in rows:
             row["texts_per_second"] = len(texts) / seconds_of[f"{row['model']}:{row['precision']}"]
     args.output.mkdir(parents=True, exist_ok=True)

@@ -206,6 +206,10 @@ def embedders(records: list[dict]) -> str:
     rows = [head]
     for record in records:
         dense = next(row for row in record["rows"] if row["model"] == "dense" and row["precision"] == "float32")
+        torch = record.get("sentence_transformers_texts_per_second")
+        if torch:
+            speed, times = f"{torch:,.0f}", f"{torch / dense['texts_per_second']:.2f}x"
+            rows.append([record["name"], "dense, by sentence-transformers", "float32", *[""] * 7, speed, times])
         for row in record["rows"]:
             points = {name: 100 * row[name] for name in ("stsb_test", "qnli_recall@1", "qnli_recall@10", "qnli_mrr")}
             lost = [f"{100 * dense[name] - points[name]:.1f}" for name in ("stsb_test", "qnli_recall@10")]

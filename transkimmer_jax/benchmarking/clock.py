@@ -2,14 +2,22 @@
 
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.inference.engine import SkimEngine
 
 ROUNDS = 5
 
 
-def seconds(engines: dict[str, SkimEngine], examples: TokenizedExamples, rounds: int = ROUNDS) -> dict[str, float]:
+class Contender(Protocol):
+    """A `SkimEngine`, or what stands in its place."""
+
+    def predict_tokenized(self, examples: TokenizedExamples) -> Any:
+        """Compute all examples."""
+
+
+def seconds(engines: Mapping[str, Contender], examples: TokenizedExamples, rounds: int = ROUNDS) -> dict[str, float]:
     """The median time [seconds] that each engine takes for all examples, in interleaved rounds behind one that counts for nothing."""
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(rounds + 1):
