@@ -1,0 +1,64 @@
+"""Checkpoints in and out, and what the report says of them."""
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
+
+from transkimmer_jax import cli
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models import heads
+
+TINY = CONFIG | {"vocab_size": 60, "architectures": ["BertForSequenceClassification"], "task": {"max_length": 12}}
+
+
+@pytest.fixture
+def source(tmp_path, tokenizer_folder):
+    """A folder of transformers with a tensor of another head in it."""
+    tensors = random_tensors(TINY)
+    folder = tmp_path / "source"
+    write_checkpoint(folder, tensors, TINY)
+    stored = load_file(folder / "model.safetensors")
+    save_file(stored | {"cls.predictions.bias": np.zeros(60, np.float32)}, folder / "model.safetensors", metadata={"format": "pt"})
+    for path in tokenizer_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def convert(*arguments):
+    with jax.numpy_dtype_promotion("standard"):
+        cli.main(["convert", *map(str, arguments)])
+
+
+def test_round_trip(source, tmp_path, capsys):
+    """Every tensor but that of the other head is there again, bit for bit, under its own name, and so is what the config says."""
+    convert("--model", source, "--output", tmp_path / "first", "--tensors")
+    said = capsys.readouterr().out
+    assert "left out: cls.predictions.bias" in said and "read back bit for bit" in said and "dense bert for sequence classification" in said
+    before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "first" / "model.safetensors")
+    assert set(before) - set(after) == {"cls.predictions.bias"}
+    for name, tensor in after.items():
+        np.testing.assert_array_equal(tensor, before[name])
+        assert f"{name} -> " in said
+    convert("--model", tmp_path / "first", "--output", tmp_path / "second")
+    second = load_file(tmp_path / "second" / "model.safetensors")
+    assert set(second) == set(after) and all(np.array_equal(second[name], after[name]) for name in after)
+    assert '"max_length": 12' in (tmp_path / "second" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_bare_encoder_becomes_an_embedder(source, tmp_path, capsys):
+    """The classifier is left out."""
+    convert("--model", source, "--output", tmp_path / "embedder", "--pooling", "cls")
+    said = capsys.readouterr().out
+    assert "classifier.weight" in said and "for sentence embedding" in said
+    model = heads.load(tmp_path / "embedder", dense=None)
+    assert model.arch.head == "sentence_embedding" and model.arch.pooling.mode == "cls" and model.arch.skim is None
+    assert (tmp_path / "embedder" / "modules.json").exists()
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    """One line, and nothing is written."""
+    with pytest.raises(CheckpointError):
+        convert("--model", tmp_path, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,43 @@
+"""`convert`: a checkpoint into a folder of ours, or a dense one into one of transformers."""
+
+import argparse
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "convert",
+        help="a checkpoint into a folder that transformers and this package read",
+        description="Read a checkpoint of transformers, sentence-transformers or the original Transkimmer, write it with safetensors, "
+        "digests and a model card, read it back, compare every bit, and say what became of each tensor. A dense model is one of transformers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, or an older checkpoint to replace")
+    parser.add_argument("--dense", action="store_true", help="leave skim predictors out")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="make a bare encoder an embedder that pools so")
+    parser.add_argument("--tensors", action="store_true", help="name each tensor and the parameter that it is")
+    parser.set_defaults(command=_convert)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.data import pipeline
+    from transkimmer_jax.models import heads
+    from transkimmer_jax.weights import conversion
+    from transkimmer_jax.weights.files import resolve
+
+    folder = resolve(args.model)
+    model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling)
+    tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
+    report = conversion.convert(model, folder, args.output, tokenizer)
+    for name, path in sorted(report.read.items()) if args.tensors else ():
+        print(f"{name} -> {path}")
+    for what, names in (("left out", report.left_out), ("made fresh", report.fresh)):
+        if names:
+            print(f"{what}: {', '.join(names)}")
+    kind = "dense" if model.arch.skim is None else "skimming"
+    print(
+        f"{args.output}: {kind} {model.arch.backbone} for {model.arch.head.replace('_', ' ')}, {len(report.read)} tensors read, "
+        f"{len(report.left_out)} left out, {len(report.fresh)} parameters fresh; read back bit for bit"
+    )

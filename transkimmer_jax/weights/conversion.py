@@ -1,0 +1,67 @@
+"""Checkpoints from one folder into another, with a report of what became of every tensor."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.weights import config_file, huggingface, names, sentence_transformers
+from transkimmer_jax.weights.tensors import opened
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What became of a checkpoint's tensors.
+
+    read: our parameter, 'encoder/layers/0/up/kernel', by the tensor's name in the file. left_out: tensors that the model has no use for.
+    fresh: our parameters that the file holds nothing for.
+    """
+
+    read: dict[str, str]
+    left_out: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def mapped(folder: pathlib.Path, arch: Architecture) -> Conversion:
+    """What becomes of a folder's tensors in a model of this architecture.
+
+    Raises:
+      CheckpointError: weights that cannot be read.
+    """
+    table = names.parameter_table(arch)
+    ours = {name: "/".join(map(str, row.path)) for row in table for name in row.names}
+    with opened(folder) as stored:
+        normalized = {tensor.name: names.normalize(tensor.name, arch.backbone) for tensor in stored}
+    read = {name: ours[normal] for name, normal in normalized.items() if normal in ours}
+    there = set(read.values())
+    return Conversion(
+        read,
+        tuple(sorted(name for name in normalized if name not in read)),
+        tuple(sorted({path for path in ours.values() if path not in there})),
+    )
+
+
+def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokenizer: Any) -> Conversion:
+    """Write a loaded model as a folder of its own, with what the source says of labels, task and prompts, and read it back.
+
+    model: of `heads.load(source)`. Raises `CheckpointError` also where what was written is not, bit for bit, what was read.
+    """
+    saved = config_file.read(source)
+    embeds = model.arch.head == "sentence_embedding"
+    huggingface.save(
+        model,
+        output,
+        tokenizer=tokenizer,
+        label_names=saved.label_names if model.arch.head != "question_answering" else None,
+        extra_config={"task": saved.values["task"]} if "task" in saved.values else None,
+        prompts=sentence_transformers.read_prompts(source) if embeds else None,
+    )
+    again = huggingface.tensors(type(model).from_pretrained(output, dense=model.arch.skim is None))
+    for name, tensor in huggingface.tensors(model).items():
+        if not np.array_equal(again[name], tensor):
+            raise CheckpointError(f"{output}: {name} was read back otherwise than it was written")
+    return mapped(source, model.arch)
