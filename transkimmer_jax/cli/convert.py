@@ -9,7 +9,8 @@ def add(commands) -> None:
         "convert",
         help="a checkpoint into a folder that transformers and this package read",
         description="Read a checkpoint of transformers, sentence-transformers or the original Transkimmer, write it with safetensors, "
-        "digests and a model card, read it back, compare every bit, and say what became of each tensor. A dense model is one of transformers.",
+        "digests and a model card, read it back, compare every bit, and say what became of each tensor. A dense model is one that "
+        "transformers reads.",
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
