@@ -32,8 +32,8 @@ def _convert(args: argparse.Namespace) -> None:
     model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     report = conversion.convert(model, folder, args.output, tokenizer)
-    for name, path in sorted(report.read.items()) if args.tensors else ():
-        print(f"{name} -> {path}")
+    for name, paths in sorted(report.read.items()) if args.tensors else ():
+        print(f"{name} -> {', '.join(paths)}")
     for what, names in (("left out", report.left_out), ("made fresh", report.fresh)):
         if names:
             print(f"{what}: {', '.join(names)}")

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.data import windows as question_windows
@@ -230,7 +229,7 @@ class SkimEngine:
         most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
         texts, _ = inputs.checked_texts(documents, False)
         predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
-        scores = predictions.logits[:, 0] if label is None else scipy.special.softmax(predictions.logits, axis=1)[:, names.index(label)]
+        scores = predictions.logits[:, 0] if label is None else predictions.probabilities[:, names.index(label)]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in np.argsort(-scores, kind="stable")[:most].tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
 

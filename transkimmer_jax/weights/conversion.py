@@ -17,11 +17,11 @@ from transkimmer_jax.weights.tensors import opened
 class Conversion:
     """What became of a checkpoint's tensors.
 
-    read: our parameter, 'encoder/layers/0/up/kernel', by the tensor's name in the file. left_out: tensors that the model has no use for.
+    read: our parameters, 'encoder/layers/0/up/kernel', by the tensor's name in the file. left_out: tensors that the model has no use for.
     fresh: our parameters that the file holds nothing for.
     """
 
-    read: dict[str, str]
+    read: dict[str, tuple[str, ...]]
     left_out: tuple[str, ...]
     fresh: tuple[str, ...]
 
@@ -33,15 +33,15 @@ def mapped(folder: pathlib.Path, arch: Architecture) -> Conversion:
       CheckpointError: weights that cannot be read.
     """
     table = names.parameter_table(arch)
-    ours = {name: "/".join(map(str, row.path)) for row in table for name in row.names}
+    ours = {name: tuple("/".join(map(str, path)) for path in row.paths) for row in table for name in row.names}
     with opened(folder) as stored:
         normalized = {tensor.name: names.normalize(tensor.name, arch.backbone) for tensor in stored}
     read = {name: ours[normal] for name, normal in normalized.items() if normal in ours}
-    there = set(read.values())
+    there = {path for paths in read.values() for path in paths}
     return Conversion(
         read,
         tuple(sorted(name for name in normalized if name not in read)),
-        tuple(sorted({path for path in ours.values() if path not in there})),
+        tuple(sorted({path for paths in ours.values() for path in paths} - there)),
     )
 
 
