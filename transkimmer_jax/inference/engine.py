@@ -229,7 +229,7 @@ class SkimEngine:
         most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
         texts, _ = inputs.checked_texts(documents, False)
         predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
-        scores = predictions.logits[:, 0] if label is None else predictions.probabilities[:, names.index(label)]
+        scores = predictions.logits[:, 0] if label is None else predictions.probabilities()[:, names.index(label)]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in np.argsort(-scores, kind="stable")[:most].tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
 
