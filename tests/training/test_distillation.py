@@ -101,6 +101,16 @@ def test_held_out_texts_are_apart(teachers, texts):
     assert sum(map(len, splits)) == 199 and 8 <= len(splits[1]) <= 12 and 8 <= len(splits[2]) <= 12
 
 
+def test_texts_of_several_files(teachers, texts, write):
+    """To an embedder each column and each line is a text; copies are on one side."""
+    lines = write("lines.txt", "".join(f"good film {number % 30}\n" for number in range(90)))
+    config = make_config(teachers["embedder"], texts, **{"data.text_files": f"{texts},{lines}"})
+    splits = [sources.load_split(load_task(config), split, config.data) for split in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 2 * 199 + 90 and all(split.pairs is None for split in splits)
+    sets = [set(split.texts) for split in splits]
+    assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2] and sets[1] and sets[2]
+
+
 def test_a_dense_student_that_learns_nothing_is_its_teacher(teachers, texts, tmp_path):
     """All of the loss comes from the teacher, so it is 0 where both are the same."""
     config = make_config(teachers["embedder"], texts, **{"skim.enabled": "false", "train.steps": "1", "optimizer.learning_rate": "1e-12"})

@@ -44,15 +44,15 @@ def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
     return examples.take(np.sort(np.random.default_rng(seed).permutation(len(examples))[:n]))
 
 
-def hold_out(examples: Examples, seed: int) -> tuple[Examples, Examples]:
-    """A tenth of the examples is held out: (the others, the tenth), both in their old order.
+def hold_out(examples: Examples, seed: int, one_in: int = 10) -> tuple[Examples, Examples]:
+    """One in `one_in` of the examples is held out: (the others, those), both in their old order.
 
     Drawn by `seed` from the words alone: copies of a text fall on the same side, wherever they stand in the set.
     """
     pairs = examples.pairs or [""] * len(examples)
     texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
     keys = np.array([_drawn(f"{text}\t{pair}", seed) for text, pair in zip(texts, pairs, strict=True)], np.uint64)
-    is_held_out = keys <= np.sort(keys)[max(1, len(keys) // 10) - 1]
+    is_held_out = keys <= np.sort(keys)[max(1, len(keys) // one_in) - 1]
     return examples.take(np.flatnonzero(~is_held_out)), examples.take(np.flatnonzero(is_held_out))
 
 

@@ -80,19 +80,22 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
     setting = "data.text_files"
     if not data.text_files:
         raise DataError(f"data.task='texts' needs {setting}: TXT, JSONL or CSV files")
-    parts = [read_texts(path, data.text_columns, setting, "data.text_columns") for path in data.text_files]
+    inputs = [data.text_columns] if not task.texts_are_apart else [(column,) for column in data.text_columns]
+    parts = [
+        read_texts(path, columns, setting, "data.text_columns")
+        for path in data.text_files
+        for columns in (inputs[:1] if path.endswith(".txt") else inputs)
+    ]
     texts = [task.prompt + text for part in parts for text in part.texts]
-    pairs = [task.prompt + text for part in parts for text in part.pairs or []]
-    if task.texts_are_apart:
-        texts, pairs = texts + pairs, []
+    pairs = [text for part in parts for text in part.pairs or []]
     examples = Examples.without_labels(texts, pairs or None)
     training, held_out = hold_out(examples, _HELD_OUT_SEED)
     if len(held_out) < 2 or not len(training):
         raise DataError(f"{', '.join(data.text_files)}: {len(examples)} texts are too few to hold out some of them: give more")
     if split == task.train_split:
         return training
-    half = np.arange(len(held_out)) % 2 == (1 if split == "test" else 0)
-    return held_out.take(np.flatnonzero(half))
+    validation, test = hold_out(held_out, _HELD_OUT_SEED + 1, one_in=2)
+    return test if split == "test" else validation
 
 
 def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:
