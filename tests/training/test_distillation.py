@@ -24,7 +24,7 @@ from transkimmer_jax.training.models import load_task
 from transkimmer_jax.weights import sentence_transformers
 
 ARCH = Architecture(
-    vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+    vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,
     initializer_range=0.3, skim=None,
 )  # fmt: skip
 TEACHERS = {
@@ -34,7 +34,7 @@ TEACHERS = {
     "tagger": ("token_classification", {"num_labels": 3}, ("O", "B", "I")),
     "reader": ("question_answering", {}, None),
 }
-FEW = {"data.length_buckets": "12", "data.max_length": "12", "data.batch_size": "16", "data.eval_batch_size": "16"}
+FEW = {"data.length_buckets": "24", "data.max_length": "24", "data.batch_size": "16", "data.eval_batch_size": "16"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
     task = load_task(config)
     assert task.head == TEACHERS[name][0] and task.judge == "teacher"
     held_out = sources.load_split(task, "test", config.data)
-    engines = [SkimEngine.from_pretrained(folder, max_length=12, pairs=None) for folder in (tmp_path / "run" / "model", teachers[name])]
+    engines = [SkimEngine.from_pretrained(folder, max_length=24, pairs=None) for folder in (tmp_path / "run" / "model", teachers[name])]
     # The split has the prompt before its texts already.
     inputs = held_out.texts if held_out.pairs is None else list(zip(held_out.texts, held_out.pairs, strict=True))
     student, teacher = (engine.predict_tokenized(engine.tokenize(inputs)) for engine in engines)
@@ -127,7 +127,7 @@ def test_the_command(teachers, texts, tmp_path, capsys):
     )
     arguments = [
         "distil", "--teacher", str(teachers["classifier"]), "--texts", str(texts), "--text-columns", "first", "second", "--target", "0.6",
-        "--output", str(tmp_path / "run"), "--labelled", str(labelled), "--max-length", "12", "--config.train.steps=2",
+        "--output", str(tmp_path / "run"), "--labelled", str(labelled), "--max-length", "24", "--config.train.steps=2",
         *(f"--config.{name}={value}" for name, value in FEW.items() if name != "data.max_length"),
     ]  # fmt: skip
     with jax.numpy_dtype_promotion("standard"):
