@@ -18,6 +18,7 @@ FLOORS = (
     ("onnx",),
     ("inference",),
     ("evaluation", "benchmarking"),
+    ("reporting",),
     ("training",),
     ("aot",),
     ("cli",),

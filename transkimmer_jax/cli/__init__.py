@@ -3,7 +3,7 @@
 import argparse
 
 from transkimmer_jax import flags, termination
-from transkimmer_jax.cli import aot, benchmark, convert, distil, evaluate, export, predict, retrieve, sweep, train
+from transkimmer_jax.cli import aot, benchmark, convert, distil, evaluate, export, predict, report, retrieve, sweep, train
 from transkimmer_jax.config import field_names
 
 
@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
     parser = argparse.ArgumentParser(prog="transkimmer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, distil, evaluate, retrieve, predict, benchmark, convert, export, sweep, aot):
+    for command in (train, distil, evaluate, retrieve, predict, report, benchmark, convert, export, sweep, aot):
         command.add(commands)
     if arguments and arguments[0] in commands.choices:
         chosen = commands.choices[arguments[0]]

@@ -43,7 +43,7 @@ def answers(
         members = np.flatnonzero(windows.owner == number)
         best, place = -np.inf, (0, 0)
         for window in members:
-            score, first, last = _best(starts[window], ends[window], windows.is_context[window], max_answer_len)
+            score, first, last = best_span(starts[window], ends[window], windows.is_context[window], max_answer_len)
             if score > best:
                 best, place = score, (int(windows.spans[window][first, 0]), int(windows.spans[window][last, 1]))
         nothing = min(float(starts[window][0] + ends[window][0]) for window in members)
@@ -56,7 +56,7 @@ def answers(
     return results
 
 
-def _best(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int) -> tuple[float, int, int]:
+def best_span(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int) -> tuple[float, int, int]:
     """Score, first and last token of the best span [length] within the allowed tokens; -inf where there are none."""
     first, last = np.where(allowed, start, -np.inf), np.where(allowed, end, -np.inf)
     sums = first[:, None] + last[None, :]

@@ -1,0 +1,132 @@
+"""The page: what it says of tokens is what the engine computed, and no text becomes markup."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from transkimmer_jax import cli
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
+from transkimmer_jax.models.heads import HEADS
+
+ARCH = Architecture(
+    vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+    initializer_range=0.3, skim=SkimArchitecture(predictor_size=4, initial_bias=0.0),
+)  # fmt: skip
+KINDS = {
+    "classifier": ("sequence_classification", {"num_labels": 2}, ("no", "yes")),
+    "regressor": ("sequence_classification", {"num_labels": 1}, None),
+    "embedder": ("sentence_embedding", {"pooling": PoolingArchitecture("mean", True)}, None),
+    "tagger": ("token_classification", {"num_labels": 3}, ("O", "B", "I")),
+    "reader": ("question_answering", {}, None),
+}
+TEXTS = ["the films is good", "</script><b>bad</b> & 'plot'", "good\u2028film", "the plot of the film is bad and the cast is good " * 3]
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer_folder, tmp_path_factory):
+    """Folders by kind."""
+    tokenizer, made = load_tokenizer(tokenizer_folder), {}
+    for kind, (head, options, names) in KINDS.items():
+        model = HEADS[head](dataclasses.replace(ARCH, **options), rngs=nnx.Rngs(2))
+        for predictor in model.encoder.predictors:
+            predictor.decision.kernel[...] = predictor.decision.kernel[...] * 40.0
+        made[kind] = tmp_path_factory.mktemp(kind) / "model"
+        model.save_pretrained(made[kind], tokenizer=tokenizer, label_names=names)
+    return made
+
+
+def report(model, path, output, *more):
+    with jax.numpy_dtype_promotion("standard"):
+        cli.main(["report", "--model", str(model), "--input", str(path), "--output", str(output), *more])
+    page = output.read_text(encoding="utf-8")
+    told = re.search(r"const data = (.*);\n", page)
+    assert told is not None and page.count("<script>") == page.count("</script>") == 1, "no text ends the script"
+    return json.loads(told[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_says_is_what_was_computed(models, write, tmp_path, kind):
+    """Of each budget: depths of tokens, kept shares, what is spent; tokens lie where their characters are."""
+    records = [{"text": text, "other": "is it good", "label": "yes"} for text in TEXTS]
+    columns = ["--text-columns", "other", "text"] if kind == "reader" else []
+    labels = ["--label-column", "label"] if kind == "classifier" else []
+    said = report(models[kind], write("texts.jsonl", records), tmp_path / "page.html", *columns, *labels, "--budgets", "0.7")
+    assert said["head"] == KINDS[kind][0] and said["layers"] == 3 and len(said["budgets"]) == 2 and len(said["texts"]) == 4
+    engine = SkimEngine.from_pretrained(models[kind], depths=True)
+    inputs = [("is it good", text) for text in TEXTS] if kind == "reader" else TEXTS
+    tokens = engine.tokenize(inputs)
+    assert said["budgets"][said["own"]]["threshold"] == engine.threshold
+    for number, budget in enumerate(said["budgets"]):
+        predictions = engine.predict_tokenized(tokens, threshold=budget["threshold"])
+        np.testing.assert_allclose(budget["kept_per_layer"], predictions.kept.sum(axis=1) / tokens.lengths.sum())
+        for place, text in enumerate(said["texts"]):
+            depths = [int(depth, 36) for depth in text["depths"][number]]
+            special = 3 if kind == "reader" else 2
+            assert len(depths) == len(text["tokens"]) == tokens.lengths[place] - special
+            # All but [CLS], which every layer computes, and [SEP].
+            assert 3 <= predictions.depths[place].sum() - sum(depths) <= 3 * special
+    for text, given in zip(said["texts"], TEXTS, strict=True):
+        assert text["parts"][-1] == given and ("right" if text["truth"] is None else text["truth"]) in ("right", "yes")
+        for part, start, end in text["tokens"]:
+            assert 0 <= start < end <= len(text["parts"][part])
+        assert text["wrong"] == [text["truth"] is not None and not answer.startswith("yes") for answer in text["answers"]]
+
+
+def test_nearest_texts(models, write, tmp_path):
+    """Of an embedder: by the cosines of its vectors."""
+    said = report(models["embedder"], write("texts.txt", "good film\nbad plot\nthe film\n"), tmp_path / "page.html")
+    vectors = SkimEngine.from_pretrained(models["embedder"]).encode(["good film", "bad plot", "the film"], progress=False)
+    similar = vectors @ vectors.T
+    nearest = 1 if similar[0, 1] > similar[0, 2] else 2
+    assert said["texts"][0]["answers"][0].startswith(f"nearest: {nearest + 1} ({similar[0, nearest]:.2f})")
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (["--texts", "0"], ConfigError, "--texts must be at least 1"),
+        (["--budgets", "1.5"], ConfigError, "--budgets are shares between 0 and 1"),
+        (["--text-columns", "missing"], DataError, "no column 'missing'"),
+        (["--label-column", "missing"], DataError, "no column 'missing'"),
+    ],
+)
+def test_what_cannot_be_meant(models, write, tmp_path, more, error, message):
+    """One line, and no page."""
+    with pytest.raises(error, match=message):
+        report(models["classifier"], write("texts.jsonl", [{"text": "good"}]), tmp_path / "page.html", *more)
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.slow
+def test_in_a_browser(models, write, tmp_path):
+    """Headless Chromium shows a thousand texts as text, and its console stays empty."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    records = [{"text": text, "label": "yes"} for text in TEXTS * 250]
+    report(models["classifier"], write("texts.jsonl", records), tmp_path / "page.html", "--texts", "1000", "--label-column", "label")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+    ]
+    shown = subprocess.run(
+        [browser, *options, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert shown.stdout.count("<article") == 1000 and "CONSOLE" not in shown.stderr
+    read = re.sub(r"<[^>]+>", "", shown.stdout.partition("<main>")[2])
+    assert "&lt;/script&gt;&lt;b&gt;bad" in read and "<b>" not in shown.stdout and "1000 texts at" in read

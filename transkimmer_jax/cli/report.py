@@ -1,0 +1,68 @@
+"""`report`: a page that shows which words a model read, and how deep."""
+
+import argparse
+import os
+
+from transkimmer_jax import files
+from transkimmer_jax.cli import runtime
+from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.errors import ConfigError
+
+
+def add(commands) -> None:
+    """Declare the command and its flags."""
+    parser = commands.add_parser(
+        "report",
+        help="a page that shows which words the model read",
+        description="Write one HTML file that shows texts with their words shaded by the layers that computed them, what each text costs, "
+        "and what the model answered. It needs no network.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
+    parser.add_argument("--input", required=True, metavar="FILE", help=".txt (a text a line), .jsonl or .csv file")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the page, e.g. report.html")
+    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
+    parser.add_argument("--label-column", metavar="COLUMN", help="of the labels, to mark errors (default: none)")
+    parser.add_argument("--texts", type=int, default=200, help="of the file, its first (default: %(default)s)")
+    parser.add_argument(
+        "--budgets", nargs="+", type=float, default=[], metavar="SHARE", help="more shares of FLOPs, for a slider, e.g. 0.6 0.3"
+    )
+    parser.add_argument("--title", help="of the page (default: the model's folder)")
+    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
+    runtime.add_arguments(parser)
+    parser.set_defaults(command=_report)
+
+
+def _report(args: argparse.Namespace) -> None:
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.data import pipeline
+    from transkimmer_jax.data.records import column_text, column_value, read_example_records
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.reporting.contents import contents
+    from transkimmer_jax.reporting.page import page
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
+
+    if args.texts < 1:
+        raise ConfigError(f"--texts must be at least 1, not {args.texts}")
+    wrong = next((share for share in args.budgets if not 0 < share <= 1), None)
+    if wrong is not None:
+        raise ConfigError(f"--budgets are shares between 0 and 1, not {wrong}")
+    folder = resolve(args.model)
+    columns = tuple(args.text_columns or config_file.read(folder).task.text_columns or ("text",))
+    if len(columns) > 2:
+        raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
+    if args.input.endswith(".txt"):
+        columns = ("text",)
+    texts, truths = [], []
+    for where, record in read_example_records(args.input, "--input", (".jsonl", ".csv", ".txt")):
+        texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
+        truth = column_value(record, args.label_column, where, "--label-column") if args.label_column else None
+        truths.append(None if truth is None else str(truth))
+        if len(texts) == args.texts:
+            break
+    engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
+    tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
+    title = args.title or f"What {os.path.basename(os.path.dirname(os.path.abspath(args.model))) or args.model} read"
+    files.write_text(args.output, page(contents(title, engine, tokenizer, texts, truths, args.budgets)))
+    print(args.output)

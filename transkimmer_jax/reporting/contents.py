@@ -1,0 +1,160 @@
+"""What a report shows of texts: which tokens were read how deep, at which budgets, and what the model answered."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.data.words import tokenized
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.evaluation.thresholds import find_threshold
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.spans import best_span
+
+_FITTED_ON = 128  # texts on which the thresholds of budgets are fitted
+_NEIGHBOURS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """One threshold, and what it spends on these texts. kept_per_layer: shares of tokens. flops_vs_unpadded: times fewer."""
+
+    threshold: float
+    kept_per_layer: list[float]
+    flops_vs_unpadded: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadText:
+    """One input.
+
+    parts: a text, or two. tokens: of those that stand in a part: its number, first character and the one behind the last. depths: by
+    budget, how many layers computed each of these tokens. costs: by budget, the share of the dense model's FLOPs. answers: by budget, for
+    people. truth: the label, where it is known. wrong: by budget, whether the answer is another.
+    """
+
+    parts: tuple[str, ...]
+    tokens: list[tuple[int, int, int]]
+    depths: list[list[int]]
+    costs: list[float]
+    answers: list[str]
+    truth: str | None
+    wrong: list[bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """All that a report shows. head: what the model answers. layers: of the model. own: which of the budgets is the model's."""
+
+    title: str
+    head: str
+    layers: int
+    budgets: list[Budget]
+    own: int
+    texts: list[ReadText]
+
+
+def contents(
+    title: str,
+    engine: SkimEngine,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, ...]],
+    truths: Sequence[str | None],
+    shares: Sequence[float],
+) -> Contents:
+    """Read texts at the engine's threshold, and at those that spend these shares of the dense model's FLOPs on them.
+
+    engine: with depths. texts: of one part each, or of two.
+
+    Raises:
+      CheckpointError: a tokenizer that does not tell where tokens lie.
+    """
+    if not tokenizer.is_fast:
+        raise CheckpointError("a report needs a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
+    firsts, seconds = [parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
+    encoded = tokenizer(
+        firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
+    ).encodings
+    examples = tokenized(encoded)
+    sample = examples.take(np.arange(min(len(texts), _FITTED_ON)))
+
+    def share(threshold: float) -> float:
+        return 1 / _saving(engine, engine.predict_tokenized(sample, threshold=threshold))
+
+    # Rising, so that the budgets fall.
+    thresholds = sorted({engine.threshold, *(find_threshold(share, target) for target in shares)})
+    predictions = [engine.predict_tokenized(examples, threshold=threshold, progress=True) for threshold in thresholds]
+    budgets = [
+        Budget(float(threshold), (one.kept.sum(axis=1) / one.lengths.sum()).tolist(), _saving(engine, one))
+        for threshold, one in zip(thresholds, predictions, strict=True)
+    ]
+    answers = [_answers(engine, one, encoded, texts) for one in predictions]
+    read = []
+    for number, parts in enumerate(texts):
+        encoding = encoded[number]
+        places = [place for place, part in enumerate(encoding.sequence_ids) if part is not None]
+        spans = [(int(encoding.sequence_ids[place]), *encoding.offsets[place]) for place in places]
+        depths = [(one.depths or [])[number][places].tolist() for one in predictions]
+        costs = [_cost(engine, one, number) for one in predictions]
+        said = [answered[number] for answered in answers]
+        wrong = [truths[number] is not None and label != truths[number] for label, _ in said]
+        read.append(ReadText(parts, spans, depths, costs, [text for _, text in said], truths[number], wrong))
+    own = thresholds.index(engine.threshold)
+    return Contents(title, engine.arch.head, engine.arch.num_hidden_layers, budgets, own, read)
+
+
+def _saving(engine: SkimEngine, predictions: Predictions) -> float:
+    kept, lengths = predictions.kept.astype(np.float64), predictions.lengths.astype(np.float64)
+    return float(flops.dense(engine.arch, lengths).sum() / flops.skimmed(engine.arch, kept, lengths).sum())
+
+
+def _cost(engine: SkimEngine, predictions: Predictions, number: int) -> float:
+    kept, lengths = predictions.kept[:, number : number + 1].astype(np.float64), predictions.lengths[number : number + 1].astype(np.float64)
+    return float(flops.skimmed(engine.arch, kept, lengths)[0] / flops.dense(engine.arch, lengths)[0])
+
+
+def _answers(
+    engine: SkimEngine, predictions: Predictions, encoded: Sequence[Any], texts: Sequence[tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Of each text: the answer, to be compared with a label, and the same for people."""
+    head = engine.arch.head
+    if head == "sentence_embedding":
+        return [("", text) for text in _neighbours(predictions.outputs["sentence_embedding"])]
+    if head == "question_answering":
+        return _spans(predictions, encoded, texts)
+    names = engine.label_names
+    if head == "token_classification":
+        labels = [row.argmax(axis=1) for row in predictions.by_text("logits")]
+        counts = [np.bincount(row, minlength=engine.arch.num_labels) for row in labels]
+        shown = [
+            ", ".join(f"{count} {names[label] if names else label}" for label, count in enumerate(row) if count and label) for row in counts
+        ]
+        return [("", text or "nothing") for text in shown]
+    if names is None:
+        return [(f"{value:.4g}", f"{value:.3f}") for value in predictions.logits[:, 0].tolist()]
+    probabilities = predictions.probabilities()
+    best = probabilities.argmax(axis=1)
+    return [(names[label], f"{names[label]} {100 * row[label]:.0f} %") for label, row in zip(best, probabilities, strict=True)]
+
+
+def _neighbours(vectors: np.ndarray) -> list[str]:
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    similar = unit @ unit.T
+    np.fill_diagonal(similar, -2.0)
+    count = min(_NEIGHBOURS, len(vectors) - 1)
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    return ["nearest: " + ", ".join(f"{other + 1} ({similar[row, other]:.2f})" for other in near) for row, near in enumerate(nearest)]
+
+
+def _spans(predictions: Predictions, encoded: Sequence[Any], texts: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
+    answers = []
+    for number, (start, end) in enumerate(zip(predictions.by_text("start_logits"), predictions.by_text("end_logits"), strict=True)):
+        inside = np.array([part == 1 for part in encoded[number].sequence_ids])
+        _, first, last = best_span(start, end, inside, 30)
+        offsets = encoded[number].offsets
+        text = texts[number][-1][offsets[first][0] : offsets[last][1]]
+        answers.append((text, text))
+    return answers
