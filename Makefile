@@ -1,4 +1,4 @@
-# make quickstart: set up, train on the embedded default, print the result.   make test: set up, check, test.
+# make quickstart: set up, train on the embedded default, print the result, write a report of it.   make test: set up, check, test.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 quickstart: .venv/installed
 	$(BIN)/transkimmer train --config configs/quickstart.py --workdir runs/quickstart
+	$(BIN)/transkimmer report --model runs/quickstart/model --task movie_reviews --output runs/quickstart/report.html
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import pathlib
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError
 
 
@@ -19,7 +21,10 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
-    parser.add_argument("--input", required=True, metavar="FILE", help=".txt (a text a line), .jsonl or .csv file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", metavar="FILE", help=".txt (a text a line), .jsonl or .csv file")
+    source.add_argument("--task", help="instead, the validation split of glue/<name>, imdb_reviews or movie_reviews, with its labels")
+    parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, e.g. report.html")
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
     parser.add_argument("--label-column", metavar="COLUMN", help="of the labels, to mark errors (default: none)")
@@ -34,35 +39,62 @@ def add(commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    # Imported here, so that --help answers at once.
-    from transkimmer_jax.data import pipeline
-    from transkimmer_jax.data.records import column_text, column_value, read_example_records
-    from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.reporting.contents import contents
-    from transkimmer_jax.reporting.page import page
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
-
     if args.texts < 1:
         raise ConfigError(f"--texts must be at least 1, not {args.texts}")
     wrong = next((share for share in args.budgets if not 0 < share <= 1), None)
     if wrong is not None:
         raise ConfigError(f"--budgets are shares between 0 and 1, not {wrong}")
+    # Imported here, so that --help answers at once.
+    from transkimmer_jax.data import pipeline
+    from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.reporting.contents import contents
+    from transkimmer_jax.reporting.page import page
+    from transkimmer_jax.weights.files import resolve
+
     folder = resolve(args.model)
+    texts, truths = _of_task(args) if args.task else _of_file(args, folder)
+    engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
+    tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
+    title = args.title or f"What {os.path.basename(os.path.dirname(os.path.abspath(args.model))) or args.model} read"
+    files.write_text(args.output, page(contents(title, engine, tokenizer, texts, truths, args.budgets)))
+    print(args.output)
+
+
+def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
+    """The first texts of a file, each of one part or two, and their labels where a column of them is named."""
+    from transkimmer_jax.data.records import column_text, column_value, read_example_records
+    from transkimmer_jax.weights import config_file
+
     columns = tuple(args.text_columns or config_file.read(folder).task.text_columns or ("text",))
     if len(columns) > 2:
         raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
     if args.input.endswith(".txt"):
         columns = ("text",)
-    texts, truths = [], []
+    texts: list[tuple[str, ...]] = []
+    truths: list[str | None] = []
     for where, record in read_example_records(args.input, "--input", (".jsonl", ".csv", ".txt")):
         texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
         truth = column_value(record, args.label_column, where, "--label-column") if args.label_column else None
         truths.append(None if truth is None else str(truth))
         if len(texts) == args.texts:
             break
-    engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
-    tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
-    title = args.title or f"What {os.path.basename(os.path.dirname(os.path.abspath(args.model))) or args.model} read"
-    files.write_text(args.output, page(contents(title, engine, tokenizer, texts, truths, args.budgets)))
-    print(args.output)
+    return texts, truths
+
+
+def _of_task(args: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str | None]]:
+    """Texts of a task's validation split, drawn by seed 0, and the names of their classes."""
+    from transkimmer_jax.data import sources
+    from transkimmer_jax.data.examples import subsample
+    from transkimmer_jax.data.tasks import get_task
+
+    if args.text_columns or args.label_column:
+        raise ConfigError("--text-columns and --label-column are of --input: a task has columns of its own")
+    data = DataConfig(task=args.task, data_dir=args.data_dir)
+    task = get_task(data)
+    if task.head != "sequence_classification":
+        raise ConfigError(f"--task {args.task} has no labels of texts: give --input")
+    examples = subsample(sources.load_split(task, next(iter(task.validation_splits.values())), data), args.texts, seed=0)
+    columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    names = task.label_names
+    truths: list[str | None] = [None if names is None else names[label] for label in examples.labels]
+    return list(zip(*columns, strict=True)), truths
