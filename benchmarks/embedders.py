@@ -41,7 +41,7 @@ class SentenceTransformers:
         from sentence_transformers import models
 
         encoder = models.Transformer(folder, max_seq_length=max_length)
-        pooled = models.Pooling(encoder.get_word_embedding_dimension(), pooling_mode=pooling or "mean")
+        pooled = models.Pooling(encoder.get_embedding_dimension(), pooling_mode=pooling or "mean")
         self._model = sentence_transformers.SentenceTransformer(modules=[encoder, pooled], device="cpu")
         self._texts, self._batch_size = texts, batch_size
 
@@ -73,12 +73,18 @@ def main() -> None:
             judgements[str(place)] = {str(number[(questions.pairs or [])[place]]): 1}
             asked[str(place)] = text
     models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
-    rows, engines, commands = [], {}, []
+    rows, engines, commands, on_the_way = [], {}, [], []
     for folder in args.students:
         run = pathlib.Path(folder).parent
         config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
         models.append((f"student, {config['skim']['target']:.0%} of FLOPs", folder, {}))
         commands.append(portable(result["command"]))
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        on_the_way += [
+            {"model": models[-1][0], "step": line["step"], **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")}}
+            for line in lines
+            if "validation/cosine" in line
+        ]
     for name, folder, options in models:
         for precision in PRECISIONS:
             engine = SkimEngine.from_pretrained(
@@ -99,7 +105,8 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     record = {
-        "name": args.name, "rows": rows, "documents": len(documents), "queries": len(asked), "batch_size": args.batch_size,
+        "name": args.name, "rows": rows, "on_the_way": on_the_way,
+        "documents": len(documents), "queries": len(asked), "batch_size": args.batch_size,
         "max_length": args.max_length, "commands": [*commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
     }  # fmt: skip
     if args.timed:

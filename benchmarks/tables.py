@@ -219,9 +219,17 @@ def embedders(records: list[dict]) -> str:
                 f"{points['qnli_recall@10']:.1f}", lost[1], f"{points['qnli_mrr']:.1f}", f"{row['qnli_flops_vs_unpadded']:.2f}x",
                 f"{speed:,.0f}" if speed else "", f"{speed / dense['texts_per_second']:.2f}x" if speed else "",
             ])  # fmt: skip
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-2] for row in rows]
     first = records[0]
+    way = ", ".join(
+        f"{each['cosine']:.2f} at {each['flops_vs_unpadded']:.2f}x (step {each['step']})"
+        for record in records
+        for each in record["on_the_way"]
+    )
     told = (
-        f"Retrieval: {first['queries']:,} questions of QNLI against {first['documents']:,} sentences, of which FLOPs and clock are too. "
+        f"Cosine with the teacher's vectors on held-out texts, on the way: {way}. Retrieval: {first['queries']:,} questions of QNLI "
+        f"against {first['documents']:,} sentences, of which FLOPs and clock are too. "
         f"Batches of {first['batch_size']}, texts of at most {first['max_length']} tokens, {first['cores']} cores. From:"
     )
     commands = dict.fromkeys(command for record in records for command in record["commands"])
