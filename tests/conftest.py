@@ -71,6 +71,16 @@ def libtpu():
 
 
 @pytest.fixture(scope="session")
+def sentence_transformers_library():
+    """The library, which reads what this package writes."""
+    if importlib.util.find_spec("sentence_transformers") is None:
+        unavailable("needs sentence-transformers: pip install -e '.[sentence-transformers]'")
+    import sentence_transformers
+
+    return sentence_transformers
+
+
+@pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
     """A folder with a WordPiece tokenizer that writes pairs as BERT does."""
     return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))

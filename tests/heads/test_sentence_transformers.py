@@ -1,11 +1,9 @@
 """sentence-transformers reads what this package writes, and this package what sentence-transformers writes."""
 
 import dataclasses
-import importlib.util
 
 import numpy as np
 import pytest
-from conftest import unavailable
 from flax import nnx
 
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -24,21 +22,12 @@ PROMPTS = Prompts({"query": "the film ", "document": "a "}, "document")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
-@pytest.fixture(scope="module")
-def library():
-    if importlib.util.find_spec("sentence_transformers") is None:
-        unavailable("needs sentence-transformers: pip install -e '.[sentence-transformers]'")
-    import sentence_transformers
-
-    return sentence_transformers
-
-
 @pytest.mark.parametrize("pooling", [PoolingArchitecture("mean", False), PoolingArchitecture("cls", True)])
-def test_embedders_in_and_out(library, tokenizer_folder, tmp_path, pooling):
+def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, tmp_path, pooling):
     """The same vectors for every prompt, of our folder and of the one that sentence-transformers makes of it."""
     model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, pooling=pooling), rngs=nnx.Rngs(0))
     model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS)
-    theirs = library.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
     assert {name: theirs.prompts[name] for name in PROMPTS.by_name} == PROMPTS.by_name and theirs.default_prompt_name == "document"
     theirs.save(str(tmp_path / "theirs"))
     for folder in ("ours", "theirs"):
@@ -49,11 +38,11 @@ def test_embedders_in_and_out(library, tokenizer_folder, tmp_path, pooling):
             np.testing.assert_allclose(engine.encode(TEXTS, prompt_name=prompt, progress=False), expected, atol=2e-5)
 
 
-def test_a_cross_encoder(library, tokenizer_folder, tmp_path):
+def test_a_cross_encoder(sentence_transformers_library, tokenizer_folder, tmp_path):
     """The same order and, behind its sigmoid, the same scores."""
     model = TranskimmerForSequenceClassification(dataclasses.replace(ARCH, num_labels=1), rngs=nnx.Rngs(1))
     model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder))
-    theirs = library.CrossEncoder(str(tmp_path / "ours"), device="cpu", max_length=16)
+    theirs = sentence_transformers_library.CrossEncoder(str(tmp_path / "ours"), device="cpu", max_length=16)
     expected = theirs.rank("is the film good", TEXTS, show_progress_bar=False)
     ranked = SkimEngine.from_pretrained(tmp_path / "ours").rank("is the film good", TEXTS)
     assert [entry["corpus_id"] for entry in ranked] == [entry["corpus_id"] for entry in expected]
