@@ -10,7 +10,7 @@ from flax import nnx
 from training import runs
 
 from transkimmer_jax import cli
-from transkimmer_jax.config import override
+from transkimmer_jax.config import from_dict, override, to_dict
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
@@ -136,6 +136,13 @@ def test_the_command(teachers, texts, tmp_path, capsys):
     for line in ("agreement with the teacher", "accuracy, labelled texts", "fewer FLOPs than unpadded dense", "times as fast", "model: "):
         assert line in said
     assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def test_the_commands_config_is_kept():
+    """What it sets comes back from config.json, names of files as they are."""
+    config = distil_config("teacher", ["a, b.txt", "c.jsonl"], text_columns=["x", "y"], target=0.5, pooling="cls", max_length=32)
+    assert config.data.text_files == ("a, b.txt", "c.jsonl") and from_dict(to_dict(config)) == config
+    assert (config.model.pretrained, config.distill.teacher, config.model.pooling) == ("teacher", "teacher", "cls")
 
 
 def refused(config, tmp_path, error, message):

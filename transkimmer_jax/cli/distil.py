@@ -4,8 +4,7 @@ import argparse
 import os
 import shlex
 
-from transkimmer_jax.config import describe, override, parse_overrides
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.config import DataConfig, describe, override, parse_overrides
 from transkimmer_jax.training.distillation import TARGET, distil_config
 
 
@@ -28,7 +27,8 @@ def add(commands) -> None:
         "--text-columns",
         nargs="+",
         metavar="COLUMN",
-        help="of .jsonl and .csv: one, or two for pairs; to an embedder each is a text (text)",
+        default=DataConfig.text_columns,
+        help="of .jsonl and .csv: one, or two for pairs; to an embedder each is a text (default: text)",
     )
     parser.add_argument(
         "--target", type=float, default=TARGET, help="share of the dense model's FLOPs that the student spends (default: %(default)s)"
@@ -42,18 +42,15 @@ def add(commands) -> None:
 
 
 def _distil(args: argparse.Namespace) -> None:
-    flags = {
-        "model.pretrained": args.teacher,
-        "distill.teacher": args.teacher,
-        "data.text_files": ",".join(args.texts),
-        "skim.target": str(args.target),
-        **({"data.text_columns": ",".join(args.text_columns)} if args.text_columns else {}),
-        **({"model.pooling": args.pooling} if args.pooling else {}),
-        **({"data.max_length": str(args.max_length)} if args.max_length else {}),
-    }
-    if any("," in path for path in args.texts):
-        raise ConfigError("--texts: a name with a comma in it cannot be kept in the config: rename the file")
-    config = override(distil_config(), flags | parse_overrides(args.rest))
+    config = distil_config(
+        args.teacher,
+        args.texts,
+        text_columns=args.text_columns,
+        target=args.target,
+        pooling=args.pooling,
+        max_length=args.max_length,
+    )
+    config = override(config, parse_overrides(args.rest))
     # Imported here, so that --help answers at once.
     from transkimmer_jax.compilation import use_compilation_cache
     from transkimmer_jax.memory import keep_freed_memory

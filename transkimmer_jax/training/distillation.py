@@ -1,17 +1,41 @@
 """The recipe of distillation without labels: an encoder that works, and texts, give one that spends a stated share of its FLOPs."""
 
-from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig
+from collections.abc import Sequence
+from typing import Literal
+
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig
 
 TARGET = 0.4
 
 
-def distil_config() -> Config:
-    """What `transkimmer distil` trains by, but for teacher and texts."""
+def distil_config(
+    teacher: str | None = None,
+    text_files: Sequence[str] = (),
+    *,
+    text_columns: Sequence[str] = DataConfig.text_columns,
+    target: float = TARGET,
+    pooling: Literal["mean", "cls"] | None = None,
+    max_length: int | None = None,
+) -> Config:
+    """What `transkimmer distil` trains by. Arguments are fields of the config; without a teacher and texts they are still to be set.
+
+    Raises:
+      ConfigError: a value that cannot be meant.
+    """
     return Config(
         # The student answers as the evaluated teacher does, so that dropout would be noise alone.
-        model=ModelConfig(hidden_dropout=0.0, attention_dropout=0.0),
-        skim=SkimConfig(target=TARGET, initial_bias=2.0, warmup=0.02, noise_end=0.75),
-        data=DataConfig(task="texts", batch_size=64, eval_examples=1000, length_buckets=(16, 24, 32, 48, 64, 128, 256, 512)),
+        model=ModelConfig(teacher or ModelConfig.pretrained, pooling=pooling, hidden_dropout=0.0, attention_dropout=0.0),
+        skim=SkimConfig(target=target, initial_bias=2.0, warmup=0.02, noise_end=0.75),
+        distill=DistillConfig(teacher),
+        data=DataConfig(
+            task="texts",
+            text_files=tuple(text_files),
+            text_columns=tuple(text_columns),
+            max_length=max_length,
+            batch_size=64,
+            eval_examples=1000,
+            length_buckets=(16, 24, 32, 48, 64, 128, 256, 512),
+        ),
         optimizer=OptimizerConfig(learning_rate=1e-4, predictor_learning_rate=1e-3),
         train=TrainConfig(epochs=3.0),
     )
