@@ -10,44 +10,44 @@ makes the table of what lies there.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import pathlib
 import shlex
+import statistics
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from record import circumstances, portable
 
 from transkimmer_jax import files
-from transkimmer_jax.benchmarking import clock
+from transkimmer_jax.benchmarking.clock import interleaved
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.evaluation import retrieval, similarity
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.vectors import nearest
 
 PRECISIONS = ("float32", "int8")
+_LIBRARY = "sentence-transformers"
 MEASURES = ("recall@1", "recall@10", "mrr")
 
 
-class SentenceTransformers:
-    """The teacher in PyTorch, by sentence-transformers, as the clock wants it."""
+def by_sentence_transformers(
+    folder: str, pooling: str | None, max_length: int, texts: list[str], batch_size: int
+) -> Callable[[], np.ndarray]:
+    """A function that computes the teacher's vectors [N, H] of texts in PyTorch, by sentence-transformers."""
+    import sentence_transformers
+    from sentence_transformers import models
 
-    def __init__(self, folder: str, pooling: str | None, max_length: int, texts: list[str], batch_size: int):
-        import sentence_transformers
-        from sentence_transformers import models
-
-        encoder = models.Transformer(folder, max_seq_length=max_length)
-        pooled = models.Pooling(encoder.get_embedding_dimension(), pooling_mode=pooling or "mean")
-        self._model = sentence_transformers.SentenceTransformer(modules=[encoder, pooled], device="cpu")
-        self._texts, self._batch_size = texts, batch_size
-
-    def predict_tokenized(self, examples: TokenizedExamples) -> np.ndarray:
-        """The vectors [N, H] of its texts, which are those examples."""
-        return self._model.encode(self._texts, batch_size=self._batch_size, show_progress_bar=False)
+    encoder = models.Transformer(folder, max_seq_length=max_length)
+    pooled = models.Pooling(encoder.get_embedding_dimension(), pooling_mode=pooling or "mean")
+    model = sentence_transformers.SentenceTransformer(modules=[encoder, pooled], device="cpu")
+    return functools.partial(model.encode, texts, batch_size=batch_size, show_progress_bar=False)
 
 
 def main() -> None:
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=128, help="tokens read of a text (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="of the clock (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=1000, help="texts of the clock, 0 for no clock (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of the clock (default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "embedders"))
     args = parser.parse_args()
     pairs = {split: load_split(get_task(DataConfig(task="glue/stsb")), split, DataConfig()) for split in ("validation", "test")}
@@ -97,7 +98,7 @@ def main() -> None:
                 row[f"stsb_{split}"] = similarity.correlations(firsts.values, seconds.values, examples.labels)["spearman"]
             row["stsb_flops_vs_unpadded"] = (firsts.dense_flops + seconds.dense_flops) / (firsts.flops + seconds.flops)
             vectors, queries = (similarity.embed(engine, texts, args.prompt) for texts in (documents, list(asked.values())))
-            ranked = retrieval.search(queries.values, vectors.values, 50)
+            ranked = nearest(queries.values, vectors.values, 50)
             scores = retrieval.measures(retrieval.run_of(list(asked), [str(n) for n in range(len(documents))], ranked), judgements)
             row |= {f"qnli_{measure}": scores[measure] for measure in MEASURES}
             row["qnli_flops_vs_unpadded"] = (vectors.dense_flops + queries.dense_flops) / (vectors.flops + queries.flops)
@@ -112,13 +113,14 @@ def main() -> None:
     if args.timed:
         texts = [documents[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
         tokens = next(iter(engines.values())).tokenize([args.prompt + text for text in texts])
+        runs: dict[str, Callable[[], Any]]
+        runs = {name: functools.partial(engine.predict_tokenized, tokens) for name, engine in engines.items()}
         if importlib.util.find_spec("sentence_transformers"):
-            engines["sentence-transformers"] = SentenceTransformers(args.dense, args.pooling, args.max_length, texts, args.batch_size)
-        seconds_of = clock.seconds(engines, tokens)
-        if "sentence-transformers" in seconds_of:
-            record["sentence_transformers_texts_per_second"] = len(texts) / seconds_of["sentence-transformers"]
+            runs[_LIBRARY] = by_sentence_transformers(args.dense, args.pooling, args.max_length, texts, args.batch_size)
+        speeds = {name: len(texts) / statistics.median(seconds) for name, seconds in interleaved(runs, args.repeats).items()}
+        record["sentence_transformers_texts_per_second"] = speeds.get(_LIBRARY)
         for row in rows:
-            row["texts_per_second"] = len(texts) / seconds_of[f"{row['model']}:{row['precision']}"]
+            row["texts_per_second"] = speeds[f"{row['model']}:{row['precision']}"]
     args.output.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output / f"{args.name}.json", record)
 

@@ -13,7 +13,7 @@ from training import quick, runs
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.analysis import flops
-from transkimmer_jax.benchmarking import contenders, libraries, measurement, references, workloads
+from transkimmer_jax.benchmarking import clock, contenders, libraries, measurement, references, workloads
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.measurement import measure
 from transkimmer_jax.errors import ConfigError
@@ -279,8 +279,8 @@ def test_rounds_are_no_fewer_and_no_more_than_asked(monkeypatch):
             calls.append(now[0])
             now[0] += seconds
 
-        monkeypatch.setattr(measurement.time, "perf_counter", lambda now=now: now[0])
-        rounds = measurement._interleaved({"compacted": run}, 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"])))
+        monkeypatch.setattr(clock.time, "perf_counter", lambda now=now: now[0])
+        rounds = clock.interleaved({"compacted": run}, 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"])))
         assert rounds["compacted"] == pytest.approx([seconds] * 3) and len(calls) == count and shown == [1, 2, 3]
 
 

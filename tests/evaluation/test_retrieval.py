@@ -7,6 +7,7 @@ import pytest
 
 from transkimmer_jax.errors import DataError
 from transkimmer_jax.evaluation import retrieval
+from transkimmer_jax.inference.vectors import nearest, neighbours, unit
 
 TEXTS = {"a": "one", "b": "two", "7": "three"}
 
@@ -70,10 +71,18 @@ def test_search(queries, documents, top):
     """The best first, in parts of queries, never more than there are."""
     rng = np.random.default_rng(0)
     asked, held = rng.normal(size=(queries, 4)).astype(np.float32), rng.normal(size=(documents, 4)).astype(np.float32)
-    best = retrieval.search(asked, held, top)
+    best = nearest(asked, held, top)
     assert len(best) == queries
     for query, numbers in enumerate(best):
         assert numbers.tolist() == np.argsort(-(held @ asked[query]), kind="stable")[:top].tolist()
+
+
+def test_neighbours_of_copies():
+    """A vector among more copies of itself than are asked for has others for neighbours, and never itself."""
+    vectors = unit(np.array([[1.0, 0.0]] * 6 + [[0.0, 1.0]], np.float32))
+    near = neighbours(vectors, 3)
+    assert near.shape == (7, 3) and (near != np.arange(7)[:, None]).all()
+    assert (near[:6] < 6).all() and neighbours(vectors[:1], 3).shape == (1, 0) and neighbours(vectors[:3], 5).shape == (3, 2)
 
 
 def test_rerank():

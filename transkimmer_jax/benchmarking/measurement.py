@@ -5,12 +5,10 @@ round. All work from the same token ids and end with logits in the host's memory
 """
 
 import dataclasses
-import math
 import os
 import pathlib
 import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import references
+from transkimmer_jax.benchmarking.clock import Rounds, interleaved
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
 from transkimmer_jax.config import DataConfig
@@ -29,10 +28,8 @@ from transkimmer_jax.inference.programs import cast
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 
 _PASSES = 4  # over the stream at most, until no program is missing
-_SHORTEST_MEASUREMENT = 0.1  # seconds; what is quicker is run several times
 
 Run = Callable[[], np.ndarray]
-Rounds = dict[str, list[float]]
 
 
 def measure(
@@ -66,7 +63,7 @@ def measure(
         logits[str(contender)] = prepared(examples)()
         runs[str(contender)] = prepared(part)
     setting.statistics_so_far()
-    seconds = _interleaved(runs, repeats, after_round or (lambda seconds: None))
+    seconds = interleaved(runs, repeats, after_round)
     checked = setting.checked()
     exact = references.masked_predictions(model, setting.bucketed(examples), workload.threshold, len(examples))
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
@@ -241,34 +238,6 @@ def _answers(logits: np.ndarray, reference: np.ndarray | None, metrics: Callable
     if reference is not None and logits.shape[1] > 1:
         changed = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
     return {"metrics": None if metrics is None else metrics(logits), "predictions_changed": changed}
-
-
-def _interleaved(runs: dict[str, Run], repeats: int, after_round: Callable[[Rounds], None]) -> Rounds:
-    """Seconds of every repeat of every contender, which take turns."""
-
-    def seconds_of_round(inner: dict[str, int]) -> dict[str, float]:
-        seconds = {}
-        for name, run in runs.items():
-            started = time.perf_counter()
-            for _ in range(inner[name]):
-                run()
-            seconds[name] = (time.perf_counter() - started) / inner[name]
-        return seconds
-
-    # Shapes that only a part of the examples makes may be new to a compiler.
-    for run in runs.values():
-        run()
-    once = seconds_of_round(dict.fromkeys(runs, 1))
-    inner = {name: max(1, math.ceil(_SHORTEST_MEASUREMENT / seconds)) for name, seconds in once.items()}
-    # Where nothing is too quick for the clock, that was a round like any other.
-    rounds = [once] if max(inner.values()) == 1 else []
-    while True:
-        seconds = {name: [times[name] for times in rounds] for name in runs}
-        if rounds:
-            after_round(seconds)
-        if len(rounds) == repeats:
-            return seconds
-        rounds.append(seconds_of_round(inner))
 
 
 def _disagreement(predictions: Predictions, exact: references.Masked) -> dict[str, Any]:

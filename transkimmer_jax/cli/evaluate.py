@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled, runtime
@@ -84,8 +85,14 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
         "task": pairs.task.name, "data": args.data, "model": args.model, "threshold": engine.threshold,
         "device": jax.devices()[0].device_kind,
     }  # fmt: skip
-    if args.json:
-        files.write_json(args.json, result)
+    _tell(result, args.json)
+
+
+def _tell(result: dict[str, Any], file: str | None) -> None:
+    """Print a result, and write it to a file where one is given."""
+    if file:
+        files.write_json(file, result)
+    # A field a line: a matrix would fill the screen with a number a line.
     print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
 
 
@@ -93,7 +100,6 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
     """By labels of texts, of words, or answers."""
     # Imported here, so that --help answers at once.
     import jax
-    import numpy as np
     from flax import nnx
 
     from transkimmer_jax.data.batches import evaluation_batches
@@ -125,7 +131,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
             lengths = DataConfig().length_buckets
             batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, loaded.pad_id)
             predictions = masked.predict(step, params, batches, batches.examples, threshold, f"evaluating {name}")
-        if not all(np.isfinite(values).all() for values in predictions.outputs.values()):
+        if len(predictions.not_finite()):
             raise InferenceError(f"{args.model} gives answers that are not finite: its weights cannot be used")
         evaluations[name] = summary.summarize(predictions, split.labels, task, model.arch)
         if task.head != "sequence_classification":
@@ -140,9 +146,6 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.predictions:
         files.write_text(args.predictions, "".join(lines))
-    if args.json:
-        files.write_json(args.json, result)
-    # A field a line: a matrix would fill the screen with a number a line.
-    print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
+    _tell(result, args.json)
     for name, values in reported.items():
         print(f"{loaded.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)

@@ -79,8 +79,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
       DataError: data that cannot be read.
     """
     # Imported here, so that --help answers at once.
-    from transkimmer_jax.data import pipeline, sources
-    from transkimmer_jax.data.examples import subsample
+    from transkimmer_jax.data import pipeline
     from transkimmer_jax.data.prepared import prepare
     from transkimmer_jax.data.records import require_readable
     from transkimmer_jax.data.tasks import file_task, get_task
@@ -112,17 +111,8 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    parts = task.test_splits if split == "test" else task.validation_splits
-    if not parts:
-        raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
-    for name, part in parts.items():
-        if args.data:
-            examples = sources.read_labelled(task, args.data)
-        else:
-            examples = sources.load_split(task, part, DataConfig(task=args.task, data_dir=args.data_dir))
-        examples = subsample(examples, args.examples, seed=0)
-        doc_stride = DataConfig().doc_stride if saved.task.doc_stride is None else saved.task.doc_stride
-        ready = prepare(task, examples, tokenizer, doc_stride)
+    for name, examples in _examples(args, task, split).items():
+        ready = prepare(task, examples, tokenizer, saved.task.doc_stride)
         splits[name] = Split(ready.tokens, ready.labels, len(examples))
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
@@ -143,9 +133,6 @@ def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPai
     Raises:
       ConfigError: numbers that cannot be meant. DataError: data that cannot be read, or that are not pairs with scores.
     """
-    from transkimmer_jax.data import sources
-    from transkimmer_jax.data.examples import subsample
-    from transkimmer_jax.data.labelled_files import read_file
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
 
     _check(args)
@@ -158,15 +145,24 @@ def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPai
     if not (task.is_pair and task.is_regression):
         what = f"--text-columns {' '.join(columns)}" if args.data else args.task
         raise DataError(f"an embedder is evaluated on pairs of texts with a score, and {what} is none: take glue/stsb, or --data")
+    return ScoredPairs(task, _examples(args, task, split))
+
+
+def _examples(args: argparse.Namespace, task: "Task", split: str) -> "dict[str, Examples]":
+    """The texts that the flags name, by the splits' names. Raises `DataError` for data that cannot be read, or a split that is missing."""
+    from transkimmer_jax.data import sources
+    from transkimmer_jax.data.examples import subsample
+
     parts = task.test_splits if split == "test" else task.validation_splits
     if not parts:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
     data = DataConfig(task=task.name, data_dir=args.data_dir)
-    splits = {
-        name: read_file(args.data, task.text_columns, task.label_column, None) if args.data else sources.load_split(task, part, data)
+    return {
+        name: subsample(
+            sources.read_labelled(task, args.data) if args.data else sources.load_split(task, part, data), args.examples, seed=0
+        )
         for name, part in parts.items()
     }
-    return ScoredPairs(task, {name: subsample(examples, args.examples, seed=0) for name, examples in splits.items()})
 
 
 def _check(args: argparse.Namespace) -> None:

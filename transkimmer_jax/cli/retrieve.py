@@ -41,6 +41,7 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     from transkimmer_jax.evaluation import retrieval
     from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.inference.vectors import nearest
     from transkimmer_jax.progress import tqdm
 
     if args.top < 1:
@@ -63,7 +64,7 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     document_vectors, document_seconds = encoded(texts, prompt(args.document_prompt, ("document", "passage")))
     query_vectors, query_seconds = encoded(list(judged.values()), prompt(args.query_prompt, ("query",)))
-    ranked = retrieval.search(query_vectors, document_vectors, max(args.top, 50))
+    ranked = nearest(query_vectors, document_vectors, max(args.top, 50))
     result = {
         "command": shlex.join(["transkimmer", *args.arguments]), "precision": args.precision or "float32",
         "model": args.model, "queries": len(judged), "documents": len(documents),

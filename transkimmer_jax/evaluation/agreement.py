@@ -6,9 +6,9 @@ import scipy.special
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation.correlation import pearson, spearman
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.vectors import neighbours, unit
 
 NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
-_ROWS = 512  # of the matrix of similarities, computed together
 
 
 def compute_agreement(task: Task, student: Predictions, teacher: Predictions) -> dict[str, float]:
@@ -57,24 +57,10 @@ def _of_spans(student: Predictions, teacher: Predictions) -> dict[str, float]:
 
 
 def _of_vectors(vectors: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
-    given, wanted = (_unit(values.astype(np.float32)) for values in (vectors, teacher))
+    given, wanted = (unit(values.astype(np.float32)) for values in (vectors, teacher))
     cosine = float(np.mean(np.sum(given * wanted, axis=1)))
-    count = min(NEIGHBOURS, len(given) - 1)
-    if count < 1:
+    if len(given) == 1:
         return {"cosine": cosine, "neighbours": 1.0}
-    shared = 0
-    for start in range(0, len(given), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(given)))
-        nearest = [_nearest(values[rows] @ values.T, rows, count) for values in (given, wanted)]
-        shared += sum(len(np.intersect1d(*pair)) for pair in zip(*nearest, strict=True))
-    return {"cosine": cosine, "neighbours": shared / (count * len(given))}
-
-
-def _nearest(similarities: np.ndarray, own: np.ndarray, count: int) -> np.ndarray:
-    """The `count` most similar texts [rows, count] of each row, without the text itself."""
-    similarities[np.arange(len(own)), own] = -np.inf
-    return np.argpartition(-similarities, count - 1, axis=1)[:, :count]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    nearest = [neighbours(values, NEIGHBOURS) for values in (given, wanted)]
+    shared = sum(len(np.intersect1d(*pair)) for pair in zip(*nearest, strict=True))
+    return {"cosine": cosine, "neighbours": shared / nearest[0].size}

@@ -4,7 +4,7 @@ The measures are those of TREC, by pytrec_eval (extra 'evaluation').
 """
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or 
 
 _IDS = ("id", "_id")  # the latter is BEIR's
 MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@10": "recall_10", "recall@50": "recall_50", "mrr": "recip_rank"}
-_QUERIES = 256  # of the matrix of scores, computed together
 
 
 def read_texts(path: str | pathlib.Path, what: str) -> dict[str, str]:
@@ -84,26 +83,14 @@ def _judged(path: pathlib.Path) -> "Any":
         yield where, cells[0], cells[-2], cells[-1]
 
 
-def search(queries: np.ndarray, documents: np.ndarray, top: int) -> list[np.ndarray]:
-    """The numbers of the `top` most similar documents of each query, best first; vectors [N, H] and [M, H] of length 1. Exact."""
-    top = min(top, len(documents))
-    best = []
-    for start in range(0, len(queries), _QUERIES):
-        scores = queries[start : start + _QUERIES] @ documents.T
-        nearest = np.argpartition(-scores, top - 1, axis=1)[:, :top]
-        order = np.argsort(-np.take_along_axis(scores, nearest, axis=1), axis=1, kind="stable")
-        best += list(np.take_along_axis(nearest, order, axis=1))
-    return best
-
-
-def run_of(names: Sequence[str], documents: Sequence[str], ranked: Sequence[np.ndarray]) -> Run:
+def run_of(names: Sequence[str], documents: Sequence[str], ranked: Iterable[np.ndarray]) -> Run:
     """A run of rankings, best first. A document's score is minus its rank, so that what is scored is the order."""
     return {
         name: {documents[number]: -float(rank) for rank, number in enumerate(numbers)} for name, numbers in zip(names, ranked, strict=True)
     }
 
 
-def rerank(ranked: Sequence[np.ndarray], score: Callable[[int, np.ndarray], np.ndarray]) -> list[np.ndarray]:
+def rerank(ranked: Iterable[np.ndarray], score: Callable[[int, np.ndarray], np.ndarray]) -> list[np.ndarray]:
     """Each query's documents, anew by `score(query, documents)`."""
     return [numbers[np.argsort(-score(query, numbers), kind="stable")] for query, numbers in enumerate(ranked)]
 

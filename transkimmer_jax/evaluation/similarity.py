@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.evaluation.correlation import pearson, spearman
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.vectors import unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,9 @@ def embed(engine: SkimEngine, texts: Sequence[str], prompt: str | None = None, t
     before = engine.default_prompt if prompt is None else prompt
     tokens = engine.tokenize([before + text for text in texts])
     predictions = engine.predict_tokenized(tokens, threshold=threshold, progress=True)
-    vectors = predictions.outputs["sentence_embedding"]
-    kept, lengths = predictions.kept.astype(np.float64), predictions.lengths.astype(np.float64)
-    return Vectors(
-        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12),
-        float(kept.mean(axis=0).sum() / lengths.sum()),
-        float(flops.skimmed(engine.arch, kept, lengths).sum()),
-        float(flops.dense(engine.arch, lengths).sum()),
-    )
+    spent, dense = predictions.costs(engine.arch)
+    vectors = unit(predictions.outputs["sentence_embedding"])
+    return Vectors(vectors, float(predictions.kept_per_layer().mean()), float(spent.sum()), float(dense.sum()))
 
 
 def correlations(firsts: np.ndarray, seconds: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -37,18 +37,15 @@ class SplitEvaluation:
 
 def summarize(predictions: Predictions, labels: Any, task: Task, arch: Architecture) -> SplitEvaluation:
     """The sums over a split that its predictions make. labels: see `metrics.compute_metrics`."""
-    kept = predictions.kept.astype(np.float64)
-    lengths = predictions.lengths.astype(np.float64)
-    per_layer = kept.sum(axis=1) / lengths.sum()
-    used = flops.skimmed(arch, kept, lengths).sum()
-    padded = flops.dense(arch, np.full_like(lengths, task.max_length)).sum()
+    per_layer, (used, _) = predictions.kept_per_layer(), predictions.costs(arch)
+    padded = flops.dense(arch, np.full(len(used), float(task.max_length))).sum()
     return SplitEvaluation(
         metrics=compute_metrics(task, predictions, labels),
-        examples=len(lengths),
+        examples=len(used),
         kept_tokens=float(per_layer.mean()),
         kept_per_layer=[float(share) for share in per_layer],
-        flops_vs_padded=float(padded / used),
-        flops_vs_unpadded=float(flops.dense(arch, lengths).sum() / used),
+        flops_vs_padded=float(padded / used.sum()),
+        flops_vs_unpadded=predictions.flops_vs_unpadded(arch),
         predictions=predictions,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import windows as question_windows
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.words import tokenize_words
@@ -26,12 +26,12 @@ from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.inference.selection import create
 from transkimmer_jax.inference.spans import SpanAnswer
 from transkimmer_jax.inference.tagging import TaggedText, tagged
+from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights.config_file import default_label_names
 from transkimmer_jax.weights.sentence_transformers import Prompts
 
-DOC_STRIDE = 128
 STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
 _CALIBRATION_TEXTS = 512
 _METHODS = {
@@ -72,7 +72,7 @@ class SkimEngine:
         max_length: int | None = None,
         pairs: bool | None = None,
         prompts: Prompts | None = None,
-        doc_stride: int = DOC_STRIDE,
+        doc_stride: int = DataConfig.doc_stride,
         calibration: Calibration | None = None,
         threshold: float | None = None,
         **options: Any,
@@ -123,8 +123,7 @@ class SkimEngine:
         if model.arch.head == "sentence_embedding":
             options["max_length"] = options["max_length"] or sentence_transformers.read_max_length(path)
             options.setdefault("prompts", sentence_transformers.read_prompts(path))
-        if saved.task.doc_stride is not None:
-            options.setdefault("doc_stride", saved.task.doc_stride)
+        options.setdefault("doc_stride", saved.task.doc_stride)
         options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
         options.setdefault("folder", None if dense else path)
@@ -186,7 +185,7 @@ class SkimEngine:
         predictions, _ = self._compute([before + text for text in singles] if before else singles, 0, threshold, progress)
         vectors = predictions.outputs["sentence_embedding"][:, :columns]
         if normalize_embeddings:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), heads.LEAST_NORM)
+            vectors = unit(vectors)
         return vectors
 
     def rank(
@@ -335,10 +334,10 @@ class SkimEngine:
         return predictions
 
     def _count(self, predictions: Predictions) -> None:
-        lengths = predictions.lengths.astype(np.float64)
+        spent, dense = predictions.costs(self.arch)
         self.statistics.tokens += int(predictions.lengths.sum())
-        self.statistics.flops += float(flops.skimmed(self.arch, predictions.kept.astype(np.float64), lengths).sum())
-        self.statistics.dense_flops += float(flops.dense(self.arch, lengths).sum())
+        self.statistics.flops += float(spent.sum())
+        self.statistics.dense_flops += float(dense.sum())
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect. Save it by `calibration.save(folder)`.

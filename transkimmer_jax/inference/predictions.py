@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
 
 
@@ -42,6 +44,20 @@ class Predictions:
         """Of the classes: softmax of `logits`, in their shape."""
         exponentials = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def costs(self, arch: Architecture) -> tuple[np.ndarray, np.ndarray]:
+        """FLOPs of each example [N], and those of the dense model without padding; float64."""
+        kept, lengths = self.kept.astype(np.float64), self.lengths.astype(np.float64)
+        return flops.skimmed(arch, kept, lengths), flops.dense(arch, lengths)
+
+    def flops_vs_unpadded(self, arch: Architecture) -> float:
+        """How many times fewer FLOPs all examples take than the dense model without padding."""
+        spent, dense = self.costs(arch)
+        return float(dense.sum() / spent.sum())
+
+    def kept_per_layer(self) -> np.ndarray:
+        """The share of all tokens that each layer computed, [layers] float64."""
+        return self.kept.astype(np.float64).sum(axis=1) / self.lengths.astype(np.float64).sum()
 
     def by_text(self, name: str) -> list[np.ndarray]:
         """An output of tokens, text by text: [length, ...] each."""

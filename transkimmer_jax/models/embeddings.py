@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.layers import LayerNorm, dropout
+from transkimmer_jax.models.layers import dropout, norm
 
 
 class Embeddings(nnx.Module):
@@ -20,7 +20,7 @@ class Embeddings(nnx.Module):
         self.position = None if arch.kind.rotary else table(arch.max_position_embeddings + arch.position_offset)
         self.position_offset = arch.position_offset
         self.token_type = table(arch.type_vocab_size) if arch.type_vocab_size else None
-        self.norm = LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
+        self.norm = norm(arch, rngs)
         self.dropout_rate = arch.hidden_dropout
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.attention import Distances
-from transkimmer_jax.models.layers import LayerNorm, dropout, gelu, rotated
+from transkimmer_jax.models.layers import LayerNorm, dropout, gelu, norm, rotated
 from transkimmer_jax.models.layouts import Finish, Tokens
 from transkimmer_jax.models.skim import SkimPredictor
 
@@ -113,11 +113,6 @@ class EncoderLayer(nnx.Module):
 
     def _behind(self, norm: LayerNorm | None, x: jax.Array) -> jax.Array:
         return x if self.pre_norm or norm is None else norm(x)
-
-
-def norm(arch: Architecture, rngs: nnx.Rngs) -> LayerNorm:
-    """A fresh norm of states."""
-    return LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
 
 
 class RelativeBias(nnx.Module):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.encoder import EncoderOutput, norm
-from transkimmer_jax.models.layers import activation, dropout
+from transkimmer_jax.models.encoder import EncoderOutput
+from transkimmer_jax.models.layers import activation, dropout, norm, unit
 from transkimmer_jax.models.outputs import (
     HeadOutput,
     QuestionAnsweringOutput,
@@ -22,8 +22,6 @@ from transkimmer_jax.models.outputs import (
     TokenClassifierOutput,
 )
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-
-LEAST_NORM = 1e-12  # a vector of zeros stays one
 
 
 class Pooler(nnx.Linear):
@@ -90,11 +88,7 @@ class TranskimmerForSentenceEmbedding(TranskimmerPreTrainedModel[SentenceEmbeddi
         """sentence_embedding [B, H]."""
         pooling = self.arch.pooling
         vector = states.mean_state() if pooling.mode == "mean" else states.first.astype(jnp.float32)
-        if pooling.normalize:
-            # The root of what is not 0: its gradient at 0 is infinite.
-            square = jnp.sum(vector * vector, axis=-1, keepdims=True)
-            vector = vector / jnp.sqrt(jnp.maximum(square, LEAST_NORM**2))
-        return {"sentence_embedding": vector}
+        return {"sentence_embedding": unit(vector) if pooling.normalize else vector}
 
 
 class TranskimmerForTokenClassification(TranskimmerPreTrainedModel[TokenClassifierOutput]):
@@ -115,8 +109,7 @@ class TranskimmerForTokenClassification(TranskimmerPreTrainedModel[TokenClassifi
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """logits [..., num_labels]."""
-        hidden = states.final_states() if self.pooler is None else self.pooler.pool(states.final_states())
-        hidden = dropout(hidden, self.arch.hidden_dropout, key)
+        hidden = dropout(_pooled(self.pooler, states.final_states()), self.arch.hidden_dropout, key)
         return {"logits": self.classifier(hidden.astype(jnp.float32))}
 
 
@@ -138,8 +131,7 @@ class TranskimmerForQuestionAnswering(TranskimmerPreTrainedModel[QuestionAnsweri
 
     def answer(self, states: EncoderOutput, key: jax.Array | None) -> dict[str, jax.Array]:
         """start_logits and end_logits [...]."""
-        hidden = states.final_states() if self.pooler is None else self.pooler.pool(states.final_states())
-        logits = self.qa_outputs(hidden.astype(jnp.float32))
+        logits = self.qa_outputs(_pooled(self.pooler, states.final_states()).astype(jnp.float32))
         return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 
@@ -170,6 +162,11 @@ def load(checkpoint: str | os.PathLike, *, pooling: str | None = None, **options
     if pooling is not None:
         return TranskimmerForSentenceEmbedding.from_pretrained(folder, pooling=pooling, **options)
     return HEADS[config_file.read(folder).architecture.head].from_pretrained(folder, **options)
+
+
+def _pooled(pooler: Pooler | None, states: jax.Array) -> jax.Array:
+    """What a classifier of tokens reads, [..., H]; None: the states as they are."""
+    return states if pooler is None else pooler.pool(states)
 
 
 def _linear(arch: Architecture, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:

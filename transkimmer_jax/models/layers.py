@@ -1,4 +1,4 @@
-"""The pieces every backbone is made of: LayerNorm in float32, GELU, rotation by position, dropout by key."""
+"""The pieces every backbone is made of: LayerNorm in float32, GELU, rotation by position, vectors of length 1, dropout by key."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from transkimmer_jax.models.architecture import Architecture
+
+LEAST_NORM = 1e-12  # of a vector that is divided by its length
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -41,6 +45,18 @@ def _gelu_jvp(primals, tangents):
     below = _normal_below(wide)
     slope = below + wide * jnp.exp(-0.5 * jnp.square(wide)) * (1 / math.sqrt(2 * math.pi))
     return (wide * below).astype(x.dtype), tangent * slope.astype(x.dtype)
+
+
+def norm(arch: Architecture, rngs: nnx.Rngs) -> LayerNorm:
+    """A fresh norm of states."""
+    return LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Vectors [..., H] at length 1; a vector of zeros stays one."""
+    # The root of what is not 0: its gradient at 0 is infinite.
+    square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.maximum(square, LEAST_NORM**2))
 
 
 def _normal_below(x: jax.Array) -> jax.Array:

@@ -21,14 +21,13 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.embeddings import Embeddings
 from transkimmer_jax.models.encoder import Encoder, EncoderLayer, SelfAttention
 from transkimmer_jax.models.heads import (
-    LEAST_NORM,
     Pooler,
     TranskimmerForQuestionAnswering,
     TranskimmerForSentenceEmbedding,
     TranskimmerForSequenceClassification,
     TranskimmerForTokenClassification,
 )
-from transkimmer_jax.models.layers import rotary_frequencies
+from transkimmer_jax.models.layers import LEAST_NORM, rotary_frequencies
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder

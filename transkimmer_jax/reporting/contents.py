@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.data.words import tokenized
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.spans import best_span
+from transkimmer_jax.inference.vectors import neighbours, unit
 
 _FITTED_ON = 128  # texts on which the thresholds of budgets are fitted
 _NEIGHBOURS = 3
@@ -82,38 +82,29 @@ def contents(
     sample = examples.take(np.arange(min(len(texts), _FITTED_ON)))
 
     def share(threshold: float) -> float:
-        return 1 / _saving(engine, engine.predict_tokenized(sample, threshold=threshold))
+        return 1 / engine.predict_tokenized(sample, threshold=threshold).flops_vs_unpadded(engine.arch)
 
     # Rising, so that the budgets fall.
     thresholds = sorted({engine.threshold, *(find_threshold(share, target) for target in shares)})
     predictions = [engine.predict_tokenized(examples, threshold=threshold, progress=True) for threshold in thresholds]
     budgets = [
-        Budget(float(threshold), (one.kept.sum(axis=1) / one.lengths.sum()).tolist(), _saving(engine, one))
+        Budget(float(threshold), one.kept_per_layer().tolist(), one.flops_vs_unpadded(engine.arch))
         for threshold, one in zip(thresholds, predictions, strict=True)
     ]
     answers = [_answers(engine, one, encoded, texts) for one in predictions]
+    shares_of_texts = [spent / dense for spent, dense in (one.costs(engine.arch) for one in predictions)]
     read = []
     for number, parts in enumerate(texts):
         encoding = encoded[number]
         places = [place for place, part in enumerate(encoding.sequence_ids) if part is not None]
         spans = [(int(encoding.sequence_ids[place]), *encoding.offsets[place]) for place in places]
         depths = [(one.depths or [])[number][places].tolist() for one in predictions]
-        costs = [_cost(engine, one, number) for one in predictions]
+        costs = [float(shares_of_one[number]) for shares_of_one in shares_of_texts]
         said = [answered[number] for answered in answers]
         wrong = [truths[number] is not None and label != truths[number] for label, _ in said]
         read.append(ReadText(parts, spans, depths, costs, [text for _, text in said], truths[number], wrong))
     own = thresholds.index(engine.threshold)
     return Contents(title, engine.arch.head, engine.arch.num_hidden_layers, budgets, own, read)
-
-
-def _saving(engine: SkimEngine, predictions: Predictions) -> float:
-    kept, lengths = predictions.kept.astype(np.float64), predictions.lengths.astype(np.float64)
-    return float(flops.dense(engine.arch, lengths).sum() / flops.skimmed(engine.arch, kept, lengths).sum())
-
-
-def _cost(engine: SkimEngine, predictions: Predictions, number: int) -> float:
-    kept, lengths = predictions.kept[:, number : number + 1].astype(np.float64), predictions.lengths[number : number + 1].astype(np.float64)
-    return float(flops.skimmed(engine.arch, kept, lengths)[0] / flops.dense(engine.arch, lengths)[0])
 
 
 def _answers(
@@ -141,12 +132,11 @@ def _answers(
 
 
 def _neighbours(vectors: np.ndarray) -> list[str]:
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    similar = unit @ unit.T
-    np.fill_diagonal(similar, -2.0)
-    count = min(_NEIGHBOURS, len(vectors) - 1)
-    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :count]
-    return ["nearest: " + ", ".join(f"{other + 1} ({similar[row, other]:.2f})" for other in near) for row, near in enumerate(nearest)]
+    vectors = unit(vectors)
+    return [
+        "nearest: " + ", ".join(f"{other + 1} ({vectors[row] @ vectors[other]:.2f})" for other in near)
+        for row, near in enumerate(neighbours(vectors, _NEIGHBOURS))
+    ]
 
 
 def _spans(predictions: Predictions, encoded: Sequence[Any], texts: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:

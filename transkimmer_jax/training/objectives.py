@@ -14,6 +14,7 @@ import numpy as np
 
 from transkimmer_jax.config import DistillConfig
 from transkimmer_jax.data.batches import NO_LABEL
+from transkimmer_jax.models.layers import unit
 
 Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]
@@ -88,7 +89,7 @@ def embedding_loss(vectors: jax.Array, teacher: jax.Array, weight: jax.Array, si
     Args:
       vectors, teacher: [B, H] float32. weight: [B], 0 for padding examples, which are no text's neighbours either.
     """
-    given, wanted = (_unit(values.astype(jnp.float32)) for values in (vectors, teacher))
+    given, wanted = (unit(values.astype(jnp.float32)) for values in (vectors, teacher))
     distance = jnp.sum(jnp.square(given - wanted), axis=-1)
     if similarity_weight == 0:
         return jnp.sum(distance * weight)
@@ -98,10 +99,6 @@ def embedding_loss(vectors: jax.Array, teacher: jax.Array, weight: jax.Array, si
     )
     divergence = jnp.sum(jnp.where(others, jnp.exp(log_wanted) * (log_wanted - log_given), 0.0), axis=-1)
     return jnp.sum((distance + similarity_weight * divergence) * weight)
-
-
-def _unit(vectors: jax.Array) -> jax.Array:
-    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))
 
 
 def tagging_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:

@@ -42,7 +42,10 @@ class CheckpointEvaluation:
 
 
 def answered_by(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunInputs:
-    """The splits with a dense teacher's predictions in place of labels. teacher: what `masked.evaluation_step` returned for it."""
+    """The splits with a dense teacher's predictions in place of labels, but for that of the threshold, which is fitted without any.
+
+    teacher: what `masked.evaluation_step` returned for it.
+    """
 
     def answered(split: Split) -> Split:
         bar = "asking the teacher" if processes.is_first() else None
@@ -52,7 +55,6 @@ def answered_by(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunI
         inputs,
         validation={name: answered(split) for name, split in inputs.validation.items()},
         test={name: answered(split) for name, split in inputs.test.items()},
-        threshold_split=answered(inputs.threshold_split),
     )
 
 
@@ -88,7 +90,14 @@ class Validation:
         if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
             return skim.threshold
         split = self.inputs.threshold_split
-        return find_threshold(lambda threshold: budget_share(skim, self._evaluate(params, split, threshold)), skim.target)
+
+        def share(threshold: float) -> float:
+            predictions = masked.predict(self.step, params, split.batches, split.batches.examples, threshold)
+            if skim.target_kind == "tokens":
+                return float(predictions.kept_per_layer().mean())
+            return 1.0 / predictions.flops_vs_unpadded(self.arch)
+
+        return find_threshold(share, skim.target)
 
     def _evaluate(self, params: nnx.State, split: Split, threshold: float, progress: str | None = None) -> SplitEvaluation:
         return masked.evaluate(self.step, params, split.batches, split.labels, self.task, self.arch, threshold, progress)

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
@@ -98,7 +99,7 @@ _TASK = Section(
         "max_length": Field(_SIZE),
         "text_columns": Field(Texts(2)),
         "label_column": Field(Text()),
-        "doc_stride": Field(Integer(0, 2**20)),
+        "doc_stride": Field(Integer(0, 2**20), DataConfig.doc_stride),
     }
 )
 
@@ -201,7 +202,7 @@ class SavedTask:
     max_length: int | None = None
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
-    doc_stride: int | None = None
+    doc_stride: int = DataConfig.doc_stride
 
     @property
     def pairs(self) -> bool | None:
