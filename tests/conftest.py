@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -78,6 +79,14 @@ def sentence_transformers_library():
     import sentence_transformers
 
     return sentence_transformers
+
+
+@pytest.fixture(scope="session")
+def package_index(tmp_path_factory):
+    """The Python package index, of which a small package is fetched."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path_factory.mktemp("probe"), "absl-py"]
+    if subprocess.run(command, capture_output=True).returncode:
+        unavailable("needs the Python package index")
 
 
 @pytest.fixture(scope="session")

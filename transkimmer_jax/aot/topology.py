@@ -1,7 +1,6 @@
 """Devices that are not here: the chips of a TPU slice, as the compiler in the libtpu package knows them."""
 
 import dataclasses
-import importlib.util
 import math
 import os
 import re
@@ -9,6 +8,7 @@ import re
 import jax
 from jax.experimental import topologies
 
+from transkimmer_jax import extras
 from transkimmer_jax.analysis.roofline import CHIPS, Chip
 from transkimmer_jax.errors import ConfigError
 
@@ -41,8 +41,8 @@ def topology(name: str) -> Topology:
       ConfigError: a name that is none, a shape that is not made, or no libtpu.
     """
     chip, shape = parse(name)
-    if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError("compiling for TPUs needs the libtpu package: pip install -e '.[aot]'")
+    with extras.needed("aot", "compiling for TPUs"):
+        import libtpu  # noqa: F401
     jax.config.update("jax_platforms", "cpu")
     # The compiler must not look for a TPU, nor wait for another process that has one; the type of accelerator, which is not that of
     # the slice, keeps it from warning that it found none.

@@ -25,8 +25,9 @@ def add(commands) -> None:
         help="compile a config's programs for a TPU slice, without a TPU",
         description="Compile the training step, the evaluation step and the compacted programs of a config for TPU slices, without a "
         "TPU and without weights or data, and print what each asks of a chip and how fast it can be there at best: memory, FLOPs, "
-        "bytes, collectives, step time, examples a second, model FLOPs utilisation. Needs the libtpu package (pip install -e '.[aot]') "
-        "and, for twelve layers, minutes. Fields of the config are set as in training: --config.model.compute_dtype=bfloat16",
+        "bytes, collectives, step time, examples a second, model FLOPs utilisation. Needs the libtpu package "
+        "(pip install 'transkimmer_jax[aot]') and, for twelve layers, minutes. "
+        "Fields of the config are set as in training: --config.model.compute_dtype=bfloat16",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=describe(),
         allow_abbrev=False,

@@ -8,6 +8,7 @@ import numpy as np
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+from transkimmer_jax import extras
 from transkimmer_jax.data import cutting
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.examples import Examples
@@ -118,7 +119,8 @@ def training_iterator(
     rows: which of a batch's rows this process computes, of `batch_size`; None: all. The bucket is that of the whole batch, so all
     processes have the same shapes at the same step.
     """
-    import grain  # slow to import, and needed for training alone
+    with extras.needed("train", "training"):
+        import grain  # slow to import
 
     mine = slice(None) if rows is None else rows
 

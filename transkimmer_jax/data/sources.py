@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax import extras
 from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, hold_out
@@ -121,11 +122,12 @@ def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) ->
 
 def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
     # Slow to import. The builders' modules register the names that `data_source` looks up.
-    import tensorflow_datasets as tfds
-    import tensorflow_datasets.datasets.imdb_reviews.imdb_reviews_dataset_builder
-    import tensorflow_datasets.question_answering.squad
-    import tensorflow_datasets.text.glue
-    import tensorflow_datasets.text.yelp_polarity
+    with extras.needed("train", task.name):
+        import tensorflow_datasets as tfds
+        import tensorflow_datasets.datasets.imdb_reviews.imdb_reviews_dataset_builder
+        import tensorflow_datasets.question_answering.squad
+        import tensorflow_datasets.text.glue
+        import tensorflow_datasets.text.yelp_polarity
 
     name = "imdb_reviews/plain_text" if task.name == "imdb_reviews" else task.name
     try:
@@ -153,7 +155,8 @@ def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
 
 def _newsgroups(split: str) -> Examples:
     """Posts without headers, signatures and quotations, which would give their groups away."""
-    from sklearn.datasets import fetch_20newsgroups
+    with extras.needed("train", "20newsgroups"):
+        from sklearn.datasets import fetch_20newsgroups
 
     try:
         posts = fetch_20newsgroups(subset="test" if split == "test" else "train", remove=("headers", "footers", "quotes"))

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
+from transkimmer_jax import extras
 from transkimmer_jax.data.prepared import QuestionLabels, TagLabels
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import agreement
@@ -12,6 +12,9 @@ from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearma
 from transkimmer_jax.evaluation.squad import question_metrics
 from transkimmer_jax.evaluation.tags import tag_metrics
 from transkimmer_jax.inference.predictions import Predictions
+
+with extras.needed("train", "scoring"):
+    import sklearn.metrics
 
 
 def compute_metrics(task: Task, predictions: Predictions, labels: Any) -> dict[str, float]:

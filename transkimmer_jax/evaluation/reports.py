@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-import sklearn.metrics
 
+from transkimmer_jax import extras
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.inference.predictions import Predictions
+
+with extras.needed("train", "scoring"):
+    import sklearn.metrics
 
 _QUANTILES = (5, 25, 50, 75, 95)
 _WIDEST_MATRIX = 20  # classes; a terminal shows no more

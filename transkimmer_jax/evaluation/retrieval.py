@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax import extras
 from transkimmer_jax.data.records import column_text, read_example_records, read_records
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import DataError
 
 Run = dict[str, dict[str, float]]  # scores of documents by query
 Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or more
@@ -101,12 +102,8 @@ def measures(run: Run, judgements: Judgements) -> dict[str, float]:
     Raises:
       ConfigError: pytrec_eval is not installed.
     """
-    try:
+    with extras.needed("evaluation", "measuring retrieval"):
         import pytrec_eval
-    except ImportError as error:
-        raise ConfigError(
-            "retrieval is measured by pytrec_eval, which is not installed: pip install 'transkimmer_jax[evaluation]'"
-        ) from error
     evaluator = pytrec_eval.RelevanceEvaluator(judgements, set(MEASURES.values()))
     results = evaluator.evaluate({query: run.get(query, {}) for query in judgements})
     return {name: float(np.mean([results[query][key] for query in judgements])) for name, key in MEASURES.items()}

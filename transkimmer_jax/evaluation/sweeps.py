@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax import files
+from transkimmer_jax import extras, files
 from transkimmer_jax.evaluation.summary import SplitEvaluation
 
 
@@ -149,10 +149,11 @@ def write_csv(path: str | os.PathLike, points: Sequence[Point]) -> None:
 
 def plot(path: str | os.PathLike, points: Sequence[Point], metric: str, dense: float, chosen: Point | None, title: str) -> None:
     """The metric against how many times fewer FLOPs than unpadded dense, with the dense model and the choice, as PNG or SVG."""
-    import matplotlib
+    with extras.needed("train", "a plot"):
+        import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     front = pareto(points, metric)

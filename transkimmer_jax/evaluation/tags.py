@@ -1,19 +1,17 @@
 """Tags of words: entities by seqeval where tags begin with B- and I-, else single words."""
 
-import importlib.util
-
 import numpy as np
 
+from transkimmer_jax import extras
 from transkimmer_jax.data.batches import NO_LABEL
 from transkimmer_jax.data.prepared import TagLabels
 from transkimmer_jax.data.tasks import are_entities
-from transkimmer_jax.errors import ConfigError
 
 
 def require_seqeval() -> None:
     """Raises `ConfigError` where entities cannot be scored."""
-    if importlib.util.find_spec("seqeval") is None:
-        raise ConfigError("entities are scored by seqeval, which is not installed: pip install 'transkimmer_jax[evaluation]'")
+    with extras.needed("evaluation", "scoring entities"):
+        import seqeval  # noqa: F401
 
 
 def tag_metrics(logits: np.ndarray, labels: TagLabels, tag_names: tuple[str, ...]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
+from transkimmer_jax import extras
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.onnx.quantization import quantize
 
@@ -131,11 +132,8 @@ def openvino_has_bfloat16() -> bool:
 
 def import_openvino() -> Any:
     """The package. Raises `InferenceError` where it is not installed."""
-    try:
-        with without_telemetry():
-            import openvino
-    except ImportError as error:
-        raise InferenceError("OpenVINO is not installed: pip install 'transkimmer_jax[openvino]'") from error
+    with extras.needed("openvino", "the runtime openvino", InferenceError), without_telemetry():
+        import openvino
     return openvino
 
 

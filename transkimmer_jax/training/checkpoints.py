@@ -9,16 +9,19 @@ import dataclasses
 import threading
 from typing import Any
 
-import grain
 import jax
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
+from transkimmer_jax import extras
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
 from transkimmer_jax.training.step import TrainState
+
+with extras.needed("train", "training"):
+    import grain
+    from orbax.checkpoint import v1 as ocp
 
 _policies = ocp.training.preservation_policies
 

@@ -7,14 +7,17 @@ that a batch may be divided.
 import dataclasses
 from collections.abc import Callable, Mapping
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transkimmer_jax import extras
 from transkimmer_jax.config import DistillConfig
 from transkimmer_jax.data.batches import NO_LABEL
 from transkimmer_jax.models.layers import unit
+
+with extras.needed("train", "training"):
+    import chex
 
 Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]

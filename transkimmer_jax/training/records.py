@@ -11,11 +11,13 @@ import tempfile
 import time
 
 from etils import epath
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
 
-from transkimmer_jax import files
+from transkimmer_jax import extras, files
+
+with extras.needed("train", "training"):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import scalar
 
 logger = logging.getLogger("transkimmer_jax")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from transkimmer_jax import extras
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.weights import digests
 from transkimmer_jax.weights.json_files import parse, read_object, require_plain_name
@@ -121,10 +122,8 @@ def _require_plain_header(path: pathlib.Path) -> None:
 
 def _torch(path: pathlib.Path) -> list[StoredTensor]:
     digests.verify(path)
-    try:
+    with extras.needed("torch", f"{path} (unlike {WEIGHTS_FILE})", CheckpointError):
         import torch
-    except ImportError as error:
-        raise CheckpointError(f"{path} needs torch to be read: pip install torch, or convert it to {WEIGHTS_FILE}") from error
     try:
         # Files of before 2020 are not archives, and cannot be mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
