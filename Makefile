@@ -1,8 +1,9 @@
-# make quickstart: set up, train on the embedded default, print the result, write a report of it.   make test: set up, check, test.
+# make quickstart: set up, train on the embedded default, print the result, write a report of it.
+# make test: set up, check, test.   make docs: the pages of docs/ and the reference as HTML, in site/.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test docs clean
 
 quickstart: .venv/installed
 	$(BIN)/transkimmer train --config configs/quickstart.py --workdir runs/quickstart
@@ -27,5 +28,9 @@ test: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+docs: .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

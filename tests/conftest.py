@@ -82,6 +82,13 @@ def sentence_transformers_library():
 
 
 @pytest.fixture(scope="session")
+def mkdocs():
+    """What makes pages of docs/."""
+    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
+        unavailable("needs mkdocs: pip install -e '.[docs]'")
+
+
+@pytest.fixture(scope="session")
 def package_index(tmp_path_factory):
     """The Python package index, of which a small package is fetched."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path_factory.mktemp("probe"), "absl-py"]

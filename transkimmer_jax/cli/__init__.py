@@ -7,14 +7,20 @@ from transkimmer_jax.cli import aot, benchmark, convert, distil, evaluate, expor
 from transkimmer_jax.config import field_names
 
 
-def main(arguments: list[str]) -> None:
-    """Parse `arguments` and run the command they name."""
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """That of the program, and those of its commands by name."""
     parser = argparse.ArgumentParser(prog="transkimmer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (train, distil, evaluate, retrieve, predict, report, benchmark, convert, export, sweep, aot):
         command.add(commands)
-    if arguments and arguments[0] in commands.choices:
-        chosen = commands.choices[arguments[0]]
+    return parser, commands.choices
+
+
+def main(arguments: list[str]) -> None:
+    """Parse `arguments` and run the command they name."""
+    parser, commands = parsers()
+    if arguments and arguments[0] in commands:
+        chosen = commands[arguments[0]]
         flags.require_known(chosen, arguments[1:], field_names() if chosen.get_default("takes_overrides") else ())
     parsed, rest = parser.parse_known_args(arguments)
     if getattr(parsed, "takes_overrides", False):

@@ -210,8 +210,10 @@ class SkimEngine:
         Returns:
           corpus_id, the document's number; score, the regression's value or a probability; and text where it is asked for.
 
-        Raises: as `predict`; DataError also for no documents; ConfigError for a label that the model has not; InferenceError for a model
-          that does not give one score, without a label.
+        Raises:
+          DataError: as `predict`; also no documents.
+          ConfigError: as `predict`; also a label that the model has not.
+          InferenceError: as `predict`; also a model that does not give one score, without a label.
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
@@ -268,8 +270,9 @@ class SkimEngine:
           max_answer_len: tokens of an answer at most.
           no_answer_threshold: there is no answer where that has a score larger by more than this; None: there always is one.
 
-        Raises: as `predict`; DataError also for lists of different lengths, a question that leaves no room for a context, or a context
-          without a token; InferenceError for a tokenizer that is not a fast one.
+        Raises:
+          DataError: as `predict`; also lists of different lengths, a question that leaves no room for a context, a context without a token.
+          InferenceError: as `predict`; also a tokenizer that is not a fast one.
         """
         require_own_runtime()
         self._require_head("question_answering", "answer")

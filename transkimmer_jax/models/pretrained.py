@@ -139,7 +139,8 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         """Compacted computation: each layer computes the tokens it keeps and no others (docs/design.md, section 3.1). Evaluation only.
 
         Args:
-          input_ids, token_type_ids: [T] int, the tokens of all sequences one after the other; anything behind the last.
+          input_ids: [T] int, the tokens of all sequences one after the other; anything behind the last.
+          token_type_ids: [T] int, of these tokens.
           lengths: [B] int32, tokens of each sequence; 0 for an empty slot.
           width: the most tokens of one sequence, a constant of the compiled program.
           capacities: (rows, width) of each layer behind its predictor, constants too; see `inference.shapes`. A dense model
