@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import re
-import shutil
-import subprocess
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from reporting import browser as browsers
 
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -108,25 +107,21 @@ def test_what_cannot_be_meant(models, write, tmp_path, more, error, message):
 
 
 @pytest.mark.slow
-def test_in_a_browser(models, write, tmp_path):
+def test_in_a_browser(browser, models, write, tmp_path):
     """Headless Chromium shows a thousand texts as text, and its console stays empty."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs Chromium")
     records = [{"text": text, "label": "yes"} for text in TEXTS * 250]
     report(models["classifier"], write("texts.jsonl", records), tmp_path / "page.html", "--texts", "1000", "--label-column", "label")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--enable-logging=stderr",
-    ]
-    shown = subprocess.run(
-        [browser, *options, f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", (tmp_path / "page.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert shown.stdout.count("<article") == 1000 and "CONSOLE" not in shown.stderr
-    read = re.sub(r"<[^>]+>", "", shown.stdout.partition("<main>")[2])
-    assert "&lt;/script&gt;&lt;b&gt;bad" in read and "<b>" not in shown.stdout and "1000 texts at" in read
+    content, console = browsers.opened(browser, tmp_path / "page.html", tmp_path)
+    assert content.count("<article") == 1000 and console == ""
+    read = re.sub(r"<[^>]+>", "", content.partition("<main>")[2])
+    assert "&lt;/script&gt;&lt;b&gt;bad" in read and "<b>" not in content and "1000 texts at" in read
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classifier", "tagger"])
+def test_everybody_can_read_it(accessible, fits_a_phone, models, write, tmp_path, kind):
+    records = [{"text": text, "label": "yes"} for text in TEXTS * 5]
+    labels = ["--label-column", "label"] if kind == "classifier" else []
+    report(models[kind], write("texts.jsonl", records), tmp_path / "page.html", *labels, "--budgets", "0.7")
+    accessible(tmp_path / "page.html")
+    fits_a_phone(tmp_path / "page.html")

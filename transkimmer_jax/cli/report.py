@@ -1,8 +1,9 @@
-"""`report`: a page that shows which words a model read, and how deep."""
+"""`report`: a page that shows which words a model read, and how deep; or the curves of a training run."""
 
 import argparse
 import os
 import pathlib
+from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import runtime
@@ -15,13 +16,15 @@ def add(commands) -> None:
     """Declare the command and its flags."""
     parser = commands.add_parser(
         "report",
-        help="a page that shows which words the model read",
+        help="a page that shows which words the model read, or how a run went",
         description="Write one HTML file that shows texts with their words shaded by the layers that computed them, what each text costs, "
-        "and what the model answered. It needs no network.",
+        "and what the model answered; or, with --run, one with the curves of a training run. It needs no network.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
-    source = parser.add_mutually_exclusive_group(required=True)
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--model", help="checkpoint folder or hub id, e.g. runs/quickstart/model")
+    subject.add_argument("--run", metavar="WORKDIR", help="instead, a run of `train` or `distil`, which may still go on")
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--input", metavar="FILE", help=".txt (a text a line), .jsonl or .csv file")
     source.add_argument("--task", help="instead, the validation split of glue/<name>, imdb_reviews or movie_reviews, with its labels")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
@@ -32,13 +35,27 @@ def add(commands) -> None:
     parser.add_argument(
         "--budgets", nargs="+", type=float, default=[], metavar="SHARE", help="more shares of FLOPs, for a slider, e.g. 0.6 0.3"
     )
-    parser.add_argument("--title", help="of the page (default: the model's folder)")
+    parser.add_argument("--title", help="of the page (default: by the folder's name)")
     add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
     runtime.add_arguments(parser)
-    parser.set_defaults(command=_report)
+    defaults = {name: parser.get_default(name) for name in vars(parser.parse_args(["--run", "", "--output", ""]))}
+    parser.set_defaults(command=lambda args: _report_run(args, defaults) if args.model is None else _report(args))
+
+
+def _report_run(args: argparse.Namespace, defaults: dict[str, Any]) -> None:
+    for name, value in defaults.items():
+        if name not in ("run", "output", "title") and getattr(args, name) != value:
+            raise ConfigError(f"--{name.replace('_', '-')} is of --model: a report of a run shows its curves")
+    from transkimmer_jax.reporting.page import run_page
+    from transkimmer_jax.reporting.runs import read_runs
+
+    files.write_text(args.output, run_page(read_runs(args.run, args.title)))
+    print(args.output)
 
 
 def _report(args: argparse.Namespace) -> None:
+    if args.input is None and args.task is None:
+        raise ConfigError("a report of a model shows how it reads texts: give --input, or --task")
     if args.texts < 1:
         raise ConfigError(f"--texts must be at least 1, not {args.texts}")
     wrong = next((share for share in args.budgets if not 0 < share <= 1), None)

@@ -1,0 +1,163 @@
+"""What a report says of a training run: its curves, by step, and what came of it."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from typing import Any, Literal
+
+from etils import epath
+
+from transkimmer_jax.errors import DataError
+
+_METRICS, _RESULT, _RECIPE = "metrics.jsonl", "result.json", ("dense", "skimming")
+_PATTERN_OF_LAYER = re.compile(r".+/kept_layer_(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One curve. points: (step, value), a value of None where it was not finite."""
+
+    name: str
+    points: list[tuple[int, float | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Curves that share their axes.
+
+    unit: of the values. whole: whether the axis goes from nothing to all. ordered: whether the curves are layers, first to last.
+    """
+
+    title: str
+    unit: Literal["share", "number", "times"]
+    series: list[Series]
+    whole: bool = False
+    ordered: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run. name: None where the folder holds no other. facts: what it is and what came of it, name and value for people."""
+
+    name: str | None
+    facts: list[tuple[str, str]]
+    charts: list[Chart]
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """All that the page shows: the runs of a workdir."""
+
+    title: str
+    runs: list[Run]
+
+
+def read_runs(workdir: str | os.PathLike, title: str | None = None) -> Runs:
+    """The run in `workdir`, or the runs of its recipe: those that have begun. They may still go on.
+
+    Raises:
+      DataError: there is none, or what it wrote down cannot be read.
+    """
+    folder = epath.Path(workdir)
+    title = title or f"Training of {folder.name or folder}"
+    if (folder / _METRICS).exists():
+        return Runs(title, [_read_run(folder, None)])
+    begun = [name for name in _RECIPE if (folder / name / _METRICS).exists()]
+    if not begun:
+        raise DataError(f"{folder} holds no {_METRICS}: give the --workdir of `train`, or the --output of `distil`")
+    return Runs(title, [_read_run(folder / name, name) for name in begun])
+
+
+def _read_run(folder: epath.Path, name: str | None) -> Run:
+    lines = _read_lines(folder / _METRICS)
+    result = _read_object(folder / _RESULT) if (folder / _RESULT).exists() else None
+    facts = [("state", f"goes on, or was interrupted, at step {lines[-1]['step']}")] if result is None else _facts(result)
+    return Run(name, facts, [chart for chart in _charts(lines) if chart.series])
+
+
+def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
+    """In the order of the page; a chart without a curve is of something that the run has not. Of a dense run nothing is skimmed."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    evaluated = [name for name in names if "/" in name]
+    layers = sorted((name for name in evaluated if _PATTERN_OF_LAYER.fullmatch(name)), key=lambda name: int(name.rpartition("_")[2]))
+    spent = [name for name in evaluated if name.endswith(("/flops_vs_unpadded", "/flops_vs_padded"))]
+    metrics = [name for name in evaluated if name not in (*layers, *spent) and not name.endswith("/kept_tokens")]
+    correlates = any(name.endswith(("correlation", "pearson", "spearman", "cosine")) for name in metrics)
+
+    def series(*pairs: tuple[str, str]) -> list[Series]:
+        return [Series(shown, _points(lines, name)) for name, shown in pairs if name in names]
+
+    if all(line.get("share", 1.0) == 1.0 for line in lines):
+        names = [name for name in names if name not in ("loss", "share", "target", "coefficient", *layers, *spent)]
+    return [
+        Chart("Loss", "number", series(("loss", "with the price of tokens"), ("task_loss", "of the task"))),
+        Chart("Tokens kept in training, mean of layers", "share", series(("share", "measured"), ("target", "goal")), whole=True),
+        Chart("Price of a token", "number", series(("coefficient", "coefficient"))),
+        Chart("Metrics", "number" if correlates else "share", series(*((name, _words(name)) for name in metrics))),
+        Chart("Times fewer FLOPs than dense", "times", series(*((name, _words(name)) for name in spent))),
+        Chart(
+            "Tokens kept by each layer in evaluation", "share", series(*((name, _layer(name)) for name in layers)), whole=True, ordered=True
+        ),
+        Chart("Norm of the gradient", "number", series(("grad_norm", "before it is clipped"))),
+    ]
+
+
+def _points(lines: list[dict[str, Any]], name: str) -> list[tuple[int, float | None]]:
+    values = [(line["step"], line[name]) for line in lines if name in line]
+    return [(step, value if math.isfinite(value) else None) for step, value in values]
+
+
+def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
+    metrics = result.get("metrics", {})
+    return [
+        *((f"{_words(metric)}, {split}", f"{value:.4f}") for split, values in metrics.items() for metric, value in values.items()),
+        *((f"fewer FLOPs than {kind} dense", f"{result[name]:.2f} times") for kind, name in _DENSE.items() if name in result),
+        *((_words(name), str(result[name])) for name in ("task", "steps", "best_step", "seconds", "seed", "command") if name in result),
+    ]
+
+
+_DENSE = {"padded": "flops_vs_padded", "unpadded": "flops_vs_unpadded"}
+
+
+def _words(name: str) -> str:
+    """'validation/kept_tokens' for people."""
+    return name.replace("/", ", ").replace("flops_vs_", "against ").replace("_", " ")
+
+
+def _layer(name: str) -> str:
+    match = _PATTERN_OF_LAYER.fullmatch(name)
+    assert match is not None
+    return f"layer {int(match[1]) + 1}"
+
+
+def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
+    """The records. What stands behind the last end of a line is just being written."""
+    complete = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")[0].splitlines()
+    lines = []
+    for number, text in enumerate(complete, start=1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int) or not all(_is_number(value) for value in line.values()):
+            raise DataError(f"{path}, line {number}: not the numbers of a step")
+        lines.append(line)
+    if not lines:
+        raise DataError(f"{path} is empty: the run has not come to its first record yet")
+    return lines
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_object(path: epath.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not the result of a run")
+    return content
