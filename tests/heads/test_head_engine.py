@@ -24,6 +24,7 @@ from transkimmer_jax import (
 from transkimmer_jax.data.windows import windows
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.selection import RUNTIMES
 from transkimmer_jax.inference.spans import answers
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.weights import sentence_transformers
@@ -81,6 +82,22 @@ def test_encode(engine, tokenizer):
     short = engine("embedder").encode(TEXTS, threshold=0.3, truncate_dim=5, progress=False)
     np.testing.assert_array_equal(short, vectors[:, :5])
     assert engine("embedder").encode([], progress=False).shape == (0, ARCH.hidden_size)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_token_embeddings(engine, tokenizer, runtime):
+    """Every token's state as it left the encoder, of which the vector is the mean."""
+    model = make_model("embedder", len(tokenizer))
+    expected = call(tokenizer, model, TEXTS, threshold=0.3)
+    one = engine("embedder", token_embeddings=True, runtime=runtime)
+    predictions = one.predict_tokenized(one.tokenize(TEXTS), threshold=0.3)
+    for number, states in enumerate(predictions.by_text("token_embeddings")):
+        assert len(states) == predictions.lengths[number]
+        np.testing.assert_allclose(states, expected.last_hidden_state[number, : len(states)], atol=1e-5)
+    np.testing.assert_allclose(predictions.outputs["sentence_embedding"], expected.sentence_embedding, atol=1e-5)
+    assert 0 < predictions.kept[-1].sum() < predictions.lengths.sum()
+    with pytest.raises(ConfigError, match="token_embeddings are of an embedder"):
+        engine("classifier", token_embeddings=True)
 
 
 def test_prompts(tokenizer):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data import windows as question_windows
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.data.words import tokenize_words
+from transkimmer_jax.data.windows import Windows, windows
+from transkimmer_jax.data.words import TokenizedWords, tokenize_words
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.inference import inputs, spans
@@ -82,13 +82,14 @@ class SkimEngine:
             raise ConfigError(f"model must be a loaded model, not {inputs.shown(model)}: SkimEngine.from_pretrained loads a folder")
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
-        self.arch, self._tokenizer = model.arch, tokenizer
+        self.arch, self.tokenizer = model.arch, tokenizer
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._prompts = prompts or Prompts()
         self._doc_stride = inputs.checked_size(doc_stride, "doc_stride", 0)
-        self._pairs = inputs.checked_flag(pairs, "pairs")
+        self.pairs = inputs.checked_flag(pairs, "pairs")
         self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
+        self.label_texts = self.label_names or default_label_names(self.arch.num_labels)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
 
     @classmethod
@@ -176,7 +177,7 @@ class SkimEngine:
         require_own_runtime()
         self._require_head("sentence_embedding", "encode")
         threshold = inputs.checked_threshold(threshold, self.threshold)
-        before = inputs.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
+        before = self.prompt_text(prompt_name, prompt)
         inputs.checked_flag(normalize_embeddings, "normalize_embeddings")
         columns = self.arch.hidden_size if truncate_dim is None else inputs.checked_size(truncate_dim, "truncate_dim")
         singles, _ = inputs.checked_texts(inputs.checked_sequence(texts), False)
@@ -217,7 +218,7 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
-        names = self.label_names or default_label_names(self.arch.num_labels)
+        names = self.label_texts
         if label is None and self.arch.num_labels != 1:
             raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
         if label is not None and label not in names:
@@ -245,11 +246,10 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("token_classification", "tag")
-        checked = inputs.checked_words(inputs.checked_sequence(texts))
-        words = tokenize_words(checked, self._fast_tokenizer(), self.max_length)
+        words = self.tokenize_words(texts)
         predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
         self.statistics.truncated += int(words.examples.truncated.sum())
-        return tagged(predictions, words, self.label_names or default_label_names(self.arch.num_labels))
+        return tagged(predictions, words, self.label_texts)
 
     def answer(
         self,
@@ -277,12 +277,11 @@ class SkimEngine:
         require_own_runtime()
         self._require_head("question_answering", "answer")
         most = inputs.checked_size(max_answer_len, "max_answer_len")
-        stride = self._doc_stride if doc_stride is None else inputs.checked_size(doc_stride, "doc_stride", 0)
         limit = None if no_answer_threshold is None else inputs.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
         questions, contexts = inputs.checked_questions(question, context)
-        windows = question_windows.windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)
-        predictions = self.predict_tokenized(windows.examples, threshold=threshold, progress=progress)
-        results = spans.answers(predictions, windows, contexts, most, limit)
+        read = self.tokenize_questions(questions, contexts, doc_stride=doc_stride)
+        predictions = self.predict_tokenized(read.examples, threshold=threshold, progress=progress)
+        results = spans.answers(predictions, read, contexts, most, limit)
         return results[0] if isinstance(question, str) else results
 
     def _require_head(self, head: str, method: str) -> None:
@@ -294,9 +293,9 @@ class SkimEngine:
             )
 
     def _fast_tokenizer(self) -> Any:
-        if self._tokenizer is None or not self._tokenizer.is_fast:
+        if self.tokenizer is None or not self.tokenizer.is_fast:
             raise InferenceError("words and spans need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
-        return self._tokenizer
+        return self.tokenizer
 
     def _predict(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> list[Answer]:
         """first: the number of the first text, for messages."""
@@ -370,7 +369,14 @@ class SkimEngine:
     @property
     def default_prompt(self) -> str:
         """What stands before every text of an embedder that is asked without a prompt; '' for nothing."""
-        return inputs.checked_prompt(None, None, self._prompts.by_name, self._prompts.default) or ""
+        return self.prompt_text()
+
+    def prompt_text(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
+        """What stands before a text that is encoded with these arguments of `encode`; '' for nothing.
+
+        Raises ConfigError for a prompt that the folder has not.
+        """
+        return inputs.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
 
     @property
     def prompt_names(self) -> tuple[str, ...]:
@@ -390,7 +396,17 @@ class SkimEngine:
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.data.examples import Examples
 
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
-        singles, seconds = inputs.checked_texts(texts, self._pairs, first)
-        return pipeline.tokenize(Examples(singles, seconds, np.zeros(len(singles), np.int32)), self._tokenizer, self.max_length)
+        singles, seconds = inputs.checked_texts(texts, self.pairs, first)
+        return pipeline.tokenize(Examples(singles, seconds, np.zeros(len(singles), np.int32)), self.tokenizer, self.max_length)
+
+    def tokenize_words(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> TokenizedWords:
+        """Texts as a tagger reads them, for `predict_tokenized`. Arguments and errors are those of `tag`."""
+        return tokenize_words(inputs.checked_words(inputs.checked_sequence(texts)), self._fast_tokenizer(), self.max_length)
+
+    def tokenize_questions(self, questions: Sequence[str], contexts: Sequence[str], *, doc_stride: int | None = None) -> Windows:
+        """Questions with windows of their contexts, as a reader reads them, for `predict_tokenized`. Arguments and errors are those of
+        `answer`."""
+        stride = self._doc_stride if doc_stride is None else inputs.checked_size(doc_stride, "doc_stride", 0)
+        return windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)

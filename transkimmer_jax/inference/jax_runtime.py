@@ -55,12 +55,13 @@ class JaxRuntime:
         batch_size: int | None = None,
         devices: list[jax.Device] | None = None,
         depths: bool = False,
+        token_embeddings: bool = False,
     ):
         use_compilation_cache()
         model = model if precision is None else cast(model, precision)
         devices = devices or jax.local_devices()
         self.arch, self.statistics = model.arch, Statistics()
-        self.programs = Programs(model, devices, depths)
+        self.programs = Programs(model, devices, depths, token_embeddings)
         self._hardware = hardware(devices[0].platform)
         self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size)
         self.ladders = Ladders(self.arch, self._hardware, calibration)

@@ -11,6 +11,7 @@ from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.runtimes import Statistics
+from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
@@ -39,13 +40,14 @@ class OnnxRuntime:
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         depths: bool = False,
+        token_embeddings: bool = False,
         folder: pathlib.Path | None = None,
     ):
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or hardware("cpu").batch_tokens, batch_size
-        self._outputs = model.outputs
-        graph = None if folder is None or depths else saved.load(folder, precision, model)
+        self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
+        graph = None if folder is None or depths or token_embeddings else saved.load(folder, precision, model)
         if graph is not None:
             precision = "float32"  # what is quantised already is computed as it is
         else:

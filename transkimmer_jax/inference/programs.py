@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.inference.shapes import Schedule
+from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS, with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.progress import tqdm
 
@@ -27,9 +28,10 @@ class Programs:
     runs: how often each schedule's program was started. compile_seconds: spent on compiling so far.
     """
 
-    def __init__(self, model: TranskimmerPreTrainedModel, devices: list[jax.Device], depths: bool = False):
+    def __init__(self, model: TranskimmerPreTrainedModel, devices: list[jax.Device], depths: bool = False, token_embeddings: bool = False):
         self._graph, params = nnx.split(model)
-        self.outputs, self.depths = model.outputs, depths
+        self.outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
+        self.depths, self._token_embeddings = depths, token_embeddings
         self._mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self.device_count = len(devices)
         self._whole = jax.NamedSharding(self._mesh, jax.P())
@@ -51,9 +53,12 @@ class Programs:
 
         def on_one_device(params, input_ids, token_type_ids, lengths, threshold):
             out = nnx.merge(self._graph, params).compacted(
-                input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers, threshold=threshold
-            )
+                input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers,
+                threshold=threshold, only_logits=not self._token_embeddings,
+            )  # fmt: skip
             outputs = out.answers | {"kept": out.kept, "lost": out.lost} | ({"depth": out.depth} if self.depths else {})
+            if out.last_hidden_state is not None:
+                outputs[TOKEN_EMBEDDINGS] = out.last_hidden_state
             return {name: array[None] for name, array in outputs.items()}
 
         if self.device_count == 1:

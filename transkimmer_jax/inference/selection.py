@@ -26,6 +26,7 @@ def create(
     batch_size: int | None = None,
     devices: list[Any] | None = None,
     depths: bool = False,
+    token_embeddings: bool = False,
     folder: pathlib.Path | None = None,
 ) -> Runtime:
     """The runtime of a model that a user asks for.
@@ -43,6 +44,7 @@ def create(
       batch_size: instead, texts of a batch; of the jax runtime, as many tokens as so many texts of the greatest length in it.
       devices: of the jax runtime; None: all local ones, each of which computes batches of its own.
       depths: also report how many layers computed each token.
+      token_embeddings: of an embedder, also give each token's final state.
       folder: where the model is from, and where the onnx runtime finds a graph that was exported beside it.
 
     Raises:
@@ -53,6 +55,9 @@ def create(
     inputs.checked_choice(provider, "provider", PROVIDERS)
     inputs.checked_choice(precision, "precision", PRECISIONS)
     inputs.checked_flag(depths, "depths")
+    inputs.checked_flag(token_embeddings, "token_embeddings")
+    if token_embeddings and model.head != "sentence_embedding":
+        raise ConfigError(f"token_embeddings are of an embedder, and this model is for {model.head.replace('_', ' ')}: leave them out")
     devices, (batch_tokens, batch_size) = inputs.checked_devices(devices), inputs.checked_batch(batch_tokens, batch_size)
     if threads is not None:
         inputs.checked_size(threads, "threads")
@@ -66,7 +71,9 @@ def create(
     if precision not in (None, *COMPUTES_IN[computing]):
         raise ConfigError(f"{computing} computes in {' or '.join(COMPUTES_IN[computing])}, not in {precision}")
     model.require_compactable()
-    options: dict[str, Any] = {"batch_tokens": batch_tokens, "batch_size": batch_size, "depths": depths}
+    options: dict[str, Any] = {
+        "batch_tokens": batch_tokens, "batch_size": batch_size, "depths": depths, "token_embeddings": token_embeddings,
+    }  # fmt: skip
     # Imported here, so that neither runtime waits for the other's libraries.
     if runtime == "jax":
         from transkimmer_jax.inference.jax_runtime import JaxRuntime

@@ -18,6 +18,14 @@ class HeadOutput:
     per_token: bool = False
 
 
+TOKEN_EMBEDDINGS = "token_embeddings"  # what sentence-transformers calls an embedder's final states
+
+
+def with_token_embeddings(outputs: tuple[HeadOutput, ...], hidden_size: int) -> tuple[HeadOutput, ...]:
+    """The outputs of an embedder, and the final state of every token beside them."""
+    return (*outputs, HeadOutput(TOKEN_EMBEDDINGS, (hidden_size,), per_token=True))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SkimmerOutput:
