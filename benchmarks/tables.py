@@ -4,6 +4,7 @@
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
+The view 'serving' is of records of benchmarks/serving.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
 The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
 --check nothing is written, and the status is 1 where a document and the records disagree.
@@ -254,12 +255,43 @@ def reranking(records: list[dict]) -> str:
     return "\n".join([*_table(rows), "", told, "", "```", *dict.fromkeys(record["command"] for record in records), "```", ""])
 
 
+def serving(records: list[dict]) -> str:
+    """A server beside its engine: throughput and waiting times of both models, and what was compared."""
+    blocks = []
+    for record in records:
+        offline, limit = record["offline"], record["equal"]["milliseconds"]
+        rows = [["", "skimming", "dense", "times"]]
+
+        def add(what: str, values: list[float], digits: int = 0, rows: list[list[str]] = rows) -> None:
+            rows.append([what, *(f"{value:,.{digits}f}" for value in values), f"{values[0] / values[1]:.2f}x"])
+
+        names = ("skimming", "dense")
+        add("engine without a server, texts/s", [offline[name]["texts_per_second"] for name in names])
+        for measured in record["busy"].values():
+            size, clients = measured["dense"]["texts_per_request"], measured["dense"]["clients"]
+            requests = "one text" if size == 1 else f"{size} texts"
+            add(f"busy server, {clients} clients, {requests} a request, texts/s", [measured[name]["texts_per_second"] for name in names])
+            rows.append(["of the engine's", *(f"{measured[name]['of_offline']:.2f}" for name in names), ""])
+            rows.append(["ms, 95th percentile", *(f"{measured[name]['milliseconds']['p95']:,.0f}" for name in names), ""])
+        add(f"texts/s at {limit:,.0f} ms, 95th percentile", [record["equal"][name] for name in names])
+        checked, fewer = record["checked"], offline["skimming"]["flops_vs_unpadded"]
+        told = (
+            f"{record['task']}, {record['texts']:,} texts, {record['precision']}, {fewer:.2f}x fewer FLOPs than unpadded dense; server and"
+            f" clients on the same {record['cores']} cores, {record['seconds']:g} s each. {checked['clients']:,} clients for"
+            f" {checked['seconds']:g} s: {checked['checked_texts']:,} answers compared with the engine's, {checked['wrong_texts']} wrong,"
+            f" {checked['lost']} lost, the largest difference {checked['largest_difference']:.1g}. The server took"
+            f" {record['peak_megabytes']:,.0f} MB at most, with both models. From:"
+        )
+        blocks += [*_table(rows), "", told, "", "```", record["command"], "```", ""]
+    return "\n".join(blocks)
+
+
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
-    whole = {"speeds": speeds, "embedders": embedders, "reranking": reranking}
+    whole = {"speeds": speeds, "embedders": embedders, "reranking": reranking, "serving": serving}
     if view in whole:
         return whole[view](records)
     if view == "rows":

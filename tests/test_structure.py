@@ -18,7 +18,7 @@ FLOORS = (
     ("onnx",),
     ("inference",),
     ("evaluation", "benchmarking"),
-    ("reporting",),
+    ("reporting", "serving"),
     ("training",),
     ("aot",),
     ("cli",),

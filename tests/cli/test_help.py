@@ -18,6 +18,11 @@ OPTIONS = {
         "model", "input", "output", "output-dir", "overwrite", "process-id", "num-processes", "format", "text-columns", "copy",
         "prefix", "threshold", "max-length", "batch-tokens", "runtime", "provider", "precision", "quiet",
     ),
+    "serve": (
+        "model", "host", "port", "api-key", "threshold", "threshold-range", "auto-truncate", "max-concurrent-requests", "max-batch-tokens",
+        "max-client-batch-size", "payload-limit", "max-length", "runtime", "provider", "precision",
+    ),
+    "load": ("url", "route", "input", "clients", "rate", "seconds", "texts-per-request", "check", "json"),
     "benchmark": ("model", "task", "data", "examples", "synthetic", "hidden-size", "length"),
     "export": ("model", "output", "platforms", "lengths", "threshold", "batch-tokens"),
     "aot": ("topology", "config", "programs", "batch-per-chip", "length", "batch-tokens", "json"),

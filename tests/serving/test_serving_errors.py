@@ -1,0 +1,314 @@
+"""What cannot be answered is told in one line, and nobody else is hurt."""
+
+import json
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from serving.served import TEXTS, serving
+
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.serving import server as serving_server
+from transkimmer_jax.serving.limits import Limits
+
+MANY = ["good"] * 33
+LONG = "good film " * 40
+
+
+def refused(server, path, body, headers=None):
+    """Status, kind and message."""
+    status, _, content = server.ask(path, body, headers=headers)
+    openai = path.endswith("embeddings")
+    assert set(content) == ({"message", "code", "type"} if openai else {"error", "error_type"}), content
+    if openai:
+        assert content["code"] == status
+    message = content["message" if openai else "error"]
+    assert "\n" not in message and "Traceback" not in message and len(message) < 300
+    return status, content["type" if openai else "error_type"], message
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "message"),
+    [
+        ("/predict", b"", 400, "Validation", "the body is no JSON"),
+        ("/predict", b"{", 400, "Validation", "the body is no JSON"),
+        ("/predict", b'{"inputs": "\xff"}', 400, "Validation", "the body is no JSON"),
+        ("/predict", b'{"inputs": "\\ud800"}', 400, "Validation", "the body is no JSON"),
+        ("/predict", b"[" * 100_000, 400, "Validation", "the body is no JSON"),
+        ("/", b"[" * 100_000, 400, "Validation", "the body is no JSON"),
+        ("/", b"[]", 422, "Validation", "must be a JSON object"),
+        ("/predict", [], 422, "Validation", "object"),
+        ("/predict", {}, 422, "Validation", "inputs: Field required"),
+        ("/predict", {"inputs": 3}, 422, "Validation", "inputs: must be a text, a pair"),
+        ("/predict", {"inputs": ["a", "b", "c"]}, 422, "Validation", "inputs: must be a text, a pair"),
+        ("/predict", {"inputs": [["a"], "b"]}, 422, "Validation", "inputs: must be a text, a pair"),
+        ("/predict", {"inputs": [["a"], []]}, 422, "Validation", "inputs: must be a text, a pair"),
+        ("/predict", {"inputs": [["a"], ["b", "c"]]}, 422, "Tokenizer", "text 1 is a pair, expected single texts"),
+        ("/predict", {"inputs": "a", "truncate": "yes"}, 422, "Validation", "truncate:"),
+        ("/predict", {"inputs": "a", "truncation_direction": "up"}, 422, "Validation", "truncation_direction:"),
+        ("/predict", {"inputs": "a", "parameters": {"top_k": 0}}, 422, "Validation", "parameters.top_k:"),
+        ("/predict", {"inputs": []}, 400, "Empty", "inputs is empty"),
+        ("/predict", {"inputs": ""}, 422, "Validation", "inputs: text 0 is empty"),
+        ("/predict", {"inputs": [["a"], [""]]}, 422, "Validation", "inputs: text 1 is empty"),
+        ("/predict", {"inputs": [[text] for text in MANY]}, 413, "Validation", "33 texts, more than the 32"),
+        ("/predict", {"inputs": LONG}, 422, "Validation", "text 0 has more than 24 tokens"),
+        ("/predict", {"inputs": [["a"], [LONG]]}, 422, "Validation", "text 1 has more than 24 tokens"),
+        ("/predict", {"inputs": "a", "threshold": 3}, 422, "Validation", "from -2 to 2"),
+        ("/predict", b'{"inputs": "a", "threshold": NaN}', 422, "Validation", "from -2 to 2"),
+        ("/predict", {"inputs": "a", "threshold": "1"}, 422, "Validation", "threshold:"),
+        ("/predict", {"inputs": "a", "model": "nobody"}, 404, "Validation", "no model 'nobody' here"),
+        ("/models/nobody/predict", {"inputs": "a"}, 404, "Validation", "no model 'nobody' here"),
+        ("/predict", {"inputs": "a", "model": "embedder"}, 424, "Backend", "no model here answers /predict: 'embedder' is"),
+        ("/models/classifier/embed", {"inputs": "a"}, 424, "Backend", "no model here answers /embed"),
+        ("/rerank", {"query": "a", "texts": []}, 400, "Empty", "texts is empty"),
+        ("/rerank", {"query": "a", "texts": "b"}, 422, "Validation", "texts:"),
+        ("/rerank", {"query": "a", "texts": MANY}, 413, "Validation", "33 texts"),
+        ("/rerank", {"query": "a", "texts": ["b"], "model": "classifier"}, 424, "Backend", "no model here answers /rerank"),
+        ("/rerank", {"query": "a", "texts": ["b"], "model": "classifier", "label": "x"}, 422, "Validation", "'a', 'b', 'c'"),
+        ("/embed", {"inputs": [1, "a"]}, 422, "Validation", "inputs: must be a text, a list of texts, or token ids"),
+        ("/embed", {"inputs": [999]}, 422, "Validation", "999 is no token id: they go from 0 to 12"),
+        ("/embed", {"inputs": [-1]}, 422, "Validation", "-1 is no token id"),
+        ("/embed", {"inputs": [2, 3]}, 422, "Validation", "text 0 is empty"),
+        ("/embed", {"inputs": "a", "prompt_name": "nobody"}, 422, "Validation", "none of the model's prompts"),
+        ("/embed", {"inputs": "a", "dimensions": 17}, 422, "Validation", "dimensions must be at most 16"),
+        ("/embed", {"inputs": "a", "dimensions": 0}, 422, "Validation", "dimensions:"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "Empty", "inputs.sentences is empty"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": MANY}}, 413, "Validation", "33 texts"),
+        ("/similarity", {"inputs": {"sentences": ["a"]}}, 422, "Validation", "inputs.source_sentence:"),
+        ("/v1/embeddings", b"{", 400, "Validation", "the body is no JSON"),
+        ("/v1/embeddings", {"input": []}, 400, "Empty", "input is empty"),
+        ("/v1/embeddings", {"input": MANY}, 413, "Validation", "33 texts"),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, 422, "Validation", "encoding_format:"),
+        ("/v1/embeddings", {"input": "a", "model": "nobody"}, 404, "Validation", "no model 'nobody' here"),
+        ("/tokenize", {"inputs": []}, 400, "Empty", "inputs is empty"),
+        ("/tokenize", {"inputs": [3]}, 422, "Validation", "must be a text or a list of texts"),
+        ("/decode", {"ids": ["a"]}, 422, "Validation", "must be a list of token ids"),
+        ("/decode", {"ids": [99]}, 422, "Validation", "99 is no token id"),
+        ("/tag", {"inputs": "bad " * 40}, 422, "Validation", "more than 24 tokens"),
+        ("/answer", {"inputs": {"question": "bad " * 40, "context": "a"}}, 422, "Tokenizer", "leaves no room"),
+        ("/answer", {"inputs": {"question": "a", "context": " "}}, 422, "Tokenizer", "holds no token"),
+        ("/nowhere", {"inputs": "a"}, 404, "Validation", "no such route"),
+        ("/info", {"inputs": "a"}, 405, "Validation", "another method"),
+    ],
+)  # fmt: skip
+def test_refusals(server, path, body, status, kind, message):
+    """By table."""
+    told = refused(server, path, body)
+    assert told[:2] == (status, kind) and message in told[2], told
+    assert server.ask("/health")[0] == 200
+
+
+def test_headers_that_cannot_be_meant(server):
+    """A threshold that is none."""
+    told = refused(server, "/predict", {"inputs": "a"}, {"x-threshold": "much"})
+    assert told[0] == 422 and "from -2 to 2" in told[2]
+
+
+def test_large_bodies(server):
+    """Ten megabytes, announced or in chunks: refused, and not kept."""
+    assert refused(server, "/predict", {"inputs": "a" * 10_000_000})[0] == 413
+    assert refused(server, "/v1/embeddings", {"input": "a" * 10_000_000})[:2] == (413, "Validation")
+    connection = server.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    with connection, pytest.raises(OSError):
+        chunk = b"10000\r\n" + b"a" * 65536 + b"\r\n"
+        for _ in range(4000):
+            connection.sendall(chunk)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")  # where the system has taken all of it
+        raise OSError
+
+
+def test_a_hundred_thousand_words(models, engines):
+    """Cut where that is asked for, in no time; refused otherwise."""
+    text = "good film bad " * 33_333
+    with serving([models["classifier"]], Limits(max_input_characters=500_000)) as server:
+        started = time.perf_counter()
+        answer = server.say("/predict", {"inputs": text, "truncate": True, "raw_scores": True})
+        assert time.perf_counter() - started < 5
+        logits = engines["classifier"].predict([text], progress=False)[0].logits
+        assert {entry["label"]: entry["score"] for entry in answer} == pytest.approx(dict(zip("abc", logits, strict=True)), abs=1e-5)
+        assert refused(server, "/predict", {"inputs": text})[0] == 422
+        assert "characters, more than 500000" in refused(server, "/predict", {"inputs": text + text, "truncate": True})[2]
+        assert refused(server, "/predict", {"inputs": "a", "threshold": 0.5})[2].startswith("this server has one threshold")
+        assert server.ask("/predict", {"inputs": "a", "model": "any", "threshold": 0})[0] == 200  # its own
+
+
+def test_auto_truncate(models):
+    """Where a request does not say."""
+    with serving([models["classifier"]], Limits(auto_truncate=True)) as server:
+        assert server.ask("/predict", {"inputs": LONG})[0] == 200
+        assert server.ask("/predict", {"inputs": LONG, "truncate": False})[0] == 422
+
+
+@pytest.mark.parametrize("given", [None, "Bearer other", "Bearer secre", "secret"])
+def test_the_key(models, given):
+    """Without it, only what asks for health or documentation is answered."""
+    with serving([models["classifier"], models["embedder"]], api_key="secret") as server:
+        headers = {} if given is None else {"authorization": given}
+        for path in ("/predict", "/v1/embeddings", "/"):
+            assert refused(server, path, {"inputs": "a"}, headers)[:2] == (401, "Unauthorized")
+        assert [server.ask(path, headers=headers)[0] for path in ("/metrics", "/info", "/nowhere")] == [401] * 3
+        assert [server.ask(path)[0] for path in ("/health", "/ping", "/", "/docs", "/openapi.json")] == [200] * 5
+        assert server.ask("/metrics", headers={"authorization": "Bearer secret"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"".join(b"x-%d: %s\r\n" % (number, b"v" * 50) for number in range(1000)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx-endless: " + b"v" * 200_000,
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+    ids=["many", "endless", "path"],
+)
+def test_header_floods(server, head):
+    """Refused as soon as it is too much."""
+    with server.send(head) as connection:
+        try:
+            received = connection.recv(1000)
+        except ConnectionResetError:  # closed while more was coming
+            received = b""
+    assert received == b"" or received.startswith(b"HTTP/1.1 431"), received
+    assert server.say("/predict", {"inputs": "good"})
+
+
+def test_what_is_no_http(server):
+    """A JSON error all the same."""
+    with server.send(b"\x16\x03\x01 hello\r\n\r\n") as connection:
+        received = connection.makefile("rb").read()
+    assert received.startswith(b"HTTP/1.1 400") and json.loads(received.partition(b"\r\n\r\n")[2])["error_type"] == "Validation"
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"POST /predict HTTP/1.1\r\nhost", b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"],
+    ids=["nothing", "head", "body"],
+)
+def test_slow_clients(server, beginning):
+    """A connection on which nothing comes is closed, and others are answered meanwhile."""
+    with server.send(beginning) as connection:
+        started = time.perf_counter()
+        assert server.say("/predict", {"inputs": "good"})
+        received = connection.makefile("rb").read()
+        assert 1 < time.perf_counter() - started < 10
+    assert received == b"" or received.startswith(b"HTTP/1.1 408")
+    assert server.ask("/health")[0] == 200 and server.service.in_flight == 0
+
+
+def test_answers_that_nobody_reads(models):
+    """Their connection is closed, too."""
+    with serving([models["embedder"]], Limits(read_seconds=1.0, max_client_batch_size=20_000, payload_limit=10**7)) as server:
+        body = json.dumps({"inputs": ["good film"] * 20_000}).encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            connection.settimeout(60)
+            head = connection.recv(1000)
+            assert head.startswith(b"HTTP/1.1 200")
+            time.sleep(3.5)
+            rest = connection.makefile("rb").read()  # what was on its way
+            assert len(rest) < int(head.partition(b"content-length: ")[2].split()[0]) - 1000
+
+
+def test_disconnects(models):
+    """Texts of a client that has gone are dropped, and the others' are answered."""
+    with serving([models["classifier"]]) as server:
+        held, release = threading.Event(), threading.Event()
+        predict = server.service.pipeline._predict
+
+        def slowly(job, examples):
+            held.set()
+            release.wait(30)
+            return predict(job, examples)
+
+        server.service.pipeline._predict = slowly
+        body = json.dumps({"inputs": "good"}).encode()
+        request = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        answers = []
+        with server.send(request) as first:  # of which the batch is being computed
+            assert held.wait(30)
+            asking = threading.Thread(target=lambda: answers.append(server.ask("/predict", {"inputs": TEXTS[3]})))
+            asking.start()
+            gone = [server.send(request) for _ in range(5)]
+            while server.service.in_flight < 7:
+                time.sleep(0.01)
+            for connection in gone:  # some with a reset, as from a client that is killed
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+            while server.service.in_flight > 2:
+                time.sleep(0.01)
+            release.set()
+            assert first.recv(100).startswith(b"HTTP/1.1 200")
+        asking.join(30)
+        assert answers[0][0] == 200
+        assert b'te_request_failure{err="client_gone"} 5.0' in server.ask("/metrics")[2]
+        assert b"te_batch_next_size_sum 2.0" in server.ask("/metrics")[2]  # nothing was computed for them
+
+
+def test_a_text_that_the_engine_fails_on(models, monkeypatch, caplog):
+    """Its request is told so; those that were computed with it are answered."""
+    with serving([models["classifier"]]) as server:
+        held, release = threading.Event(), threading.Event()
+        engine = models["classifier"].engine
+        predict = engine.predict_tokenized
+
+        def fails_on_pairs_of_tokens(examples, **options):
+            if not held.is_set():
+                held.set()
+                release.wait(30)
+            if 4 in examples.lengths:
+                raise ZeroDivisionError("of the engine")
+            return predict(examples, **options)
+
+        monkeypatch.setattr(engine, "predict_tokenized", fails_on_pairs_of_tokens)
+        answers = {}
+
+        def ask(text):
+            answers[text] = server.ask("/predict", {"inputs": text})
+
+        threads = [threading.Thread(target=ask, args=(text,)) for text in ("a", "b", "a b", "a b c")]
+        threads[0].start()
+        assert held.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        while server.service.pipeline.waiting < 3:
+            time.sleep(0.01)
+        release.set()
+        for thread in threads:
+            thread.join(30)
+    assert {text: answer[0] for text, answer in answers.items()} == {"a": 200, "b": 200, "a b": 424, "a b c": 200}
+    assert answers["a b"][2] == {"error": "the engine failed on this request: the server's log says why", "error_type": "Backend"}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_defects_do_not_leave_the_server(models, monkeypatch, caplog):
+    """Of a handler that fails the client learns that it did."""
+    with serving([models["classifier"]]) as server:
+        monkeypatch.setattr(type(server.service.pipeline), "submit", lambda self, job: 1 / 0)
+        assert refused(server, "/predict", {"inputs": "a"})[:2] == (500, "Backend")
+        assert server.service.in_flight == 0
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_engine_that_is_gone(models):
+    """The server says so, and no request waits for it."""
+    with serving([models["classifier"]]) as server:
+        server.service.pipeline.stop()
+        assert server.ask("/health")[0] == 503
+        assert refused(server, "/predict", {"inputs": "a"})[:2] == (503, "Unhealthy")
+
+
+def test_servers_that_cannot_be_meant(models, folders):
+    """One line each."""
+    with pytest.raises(ConfigError, match="--max-batch-tokens must be positive, not 0"):
+        Limits(max_batch_tokens=0)
+    with pytest.raises(ConfigError, match="--threshold-range must be two finite numbers"):
+        Limits(threshold_range=(1.0, 0.0))
+    with pytest.raises(ConfigError, match="each with a name of its own"), serving([models["tagger"], models["tagger"]]):
+        pass
+    bound = serving_server.bind("127.0.0.1", 0)
+    bound.listen()
+    with bound, pytest.raises(ConfigError, match=r"cannot serve on 127.0.0.1:\d+: .*; give another --host or --port"):
+        serving_server.bind("127.0.0.1", bound.getsockname()[1])

@@ -1,0 +1,90 @@
+"""`transkimmer load` counts what there is to count."""
+
+import json
+
+import pytest
+from serving.served import TEXTS, served_model, serving
+
+from transkimmer_jax import cli
+from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.serving.limits import Limits
+
+
+@pytest.fixture
+def load(write, capsys):
+    """What the command says, of texts or pairs."""
+
+    def call(server, *arguments, texts=TEXTS):
+        path = write("texts.jsonl", [{"text": text, "other": "good"} for text in texts])
+        cli.main(["load", "--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return json.loads(captured.out), captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("route", ["/predict", "/embed", "/v1/embeddings"])
+@pytest.mark.parametrize("way", [("--clients", 3), ("--rate", 60)], ids=["closed", "open"])
+def test_right_answers(server, folders, load, route, way):
+    """All of them are checked, and none is wrong or lost."""
+    name = "classifier" if route == "/predict" else "embedder"
+    more = ["--text-columns", "text", "other"] if route == "/predict" else []
+    route = f"/models/{name}{route}"
+    result, told = load(server, "--route", route, *way, "--check", folders[name], "--texts-per-request", 4, *more)
+    assert told == "" and result["statuses"] == {"200": result["requests"]} and result["requests"] == result["answered"] > 5
+    assert (result["lost"], result["wrong_texts"]) == (0, 0) and 0 <= result["largest_difference"] < 1e-3
+    assert result["checked_texts"] > 2 * result["requests"]  # of six texts requests hold four and two
+    assert 0 < result["kept_share"] < 1 and result["texts_per_second"] > 10
+    times = result["milliseconds"]
+    assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
+    if way[0] == "--rate":
+        assert 20 < result["requests"] < 70  # 36 within 0.6 s, by chance more or fewer
+
+
+def test_wrong_answers(folders, load):
+    """Of a server that skims more than the model does by itself."""
+    with serving([served_model("classifier", folders["classifier"], threshold=1.5)]) as server:
+        result, told = load(server, "--clients", 1, "--check", folders["classifier"])
+    assert 0 < result["wrong_texts"] <= result["checked_texts"] and result["largest_difference"] > 1e-3
+    assert told == f"{result['wrong_texts']} texts were answered wrongly, 0 requests not at all\n"
+
+
+def test_refusals_are_counted(models, load):
+    """Clients ask again."""
+    with serving([models["classifier"]], Limits(max_concurrent_requests=1)) as server:
+        result, _ = load(server, "--clients", 8)
+    assert result["statuses"]["429"] > 0 and result["statuses"]["200"] == result["answered"] > 0 and result["lost"] == 0
+    with serving([models["classifier"]]) as server:
+        result, _ = load(server, "--clients", 1, texts=["good film " * 40, "good"])  # which are truncated
+    assert set(result["statuses"]) == {"200"}
+
+
+def test_a_server_that_is_not_there(models, load):
+    """Its requests are failures and not lost."""
+    with serving([models["classifier"]]) as server:
+        pass
+    result, _ = load(server, "--rate", 20)
+    assert result["answered"] == 0 and set(result["statuses"]) == {"ClientConnectorError"} and "milliseconds" not in result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ([], ConfigError, "--clients or --rate"),
+        (["--clients", "2", "--rate", "3"], ConfigError, "--clients or --rate"),
+        (["--clients", "0"], ConfigError, "--clients must be positive"),
+        (["--rate", "1", "--route", "/tag"], ConfigError, "--route /tag is none of"),
+        (["--rate", "1", "--texts", "-1"], ConfigError, "--texts must be positive"),
+        (["--rate", "1", "--text-columns", "a", "b", "c"], ConfigError, "one column or two"),
+    ],
+)
+def test_commands_that_cannot_be_meant(server, load, arguments, error, message):
+    """One line each."""
+    with pytest.raises(error, match=message):
+        load(server, *arguments)
+
+
+def test_no_texts(server, load):
+    """There is nothing to send."""
+    with pytest.raises(DataError, match="holds no text"):
+        load(server, "--clients", 1, texts=[""])

@@ -1,0 +1,204 @@
+"""One request being answered: what it may ask for, its texts through the pipeline, its headers and its numbers."""
+
+import asyncio
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.serving import errors
+from transkimmer_jax.serving.jobs import Computed, Job
+from transkimmer_jax.serving.limits import Limits
+from transkimmer_jax.serving.metrics import Metrics
+from transkimmer_jax.serving.models import Models, ServedModel
+from transkimmer_jax.serving.pipeline import Pipeline
+
+THRESHOLD_HEADER = "x-threshold"
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer."""
+
+
+@dataclasses.dataclass
+class Service:
+    """What requests share. in_flight: requests that are waited for. compute_type: of the devices, for a header."""
+
+    models: Models
+    limits: Limits
+    metrics: Metrics
+    pipeline: Pipeline
+    compute_type: str
+    in_flight: int = 0
+
+
+class Exchange:
+    """A request and, by and by, what it is answered.
+
+    Args:
+      service: shared.
+      request: of Starlette, its body read.
+      model: that answers.
+      route: for the numbers, 'embed' or 'predict', or neither.
+    """
+
+    def __init__(self, service: Service, request: Request, model: ServedModel, route: str | None):
+        self.service, self.request, self.model = service, request, model
+        self._route = route
+        self._began = time.perf_counter()
+
+    def _threshold(self, asked: float | None) -> float:
+        """Of the gates: what the body asks for, or the header x-threshold, or the model's own. Raises `RequestError` where the server
+        does not allow it."""
+        own, header = self.model.engine.threshold, self.request.headers.get(THRESHOLD_HEADER)
+        if asked is None and header is not None:
+            try:
+                asked = float(header)
+            except ValueError:
+                asked = math.nan
+        if asked is None or asked == own:
+            return own
+        allowed = self.service.limits.threshold_range
+        if allowed is None:
+            raise errors.invalid("this server has one threshold: leave the threshold out, or start it with --threshold-range")
+        if not allowed[0] <= asked <= allowed[1]:
+            raise errors.invalid(f"the threshold must be a number from {allowed[0]:g} to {allowed[1]:g}")
+        return asked
+
+    def prompt(self, name: str | None) -> str:
+        """What stands before texts: one of the model's prompts, or its default. Raises `RequestError` for one that it has not."""
+        try:
+            return self.model.engine.prompt_text(name)
+        except ConfigError as error:
+            raise errors.invalid(str(error)) from None
+
+    def check(self, texts: Sequence[Any], field: str, spare: int = 0) -> None:
+        """Raises `RequestError` for no text, for too many, or for one that is empty or has too many characters.
+
+        spare: texts that a request has beside those that the limit counts.
+        """
+        limits = self.service.limits
+        if len(texts) <= spare:
+            raise errors.empty(f"{field} is empty: give at least one text")
+        if len(texts) > limits.max_client_batch_size + spare:
+            raise errors.too_many(f"{field} has {len(texts) - spare} texts, more than the {limits.max_client_batch_size} of a request")
+        for number, text in enumerate(texts):
+            characters = _characters(text)
+            if characters == 0:
+                raise errors.invalid(f"{field}: text {number} is empty")
+            if characters > limits.max_input_characters:
+                raise errors.invalid(f"{field}: text {number} has {characters} characters, more than {limits.max_input_characters}")
+
+    async def compute(
+        self,
+        inputs: Sequence[Any],
+        *,
+        field: str,
+        single: bool,
+        threshold: float | None,
+        truncate: bool | None = None,
+        direction: str = "right",
+        prompt: str = "",
+        spare: int = 0,
+        how: str = "texts",
+        tokens: bool = False,
+    ) -> "Done":
+        """What the network says of texts.
+
+        Args:
+          inputs: texts, pairs, or token ids, which are read as the texts that they are of.
+          field: of the body, for messages.
+          single: whether the client sent one text alone.
+          threshold, truncate: as the body asks; None: it does not.
+          direction: of a text that is too long, which end is cut.
+          prompt: stands before each text.
+          spare: see `check`.
+          how, tokens: see `Job`.
+
+        Raises:
+          RequestError: a request beyond the limits, a text that cannot be read, or a failure.
+          ClientGone: the connection was closed meanwhile.
+        """
+        service, method = self.service, "single" if single else "batch"
+        service.metrics.asked(self._route, method, len(inputs))
+        self.check(inputs, field, spare)
+        asked = self._threshold(threshold)
+        if service.in_flight >= service.limits.max_concurrent_requests:
+            raise errors.overloaded()
+        if not service.pipeline.is_healthy:
+            raise errors.unhealthy("the engine is gone: restart the server")
+        service.in_flight += 1
+        try:
+            texts = inputs
+            if isinstance(inputs[0], list):
+                texts = await service.pipeline.with_tokenizer(self.model.texts_of, inputs, True)
+                self.check(texts, field, spare)
+            job = Job(
+                self.model, [prompt + text for text in texts] if prompt else texts, "left" if direction == "left" else how,
+                service.limits.auto_truncate if truncate is None else truncate, asked, tokens,
+                asyncio.get_running_loop().create_future(),
+            )  # fmt: skip
+            service.pipeline.submit(job)
+            computed = await self._while_connected(job)
+        finally:
+            service.in_flight -= 1
+        seconds = (time.perf_counter() - self._began, computed.tokenization, computed.queue, computed.inference)
+        lengths = computed.predictions.lengths.tolist()
+        service.metrics.answered(self._route, method, lengths, seconds)
+        return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
+
+    async def _while_connected(self, job: Job) -> Computed:
+        """The future's result, or `ClientGone`."""
+        gone = asyncio.ensure_future(self.request.receive())
+        try:
+            await asyncio.wait((job.future, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not job.future.done():
+                raise ClientGone
+            return job.future.result()
+        finally:
+            gone.cancel()
+            if not job.future.done():
+                job.is_abandoned = True
+                job.future.cancel()
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A request whose texts are computed. seconds: in all, reading, waiting and computing. characters, tokens: of all its texts."""
+
+    computed: Computed
+    seconds: tuple[float, float, float, float]
+    characters: int
+    tokens: int
+    compute_type: str
+
+    def response(self, content: Any) -> Response:
+        """The answer, with the headers of text-embeddings-inference and x-compute-share, ours: the share of tokens that layers computed."""
+        total, *parts = (f"{1000 * value:.3f}" for value in self.seconds)
+        kept, lengths = self.computed.predictions.kept, self.computed.predictions.lengths
+        headers = {
+            "x-compute-type": self.compute_type,
+            "x-compute-time": total,
+            "x-compute-characters": str(self.characters),
+            "x-compute-tokens": str(self.tokens),
+            "x-compute-share": f"{float(kept.sum()) / (len(kept) * float(lengths.sum())):.4f}",
+            "x-total-time": total,
+            **dict(zip(("x-tokenization-time", "x-queue-time", "x-inference-time"), parts, strict=True)),
+        }
+        return json_response(content, headers=headers)
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON; arrays of NumPy as lists of numbers, float32 with as many digits as it has."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
+
+
+def _characters(text: Any) -> int:
+    """Of a text or a pair; of token ids their number."""
+    return sum(map(len, text)) if isinstance(text, tuple) else len(text)

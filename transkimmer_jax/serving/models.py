@@ -1,0 +1,165 @@
+"""The models that a server has, what each of them answers, and how they read texts."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.windows import Windows
+from transkimmer_jax.data.words import TokenizedWords
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.serving import errors
+
+CLASSIFIER, RERANKER, EMBEDDER, TAGGER, READER = "classifier", "reranker", "embedding", "tagger", "reader"
+_KINDS = {"sentence_embedding": EMBEDDER, "token_classification": TAGGER, "question_answering": READER}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Texts as tokens. words, windows: of a tagger, of a reader."""
+
+    examples: TokenizedExamples
+    words: TokenizedWords | None = None
+    windows: Windows | None = None
+
+
+class ServedModel:
+    """An engine with a name.
+
+    Only one thread at a time may have it read (a tokenizer is set for each call), and only one have it compute.
+
+    Args:
+      name: by which requests ask for it.
+      folder: or hub id, that it is from.
+      make: an engine for that folder, with further options of `SkimEngine`.
+      precision: that it computes in; None: the model's.
+    """
+
+    def __init__(self, name: str, folder: str, make: Callable[..., SkimEngine], precision: str | None = None):
+        self.name, self.folder, self._make = name, folder, make
+        self.engine = make()
+        self._token_engine: SkimEngine | None = None
+        self.precision = precision or self.engine.arch.compute_dtype
+        head, labels = self.engine.arch.head, self.engine.arch.num_labels
+        self.kind = _KINDS.get(head) or (RERANKER if labels == 1 else CLASSIFIER)
+
+    def engine_for(self, tokens: bool) -> SkimEngine:
+        """The engine, or one that gives states of tokens as well, which is loaded when they are first asked for."""
+        if not tokens:
+            return self.engine
+        if self._token_engine is None:
+            self._token_engine = self._make(token_embeddings=True)
+        return self._token_engine
+
+    def read(self, inputs: Sequence[Any], how: str) -> Reading:
+        """Inputs as tokens; `how` as of `jobs.Job`. Raises `TranskimmerError` for what cannot be read."""
+        if how == "words":
+            words = self.engine.tokenize_words(inputs)
+            return Reading(words.examples, words=words)
+        if how == "questions":
+            windows = self.engine.tokenize_questions([question for question, _ in inputs], [context for _, context in inputs])
+            return Reading(windows.examples, windows=windows)
+        tokenizer = self.engine.tokenizer
+        side = tokenizer.truncation_side
+        tokenizer.truncation_side = "left" if how == "left" else "right"
+        try:
+            return Reading(self.engine.tokenize(inputs))
+        finally:
+            tokenizer.truncation_side = side
+
+    def tokens(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[dict[str, Any]]]:
+        """What the tokenizer makes of texts, not cut: id, text, special, start and stop of every token."""
+        encoded = self.engine.tokenizer(list(texts), add_special_tokens=add_special_tokens, truncation=False)
+        answers = []
+        for text, one in zip(texts, encoded.encodings, strict=True):
+            entries = []
+            for number, name, special, (start, stop) in zip(one.ids, one.tokens, one.special_tokens_mask, one.offsets, strict=True):
+                place = {"start": None, "stop": None} if special else {"start": start, "stop": stop}
+                entries.append({"id": number, "text": name if special else text[start:stop], "special": bool(special), **place})
+            answers.append(entries)
+        return answers
+
+    def texts_of(self, ids: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
+        """Token ids as texts. Raises `RequestError` for one that is none of the tokenizer's."""
+        size = len(self.engine.tokenizer)
+        wrong = next((number for row in ids for number in row if not 0 <= number < size), None)
+        if wrong is not None:
+            raise errors.invalid(f"{wrong} is no token id: they go from 0 to {size - 1}")
+        return [self.engine.tokenizer.decode(list(row), skip_special_tokens=skip_special_tokens) for row in ids]
+
+    def warm_up(self) -> None:
+        """Do ahead of time what the first request would wait for."""
+        self.engine.warm_up(progress=False)
+        if self.kind == READER:
+            self.engine.answer("warm", "up", progress=False)
+        elif self.kind == TAGGER:
+            self.engine.tag(["warm"], progress=False)
+        else:
+            self.engine.predict_tokenized(self.engine.tokenize([("warm", "up") if self.engine.pairs else "warm"]))
+
+    def described(self) -> dict[str, Any]:
+        """The model's part of /info, as text-embeddings-inference has it."""
+        arch = self.engine.arch
+        if self.kind == EMBEDDER:
+            model_type: dict[str, Any] = {EMBEDDER: {"pooling": arch.pooling.mode}}
+        elif self.kind == READER:
+            model_type = {READER: {}}
+        else:
+            names = self.engine.label_texts
+            by_id = {str(number): name for number, name in enumerate(names)}
+            model_type = {self.kind: {"id2label": by_id, "label2id": {name: number for number, name in enumerate(names)}}}
+        return {
+            "model_id": self.name,
+            "model_sha": None,
+            "model_dtype": self.precision,
+            "model_type": model_type,
+            "max_input_length": self.engine.max_length,
+            "skims": arch.skim is not None,
+            "threshold": self.engine.threshold if arch.skim is not None else None,
+            "prompts": list(self.engine.prompt_names),
+        }
+
+
+class Models:
+    """All models of a server, in the order of the command line.
+
+    Raises:
+      ConfigError: none, or two of one name.
+    """
+
+    def __init__(self, models: Sequence[ServedModel]):
+        self._by_name = {model.name: model for model in models}
+        if not models or len(self._by_name) != len(models):
+            raise ConfigError("a server needs models, each with a name of its own: give --model NAME=FOLDER")
+
+    def __iter__(self):
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def named(self, name: str) -> ServedModel:
+        """The model of that name. Raises `RequestError` where there is none."""
+        if name not in self._by_name:
+            raise errors.unknown_model(f"no model {name[:60]!r} here: there are {', '.join(map(repr, self._by_name))}")
+        return self._by_name[name]
+
+    def choose(self, in_path: str | None, in_body: str | None, answers: Callable[[ServedModel], bool], route: str) -> ServedModel:
+        """Which model answers a request.
+
+        Args:
+          in_path: that the path names. in_body: that the body names; read where there are several, since clients of servers with one send
+            any name.
+          answers: whether a model answers such requests.
+
+        Raises:
+          RequestError: a model that is not there, or that does not answer such requests.
+        """
+        name = in_path if in_path is not None else in_body if len(self) > 1 else None
+        candidates = list(self) if name is None else [self.named(name)]
+        chosen = next(filter(answers, candidates), None)
+        if chosen is None:
+            kinds = ", ".join(f"{model.name!r} is of kind {model.kind}" for model in candidates)
+            raise errors.other_model(f"no model here answers {route}: {kinds}")
+        return chosen

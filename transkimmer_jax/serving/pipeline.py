@@ -1,0 +1,212 @@
+"""From a request to its predictions: one thread reads texts, another computes batches, and the event loop waits for neither.
+
+Both take all that waits at once, so what a call costs is shared by those that come together.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.errors import DataError, TranskimmerError
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.serving import errors
+from transkimmer_jax.serving.batching import Part, WaitingTexts
+from transkimmer_jax.serving.jobs import Computed, Job
+from transkimmer_jax.serving.limits import Limits
+from transkimmer_jax.serving.metrics import Metrics
+from transkimmer_jax.serving.models import Reading
+from transkimmer_jax.serving.pieces import concatenated, divided, sliced
+
+logger = logging.getLogger(__name__)
+
+_READ_TOGETHER = 256  # jobs at most, so that the first of many need not wait for all to be read
+
+
+class Pipeline:
+    """The two threads, and what waits for them. Start it within the event loop that answers."""
+
+    def __init__(self, limits: Limits, metrics: Metrics):
+        self._metrics = metrics
+        self._unread: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting = WaitingTexts(limits.max_batch_tokens)
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in self._parts()]
+        for thread in self._threads:
+            thread.start()
+
+    def _parts(self) -> list[tuple[str, Callable[[], None]]]:
+        return [("reading", self._read_all), ("computing", self._compute_all)]
+
+    def stop(self) -> None:
+        """End both threads behind the jobs that were submitted."""
+        self._unread.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether both threads are at work."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for the engine."""
+        return len(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Have a job read and computed; its future says what became of it."""
+        self._unread.put(job)
+
+    async def with_tokenizer(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives that reads by a tokenizer, called by the thread that alone may do so."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def call() -> None:
+            result, failure = None, None
+            try:
+                result = function(*arguments)
+            except Exception as error:
+                failure = error
+            loop.call_soon_threadsafe(_settle, future, result, failure)
+
+        self._unread.put(call)
+        return await future
+
+    # Reading
+
+    def _read_all(self) -> None:
+        is_over = False
+        while not is_over:
+            arrived: list[Job] = []
+            entry: Job | Callable[[], None] | None = self._unread.get()
+            while True:
+                if entry is None:
+                    is_over = True
+                elif isinstance(entry, Job):
+                    arrived.append(entry)
+                else:
+                    entry()
+                if is_over or len(arrived) == _READ_TOGETHER or self._unread.empty():
+                    break
+                entry = self._unread.get()
+            groups: dict[tuple[str, str, bool], list[Job]] = {}
+            for job in arrived:
+                if not job.is_abandoned:
+                    groups.setdefault((job.model.name, job.how, isinstance(job.inputs[0], tuple)), []).append(job)
+            for jobs in groups.values():
+                self._read(jobs)
+        self._waiting.close()
+
+    def _read(self, jobs: list[Job]) -> None:
+        """Read jobs of one model in one way, together; where that fails, one by one, so that a text that cannot be read is nobody else's
+        trouble."""
+        started = time.perf_counter()
+        try:
+            if len(jobs) > 1 and jobs[0].how in ("texts", "left"):
+                read = jobs[0].model.read([text for job in jobs for text in job.inputs], jobs[0].how).examples
+                readings, start = [], 0
+                for job in jobs:
+                    readings.append(Reading(sliced(read, start, start + len(job.inputs))))
+                    start += len(job.inputs)
+            else:
+                readings = [job.model.read(job.inputs, job.how) for job in jobs]
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._read([job])
+            else:
+                self._give_up(jobs, error)
+            return
+        seconds = (time.perf_counter() - started) / len(jobs)
+        accepted = []
+        for job, reading in zip(jobs, readings, strict=True):
+            if not job.truncate and job.how != "questions" and reading.examples.truncated.any():
+                number, limit = int(reading.examples.truncated.argmax()), job.model.engine.max_length
+                self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: shorten it, or send truncate=true"))
+            else:
+                job.is_read(reading, seconds)
+                accepted.append(job)
+        self._waiting.add(accepted)
+
+    # Computing
+
+    def _compute_all(self) -> None:
+        while (batch := self._waiting.take()) is not None:
+            now = time.perf_counter()
+            for part in batch:
+                if part.start == 0:
+                    part.job.started = now
+            self._compute(batch)
+
+    def _compute(self, batch: list[Part]) -> None:
+        """Compute parts together; where that fails, one by one."""
+        job = batch[0].job
+        examples = concatenated([sliced(part.job.examples, part.start, part.stop) for part in batch])
+        started = time.perf_counter()
+        try:
+            predictions = self._predict(job, examples)
+        except Exception as error:
+            if len(batch) > 1:
+                for part in batch:
+                    self._compute([part])
+            else:
+                self._give_up([job], error)
+            return
+        seconds = time.perf_counter() - started
+        self._metrics.batch(job.model, predictions)
+        parts = divided(predictions, [part.stop - part.start for part in batch])
+        done = [part.job for part, own in zip(batch, parts, strict=True) if part.job.is_computed(own, seconds)]
+        self._deliver([(job.future, job.result(), None) for job in done])
+
+    def _predict(self, job: Job, examples: TokenizedExamples) -> Predictions:
+        engine = job.model.engine_for(job.tokens)
+        overflows = engine.statistics.overflows
+        predictions = engine.predict_tokenized(examples, threshold=job.threshold)
+        self._metrics.overflows(job.model, engine.statistics.overflows - overflows)
+        return predictions
+
+    # Answering
+
+    def _give_up(self, jobs: list[Job], error: Exception) -> None:
+        if isinstance(error, errors.RequestError):
+            told = error
+        elif isinstance(error, DataError):
+            told = errors.unreadable(str(error))
+        elif isinstance(error, TranskimmerError):
+            told = errors.failed(str(error))
+        else:
+            logger.error("a batch failed", exc_info=error)
+            told = errors.failed("the engine failed on this request: the server's log says why")
+        for job in jobs:
+            job.is_abandoned = True  # also the rest of one of which a part has failed
+        self._deliver([(job.future, None, told) for job in jobs])
+
+    def _deliver(self, settled: Sequence[tuple["asyncio.Future[Computed]", Computed | None, Exception | None]]) -> None:
+        """Wake up those that wait, all at once."""
+        if settled and self._loop is not None:
+            self._loop.call_soon_threadsafe(_settle_all, settled)
+
+
+def _settle_all(settled: Sequence[tuple["asyncio.Future[Any]", Any, Exception | None]]) -> None:
+    for future, result, failure in settled:
+        _settle(future, result, failure)
+
+
+def _settle(future: "asyncio.Future[Any]", result: Any, failure: Exception | None) -> None:
+    if future.done():  # whoever waited has gone
+        return
+    if failure is None:
+        future.set_result(result)
+    else:
+        future.set_exception(failure)

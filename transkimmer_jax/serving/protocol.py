@@ -1,0 +1,114 @@
+"""HTTP of clients that do not mean well, or that are slow: heads without end, requests that never come in whole, answers that nobody
+reads."""
+
+import logging
+from typing import Any, ClassVar
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from transkimmer_jax.serving.errors import RequestError
+from transkimmer_jax.serving.limits import Limits
+
+logger = logging.getLogger(__name__)
+
+
+class _HeadTooLong(Exception):
+    """A request's line and headers have more bytes than they may."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection within `limits`, of a subclass that `guarded` makes. `expire` is called about once a second."""
+
+    limits: ClassVar[Limits]
+    _head_bytes = 0  # of the request that comes in, as far as they were parsed
+    _unparsed_bytes = 0  # that came in since its head began
+    _in_head = True
+    _reading_since: float | None = None
+    _writing_since: float | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client."""
+        super().connection_made(transport)
+        self._reading_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a client."""
+        self._unparsed_bytes += len(data)
+        super().data_received(data)
+        # A header that does not end is in no callback yet.
+        if self._in_head and self._unparsed_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes, self._unparsed_bytes, self._reading_since = True, 0, 0, self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.limits.max_header_bytes:
+            raise _HeadTooLong  # which the parser makes an error of its own of
+
+    def on_headers_complete(self) -> None:
+        """The end of its head."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Its last byte."""
+        self._reading_since = None
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered."""
+        self._writing_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writing_since = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came in is no HTTP, or too much of it."""
+        if self._head_bytes > self.limits.max_header_bytes:
+            self._refuse_head()
+        else:
+            self._close(RequestError(400, "Validation", "this is no HTTP request", "malformed"))
+
+    def _refuse_head(self) -> None:
+        limit = self.limits.max_header_bytes
+        self._close(RequestError(431, "Validation", f"line and headers have more than {limit} bytes: send fewer", "headers"))
+
+    def expire(self, now: float) -> None:
+        """Close the connection if it has taken too long. now: by the loop's clock."""
+        longest = self.limits.read_seconds
+        if self._writing_since is not None and now - self._writing_since > longest:
+            self.transport.abort()
+        elif self._reading_since is not None and now - self._reading_since > longest:
+            if self.cycle is None or self.cycle.response_complete:
+                self._close(RequestError(408, "Validation", f"the request did not come in within {longest:g} seconds", "timeout"))
+            else:
+                self.transport.close()  # a handler waits for the rest, and learns that it does not come
+
+    def _close(self, error: RequestError) -> None:
+        body = orjson.dumps(error.content(False))
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[error.status] + head + body)
+        self.transport.close()
+
+
+def guarded(limits: Limits) -> type[GuardedProtocol]:
+    """The class of a server's connections."""
+    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})

@@ -1,0 +1,326 @@
+"""What requests hold and answers look like: the fields of text-embeddings-inference, of OpenAI's embeddings, and of the Inference API that
+`huggingface_hub` speaks. Fields that are none of these are not looked at."""
+
+import dataclasses
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import PlainValidator, WithJsonSchema
+
+from transkimmer_jax.serving import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Texts, and whether there was one that stood alone, which some routes answer without a list around it."""
+
+    texts: list[Any]
+    single: bool
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(number) is int for number in value)
+
+
+def _sequences(value: Any) -> Inputs:
+    """A text, a pair, or a list of such, each in a list of its own."""
+    if isinstance(value, str):
+        return Inputs([value], True)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value) and len(value) in (1, 2):
+        return Inputs([tuple(value) if len(value) == 2 else value[0]], True)
+    if isinstance(value, list) and all(
+        isinstance(entry, list) and len(entry) in (1, 2) and all(isinstance(part, str) for part in entry) for entry in value
+    ):
+        return Inputs([tuple(entry) if len(entry) == 2 else entry[0] for entry in value], False)
+    raise ValueError("must be a text, a pair [text, text], or a list of [text] and [text, text]")
+
+
+def _texts(value: Any) -> Inputs:
+    """A text, token ids, or a list of either."""
+    if isinstance(value, str) or _is_ids(value):
+        return Inputs([value], True)
+    if isinstance(value, list) and (all(isinstance(entry, str) for entry in value) or all(_is_ids(entry) for entry in value)):
+        return Inputs(value, False)
+    raise ValueError("must be a text, a list of texts, or token ids")
+
+
+def _plain_texts(value: Any) -> Inputs:
+    """A text, or a list of them."""
+    if isinstance(value, str):
+        return Inputs([value], True)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return Inputs(value, False)
+    raise ValueError("must be a text or a list of texts")
+
+
+def _ids(value: Any) -> Inputs:
+    """Token ids, or a list of such lists."""
+    if _is_ids(value):
+        return Inputs([value], True)
+    if isinstance(value, list) and all(_is_ids(entry) for entry in value):
+        return Inputs(value, False)
+    raise ValueError("must be a list of token ids, or a list of such lists")
+
+
+_STRING: dict[str, Any] = {"type": "string"}
+_STRINGS = {"type": "array", "items": _STRING}
+_NUMBERS = {"type": "array", "items": {"type": "integer"}}
+
+
+def _any_of(*schemas: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(schemas)})
+
+
+_Sequences = Annotated[
+    Inputs, PlainValidator(_sequences), _any_of(_STRING, {**_STRINGS, "maxItems": 2}, {"type": "array", "items": _STRINGS})
+]
+_Texts = Annotated[Inputs, PlainValidator(_texts), _any_of(_STRING, _STRINGS, _NUMBERS, {"type": "array", "items": _NUMBERS})]
+_PlainTexts = Annotated[Inputs, PlainValidator(_plain_texts), _any_of(_STRING, _STRINGS)]
+_Ids = Annotated[Inputs, PlainValidator(_ids), _any_of(_NUMBERS, {"type": "array", "items": _NUMBERS})]
+_Direction = Annotated[Literal["left", "right"], pydantic.BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
+
+
+class ModelRequest(pydantic.BaseModel):
+    """Fields of all routes that compute: ours are `model`, which of several answers, and `threshold`, how much is skimmed."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    model: str | None = None
+    threshold: float | None = None
+
+
+class _Truncating(ModelRequest):
+    truncate: bool | None = None
+    truncation_direction: _Direction = "right"
+
+
+class PredictParameters(pydantic.BaseModel):
+    """Of the Inference API."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    top_k: int | None = pydantic.Field(default=None, ge=1)
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+
+
+class PredictRequest(_Truncating):
+    """Where `parameters` are given the answer has the Inference API's shape: a list for every text, also for one."""
+
+    inputs: _Sequences
+    raw_scores: bool = False
+    parameters: PredictParameters | None = None
+
+
+class RerankRequest(_Truncating):
+    """label: ours; of a classifier, the label whose probability is the score."""
+
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    label: str | None = None
+
+
+class EmbedAllRequest(_Truncating):
+    """Token ids are read as the text that they are of."""
+
+    inputs: _Texts
+    prompt_name: str | None = None
+
+
+class EmbedRequest(EmbedAllRequest):
+    """dimensions: the first so many columns only."""
+
+    normalize: bool = True
+    dimensions: int | None = pydantic.Field(default=None, ge=1)
+
+
+class SimilarityInputs(pydantic.BaseModel):
+    """One text, and those that it is compared with."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityParameters(pydantic.BaseModel):
+    """How the texts are read."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    truncate: bool | None = None
+    truncation_direction: _Direction = "right"
+    prompt_name: str | None = None
+
+
+class SimilarityRequest(ModelRequest):
+    """Cosines with one text."""
+
+    inputs: SimilarityInputs
+    parameters: SimilarityParameters = SimilarityParameters()
+
+
+class OpenAIRequest(ModelRequest):
+    """OpenAI's."""
+
+    input: _Texts
+    user: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = pydantic.Field(default=None, ge=1)
+
+
+class TagParameters(pydantic.BaseModel):
+    """Of the Inference API. ignore_labels: of words that are left out."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    ignore_labels: list[str] = ["O"]
+
+
+class TagRequest(ModelRequest):
+    """Words of texts."""
+
+    inputs: _PlainTexts
+    truncate: bool | None = None
+    parameters: TagParameters = TagParameters()
+
+
+class Question(pydantic.BaseModel):
+    """A question, and where the answer is looked for."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    question: str
+    context: str
+
+
+class AnswerParameters(pydantic.BaseModel):
+    """Of the Inference API. max_answer_len: tokens. handle_impossible_answer: whether there may be none."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    max_answer_len: int = pydantic.Field(default=30, ge=1, le=1000)
+    handle_impossible_answer: bool = False
+
+
+class AnswerRequest(ModelRequest):
+    """A question to a context, which is read whole."""
+
+    inputs: Question
+    parameters: AnswerParameters = AnswerParameters()
+
+
+class TokenizeRequest(ModelRequest):
+    """What the tokenizer makes of texts."""
+
+    inputs: _PlainTexts
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class DecodeRequest(ModelRequest):
+    """Token ids as texts."""
+
+    ids: _Ids
+    skip_special_tokens: bool = True
+
+
+class Prediction(pydantic.BaseModel):
+    """Of one label."""
+
+    score: float
+    label: str
+
+
+class Rank(pydantic.BaseModel):
+    """Of one text. text: where it was asked for."""
+
+    index: int
+    text: str | None = None
+    score: float
+
+
+class Embedding(pydantic.BaseModel):
+    """embedding: base64 of float32, little-endian, where that was asked for."""
+
+    object: Literal["embedding"]
+    embedding: list[float] | str
+    index: int
+
+
+class Usage(pydantic.BaseModel):
+    """Tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIResponse(pydantic.BaseModel):
+    """OpenAI's."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Word(pydantic.BaseModel):
+    """start, end: its characters."""
+
+    entity: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class Span(pydantic.BaseModel):
+    """score: the sum of the logits of its first and last token. answer: '' where there is none."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+class Token(pydantic.BaseModel):
+    """start, stop: its characters; null of a special token."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+Body = TypeVar("Body", bound=ModelRequest)
+
+
+def parse(schema: type[Body], body: bytes) -> Body:
+    """A body as what a route takes. Raises `RequestError`: 400 where it is no JSON, 422 where it is another."""
+    try:
+        return schema.model_validate_json(body)
+    except pydantic.ValidationError as error:
+        raise _described(error) from None
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A body whose schema depends on what it holds. Raises `RequestError`: 400 where it is no JSON, 422 where it is no object."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise errors.malformed("the body is no JSON") from None
+    if not isinstance(value, dict):
+        raise errors.invalid("the body must be a JSON object")
+    return value
+
+
+def _described(error: pydantic.ValidationError) -> errors.RequestError:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        return errors.malformed(f"the body is no JSON: {message.removeprefix('Invalid JSON: ')}")
+    where = ".".join(str(part) for part in first["loc"])
+    return errors.invalid(f"{where}: {message}" if where else message)
