@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 from prometheus_client.parser import text_string_to_metric_families
-from serving.served import LABELS, TEXTS
+from serving.served import LABELS, TEXTS, served_model, serving
 
 from transkimmer_jax.inference.engine import SkimEngine
 
@@ -89,6 +89,17 @@ def test_thresholds(server, engines, asked):
         own.kept, abs=1e-4
     )
     np.testing.assert_allclose(of_labels(answer), list(expected.probabilities.values()), atol=ATOL)
+
+
+def test_the_runtime_of_accelerators(folders, engines):
+    """Compiled programs, which the thread that computes compiles, answer alike."""
+    model = served_model("classifier", folders["classifier"], runtime="jax", batch_tokens=64)
+    with serving([model], compute_type="tpu") as server:
+        status, headers, answer = server.ask("/predict", {"inputs": TEXTS[3]})
+        assert status == 200 and headers["x-compute-type"] == "tpu"
+        expected = engines["classifier"].predict([TEXTS[3]], progress=False)[0]
+        np.testing.assert_allclose(of_labels(answer), list(expected.probabilities.values()), atol=ATOL)
+        assert b'transkimmer_overflows{model="classifier"} 0.0' in server.ask("/metrics")[2]
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -50,21 +50,25 @@ def create_app(models: Models, limits: Limits, *, compute_type: str = "cpu", api
 
     version = importlib.metadata.version("transkimmer_jax")
     description, page = openapi.document(ROUTES, version), openapi.page(ROUTES, version)
+    # Paths are compared one after the other, so what is asked most stands first.
     paths = [
+        Path(prefix + path, _route(service, route), methods=["POST"])
+        for prefix in ("", _PREFIX)
+        for route in ROUTES
+        for path in route.paths
+    ]
+    paths += [
+        Path("/", _task(service), methods=["POST"]),
+        Path(_PREFIX, _task(service), methods=["POST"]),
         Path("/", _health(service), methods=["GET"]),
         Path("/health", _health(service), methods=["GET"]),
         Path("/ping", _health(service), methods=["GET"]),
         Path("/info", _info(service, version), methods=["GET"]),
+        Path(_PREFIX + "/info", _info(service, version), methods=["GET"]),
         Path("/metrics", _metrics(service), methods=["GET"]),
         Path("/docs", _constant(HTMLResponse(page)), methods=["GET"]),
         Path("/openapi.json", _constant(json_response(description)), methods=["GET"]),
-        Path("/", _task(service), methods=["POST"]),
-        Path(_PREFIX, _task(service), methods=["POST"]),
-        Path(_PREFIX + "/info", _info(service, version), methods=["GET"]),
     ]
-    for route in ROUTES:
-        for path in route.paths:
-            paths += [Path(prefix + path, _route(service, route), methods=["POST"]) for prefix in ("", _PREFIX)]
     guards = [Middleware(BodyLimit, most=limits.payload_limit, refused=numbers.failed)]
     if api_key is not None:
         guards.insert(0, Middleware(ApiKey, key=api_key, open_paths=OPEN_PATHS, refused=numbers.failed))

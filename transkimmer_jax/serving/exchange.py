@@ -155,17 +155,18 @@ class Exchange:
 
     async def _while_connected(self, job: Job) -> Computed:
         """The future's result, or `ClientGone`."""
+
+        def leave(_: asyncio.Future[Any]) -> None:
+            if not job.future.done():
+                job.future.set_exception(ClientGone())
+
         gone = asyncio.ensure_future(self.request.receive())
+        gone.add_done_callback(leave)
         try:
-            await asyncio.wait((job.future, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not job.future.done():
-                raise ClientGone
-            return job.future.result()
+            return await job.future
         finally:
+            job.is_abandoned = True
             gone.cancel()
-            if not job.future.done():
-                job.is_abandoned = True
-                job.future.cancel()
 
 
 @dataclasses.dataclass(frozen=True)

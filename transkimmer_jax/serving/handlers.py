@@ -57,7 +57,7 @@ async def embed(exchange: Exchange, body: schemas.EmbedRequest) -> Response:
         body.inputs.texts, field="inputs", single=body.inputs.single, threshold=body.threshold,
         truncate=body.truncate, direction=body.truncation_direction, prompt=exchange.prompt(body.prompt_name),
     )  # fmt: skip
-    return done.response(list(_vectors(done.computed.predictions, body.dimensions, body.normalize)))
+    return done.response(_vectors(done.computed.predictions, body.dimensions, body.normalize))
 
 
 async def embed_all(exchange: Exchange, body: schemas.EmbedAllRequest) -> Response:
