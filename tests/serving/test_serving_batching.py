@@ -174,6 +174,9 @@ def test_overload(models):
         timer.start()
         answers = ask_all(server, [{"inputs": "good"}] * 10)
         timer.join()
+        server.service.in_flight += 4  # as many again
+        assert [server.ask(*asked)[0] for asked in (("/tokenize", {"inputs": "good"}), ("/decode", {"ids": [2]}))] == [429, 429]
+        server.service.in_flight -= 4
         assert sorted(status for status, _ in answers) == [200] * 4 + [429] * 6
         told = next(content for status, content in answers if status == 429)
         assert told == {"error": "the model is overloaded: try again in a moment", "error_type": "Overloaded"}

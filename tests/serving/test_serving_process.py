@@ -82,6 +82,22 @@ def test_who_never_finishes_is_not_waited_for(folders):
         assert process.wait(20) == 0
 
 
+def test_without_the_extra(folders, write):
+    """Both commands name the package and what brings it."""
+    texts = write("texts.txt", "good\n")
+    commands = [["serve", "--model", folders["classifier"]], ["load", "--clients", "1", "--input", str(texts)]]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["starlette", "aiohttp"]))
+from transkimmer_jax import cli, console
+print([console.run(cli.main, arguments) for arguments in {commands!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[2, 2]\n"
+    cure = "which is not installed: pip install 'transkimmer_jax[serve]'"
+    assert done.stderr.splitlines() == [f"error: serving needs starlette, {cure}", f"error: sending requests needs aiohttp, {cure}"]
+
+
 def test_limits_are_those_of_the_server():
     """The command declares them without importing the server."""
     fields = {field.name: field.default for field in dataclasses.fields(Limits)}

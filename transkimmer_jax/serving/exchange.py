@@ -1,10 +1,11 @@
 """One request being answered: what it may ask for, its texts through the pipeline, its headers and its numbers."""
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -129,12 +130,7 @@ class Exchange:
         service.metrics.asked(self._route, method, len(inputs))
         self.check(inputs, field, spare)
         asked = self._threshold(threshold)
-        if service.in_flight >= service.limits.max_concurrent_requests:
-            raise errors.overloaded()
-        if not service.pipeline.is_healthy:
-            raise errors.unhealthy("the engine is gone: restart the server")
-        service.in_flight += 1
-        try:
+        with self._admitted():
             texts = inputs
             if isinstance(inputs[0], list):
                 texts = await service.pipeline.with_tokenizer(self.model.texts_of, inputs, True)
@@ -146,12 +142,30 @@ class Exchange:
             )  # fmt: skip
             service.pipeline.submit(job)
             computed = await self._while_connected(job)
-        finally:
-            service.in_flight -= 1
         seconds = (time.perf_counter() - self._began, computed.tokenization, computed.queue, computed.inference)
         lengths = computed.predictions.lengths.tolist()
         service.metrics.answered(self._route, method, lengths, seconds)
         return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
+
+    async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of the model gives that reads by its tokenizer. Raises `RequestError` as `compute`, or as the function."""
+        with self._admitted():
+            return await self.service.pipeline.with_tokenizer(function, *arguments)
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """One of the requests that are waited for. Raises `RequestError` where there are as many as there may be, or where they would wait
+        for ever."""
+        service = self.service
+        if service.in_flight >= service.limits.max_concurrent_requests:
+            raise errors.overloaded()
+        if not service.pipeline.is_healthy:
+            raise errors.unhealthy("the engine is gone: restart the server")
+        service.in_flight += 1
+        try:
+            yield
+        finally:
+            service.in_flight -= 1
 
     async def _while_connected(self, job: Job) -> Computed:
         """The future's result, or `ClientGone`."""

@@ -130,13 +130,13 @@ async def tokenize(exchange: Exchange, body: schemas.TokenizeRequest) -> Respons
     exchange.check(body.inputs.texts, "inputs")
     before = exchange.prompt(body.prompt_name) if body.prompt_name else ""
     texts = [before + text for text in body.inputs.texts]
-    return json_response(await exchange.service.pipeline.with_tokenizer(exchange.model.tokens, texts, body.add_special_tokens))
+    return json_response(await exchange.read(exchange.model.tokens, texts, body.add_special_tokens))
 
 
 async def decode(exchange: Exchange, body: schemas.DecodeRequest) -> Response:
     """The texts of tokens."""
     exchange.check(body.ids.texts, "ids")
-    return json_response(await exchange.service.pipeline.with_tokenizer(exchange.model.texts_of, body.ids.texts, body.skip_special_tokens))
+    return json_response(await exchange.read(exchange.model.texts_of, body.ids.texts, body.skip_special_tokens))
 
 
 def _scores(predictions: Predictions, function: str | None) -> np.ndarray:
