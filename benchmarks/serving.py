@@ -1,21 +1,24 @@
-"""What a server adds to its engine, and what skimming brings behind HTTP: `transkimmer serve`, asked by `transkimmer load`.
+"""What a server adds to its engine, and what skimming brings behind HTTP: `transkimmer serve`, asked by the clients of `transkimmer load`.
 
     python benchmarks/serving.py --model runs/qnli/model --dense runs/qnli/dense/model --task glue/qnli --output results/serving/qnli.json
 
-One server has both models. Measured are the engine without a server; a closed loop that keeps the server busy; an open loop at rising
-rates, for throughput at equal waiting times; and a thousand clients whose every answer is compared with the engine's. Server and clients
-share the processors. `--seconds` is of each measurement, so all of it takes about twelve times as long.
+One server has both models; server and clients share the processors. There are three parts, and --parts measures some of them anew:
+
+busy      closed loops that keep the server busy, by turns with the engine without a server: medians of the rounds' ratios
+rates     open loops at rising rates, for throughput at equal waiting times
+checked   a thousand clients whose every answer is compared with the engine's, and the server's memory
 """
 
 import argparse
+import contextlib
 import json
-import os
 import pathlib
 import shlex
+import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,115 +29,131 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.serving.load import Body, Traffic, body_of, run
 
 _NAMES = ("skimming", "dense")
-_BUSY = (("one text", 128, 1), ("eight texts", 32, 8))  # clients of a closed loop, and texts of each of their requests
+_PARTS = ("busy", "rates", "checked")
+_BUSY = {"one text": (128, 1), "eight texts": (32, 8)}  # clients of a closed loop, and texts of each of their requests
 _SHARES = (0.3, 0.5, 0.7, 0.85)  # of the throughput of a busy server, as rates of an open loop
 _PERCENTILE = "p95"
+
+Pairs = list[tuple[str, str]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a skimming classifier")
+    parser.add_argument("--model", required=True, help="folder of a skimming classifier of pairs")
     parser.add_argument("--dense", required=True, help="folder of its dense one")
     parser.add_argument("--task", required=True, help="glue/<name>: its validation texts")
     parser.add_argument("--data-dir", help="TFDS folder")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="the others are kept as the record has them")
     parser.add_argument("--texts", type=int, default=2000, help="drawn by seed 0 (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=7.0, help="of each measurement; three times that of clients who are checked")
+    parser.add_argument("--rounds", type=int, default=3, help="of the part 'busy' (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=1000, help="whose answers are compared (default: %(default)s)")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
     folders = dict(zip(_NAMES, (args.model, args.dense), strict=True))
     texts = _texts(args)
-    offline = {name: _offline(folder, texts, args) for name, folder in folders.items()}
-    print("offline", offline, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "texts.jsonl")
-        files.write_text(path, "".join(json.dumps({"text": text, "other": other}) + "\n" for text, other in texts))
-        measured = _measure(args, folders, path, offline)
-    command = shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]])
-    files.write_json(args.output, {
-        "task": args.task, "texts": len(texts), "precision": args.precision, "seconds": args.seconds, **circumstances(),
-        "command": portable(command), "offline": offline, **measured,
-    })  # fmt: skip
+    record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
+    if set(args.parts) != {"busy"} and "busy" not in {*args.parts, *record}:
+        parser.error("rates are shares of what a busy server answers: measure the part 'busy', too")
+    engines = {name: SkimEngine.from_pretrained(folder, precision=args.precision) for name, folder in folders.items()}
+    command = portable(shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]]))
+    about = {"texts": len(texts), "seconds": args.seconds, "command": command, **circumstances()}
+    with _server(args, folders) as (process, url):
+        urls = {name: f"{url}/models/{name}/predict" for name in folders}
+        if "busy" in args.parts:
+            record["busy"] = about | _busy(args, engines, urls, texts)
+        if "rates" in args.parts:
+            record["rates"] = about | _rates(args, urls, texts, record["busy"])
+        if "checked" in args.parts:
+            result = run(urls["skimming"], _bodies(texts, 1, engines["skimming"]), Traffic(3 * args.seconds, args.clients),
+                         labels=engines["skimming"].label_texts)  # fmt: skip
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+            record["checked"] = about | result | {"peak_megabytes": int(status.partition("VmHWM:")[2].split()[0]) / 1000}
+    engine = engines["skimming"]
+    fewer = engine.statistics.dense_flops / engine.statistics.flops if engine.statistics.flops else record["flops_vs_unpadded"]
+    record |= {"task": args.task, "precision": args.precision, "flops_vs_unpadded": fewer}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.output, record)
 
 
-def _texts(args: argparse.Namespace) -> list[tuple[str, str]]:
+def _texts(args: argparse.Namespace) -> Pairs:
     task, data = get_task(DataConfig(task=args.task)), DataConfig(data_dir=args.data_dir)
     examples = load_split(task, next(iter(task.validation_splits.values())), data)
     rows = np.random.default_rng(0).permutation(len(examples.texts))[: args.texts]
     return [(examples.texts[row], (examples.pairs or [])[row]) for row in rows.tolist()]
 
 
-def _offline(folder: str, texts: list[tuple[str, str]], args: argparse.Namespace) -> dict[str, float]:
-    """Texts a second of `SkimEngine.predict`, which reads and computes them all: the median of three calls behind one."""
-    engine = SkimEngine.from_pretrained(folder, precision=args.precision)
-    engine.predict(texts[:64], progress=False)
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
+def _bodies(texts: Pairs, size: int, engine: SkimEngine | None = None) -> list[Body]:
+    """Requests of so many texts, with an engine's answers if there is one."""
+    expected = None
+    if engine is not None:
         answers = engine.predict(texts, progress=False)
-        seconds.append(time.perf_counter() - started)
-    spent, dense = engine.statistics.flops, engine.statistics.dense_flops
-    kept = float(np.mean([answer.kept for answer in answers]))
-    return {"texts_per_second": len(texts) / float(np.median(seconds)), "flops_vs_unpadded": dense / spent, "kept": kept}
+        expected = np.array([list((answer.probabilities or {}).values()) for answer in answers])
+    starts = range(0, len(texts), size)
+    return [
+        Body(body_of("/predict", texts[start : start + size]), len(texts[start : start + size]),
+             None if expected is None else expected[start : start + size])
+        for start in starts
+    ]  # fmt: skip
 
 
-def _measure(args: argparse.Namespace, folders: dict[str, str], path: pathlib.Path, offline: dict[str, Any]) -> dict[str, Any]:
+@contextlib.contextmanager
+def _server(args: argparse.Namespace, folders: dict[str, str]) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The process and its address."""
     models = [f"{name}={folder}" for name, folder in folders.items()]
     flags = ["--port", "0", "--max-concurrent-requests", str(args.clients), "--precision", args.precision]
     command = [sys.executable, "-m", "transkimmer_jax", "serve", "--model", *models, *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         try:
-            line = server.stderr.readline()
+            line = process.stderr.readline()
             if " on http://" not in line:
-                sys.exit(line + server.stderr.read())
-            url = line.rpartition(" on ")[2].strip()
-
-            def load(name: str, *more: str, seconds: float = args.seconds) -> dict[str, Any]:
-                result = _load("--url", url, "--route", f"/models/{name}/predict", "--input", str(path), "--seconds", str(seconds), *more)
-                print(name, *more, {key: result.get(key) for key in ("texts_per_second", "milliseconds", "statuses")}, flush=True)
-                return result
-
-            busy: dict[str, Any] = {}
-            for what, clients, size in _BUSY:
-                busy[what] = {name: load(name, "--clients", str(clients), "--texts-per-request", str(size)) for name in folders}
-                for name, result in busy[what].items():
-                    result["of_offline"] = result["texts_per_second"] / offline[name]["texts_per_second"]
-            most = {name: busy["one text"][name]["texts_per_second"] for name in folders}
-            rates = {name: [load(name, "--rate", f"{share * most[name]:.1f}") for share in _SHARES] for name in folders}
-            check = ["--check", folders["skimming"], "--precision", args.precision]
-            checked = load("skimming", "--clients", str(args.clients), *check, seconds=3 * args.seconds)
-            status = pathlib.Path(f"/proc/{server.pid}/status").read_text(encoding="utf-8")
-            peak = int(status.partition("VmHWM:")[2].split()[0]) / 1000
+                sys.exit(line + process.stderr.read())
+            yield process, line.rpartition(" on ")[2].strip()
         finally:
-            server.terminate()
-        ended = server.wait(60)
-    return {
-        "busy": busy, "rates": rates, "equal": _at_equal_waiting(rates), "checked": checked, "peak_megabytes": peak, "exit_status": ended,
-    }  # fmt: skip
+            process.terminate()
 
 
-def _load(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "transkimmer_jax", "load", "--text-columns", "text", "other", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-    result = json.loads(done.stdout)
-    return {name: value for name, value in result.items() if name != "command"}
+def _busy(args: argparse.Namespace, engines: dict[str, SkimEngine], urls: dict[str, str], texts: Pairs) -> dict[str, Any]:
+    """Texts a second of `SkimEngine.predict` and of a busy server, by turns."""
+    rounds: list[dict[str, Any]] = []
+    for number in range(args.rounds):
+        rounds.append({})
+        for name, engine in engines.items():
+            engine.predict(texts[:64], progress=False)
+            started = time.perf_counter()
+            engine.predict(texts, progress=False)
+            offline = len(texts) / (time.perf_counter() - started)
+            measured: dict[str, Any] = {"offline": offline}
+            for what, (clients, size) in _BUSY.items():
+                result = run(urls[name], _bodies(texts, size), Traffic(args.seconds, clients))
+                speed = result["texts_per_second"]
+                measured[what] = {"texts_per_second": speed, "of_offline": speed / offline, "milliseconds": result["milliseconds"]}
+            rounds[number][name] = measured
+            print(name, measured, flush=True)
+    return {"rounds": rounds, "clients": {what: list(sizes) for what, sizes in _BUSY.items()}}
 
 
-def _at_equal_waiting(rates: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """What each model answers while its 95th percentile is the dense model's at the middle of the rates; between two rates on a line."""
-    waits = {name: [result["milliseconds"][_PERCENTILE] for result in results] for name, results in rates.items()}
-    speeds = {name: [result["texts_per_second"] for result in results] for name, results in rates.items()}
-    limit = waits["dense"][len(_SHARES) // 2]
-    reached = {name: _reached(waits[name], speeds[name], limit) for name in rates}
-    return {"milliseconds": limit, **reached, "times": reached["skimming"] / reached["dense"]}
+def _rates(args: argparse.Namespace, urls: dict[str, str], texts: Pairs, busy: dict[str, Any]) -> dict[str, Any]:
+    """Open loops, and what each model answers while its waiting time is that of the dense one at the third of the rates."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, url in urls.items():
+        most = statistics.median(one[name]["one text"]["texts_per_second"] for one in busy["rounds"])
+        results[name] = [run(url, _bodies(texts, 1), Traffic(args.seconds, rate=share * most)) for share in _SHARES]
+        print(name, [(result["texts_per_second"], result["milliseconds"]) for result in results[name]], flush=True)
+    waits = {name: [result["milliseconds"][_PERCENTILE] for result in loops] for name, loops in results.items()}
+    speeds = {name: [result["texts_per_second"] for result in loops] for name, loops in results.items()}
+    limit = waits["dense"][2]
+    reached = {name: _reached(waits[name], speeds[name], limit) for name in results}
+    return {"loops": results, "equal": {"milliseconds": limit, **reached, "times": reached["skimming"] / reached["dense"]}}
 
 
 def _reached(waits: list[float], speeds: list[float], limit: float) -> float:
-    """The throughput at which waiting times pass a limit; the greatest that was measured where they do not."""
+    """The throughput at which waiting times pass a limit, between two rates on a line; the last rate's where they do not."""
     for number, wait in enumerate(waits):
         if wait > limit:
             if number == 0:

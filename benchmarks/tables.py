@@ -257,33 +257,39 @@ def reranking(records: list[dict]) -> str:
 
 def serving(records: list[dict]) -> str:
     """A server beside its engine: throughput and waiting times of both models, and what was compared."""
-    blocks = []
+    lines = []
     for record in records:
-        offline, limit = record["offline"], record["equal"]["milliseconds"]
-        rows = [["", "skimming", "dense", "times"]]
+        busy, equal, checked = record["busy"], record["rates"]["equal"], record["checked"]
 
-        def add(what: str, values: list[float], digits: int = 0, rows: list[list[str]] = rows) -> None:
-            rows.append([what, *(f"{value:,.{digits}f}" for value in values), f"{values[0] / values[1]:.2f}x"])
+        def median(name: str, *path: str, rounds: list[dict] = busy["rounds"]) -> float:
+            values: list = [one[name] for one in rounds]
+            for key in path:
+                values = [value[key] for value in values]
+            return statistics.median(values)
+
+        def row(what: str, values: list[float], digits: int = 0) -> list[str]:
+            return [what, *(f"{value:,.{digits}f}" for value in values), f"{values[0] / values[1]:.2f}x"]
 
         names = ("skimming", "dense")
-        add("engine without a server, texts/s", [offline[name]["texts_per_second"] for name in names])
-        for measured in record["busy"].values():
-            size, clients = measured["dense"]["texts_per_request"], measured["dense"]["clients"]
-            requests = "one text" if size == 1 else f"{size} texts"
-            add(f"busy server, {clients} clients, {requests} a request, texts/s", [measured[name]["texts_per_second"] for name in names])
-            rows.append(["of the engine's", *(f"{measured[name]['of_offline']:.2f}" for name in names), ""])
-            rows.append(["ms, 95th percentile", *(f"{measured[name]['milliseconds']['p95']:,.0f}" for name in names), ""])
-        add(f"texts/s at {limit:,.0f} ms, 95th percentile", [record["equal"][name] for name in names])
-        checked, fewer = record["checked"], offline["skimming"]["flops_vs_unpadded"]
+        rows = [
+            ["texts a second", "skimming", "dense", "times"],
+            row("engine without a server", [median(name, "offline") for name in names]),
+        ]
+        for what, (clients, size) in busy["clients"].items():
+            said = f"busy server: {clients} clients, {'one text' if size == 1 else f'{size} texts'} a request"
+            rows.append(row(said, [median(name, what, "texts_per_second") for name in names]))
+            rows.append(["its share of the engine's", *(f"{median(name, what, 'of_offline'):.2f}" for name in names), ""])
+        rows.append(row(f"where the 95th percentile of waiting is {equal['milliseconds']:,.0f} ms", [equal[name] for name in names]))
         told = (
-            f"{record['task']}, {record['texts']:,} texts, {record['precision']}, {fewer:.2f}x fewer FLOPs than unpadded dense; server and"
-            f" clients on the same {record['cores']} cores, {record['seconds']:g} s each. {checked['clients']:,} clients for"
-            f" {checked['seconds']:g} s: {checked['checked_texts']:,} answers compared with the engine's, {checked['wrong_texts']} wrong,"
-            f" {checked['lost']} lost, the largest difference {checked['largest_difference']:.1g}. The server took"
-            f" {record['peak_megabytes']:,.0f} MB at most, with both models. From:"
+            f"{record['task']}, {record['precision']}, {record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense; server and"
+            f" clients on the same {busy['cores']} cores. Busy: medians of {len(busy['rounds'])} rounds, by turns with the engine."
+            f" {checked['clients']:,} clients for {checked['seconds']:g} s, {checked['texts_per_second']:,.0f} texts a second:"
+            f" {checked['checked_texts']:,} answers compared with the engine's, {checked['wrong_texts']} wrong, {checked['lost']} lost."
+            f" The server took {checked['peak_megabytes']:,.0f} MB at most, with both models. From:"
         )
-        blocks += [*_table(rows), "", told, "", "```", record["command"], "```", ""]
-    return "\n".join(blocks)
+        commands = dict.fromkeys(record[part]["command"] for part in ("busy", "rates", "checked"))
+        lines += [*_table(rows), "", told, "", "```", *commands, "```", ""]
+    return "\n".join(lines)
 
 
 def table(view: str, files: list[str]) -> str:
