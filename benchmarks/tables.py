@@ -1,4 +1,4 @@
-"""Write the tables of the documents in docs/ from the committed records below results/.
+"""Write the tables of README.md and of the documents in docs/ from the committed records below results/.
 
     python benchmarks/tables.py [--check]
 
@@ -6,6 +6,7 @@ A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; 
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
 The view 'serving' is of records of benchmarks/serving.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
+The views 'headline' and 'quickstart' are README's: rows of results beside the clock of int8, and what its first command gives.
 The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
 --check nothing is written, and the status is 1 where a document and the records disagree.
 """
@@ -292,12 +293,59 @@ def serving(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def headline(records: list[dict]) -> str:
+    """Rows of results. Beside a row stands the clock of int8 where a record has timed a model of the same task and layers at the same
+    FLOPs, to a twentieth: how many times the texts a second of the best int8 without this package."""
+    timed = [record for record in records if "contenders" in record and record["batch_size"] == 32]
+    groups = _seeds_together([record for record in records if "contenders" not in record])
+    rows = [["task", "dense", "skimming", "points lost", "fewer FLOPs", "clock, float32", "clock, int8", "texts a second, int8"]]
+    for group in sorted(groups, key=lambda group: statistics.mean(each["dense_value"] - each["value"] for each in group)):
+        spent = statistics.mean(each["flops_vs_unpadded"] for each in group)
+        same = [
+            record
+            for record in timed
+            if record["workload"] == group[0]["task"]
+            and record["layers"] == (group[0].get("layers") or record["layers_dense"])
+            and abs(record["flops_vs_unpadded"] / spent - 1) < 0.05
+        ]
+        assert len(same) <= 1, f"several records time {group[0]['task']}"
+        int8 = ["", ""]
+        if same:
+            ours = fastest(same[0], ("compacted:onnxruntime:int8", "compacted:openvino:int8"))
+            theirs = fastest(same[0], ("dense:onnxruntime:int8", "dense:openvino:int8"))
+            speeds = [same[0]["contenders"][name]["examples_per_second"] for name in (ours, theirs)]
+            int8 = [f"{_times(same[0], ours, theirs):.2f}x", f"{speeds[0]:,.0f}, dense {speeds[1]:,.0f}"]
+        names = ("task", "dense", "skimming", "lost", "FLOPs vs unpadded", "clock vs dense packed")
+        cells = {name: ROWS[name](group) for name in names}
+        cells["task"] = f"{cells['task']}, {group[0]['metric'].replace('_', ' ')}"
+        rows.append([*cells.values(), *int8])
+    return "\n".join(_table(rows)) + "\n"
+
+
+def quickstart(records: list[dict]) -> str:
+    """What `make quickstart` gives."""
+    (record,) = records
+    (examples,) = record["examples"].values()
+    return (
+        f"On two CPU cores it trains for {record['seconds'] / 60:.1f} minutes and ends at {100 * record['value']:.1f} % of {examples:,} "
+        f"held-out reviews right,\nwith {100 * record['kept_tokens']:.0f} % of their tokens computed: "
+        f"{record['flops_vs_unpadded']:.2f} times fewer FLOPs than its dense model without padding.\n"
+    )
+
+
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
-    paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if "*" in file else [RECORDS / file])]
+    paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if set(file) & set("*[") else [RECORDS / file])]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
-    whole = {"speeds": speeds, "embedders": embedders, "reranking": reranking, "serving": serving}
+    whole = {
+        "speeds": speeds,
+        "embedders": embedders,
+        "reranking": reranking,
+        "serving": serving,
+        "headline": headline,
+        "quickstart": quickstart,
+    }
     if view in whole:
         return whole[view](records)
     if view == "rows":
@@ -335,7 +383,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the document and the records agree")
     args = parser.parse_args()
     stale = 0
-    for document in sorted((ROOT / "docs").glob("*.md")):
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = document.read_text(encoding="utf-8")
         if rendered(text) != text:
             stale = 1
