@@ -1,0 +1,69 @@
+"""Answer texts by an ONNX graph, without the package that made it: python examples/answer_by_graph.py exported < texts.txt
+
+`exported` is what `transkimmer export --format onnx` has written, of a classifier or an embedder. Reads a text a line and prints a line of
+JSON for each: its label and probabilities, or its vector, and the share of its tokens that the layers computed. Needs onnxruntime, numpy
+and transformers.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+from transformers import AutoTokenizer
+
+
+class Graph:
+    """The network, its tokenizer and the names of its labels."""
+
+    def __init__(self, folder, file):
+        folder = pathlib.Path(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.labels = [config["id2label"][str(number)] for number in range(len(config.get("id2label", {})))]
+        self.max_length = config.get("task", {}).get("max_length") or config["max_position_embeddings"]
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # the threshold is an input, which is meant so, and warned of
+        self.session = onnxruntime.InferenceSession(folder / "onnx" / file, options)
+        self.inputs = {value.name for value in self.session.get_inputs()}
+        self.outputs = [value.name for value in self.session.get_outputs()]
+
+    def __call__(self, texts):
+        """A dictionary for each text. Inputs are padded; in the graph tokens lie one behind another, and padding costs nothing."""
+        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="np")
+        feeds = {name: np.asarray(values, np.int64) for name, values in encoded.items() if name in self.inputs}
+        results = dict(zip(self.outputs, self.session.run(None, feeds), strict=True))
+        shares = results["kept"].mean(axis=0) / encoded["attention_mask"].sum(axis=1)
+        for row, share in enumerate(shares.tolist()):
+            yield self.answer({name: values[row] for name, values in results.items() if name != "kept"}) | {"kept": round(share, 4)}
+
+    def answer(self, outputs):
+        """Of one text."""
+        if "sentence_embedding" in outputs:
+            return {"vector": outputs["sentence_embedding"].astype(float).round(5).tolist()}
+        logits = outputs["logits"]
+        if len(logits) == 1:
+            return {"value": float(logits[0])}
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        named = dict(zip(self.labels, probabilities.astype(float).round(4).tolist(), strict=True))
+        return {"label": self.labels[int(logits.argmax())], "probabilities": named}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Answer texts by an ONNX graph.")
+    parser.add_argument("folder")
+    parser.add_argument("--file", default="model.onnx", help="model_quantized.onnx is the one in int8 (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32)
+    args = parser.parse_args()
+    graph = Graph(args.folder, args.file)
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    for start in range(0, len(lines), args.batch_size):
+        for answer in graph(lines[start : start + args.batch_size]):
+            print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
