@@ -4,7 +4,8 @@
 
 One server has both models; server and clients share the processors. There are three parts, and --parts measures some of them anew:
 
-busy      closed loops that keep the server busy, by turns with the engine without a server: medians of the rounds' ratios
+busy      closed loops that keep the server busy, by turns with the engine without a server: medians of the rounds behind the first,
+          in which both ask for their memory
 rates     open loops at rising rates, for throughput at equal waiting times
 checked   a thousand clients whose every answer is compared with the engine's, and the server's memory
 """
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="the others are kept as the record has them")
     parser.add_argument("--texts", type=int, default=2000, help="drawn by seed 0 (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=7.0, help="of each measurement; three times that of clients who are checked")
-    parser.add_argument("--rounds", type=int, default=3, help="of the part 'busy' (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="of the part 'busy', the first of which does not count (default: %(default)s)"
+    )
     parser.add_argument("--clients", type=int, default=1000, help="whose answers are compared (default: %(default)s)")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -57,6 +60,8 @@ def main() -> None:
     folders = dict(zip(_NAMES, (args.model, args.dense), strict=True))
     texts = _texts(args)
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
+    if args.rounds < 2:
+        parser.error("--rounds must be at least 2")
     if set(args.parts) != {"busy"} and "busy" not in {*args.parts, *record}:
         parser.error("rates are shares of what a busy server answers: measure the part 'busy', too")
     engines = {name: SkimEngine.from_pretrained(folder, precision=args.precision) for name, folder in folders.items()}
@@ -142,7 +147,7 @@ def _rates(args: argparse.Namespace, urls: dict[str, str], texts: Pairs, busy: d
     """Open loops, and what each model answers while its waiting time is that of the dense one at the third of the rates."""
     results: dict[str, list[dict[str, Any]]] = {}
     for name, url in urls.items():
-        most = statistics.median(one[name]["one text"]["texts_per_second"] for one in busy["rounds"])
+        most = statistics.median(one[name]["one text"]["texts_per_second"] for one in busy["rounds"][1:])
         results[name] = [run(url, _bodies(texts, 1), Traffic(args.seconds, rate=share * most)) for share in _SHARES]
         print(name, [(result["texts_per_second"], result["milliseconds"]) for result in results[name]], flush=True)
     waits = {name: [result["milliseconds"][_PERCENTILE] for result in loops] for name, loops in results.items()}

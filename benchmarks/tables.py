@@ -262,7 +262,7 @@ def serving(records: list[dict]) -> str:
     for record in records:
         busy, equal, checked = record["busy"], record["rates"]["equal"], record["checked"]
 
-        def median(name: str, *path: str, rounds: list[dict] = busy["rounds"]) -> float:
+        def median(name: str, *path: str, rounds: list[dict] = busy["rounds"][1:]) -> float:
             values: list = [one[name] for one in rounds]
             for key in path:
                 values = [value[key] for value in values]
@@ -283,7 +283,8 @@ def serving(records: list[dict]) -> str:
         rows.append(row(f"where the 95th percentile of waiting is {equal['milliseconds']:,.0f} ms", [equal[name] for name in names]))
         told = (
             f"{record['task']}, {record['precision']}, {record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense; server and"
-            f" clients on the same {busy['cores']} cores. Busy: medians of {len(busy['rounds'])} rounds, by turns with the engine."
+            f" clients on the same {busy['cores']} cores. Busy: by turns with the engine, {busy['seconds']:g} s each, rounds that count:"
+            f" {len(busy['rounds']) - 1}."
             f" {checked['clients']:,} clients for {checked['seconds']:g} s, {checked['texts_per_second']:,.0f} texts a second:"
             f" {checked['checked_texts']:,} answers compared with the engine's, {checked['wrong_texts']} wrong, {checked['lost']} lost."
             f" The server took {checked['peak_megabytes']:,.0f} MB at most, with both models. From:"
