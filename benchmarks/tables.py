@@ -300,8 +300,8 @@ def headline(records: list[dict]) -> str:
     timed = [record for record in records if "contenders" in record and record["batch_size"] == 32]
     groups = _seeds_together([record for record in records if "contenders" not in record])
     rows = [["task", "dense", "skimming", "points lost", "fewer FLOPs", "clock, float32", "clock, int8", "texts a second, int8"]]
-    for group in sorted(groups, key=lambda group: statistics.mean(each["dense_value"] - each["value"] for each in group)):
-        spent = statistics.mean(each["flops_vs_unpadded"] for each in group)
+    for group in sorted(groups, key=lambda group: statistics.mean(row["dense_value"] - row["value"] for row in group)):
+        spent = statistics.mean(row["flops_vs_unpadded"] for row in group)
         same = [
             record
             for record in timed

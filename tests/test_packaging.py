@@ -6,9 +6,11 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 
 import jax
 import pytest
@@ -161,3 +163,21 @@ def test_a_wheel_in_an_environment_of_its_own(package_index, model, write, tmp_p
     assert [answer["kept"] for answer in there] == pytest.approx([answer["kept"] for answer in here])
     said = run(program, "evaluate", "--model", model, "--data", texts, status=2).stderr
     assert said == "error: scoring needs sklearn, which is not installed: pip install 'transkimmer_jax[train]'\n"
+
+    said = run(program, "serve", "--model", model, status=2).stderr
+    assert re.fullmatch(r"error: serving needs \w+, which is not installed: pip install 'transkimmer_jax\[serve\]'\n", said)
+    run(*pip, "install", f"{wheel}[serve]")
+    command = [str(program), "serve", "--model", str(model), "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            address = next(filter(None, (re.search(r"http://\S+", line) for line in server.stderr)))[0]
+            body = json.dumps({"inputs": TEXTS[0]}).encode()
+            request = urllib.request.Request(f"{address}/predict", body, {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as response:
+                served = json.load(response)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+    assert {entry["label"]: entry["score"] for entry in served} == pytest.approx(here[0]["probabilities"], abs=1e-4)
