@@ -68,6 +68,18 @@ class SkimConfig:
         Literal["flops", "tokens"],
         "budget counts the unpadded dense model's FLOPs (predictors included), or tokens kept, averaged over layers",
     ] = "flops"
+    levels: Annotated[
+        tuple[float, ...],
+        "budget: further targets that the same checkpoint is trained for, each text of a batch at one of them; a threshold is then the"
+        " share of FLOPs saved, 0.6 for a budget of 0.4",
+    ] = ()
+    forwarding: Annotated[
+        Literal["identity", "linear"],
+        "what heads that read every token are given of a skimmed one's state: itself, or a linear map of it, one for each layer",
+    ] = "identity"
+    freeze: Annotated[
+        bool, "budget: from `noise_end` on predictors are as they are and nothing is priced, while the other weights go on learning"
+    ] = False
     pinned: Annotated[
         Literal["first_segment"] | None, "tokens that are never skimmed, beside position 0: those of the first text of a pair"
     ] = None
@@ -93,6 +105,21 @@ class SkimConfig:
     ] = True
     controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.3
     controller_shift: Annotated[float, "budget: change of the predictors' margins a step per unit of (wanted - measured) share"] = 1.0
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """All budgets that one checkpoint is trained for, falling."""
+        return tuple(sorted({self.target, *self.levels}, reverse=True))
+
+    @property
+    def trained_levels(self) -> tuple[float, ...]:
+        """The same where there are several; () where `target` is the only one."""
+        return self.targets if len(self.targets) > 1 else ()
+
+    @property
+    def initial_threshold(self) -> float:
+        """The threshold as long as none was fitted."""
+        return 1.0 - self.target if self.trained_levels else self.threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +249,14 @@ class Config:
             f"skim.warmup + skim.anneal must lie in [0, 1], not {skim.warmup} + {skim.anneal}",
         )
         require(skim.noise_end is None or 0 <= skim.noise_end <= 1, f"skim.noise_end must lie in [0, 1], not {skim.noise_end}")
+        require(all(0 < level < 1 for level in skim.levels), f"skim.levels must lie in (0, 1), not {skim.levels}")
+        require(
+            not skim.levels or (skim.objective == "budget" and skim.target < 1),
+            "skim.levels are budgets: they go with skim.objective='budget' and a skim.target below 1",
+        )
+        require(
+            not skim.freeze or skim.noise_end is not None, "skim.freeze needs skim.noise_end, the share of the steps at which to freeze"
+        )
         require(
             skim.loss_normalization == "real" or self.model.attention_masking == "post_softmax",
             "skim.loss_normalization='padded' is the paper's and goes only with model.attention_masking='post_softmax'",

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -32,14 +33,19 @@ SLOTS, WIDTH, ROWS, LAYERS = 4, 10, 40, ARCH.num_hidden_layers
 TOLERANCE, CLEARANCE = 1e-5, 1e-4
 CAPACITIES = (((ROWS, WIDTH),) * LAYERS, ((30, 9), (23, 9), (11, 5)))
 PINNING = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, pinned="first_segment"))
+# For several budgets, and with maps of what is skimmed.
+LEVELS = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, levels=(0.6, 0.4, 0.3), forwarding="linear"))
 HEADS = {
     "mean": (TranskimmerForSentenceEmbedding, ARCH),
     "normalised": (TranskimmerForSentenceEmbedding, dataclasses.replace(ARCH, pooling=PoolingArchitecture("mean", True))),
     "cls": (TranskimmerForSentenceEmbedding, dataclasses.replace(ARCH, pooling=PoolingArchitecture("cls", False))),
+    "levels": (TranskimmerForSentenceEmbedding, LEVELS),
     "tags": (TranskimmerForTokenClassification, ARCH),
+    "mapped tags": (TranskimmerForTokenClassification, LEVELS),
     "spans": (TranskimmerForQuestionAnswering, PINNING),
     # The last layer reads all, and global layers stand around a local one; then a local one is the last.
     "modern mean": (TranskimmerForSentenceEmbedding, MODERN),
+    "modern levels": (TranskimmerForSentenceEmbedding, dataclasses.replace(MODERN, skim=LEVELS.skim)),
     "modern classes": (TranskimmerForSequenceClassification, dataclasses.replace(MODERN, classifier_pooling="mean")),
     "modern spans": (TranskimmerForQuestionAnswering, dataclasses.replace(MODERN, local_layers=(1, 2))),
 }
@@ -52,6 +58,12 @@ def make_model(name):
     model = model_class(arch, rngs=nnx.Rngs(0))
     for predictor in model.encoder.predictors:
         predictor.decision.kernel[...] = predictor.decision.kernel[...] * 40.0
+    rng = np.random.default_rng(0)
+    for level in model.encoder.levels:
+        level.knots[...] = jnp.asarray([-1.0, 1.5, 0.5] + rng.normal(0, 0.2, 3), jnp.float32)  # the last is not in order
+    for forwarding in model.encoder.forwarding:
+        forwarding.kernel[...] = jnp.asarray(rng.normal(0, 0.2, forwarding.kernel.shape), jnp.float32)
+        forwarding.bias[...] = jnp.asarray(rng.normal(0, 0.2, forwarding.bias.shape), jnp.float32)
     return model
 
 
@@ -148,7 +160,7 @@ def test_pinned_tokens_stay():
     assert expected.sum() < mask.sum()
 
 
-@pytest.mark.parametrize("name", ["normalised", "tags", "spans", "modern mean"])
+@pytest.mark.parametrize("name", ["normalised", "levels", "tags", "mapped tags", "spans", "modern mean"])
 def test_gates_receive_gradients_from_every_head(name):
     """The training layout: what a skimmed token answers with differs from what it would have been, so gates are worth something."""
     model_class, arch = HEADS[name]
@@ -165,7 +177,7 @@ def test_gates_receive_gradients_from_every_head(name):
 
 
 @pytest.mark.usefixtures("quickly_built_programs")
-@pytest.mark.parametrize("name", ["mean", "tags"])
+@pytest.mark.parametrize("name", ["mean", "levels", "tags"])
 def test_what_a_batch_loses_runs_again(name):
     """Compiled programs with too little room: each text's vector, each token's row, is where it belongs all the same."""
     model, examples = make_model(name), make_examples([10, 3, 1, 9, 7, 10, 2, 8] * 2, 3)

@@ -16,7 +16,7 @@ class Example:
 
     logits [labels], None of a network without a sequence classifier; keep [layers, n] bool, cumulative; margin [layers, n], NaN where the
     token was already gone;
-    hidden [n, H], each token as of the last layer it was kept in.
+    hidden [n, H], each token as of the last layer it was kept in, behind the map of the layer that skimmed it where there is one.
     """
 
     logits: np.ndarray | None
@@ -76,6 +76,9 @@ def transkimmer(
         features = _gelu(norm(f"{predictor}.2", linear(f"{predictor}.1", norm(f"{predictor}.0", x))))
         decision = linear(f"{predictor}.4", features)
         margins[layer, alive] = decision[:, 1] - decision[:, 0]
+        knots = tensors.get(f"bert.encoder.skim_predictors.{layer}.levels.knots")
+        if knots is not None:
+            margins[layer, alive] = _on_scale(margins[layer, alive], knots.astype(np.float64), 1 - np.array(config["skim"]["levels"]))
         stays = margins[layer, alive] > threshold if decisions is None else decisions[layer, alive]
         stays = stays | (alive == 0) | (False if pinned is None else pinned[alive])
         x, alive = x[stays], alive[stays]
@@ -109,6 +112,10 @@ def transkimmer(
         final[alive] = x
     if modern:
         final = norm("bert.final_norm", final)
+    for layer in range(layers):
+        if f"bert.encoder.skim_predictors.{layer}.forwarding.weight" in tensors:
+            skimmed = keep.sum(axis=0) == layer  # by so many layers they were kept
+            final[skimmed] += linear(f"bert.encoder.skim_predictors.{layer}.forwarding", final[skimmed])
     if "bert.pooler.dense.weight" not in tensors:
         return Example(None, keep, margins, final)
     if modern:
@@ -172,6 +179,14 @@ def _as_bert(name: str, backbone: str) -> str:
     for theirs, ours in _AS_BERT.get(backbone, {}).items():
         name = name.replace(theirs, ours)
     return name
+
+
+def _on_scale(margins: np.ndarray, knots: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    """Margins between two knots as what is saved between these; the first and the last stretch go on beyond."""
+    for number in range(1, len(knots)):
+        knots[number] = max(knots[number], knots[number - 1] + 1e-3)
+    behind = np.clip(np.searchsorted(knots, margins) - 1, 0, len(knots) - 2)
+    return saved[behind] + (margins - knots[behind]) * (saved[behind + 1] - saved[behind]) / (knots[behind + 1] - knots[behind])
 
 
 def _turned(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:

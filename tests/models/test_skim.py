@@ -8,13 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 from models.quick import program, quick_jit
 from models.reference import relative_error
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.layouts import PaddedTokens
-from transkimmer_jax.models.skim import GumbelGate, SkimPredictor, ThresholdGate, skim_loss, with_shifted_margins
+from transkimmer_jax.models.skim import (
+    GumbelGate,
+    Levels,
+    SkimPredictor,
+    ThresholdGate,
+    skim_loss,
+    with_levels_at,
+    with_shifted_margins,
+)
 
 ARCH = Architecture(
     vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40,
@@ -58,7 +68,7 @@ def test_shifted_margins():
     """Each layer's by its own, and nothing else of the model changes."""
     model, (ids, mask) = make_model(), make_batch()
     graph, params = nnx.split(model)
-    shifted = nnx.merge(graph, with_shifted_margins(params, jnp.array([0.25, -3.0])))
+    shifted = nnx.merge(graph, with_shifted_margins(params, jnp.array([[0.25, -3.0]])))
     states = program(model)(ids, mask).hidden_states
     for layer, (hidden, shift) in enumerate(zip(states, (0.25, -3.0), strict=False)):
         before, after = (quick_jit(each.encoder.predictors[layer])(hidden) for each in (model, shifted))
@@ -70,6 +80,59 @@ def test_shifted_margins():
         if np.any(old != new)
     ]
     assert len(changed) == 2 and all("decision" in name and "bias" in name for name in changed), changed
+
+
+def make_levels(knots):
+    levels = Levels((0.6, 0.4, 0.2))
+    levels.knots[...] = jnp.array(knots, jnp.float32)
+    return levels
+
+
+def test_levels_are_the_scale_of_thresholds():
+    """At a level's knot a margin is what that level saves; between and beyond the knots it lies on a line."""
+    levels = make_levels([-1.0, 1.0, 2.0])
+    margins = jnp.array([-3.0, -1.0, 0.0, 1.0, 1.5, 2.0, 4.0])
+    np.testing.assert_allclose(levels(margins), [0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2], atol=1e-6)
+
+
+@given(st.lists(st.floats(-4, 4, width=32), min_size=3, max_size=3))
+def test_levels_keep_the_order_of_margins(knots):
+    """Whatever the knots: who is kept at a threshold is kept at every lower one."""
+    margins = jnp.linspace(-5, 5, 101)
+    assert np.all(np.diff(make_levels(knots)(margins)) > -1e-4)
+
+
+def test_each_sequence_is_skimmed_at_its_level():
+    levels = make_levels([-1.0, 1.0, 2.0])
+    margins = jnp.array([[0.5, 1.5], [0.5, 1.5], [0.5, 1.5]])
+    np.testing.assert_allclose(levels(margins, jnp.array([2, 0, 1])), [[-1.5, -0.5], [1.5, 2.5], [-0.5, 0.5]], atol=1e-6)
+
+
+def test_levels_move_to_where_they_are_met():
+    """A model whose levels are moved to thresholds decides at each level as it did at that threshold."""
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, levels=(0.6, 0.4, 0.2)))
+    model, (ids, mask) = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0)), make_batch()
+    for level, knots in zip(model.encoder.levels, ([-0.02, 0.0, 0.03], [-0.01, 0.01, 0.02]), strict=False):
+        level.knots[...] = jnp.array(knots)
+    graph, params = nnx.split(model)
+    thresholds = (0.3, 0.65, 0.9)
+    moved = nnx.merge(graph, with_levels_at(params, (0.4, 0.6, 0.8), thresholds))
+    for before, after in zip(thresholds, (0.4, 0.6, 0.8), strict=True):
+        kept, again = model(ids, mask, threshold=before).keep, moved(ids, mask, threshold=after).keep
+        np.testing.assert_array_equal(kept, again)
+
+
+def test_levels_are_shifted_each_by_its_own():
+    """Margins that rise by so much at a level: that level's knot falls, and predictors stay as they are."""
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, levels=(0.6, 0.4)))
+    model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(model)
+    shift = jnp.arange(2 * arch.num_hidden_layers, dtype=jnp.float32).reshape(2, -1)
+    shifted = nnx.merge(graph, with_shifted_margins(params, shift))
+    for layer, level in enumerate(shifted.encoder.levels):
+        np.testing.assert_array_equal(level.knots[...], -shift[:, layer])
+        bias = model.encoder.predictors[layer].decision.bias[...]
+        np.testing.assert_array_equal(shifted.encoder.predictors[layer].decision.bias[...], bias)
 
 
 def test_threshold_gate_is_strict():

@@ -158,7 +158,7 @@ def test_the_budgets_price_and_measure(count):
     served = ServedLengths(5.0, np.array([0, 0, 0, 0, 1, 0, 2], np.float32))
     step = TrainStep.create(config, model, 20, served=served)
     state = step.start(nnx.split(model)[1])
-    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, price=jnp.float32(3.0)))
+    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, price=jnp.full(1, 3.0)))
     for lengths in ([4] * 8, [6] * 8, [4, 6, 2, 1, 4, 6, 3, 5]):
         batch = make_batch()
         batch["attention_mask"] = (np.arange(WIDTH) < np.array(lengths)[:, None]).astype(np.int32)
@@ -168,7 +168,63 @@ def test_the_budgets_price_and_measure(count):
         assert float(metrics["coefficient"]) == 3.0
         assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(3 * kept.sum() / (8 * 5), rel=1e-5)
         spent, available = (0.7 + 0.3 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
-        assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == float(after.controller.measured)
+        assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == after.controller.measured.item()
+
+
+LEVELS = SkimArchitecture(predictor_size=8, initial_bias=0.0, levels=(0.6, 0.3))
+
+
+def make_model_of_levels():
+    """At the first level every token is kept, at the second position 0 only."""
+    model = make_model(**NO_DROPOUT, skim=LEVELS)
+    for level in model.encoder.levels:
+        level.knots[...] = jnp.array([-50.0, 50.0])
+    return model
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_level_has_its_price_and_measure(count):
+    """Every second text is at the first level, and in the next step at the other; each level's controller sees its own texts alone."""
+    skim = SkimConfig(
+        allocation="learned", target_kind="tokens", target=0.3, levels=(0.6,), warmup=0.0, anneal=0.0, noise_end=None, controller_shift=1.0
+    )
+    config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
+    step = TrainStep.create(config, make_model_of_levels(), 20)
+    start = step.start(nnx.split(make_model_of_levels())[1])
+    prices = np.array([2.0, 5.0], np.float32)
+    for now in (4, 5):
+        controller = dataclasses.replace(start.controller, price=jnp.asarray(prices))
+        state = TrainState(jnp.int32(now), start.params, start.opt_state, controller)
+        batch = make_batch()
+        lengths = batch["attention_mask"].sum(axis=1)
+        after, metrics = jax.jit(step.update)(state, batch, None)
+        level = (np.arange(ROWS) + now) % 2
+        kept = np.where(level == 0, lengths, 1)
+        price = (prices[level] * kept).sum() / (ROWS * 32)
+        assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(price, rel=1e-5)
+        seen = [[values[level == number].sum() * 2 / (ROWS * 32) for number in (0, 1)] for values in (kept, lengths)]
+        spent, available = 0.7 + 0.3 * np.array(seen)
+        np.testing.assert_allclose(after.controller.measured, spent / available, rtol=1e-5)
+        shift = -(spent / available - [0.6, 0.3])
+        for old, new in zip(state.params["encoder"]["levels"].values(), after.params["encoder"]["levels"].values(), strict=True):
+            moved = np.asarray(old["knots"][...] - new["knots"][...])
+            # Adam moves a knot by its learning rate at most; the controller by what is to be corrected.
+            np.testing.assert_allclose(moved, shift, atol=1.1e-2 + 1e-6)
+
+
+def test_frozen_predictors_stay():
+    """From then on neither predictors nor levels move, and nothing is priced; the others go on learning."""
+    skim = SkimConfig(target=0.3, levels=(0.6,), warmup=0.0, anneal=0.1, noise_end=0.5, freeze=True)
+    step = TrainStep.create(make_config(skim=skim), make_model(skim=LEVELS), 10)
+    state, update, moved = step.start(nnx.split(make_model(skim=LEVELS))[1]), jax.jit(step.update), []
+    for now in range(8):
+        before = leaves(state.params)
+        state, metrics = update(state, make_batch(seed=now), None)
+        moved.append({name: bool(np.any(leaf != before[name])) for name, leaf in leaves(state.params).items()})
+        assert (float(metrics["coefficient"]) != 0) == (0 < now < 5)
+    decides = {name: "predictors" in name or "levels" in name for name in moved[0]}
+    assert all(any(step[name] for step in moved[1:5]) for name in decides)
+    assert all(step[name] != decides[name] for step in moved[5:] for name in decides)
 
 
 @pytest.mark.parametrize("changes", [{}, {"compute_dtype": "bfloat16", "remat": True}], ids=["float32", "bfloat16 and remat"])

@@ -17,6 +17,8 @@ class SkimArchitecture:
     threshold: float = 0.0  # keep where margin > threshold in evaluation
     attention_masking: str = "renormalized"  # or 'post_softmax', the paper's Eq. 4
     pinned: str | None = None  # tokens that are never skimmed, beside position 0; 'first_segment': a question's, or a query's
+    levels: tuple[float, ...] = ()  # budgets that the model was trained for, falling shares of the dense model's FLOPs; (): one alone
+    forwarding: str = "identity"  # what heads that read every token are given of a skimmed one's state: itself, or a 'linear' map of it
 
 
 def fresh_predictor_size(hidden_size: int) -> int:
@@ -94,6 +96,11 @@ class Architecture:
         if self.head == "sequence_classification":
             return self.classifier_pooling == "mean"
         return self.head in ("token_classification", "question_answering")
+
+    @property
+    def maps_forwarded(self) -> bool:
+        """Whether there are maps of the states that tokens leave with: a head that reads position 0 alone needs none."""
+        return self.skim is not None and self.skim.forwarding == "linear" and self.reads_every_token
 
     def with_threshold(self, threshold: float) -> "Architecture":
         """The same model, evaluated at another threshold; a dense one is as it is."""

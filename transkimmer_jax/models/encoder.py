@@ -12,8 +12,8 @@ from flax import nnx
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.attention import Distances
 from transkimmer_jax.models.layers import LayerNorm, dropout, gelu, norm, rotated
-from transkimmer_jax.models.layouts import Finish, Tokens
-from transkimmer_jax.models.skim import SkimPredictor
+from transkimmer_jax.models.layouts import Tokens
+from transkimmer_jax.models.skim import Forwarding, Levels, SkimPredictor
 
 DISTANCE_BUCKETS = 32  # transformers computes with no other number
 
@@ -21,7 +21,12 @@ Layout = TypeVar("Layout", bound=Tokens)
 
 
 class Gate(Protocol):
-    """Turns margins [...] into keep values [...] in float32: `ThresholdGate` or `GumbelGate`."""
+    """Turns margins [...] into keep values [...] in float32: `ThresholdGate` or `GumbelGate`.
+
+    level: [B] int, at which of the model's levels each sequence is skimmed; None: margins are on the scale of thresholds (`Levels`)."""
+
+    @property
+    def level(self) -> jax.Array | None: ...
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array: ...
 
@@ -144,28 +149,45 @@ def distance_buckets(furthest: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class StatesLeaving:
+    """How tokens leave a layer, see `layouts.Leaving`. norm: behind pre-norm layers, whichever was the token's last. forwarding: of that
+    layer; None: the identity."""
+
+    norm: LayerNorm | None = None
+    forwarding: Forwarding | None = None
+
+    def finished(self, hidden: jax.Array) -> jax.Array:
+        """See `layouts.Leaving`."""
+        return hidden if self.norm is None else self.norm(hidden)
+
+    def mapped(self, states: jax.Array, count: jax.Array | None = None) -> jax.Array:
+        """See `layouts.Leaving`."""
+        return states if self.forwarding is None else self.forwarding(states, count)
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderOutput(Generic[Layout]):
     """What leaves the encoder. A head reads `first`, `mean_state()` or `final_states()`, and need not know where the tokens lie. Of the
     latter two, a compiled program computes what is read.
 
     tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], the final state of position
     0. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing is skimmed. hidden_states: what entered
-    each layer and, unless `only_first`, the last output, [..., H]. finish: see `Encoder.finish`."""
+    each layer and, unless `only_first`, the last output, [..., H]. leaving: how tokens leave the last layer."""
 
     tokens: Layout
     first: jax.Array
     kept: tuple[jax.Array, ...]
     margins: tuple[jax.Array, ...]
     hidden_states: tuple[jax.Array, ...]
-    finish: Finish
+    leaving: StatesLeaving
 
     def mean_state(self) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32; see `Tokens`."""
-        return self.tokens.mean_state(self.finish)
+        return self.tokens.mean_state(self.leaving)
 
     def final_states(self) -> jax.Array:
         """Each token's final state, [..., H]; see `Tokens`."""
-        return self.finish(self.tokens.final_states())
+        return self.tokens.final_states(self.leaving)
 
 
 class Encoder(nnx.Module):
@@ -182,12 +204,22 @@ class Encoder(nnx.Module):
             if arch.skim is not None
             else []
         )
+        levels = arch.skim.levels if arch.skim is not None else ()
+        self.levels = nnx.List([Levels(levels) for _ in range(arch.num_hidden_layers)] if levels else [])
+        self.forwarding = nnx.List(
+            [Forwarding(arch.hidden_size, rngs) for _ in range(arch.num_hidden_layers)] if arch.maps_forwarded else []
+        )
         self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
         self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
 
-    def finish(self, hidden: jax.Array) -> jax.Array:
-        """The final states [..., H] of tokens that leave with these: behind pre-norm layers a norm's, whichever layer was their last."""
-        return hidden if self.final_norm is None else self.final_norm(hidden)
+    def leaving(self, number: int | None) -> StatesLeaving:
+        """How tokens leave that are skimmed before layer `number`; None: behind the last."""
+        return StatesLeaving(self.final_norm, self.forwarding[number] if number is not None and self.forwarding else None)
+
+    def margin(self, number: int, hidden: jax.Array, level: jax.Array | None = None) -> jax.Array:
+        """By how much each token [..., H] is to be kept by layer `number`, [...] float32. level: see `Gate`."""
+        margin = self.predictors[number](hidden)
+        return self.levels[number](margin, level) if self.levels else margin
 
     def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
         """Run all layers.
@@ -206,8 +238,8 @@ class Encoder(nnx.Module):
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
-                margin = self.predictors[number](tokens.hidden)
-                tokens = tokens.skim(gate(margin, gate_key), self.finish)
+                margin = self.margin(number, tokens.hidden, gate.level)
+                tokens = tokens.skim(gate(margin, gate_key), self.leaving(number))
                 margins.append(margin)
             kept.append(tokens.kept)
             if only_first and number == count - 1:
@@ -215,8 +247,9 @@ class Encoder(nnx.Module):
             else:
                 tokens = tokens.update(run_layer(layer, tokens, layer_key, False, bias))
                 hidden_states.append(tokens.hidden)
-        first = self.finish(tokens.first() if first is None else first)
-        return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states), self.finish)
+        leaving = self.leaving(None)
+        first = leaving.finished(tokens.first() if first is None else first)
+        return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states), leaving)
 
 
 def split_key(key: jax.Array | None, count: int):

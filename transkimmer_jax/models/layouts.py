@@ -7,12 +7,11 @@ tokens and no others, so that the time spent is that of the tokens kept.
 
 A token leaves with the state of the last layer that it was kept in: its final state (docs/design.md, section 1.5). What a head may read
 of these is the same for both layouts: position 0's (`first`), their mean over each sequence (`mean_state`), or each at its token's place
-(`final_states`). Where the encoder ends in a norm, a final state is what that makes of the state that a token leaves with. A layout is
-given it as a function where it sums final states.
+(`final_states`). Where the encoder ends in a norm, a final state is what that makes of the state that a token leaves with. Of a skimmed
+token it may besides be a linear map, one for each layer. A layout is given both as a `Leaving`.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol, Self
 
 import jax
@@ -21,12 +20,15 @@ import jax.numpy as jnp
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.attention import Distances
 
-Finish = Callable[[jax.Array], jax.Array]  # final states [..., H] of states that tokens leave with
 
+class Leaving(Protocol):
+    """What becomes of the states of tokens that leave before a certain layer, or behind the last: `finished` of each, and a linear map."""
 
-def as_it_is(hidden: jax.Array) -> jax.Array:
-    """Of an encoder without a norm behind its last layer."""
-    return hidden
+    def finished(self, hidden: jax.Array) -> jax.Array:
+        """[..., H], as they are before the map."""
+
+    def mapped(self, states: jax.Array, count: jax.Array | None = None) -> jax.Array:
+        """The final state of finished ones [..., H]; or the sum of final states of a sum of `count` [...] finished ones."""
 
 
 class Tokens(Protocol):
@@ -44,8 +46,8 @@ class Tokens(Protocol):
     def kept(self) -> jax.Array:
         """What has been kept so far: [B, S] for padded tokens, the number [B] for packed ones."""
 
-    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> Self:
-        """Drop the tokens whose `gate` [...] is 0. Position 0 and pinned tokens are always kept, padding never."""
+    def skim(self, gate: jax.Array, leaving: Leaving) -> Self:
+        """Drop the tokens whose `gate` [...] is 0, which leave so. Position 0 and pinned tokens are always kept, padding never."""
 
     def update(self, hidden: jax.Array) -> Self:
         """Take a layer's output [..., H] for the kept tokens."""
@@ -53,12 +55,13 @@ class Tokens(Protocol):
     def first(self) -> jax.Array:
         """The state of position 0, [B, H]."""
 
-    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
-        """The mean of the final states of each sequence's tokens, [B, H] float32; zeros for a sequence without any. finish: that which
-        every `skim` was given."""
+    def mean_state(self, leaving: Leaving) -> jax.Array:
+        """The mean of the final states of each sequence's tokens, [B, H] float32; zeros for a sequence without any. leaving: how those
+        leave that are still here."""
 
-    def final_states(self) -> jax.Array:
-        """The state that each token leaves with, at the place where the token was before anything was skimmed, [..., H]."""
+    def final_states(self, leaving: Leaving) -> jax.Array:
+        """Each token's final state, at the place where the token was before anything was skimmed, [..., H]; zeros where there is none.
+        leaving: as in `mean_state`."""
 
     def attend(
         self,
@@ -90,7 +93,8 @@ class PaddedTokens:
     """A batch as `[B, S, H]`, with what has been kept of it so far.
 
     hidden: [B, S, H], the state that enters the next layer, computed for every token.
-    forwarded: [B, S, H], each token's state as of the last layer it was kept in (docs/design.md, section 1.5).
+    forwarded: [B, S, H], the final states of tokens that have left (docs/design.md, section 1.5); zeros of all others.
+    left: [B, H] float32, their sum over each sequence. Of this and the one before, what nobody reads is not computed.
     attention_mask: [B, S] float32, 1 for a real token.
     keep: [B, S] float32, cumulative: 1 while the token has been kept by every layer. Carries the gates' gradient.
     always: [B, S] bool, or [1, S] for all alike: tokens that no gate skims.
@@ -99,6 +103,7 @@ class PaddedTokens:
 
     hidden: jax.Array
     forwarded: jax.Array
+    left: jax.Array
     attention_mask: jax.Array
     keep: jax.Array
     always: jax.Array
@@ -112,30 +117,47 @@ class PaddedTokens:
             raise ValueError(f"attention_mask has shape {attention_mask.shape}, input_ids {embeddings.shape[:2]}")
         mask = attention_mask.astype(jnp.float32)
         first = jnp.arange(mask.shape[1])[None, :] == 0
-        return cls(embeddings, embeddings, mask, mask, first if pinned is None else first | pinned, masking)
+        left = jnp.zeros((len(mask), embeddings.shape[2]), jnp.float32)
+        always = first if pinned is None else first | pinned
+        return cls(embeddings, jnp.zeros_like(embeddings), left, mask, mask, always, masking)
 
-    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> "PaddedTokens":
+    def skim(self, gate: jax.Array, leaving: Leaving) -> "PaddedTokens":
         """Multiply the cumulative keep by `gate` [B, S]. Position 0 and pinned tokens are always kept, padding never."""
-        return dataclasses.replace(self, keep=self.keep * jnp.where(self.always, 1.0, gate))
+        keep = self.keep * jnp.where(self.always, 1.0, gate)
+        gone = self.keep - keep
+        return dataclasses.replace(
+            self,
+            keep=keep,
+            forwarded=self.forwarded + self._states(gone, leaving),
+            left=self.left + self._total(gone, leaving),
+        )
 
     def update(self, hidden: jax.Array) -> "PaddedTokens":
-        """Take a layer's output: kept tokens move on, skimmed ones stay as they are in `forwarded`."""
-        kept = self.keep[:, :, None].astype(hidden.dtype)
-        forwarded = kept * hidden + (1 - kept) * self.forwarded
-        return dataclasses.replace(self, hidden=hidden, forwarded=forwarded)
+        """Take a layer's output. What it says of skimmed tokens is read by nobody."""
+        return dataclasses.replace(self, hidden=hidden)
 
     def first(self) -> jax.Array:
-        """The state of position 0 [B, H]. It is never skimmed, so `hidden` and `forwarded` agree there."""
+        """The state of position 0, [B, H]."""
         return self.hidden[:, 0]
 
-    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
+    def mean_state(self, leaving: Leaving) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32."""
-        total = jnp.sum(self.attention_mask[:, :, None] * finish(self.forwarded).astype(jnp.float32), axis=1)
+        total = self.left + self._total(self.keep, leaving)
         return total / jnp.maximum(jnp.sum(self.attention_mask, axis=1), 1.0)[:, None]
 
-    def final_states(self) -> jax.Array:
-        """The state that each token leaves with, [B, S, H]."""
-        return self.forwarded
+    def final_states(self, leaving: Leaving) -> jax.Array:
+        """Each token's final state, [B, S, H]; zeros of padding."""
+        return self.forwarded + self._states(self.keep, leaving)
+
+    def _states(self, which: jax.Array, leaving: Leaving) -> jax.Array:
+        """The final states of the tokens that `which` [B, S] names, and zeros, [B, S, H]."""
+        states = leaving.mapped(leaving.finished(self.hidden))
+        return which[:, :, None].astype(states.dtype) * states
+
+    def _total(self, which: jax.Array, leaving: Leaving) -> jax.Array:
+        """The sum of these over each sequence, [B, H] float32."""
+        finished = leaving.finished(self.hidden).astype(jnp.float32)
+        return leaving.mapped(jnp.sum(which[:, :, None] * finished, axis=1), jnp.sum(which, axis=1))
 
     @property
     def positions(self) -> jax.Array:
@@ -196,7 +218,7 @@ class PackedTokens:
     positions: [T] int32, where each row's token stands in its text. Moved where a layer reads them.
     origin: [T] int32, the row that each row's token had at the start.
     location: [T at the start] int32, where each token's final state lies in the concatenated `history`.
-    history: the states that entered each layer so far. What a compiled program does not return of these, it does not compute.
+    history: the final states that the rows before each skimming would leave with. Of these, what nobody reads is not computed.
     count: [B] int32, tokens of each sequence at the start.
     left: [B, H] float32, the sum over each sequence of the final states of its tokens that have left. Computed where it is returned.
     pinned: [T] bool, rows that are never skimmed; None: no others than position 0.
@@ -242,7 +264,7 @@ class PackedTokens:
     def kept(self) -> jax.Array:
         return self.lengths
 
-    def skim(self, gate: jax.Array, finish: Finish = as_it_is) -> "PackedTokens":
+    def skim(self, gate: jax.Array, leaving: Leaving) -> "PackedTokens":
         """Move the tokens that `gate` [T] keeps together, into the next capacity; what does not fit is lost, by whole sequences."""
         (capacity, width), rest = self.capacities[0], self.capacities[1:]
         rows = jnp.arange(self.hidden.shape[0])
@@ -250,9 +272,10 @@ class PackedTokens:
         always = first if self.pinned is None else first | self.pinned
         real = rows < jnp.sum(self.lengths)
         kept = ((gate > 0) | always) & real
-        left = self.left + self._summed(finish(self.hidden), real & ~kept)
         before = _exclusive_sum(kept)  # kept rows before each row
         counts = jnp.diff(_take(before, _exclusive_sum(self.lengths)))
+        gone_states = self._summed(leaving.finished(self.hidden), real & ~kept)
+        left = self.left + leaving.mapped(gone_states, (self.lengths - counts).astype(jnp.float32))
         fits = _fits(counts, capacity, width)
         lengths = jnp.where(fits, counts, 0)
         # Rows of lost sequences go too. The others' move up: what was kept before them, less what was lost before them.
@@ -269,7 +292,7 @@ class PackedTokens:
             positions=_take(self.positions, source),
             origin=_take(self.origin, source),
             location=self._located(),
-            history=(*self.history, self.hidden),
+            history=(*self.history, leaving.mapped(leaving.finished(self.hidden))),
             left=left,
             pinned=None if self.pinned is None else _take(self.pinned, source),
             lost=self.lost | ~fits,
@@ -285,14 +308,15 @@ class PackedTokens:
         """The state of position 0 of each sequence, [B, H]; leftovers in empty slots."""
         return _take(self.hidden, self._starts())
 
-    def mean_state(self, finish: Finish = as_it_is) -> jax.Array:
+    def mean_state(self, leaving: Leaving) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32; leftovers for lost sequences."""
-        total = self.left + self._summed(finish(self.hidden), jnp.arange(self.hidden.shape[0]) < jnp.sum(self.lengths))
+        states = self._summed(leaving.finished(self.hidden), jnp.arange(self.hidden.shape[0]) < jnp.sum(self.lengths))
+        total = self.left + leaving.mapped(states, self.lengths.astype(jnp.float32))
         return total / jnp.maximum(self.count, 1).astype(jnp.float32)[:, None]
 
-    def final_states(self) -> jax.Array:
-        """The state that each token leaves with, [T at the start, H]."""
-        return _take(jnp.concatenate([*self.history, self.hidden]), self._located())
+    def final_states(self, leaving: Leaving) -> jax.Array:
+        """Each token's final state, [T at the start, H]; leftovers behind the last token."""
+        return _take(jnp.concatenate([*self.history, leaving.mapped(leaving.finished(self.hidden))]), self._located())
 
     def depth(self) -> jax.Array:
         """How many layers computed each token, [T at the start] int32: all that there is to say about its decisions."""

@@ -35,8 +35,8 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs):
         self.arch = dataclasses.replace(arch, head=self.head)
-        self.embeddings = Embeddings(arch, arch.dtype, rngs)
-        self.encoder = Encoder(arch, arch.dtype, rngs)
+        self.embeddings = Embeddings(self.arch, arch.dtype, rngs)
+        self.encoder = Encoder(self.arch, arch.dtype, rngs)
 
     @property
     @abc.abstractmethod

@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.embeddings import Embeddings
-from transkimmer_jax.models.encoder import Encoder, EncoderLayer, SelfAttention
+from transkimmer_jax.models.encoder import Encoder, EncoderLayer, SelfAttention, StatesLeaving
 from transkimmer_jax.models.heads import (
     Pooler,
     TranskimmerForQuestionAnswering,
@@ -83,11 +83,12 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
     for index, block in enumerate(model.encoder.layers):
         if arch.skim is not None:
             with g.scope(f"predictors.{index}"):
-                keep = rows.keep(g, margin(g, model.encoder.predictors[index], hidden), threshold, pinned)
+                keep = rows.keep(g, margin(g, model.encoder, index, hidden), threshold, pinned)
                 keeps.append(flat(g, keep))
                 if reads_every_token:
                     gone = g.op("Not", keeps[-1])
-                    left.append([g.op("Compress", values, gone, axis=0) for values in (hidden, places)])
+                    states, gone_places = (g.op("Compress", values, gone, axis=0) for values in (hidden, places))
+                    left.append([leave(g, model.encoder.leaving(index), states), gone_places])
                     places = g.op("Compress", places, keeps[-1], axis=0)
                 if pinned is not None:
                     pinned = g.op("Compress", pinned, keeps[-1], axis=0)
@@ -103,10 +104,9 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
             only_first = not reads_every_token and index == arch.num_hidden_layers - 1
             hidden = layer(g, block, hidden, views[attention.window], angles, only_first)
     with g.scope("head"):
+        hidden = leave(g, model.encoder.leaving(None), hidden)
         if left:
             hidden, places = (g.op("Concat", *values, axis=0) for values in zip([hidden, places], *left, strict=True))
-        if model.encoder.final_norm is not None:
-            hidden = norm(g, model.encoder.final_norm, hidden, "final_norm")
         if reads_every_token:
             final = FinalStates(g.op("Gather", hidden, flat(g, rows.first), axis=0), hidden, places, mask, lengths)
         else:
@@ -146,12 +146,35 @@ def embed(g: GraphBuilder, embeddings: Embeddings, input_ids: str, token_type_id
     return norm(g, embeddings.norm, g.op("Add", embedded, rows("position", position, positions)), "norm")
 
 
-def margin(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
-    """By how much each row of `hidden` is to be kept, [tokens, 1]."""
+def margin(g: GraphBuilder, encoder: Encoder, index: int, hidden: str) -> str:
+    """By how much each row of `hidden` is to be kept by layer `index`, [tokens, 1], on the scale of thresholds."""
+    value = predicted(g, encoder.predictors[index], hidden)
+    if not encoder.levels:
+        return value
+    start, saved, slopes = (np.asarray(part, np.float32) for part in encoder.levels[index].scale())
+
+    def ramp(slope: np.float32, knot: np.float32, clipped: bool) -> str:
+        beyond = g.op("Sub", value, g.constant(knot, np.float32))
+        return g.op("Mul", g.op("Relu", beyond) if clipped else beyond, g.constant(slope, np.float32))
+
+    scaled = g.op("Add", ramp(slopes[0], start[0], False), g.constant(saved, np.float32))
+    for number in range(1, len(slopes)):
+        scaled = g.op("Add", scaled, ramp(slopes[number] - slopes[number - 1], start[number], True))
+    return scaled
+
+
+def predicted(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
+    """The predictor's margin of each row of `hidden`, [tokens, 1]."""
     features = linear(g, predictor.dense, norm(g, predictor.input_norm, hidden, "input_norm"), "dense")
     features = gelu(g, norm(g, predictor.norm, features, "norm"))
     kernel, bias = (_array(parameter) for parameter in (predictor.decision.kernel, predictor.decision.bias))
     return affine(g, features, kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1], "decision")
+
+
+def leave(g: GraphBuilder, leaving: StatesLeaving, hidden: str) -> str:
+    """The final states of rows [tokens, hidden] that leave so."""
+    states = hidden if leaving.norm is None else norm(g, leaving.norm, hidden, "final_norm")
+    return states if leaving.forwarding is None else g.op("Add", states, linear(g, leaving.forwarding, states, "forwarding"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ What is minimised is the task's loss and a price of all that is computed, the sa
 get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two
 means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, until the
 gradient alone holds the share. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
+A model for several budgets has a controller for each, which sees the texts that are skimmed at its level.
 """
 
 import dataclasses
@@ -86,9 +87,11 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) 
     """Raises `ConfigError` where a model of the first few layers of a dense one costs less than the budget as it is."""
     length = np.array(mean_length)
     whole = float(flops.skimmed(arch, [length] * arch.num_hidden_layers, length) / flops.dense(arch, length))
-    if skim.target_kind == "flops" and whole < skim.target:
+    largest = skim.targets[0]
+    if skim.target_kind == "flops" and whole < largest:
+        name = "skim.target" if largest == skim.target else "skim.levels"
         raise ConfigError(
-            f"skim.target={skim.target} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
+            f"{name}={largest} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
             f"cost with nothing skimmed, {whole:.2f}: lower it, or take more layers"
         )
 
@@ -118,6 +121,11 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
     return (kept(low) / mean_length).astype(np.float32)
 
 
+def goals(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
+    """The `goal` of each of a model's budgets, falling: [levels] or [levels, layers]."""
+    return np.stack([goal(dataclasses.replace(skim, target=target), arch, mean_length) for target in skim.targets])
+
+
 def target_share(skim: SkimConfig, goal: np.ndarray, step: jax.Array, total_steps: int) -> jax.Array:
     """The share wanted at `step`: 1 during the warm-up, then linearly down to the goal, then constant."""
     progress = step.astype(jnp.float32) / total_steps
@@ -137,12 +145,19 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
     return jnp.clip((skim.noise_end - progress) / fall, 0.0, 1.0)
 
 
+def is_settled(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
+    """Whether predictors stay as they are from `step` on, and nothing is priced."""
+    if not skim.freeze or skim.noise_end is None:
+        return jnp.array(False)
+    return step >= skim.noise_end * total_steps
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """State of the budget's controller; part of the checkpoint.
+    """State of the budgets' controllers; part of the checkpoint.
 
-    price: of what is spent, of the shape of `goal`. spent, available: moving sums, of that shape and a scalar. Of sums, since a batch
+    price: of what is spent, of the shape of `goals`. spent, available: moving sums, of that shape and of [levels]. Of sums, since a batch
     holds texts of one length or so, and the short ones keep other shares than the long ones.
     """
 
@@ -153,18 +168,19 @@ class Controller:
     @classmethod
     def start(cls, shape: tuple[int, ...] = ()) -> "Controller":
         """Before the first step: nothing is priced, everything is kept."""
-        return cls(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.float32(1.0))
+        return cls(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.ones(shape[:1], jnp.float32))
 
     @property
     def measured(self) -> jax.Array:
         """The share spent lately; predictors can make it more than 1, which is no reason to skim."""
-        return jnp.minimum(self.spent / self.available, 1.0)
+        available = jnp.expand_dims(self.available, range(self.available.ndim, self.spent.ndim))
+        return jnp.minimum(self.spent / available, 1.0)
 
     def update(self, skim: SkimConfig, target: jax.Array, spent: jax.Array, available: jax.Array) -> tuple["Controller", jax.Array]:
         """After a step that spent `spent` of `available`, both relative to a served text's, a text.
 
         Returns:
-          The new state, and what is to be added to the margins of all tokens, of the shape of `goal`. Where too much is skimmed the
+          The new state, and what is to be added to the margins of all tokens, of the shape of `goals`. Where too much is skimmed the
           price falls below 0 and the margins rise. Neither moves while the target is still that of the dense model.
         """
         sums = [_MEMORY * old + (1 - _MEMORY) * new for old, new in ((self.spent, spent), (self.available, available))]

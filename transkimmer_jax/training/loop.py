@@ -170,10 +170,12 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         best, best_step = checkpoints.restore_best(state)
         if best_step != step or evaluated is None:
             evaluated = checks.evaluate(best.params, best_step)
-        evaluated = checks.with_tests(best.params, evaluated)
+        exact, evaluated = checks.with_exact_levels(best.params, evaluated)
+        evaluated = checks.with_tests(exact, evaluated)
         result = results.describe(config, task, evaluated, total_steps, best_step, seconds, placement.device_count)
+        result |= {"curve": curve} if (curve := checks.curve(exact)) else {}
         result["command"] = command
-        params = results.on_host(best.params, placement)
+        params = results.on_host(exact, placement)
         if processes.is_first():
             results.write(workdir, student.arch, params, tokenizer, task, config.data.doc_stride, evaluated, result)
         processes.wait_for_all("result written")

@@ -11,16 +11,18 @@ from transkimmer_jax.models.skim import path_keys
 _DECAYED = ("kernel", "embedding")
 
 
-def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+def create_optimizer(config: OptimizerConfig, total_steps: int, predictors_until: float | None = None) -> optax.GradientTransformation:
     """Clipping by norm, then AdamW: predictors with their own norm and learning rate, everything else with the base rate.
+
+    predictors_until: share of the steps at which the predictors' learning rate has fallen to 0; None: 1, as all others'.
 
     The predictors' gradient is the larger by far, and noisy: under a norm in common it would scale down everything else by another
     factor each step.
     """
 
-    def adamw(peak: float) -> optax.GradientTransformation:
+    def adamw(peak: float, until: float = 1.0) -> optax.GradientTransformation:
         update = optax.adamw(
-            linear_warmup_decay(peak, config.warmup, total_steps),
+            linear_warmup_decay(peak, config.warmup / max(until, config.warmup), max(round(until * total_steps), 1)),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
@@ -30,7 +32,8 @@ def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradien
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), update) if config.clip_norm > 0 else update
 
     predictor_rate = config.learning_rate if config.predictor_learning_rate is None else config.predictor_learning_rate
-    return optax.partition({"base": adamw(config.learning_rate), "predictor": adamw(predictor_rate)}, roles)
+    predictors = adamw(predictor_rate, 1.0 if predictors_until is None else predictors_until)
+    return optax.partition({"base": adamw(config.learning_rate), "predictor": predictors}, roles)
 
 
 def linear_warmup_decay(peak: float, warmup: float, total_steps: int) -> optax.Schedule:
@@ -48,5 +51,9 @@ def decay_mask(params):
 
 
 def roles(params):
-    """'predictor' for the skim predictors' parameters, 'base' for all others, as a tree like `params`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "predictor" if "predictors" in path_keys(path) else "base", params)
+    """'predictor' for the parameters of skim predictors and levels, 'base' for all others, as a tree like `params`."""
+
+    def role(path, _) -> str:
+        return "predictor" if {"predictors", "levels"} & set(path_keys(path)) else "base"
+
+    return jax.tree_util.tree_map_with_path(role, params)

@@ -43,7 +43,7 @@ class TrainStep:
     graph: nnx.GraphDef
     optimizer: optax.GradientTransformation
     total_steps: int
-    goal: np.ndarray
+    goals: np.ndarray
     served: ServedLengths
     teacher_graph: nnx.GraphDef | None = None
     special_ids: tuple[int, ...] = ()
@@ -68,13 +68,15 @@ class TrainStep:
         served = served or ServedLengths.like(32.0)
         if config.skim.enabled and config.skim.objective == "budget":
             budget.require_spendable(config.skim, model.arch, served.mean)
-        optimizer, goal = create_optimizer(config.optimizer, total_steps), budget.goal(config.skim, model.arch, served.mean)
+        settled = config.skim.noise_end if config.skim.freeze else None
+        optimizer = create_optimizer(config.optimizer, total_steps, settled)
+        goals = budget.goals(config.skim, model.arch, served.mean)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
-        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goal, served, teacher_graph, special_ids)
+        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goals, served, teacher_graph, special_ids)
 
     def start(self, params: nnx.State) -> TrainState:
         """The state before the first step. To be jitted with the shardings of a `Placement`, so that no device ever holds all of it."""
-        return TrainState(jnp.int32(0), params, self.optimizer.init(params), Controller.start(self.goal.shape))
+        return TrainState(jnp.int32(0), params, self.optimizer.init(params), Controller.start(self.goals.shape))
 
     def place(self, params: nnx.State, placement: Placement) -> TrainState:
         """`start`, on the devices of a mesh."""
@@ -90,11 +92,15 @@ class TrainStep:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
-        target = budget.target_share(skim, self.goal, state.step, self.total_steps)
+        target = budget.target_share(skim, self.goals, state.step, self.total_steps)
+        settled = budget.is_settled(skim, state.step, self.total_steps)
+        # Each text of a batch has its level, and the next time another.
+        level = (jnp.arange(len(batch["weight"]), dtype=jnp.int32) + state.step) % len(self.goals)
+        batch = batch | {"level": level}
         if not skimming:
             coefficient = jnp.float32(0.0)
         elif skim.objective == "budget":
-            coefficient = state.controller.price
+            coefficient = jnp.where(settled, 0.0, state.controller.price)
         else:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
@@ -105,7 +111,9 @@ class TrainStep:
         controller = state.controller
         if skimming and skim.objective == "budget":
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
-            params = with_shifted_margins(params, jnp.broadcast_to(shift, self.arch.num_hidden_layers))
+            shift = jnp.where(settled, 0.0, shift)
+            shift = shift if shift.ndim == 2 else shift[:, None]
+            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), self.arch.num_hidden_layers)))
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
@@ -151,7 +159,8 @@ class TrainStep:
                 input_ids, batch["attention_mask"], self.special_ids, config.distill.token_noise, noise_key
             )
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
-        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), only_logits=True)
+        level = batch["level"] if config.skim.enabled and config.skim.trained_levels else None
+        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise, level), only_logits=True)
         objective, outputs = objectives.OBJECTIVES[self.arch.head], model.outputs_of(out)
         # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
         of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
@@ -179,7 +188,9 @@ class TrainStep:
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
-        loss = task + jnp.mean(coefficient * jnp.sum(spent, axis=-1))
+        loss = task + jnp.mean(jnp.sum(jnp.take(coefficient, batch["level"], axis=0).T * spent, axis=-1))
         counts = self.served.counts_at(lengths) * untouched  # none of the served texts has replaced tokens
-        measured = {"spent": jnp.sum(spent * jnp.broadcast_to(counts, spent.shape), axis=-1), "available": jnp.sum(available * counts)}
+        # Of each level, as if all texts were at it.
+        at_level = len(self.goals) * jax.nn.one_hot(batch["level"], len(self.goals), dtype=jnp.float32)
+        measured = {"spent": ((spent * jnp.broadcast_to(counts, spent.shape)) @ at_level).T, "available": (available * counts) @ at_level}
         return loss, logged | {"loss": loss} | measured

@@ -12,6 +12,7 @@ from transkimmer_jax.evaluation.masked import EvaluationStep
 from transkimmer_jax.evaluation.summary import SplitEvaluation
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.skim import with_levels_at
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training.inputs import RunInputs, Split
 
@@ -83,13 +84,41 @@ class Validation:
         bars = {name: f"evaluating {name}" if processes.is_first() else None for name in splits}
         return {name: self._evaluate(params, split, threshold, bars[name]) for name, split in splits.items()}
 
+    def with_exact_levels(self, params: nnx.State, evaluated: CheckpointEvaluation) -> tuple[nnx.State, CheckpointEvaluation]:
+        """The parameters with levels at which the texts of the threshold spend just what the levels say, and what `evaluate` then says of
+        them. A model for one budget is as it is."""
+        skim = self.config.skim
+        if not skim.trained_levels or not skim.fit_threshold:
+            return params, evaluated
+        thresholds = [self._threshold_of(params, target) for target in skim.targets]
+        params = with_levels_at(params, [1.0 - target for target in skim.targets], thresholds)
+        return params, CheckpointEvaluation(
+            skim.initial_threshold, self._evaluate_splits(self.inputs.validation, params, skim.initial_threshold)
+        )
+
+    def curve(self, params: nnx.State) -> list[dict[str, float]]:
+        """What the model is worth at each of its budgets: on the test texts, or else on those of the validation. [] for a single budget."""
+        points = []
+        splits = self.inputs.test or self.inputs.validation
+        name, split = next(iter(splits.items()))
+        for target in self.config.skim.trained_levels:
+            bar = f"evaluating {name} at {target}" if processes.is_first() else None
+            seen = self._evaluate(params, split, 1.0 - target, bar)
+            value = seen.metrics[self.task.primary_metric]
+            points.append({"budget": target, "flops_vs_unpadded": seen.flops_vs_unpadded, "kept_tokens": seen.kept_tokens, "value": value})
+        return points
+
     def _threshold(self, params: nnx.State, step: int) -> float:
         """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""
         skim = self.config.skim
         fits = has_budget(skim) and skim.fit_threshold
         if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
-            return skim.threshold
-        split = self.inputs.threshold_split
+            return skim.initial_threshold
+        return self._threshold_of(params, skim.target)
+
+    def _threshold_of(self, params: nnx.State, target: float) -> float:
+        """The threshold at which the texts of the threshold spend `target`."""
+        skim, split = self.config.skim, self.inputs.threshold_split
 
         def share(threshold: float) -> float:
             predictions = masked.predict(self.step, params, split.batches, split.batches.examples, threshold)
@@ -97,7 +126,7 @@ class Validation:
                 return float(predictions.kept_per_layer().mean())
             return 1.0 / predictions.flops_vs_unpadded(self.arch)
 
-        return find_threshold(share, skim.target)
+        return find_threshold(share, target, start=1.0 - target if skim.trained_levels else 0.0)
 
     def _evaluate(self, params: nnx.State, split: Split, threshold: float, progress: str | None = None) -> SplitEvaluation:
         return masked.evaluate(self.step, params, split.batches, split.labels, self.task, self.arch, threshold, progress)

@@ -6,6 +6,7 @@ transformers 4 and 5.
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +74,19 @@ _SIZE = Integer(1, 2**20)
 _DROPOUT = Number(0, 1, closed=False)
 _SMALL = Number(1e-30, 1)
 
+
+class _Levels(Kind):
+    """Budgets of one model."""
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or not all(type(share) in (int, float) and 0 < share < 1 for share in value):
+            return False
+        return len(value) != 1 and all(larger > smaller for larger, smaller in itertools.pairwise(value))
+
+    def __str__(self) -> str:
+        return "a list of at least two falling shares between 0 and 1"
+
+
 _SKIM = Section(
     {
         "predictor_size": Field(_SIZE),
@@ -81,6 +95,8 @@ _SKIM = Section(
         "threshold": Field(Number(-FLOAT32_MAX, FLOAT32_MAX), SkimArchitecture.threshold),
         "attention_masking": Field(Choice(("renormalized", "post_softmax")), SkimArchitecture.attention_masking),
         "pinned": Field(Choice(("first_segment",))),
+        "levels": Field(_Levels(), []),
+        "forwarding": Field(Choice(("identity", "linear")), SkimArchitecture.forwarding),
     },
     closed=True,
 )
@@ -317,7 +333,7 @@ def require_valid_pooling(values: Mapping[str, Any]) -> None:
 
 def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
     floats = {name: float(section[name]) for name in ("initial_bias", "temperature", "threshold")}
-    return SkimArchitecture(**section | floats)
+    return SkimArchitecture(**section | floats | {"levels": tuple(map(float, section["levels"]))})
 
 
 def _section(form: CheckpointFormat) -> Section:

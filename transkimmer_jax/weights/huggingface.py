@@ -81,7 +81,7 @@ def load(
             tensors = {name: tensor for name, tensor in tensors.items() if name not in names.of_other_meaning(arch, saved.architecture)}
         if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
             tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name, arch.backbone) < arch.num_hidden_layers}
-        fresh = _require_fit(arch, tensors, folder, trained=saved.architecture.skim is not None)
+        fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
         return _built(model_class, arch, tensors, seed if fresh else None)
@@ -213,10 +213,20 @@ def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], 
     return dataclasses.replace(SkimArchitecture(first.shape[0]), **overrides)
 
 
-def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder: pathlib.Path, *, trained: bool) -> set[str]:
+def _trained_parts(arch: Architecture, saved: Architecture) -> set[names.Path]:
+    """Parts that config.json says are there, so that none of them is made fresh."""
+    if saved.skim is None:
+        return set()
+    parts = {names.PREDICTORS}
+    if arch.skim is not None and saved.skim.levels == arch.skim.levels:
+        parts.add(names.LEVELS)
+    return parts | ({names.FORWARDING} if saved.maps_forwarded else set())
+
+
+def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder: pathlib.Path, trained: set[names.Path]) -> set[str]:
     """Compare names, shapes and dtypes with those that the architecture needs.
 
-    trained: config.json says that there are predictors, so none is made fresh.
+    trained: see `_trained_parts`.
 
     Returns:
       The modules that the file lacks and that may be made fresh.
@@ -236,9 +246,7 @@ def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder
         logger.info("%s: left out %s", folder, ", ".join(sorted(others)))
     unexpected -= others
     # A part is made fresh where all of it is missing; half of one is damage.
-    there = {row.part for row in table if any(name in tensors for name in row.names)} | {None}
-    if trained:
-        there.add(names.PREDICTORS)
+    there = {row.part for row in table if any(name in tensors for name in row.names)} | {None} | trained
     misfits = (_misfit(name, row.shape, tensors) for row in table if row.part in there for name in row.names)
     problems = [misfit for misfit in misfits if misfit is not None]
     problems += [f"unexpected {shown(name)[1:-1]}" for name in sorted(unexpected)]

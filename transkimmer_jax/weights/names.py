@@ -16,8 +16,9 @@ from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 from transkimmer_jax.weights.backbones import FORMATS
 
 # Parts that a checkpoint may lack: they are made fresh.
-POOLER, CLASSIFIER, SPANS, PREDICTORS = ("pooler",), ("classifier",), ("qa_outputs",), ("encoder", "predictors")
-_OPTIONAL = (POOLER, CLASSIFIER, SPANS, PREDICTORS)
+POOLER, CLASSIFIER, SPANS = ("pooler",), ("classifier",), ("qa_outputs",)
+PREDICTORS, LEVELS, FORWARDING = ("encoder", "predictors"), ("encoder", "levels"), ("encoder", "forwarding")
+_OPTIONAL = (POOLER, CLASSIFIER, SPANS, PREDICTORS, LEVELS, FORWARDING)
 # Modules of heads, by what their tensors' names begin with: a model with another head has no use for them.
 _HEAD_MODULES = {"pooler", "pre_classifier", "classifier", "qa_outputs"}
 
@@ -50,8 +51,8 @@ class Row:
 
     @property
     def module(self) -> str:
-        """The head, or the predictor of one layer, that this is a parameter of."""
-        return "/".join(map(str, self.paths[0][:3] if self.part == PREDICTORS else self.paths[0][:1]))
+        """The head, or the predictor of one layer or what stands beside it, that this is a parameter of."""
+        return "/".join(map(str, self.paths[0][: 3 if self.paths[0][0] == "encoder" else 1]))
 
     def from_checkpoint(self, tensors: list[np.ndarray]) -> dict[Path, np.ndarray]:
         """Our parameters, from the checkpoint's tensors in the order of `names`."""
@@ -177,11 +178,16 @@ def parameter_table(arch: Architecture) -> list[Row]:
         rows += _norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}", arch.norm_bias)
         if arch.skim is not None:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
-            ours, theirs = ("encoder", "predictors", index), f"{SKIM_PREFIX}{index}.predictor"
+            beside = f"{SKIM_PREFIX}{index}"
+            ours, theirs = ("encoder", "predictors", index), f"{beside}.predictor"
             rows += _norm((*ours, "input_norm"), hidden, f"{theirs}.0")
             rows += _linear([(*ours, "dense")], hidden, width, [f"{theirs}.1"])
             rows += _norm((*ours, "norm"), width, f"{theirs}.2")
             rows += _linear([(*ours, "decision")], width, 2, [f"{theirs}.4"])
+            if arch.skim.levels:
+                rows.append(Row((("encoder", "levels", index, "knots"),), (f"{beside}.levels.knots",), (len(arch.skim.levels),)))
+            if arch.maps_forwarded:
+                rows += _linear([("encoder", "forwarding", index)], hidden, hidden, [f"{beside}.forwarding"])
     if arch.kind.relative_bias:
         size = (DISTANCE_BUCKETS, arch.num_attention_heads)
         rows.append(Row((("encoder", "relative_bias", "table", "embedding"),), (f"{at['relative_bias']}.weight",), size))
