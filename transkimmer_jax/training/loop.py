@@ -8,6 +8,7 @@ Every process of a run does all of this. They differ in which rows of a batch th
 results.
 """
 
+import dataclasses
 import logging
 import os
 import time
@@ -26,7 +27,7 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
-from transkimmer_jax.training import inputs, models, results, validation
+from transkimmer_jax.training import forwarding, inputs, models, results, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
@@ -113,6 +114,10 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             state, before = checkpoints.restore(state, batches)
             step = int(state.step)
             logger.info("resuming at step %d of %d", step, total_steps)
+        elif forwarding.are_fresh(state.params):
+            texts = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
+            first = (placement.global_batch(batch, rows, batch_size) for batch in texts)
+            state = dataclasses.replace(state, params=forwarding.fitted(train_step.graph, state.params, first, placement))
         started = time.monotonic()
         window = MetricsWindow(before.open_window)
         due: tuple[int, MetricsWindow] | None = None

@@ -1,0 +1,76 @@
+"""Where the maps of skimmed tokens' states start: at the least squares of what these states become when nothing is skimmed.
+
+A model that is yet to learn skimming tells for each token what state it has before every layer, and its final state. The map of a layer
+is the best linear guess at the second from the first (Belrose et al., 2023, call such maps a tuned lens).
+"""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transkimmer_jax.models.skim import ThresholdGate, path_keys
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.parallel.placement import Placement, gathered
+from transkimmer_jax.progress import tqdm
+
+BATCHES = 48  # of training texts
+_RIDGE = 1e-3  # of a feature's mean square
+
+
+def are_fresh(params: nnx.State) -> bool:
+    """Whether there are maps, and none has learned anything yet."""
+    leaves = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "forwarding" in path_keys(path)]
+    return bool(leaves) and not any(bool(jnp.any(leaf != 0)) for leaf in leaves)
+
+
+def fitted(graph: nnx.GraphDef, params: nnx.State, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> nnx.State:
+    """`params` with maps that guess final states, of a model that skims nothing.
+
+    batches: of training texts, over all devices; the first `BATCHES` are read.
+    """
+    sums: Any = None
+    moments = jax.jit(lambda params, batch: _moments(graph, params, batch), out_shardings=placement.replicated)
+    shown = tqdm(itertools.islice(batches, BATCHES), desc="fitting maps", total=BATCHES, disable=not processes.is_first(), leave=False)
+    for batch in shown:
+        part = jax.tree.map(lambda values: np.asarray(values, np.float64), jax.device_get(moments(params, batch)))
+        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+    solutions = [_solved(square, product) for square, product in zip(*sums, strict=True)]
+
+    def filled(path, leaf: jax.Array) -> jax.Array:
+        keys = path_keys(path)
+        if "forwarding" not in keys:
+            return leaf
+        kernel, bias = solutions[int(keys[keys.index("forwarding") + 1])]
+        values = (kernel if keys[-1] == "kernel" else bias).astype(leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
+
+    return jax.tree_util.tree_map_with_path(filled, params)
+
+
+def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Of each layer the sums over tokens of x x' [layers, H + 1, H + 1] and x y' [layers, H + 1, H]: x is the state that enters it, and 1;
+    y is by how much the final state differs from that."""
+    model = nnx.merge(graph, gathered(params))
+    inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+    out = model(*inputs, gate=ThresholdGate(-jnp.inf))
+    real = batch["attention_mask"].astype(jnp.float32)[..., None]
+    final = out.last_hidden_state.astype(jnp.float32)
+    squares, products = [], []
+    for number in range(model.arch.num_hidden_layers):
+        state = model.encoder.leaving(number).finished(out.hidden_states[number]).astype(jnp.float32)
+        features = real * jnp.concatenate([state, jnp.ones_like(state[..., :1])], axis=-1)
+        squares.append(jnp.einsum("bsi,bsj->ij", features, features))
+        products.append(jnp.einsum("bsi,bsj->ij", features, real * (final - state)))
+    return jnp.stack(squares), jnp.stack(products)
+
+
+def _solved(square: np.ndarray, product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel [H, H] and the bias [H]."""
+    ridge = _RIDGE * np.trace(square) / len(square)
+    solution = np.linalg.solve(square + ridge * np.eye(len(square)), product)
+    return solution[:-1], solution[-1]
