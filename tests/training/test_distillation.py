@@ -92,6 +92,31 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
         assert engines[0].default_prompt == "the " and engines[0].arch.pooling == PoolingArchitecture("mean", True)
 
 
+@pytest.mark.parametrize("name", ["classifier", "embedder", "tagger"])
+def test_one_student_for_several_budgets(teachers, texts, tmp_path, name):
+    """The result's curve is what an engine says at the thresholds that save so much: metrics, FLOPs, and these near the budgets."""
+    changes = {"skim.levels": "0.8,0.45", "skim.forwarding": "linear", "skim.freeze": "true", "train.steps": "60"}
+    config = make_config(teachers[name], texts, **changes)
+    result = train_and_evaluate(config, tmp_path / "run")
+    task = load_task(config)
+    held_out = sources.load_split(task, "test", config.data)
+    student = SkimEngine.from_pretrained(tmp_path / "run" / "model", max_length=24, pairs=None)
+    teacher = SkimEngine.from_pretrained(teachers[name], max_length=24, pairs=None)
+    tokens = student.tokenize(held_out.texts if held_out.pairs is None else list(zip(held_out.texts, held_out.pairs, strict=True)))
+    assert student.arch.skim.levels == (0.8, 0.6, 0.45) and student.threshold == pytest.approx(0.4) == result["threshold"]
+    assert student.arch.maps_forwarded == (name != "classifier")
+    assert [point["budget"] for point in result["curve"]] == [0.8, 0.6, 0.45]
+    for point in result["curve"]:
+        said = student.predict_tokenized(tokens, threshold=1 - point["budget"])
+        measured = compute_metrics(task, said, teacher.predict_tokenized(tokens))
+        assert measured[task.primary_metric] == pytest.approx(point["value"], abs=1e-4)
+        assert said.flops_vs_unpadded(student.arch) == pytest.approx(point["flops_vs_unpadded"], rel=1e-3)
+        # The held-out texts are a dozen, and not those on which the levels were met.
+        assert 1 / point["flops_vs_unpadded"] == pytest.approx(point["budget"], rel=0.2)
+    shares = [1 / point["flops_vs_unpadded"] for point in result["curve"]]
+    assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1] + 0.1
+
+
 def test_held_out_texts_are_apart(teachers, texts):
     """No text is in two of the three splits, and none is lost."""
     config = make_config(teachers["classifier"], texts)

@@ -99,6 +99,8 @@ def report(result: dict[str, Any], comparison: Comparison) -> str:
     if comparison.metrics is not None:
         teacher, student = (comparison.metrics[name] for name in ("teacher", "student"))
         rows += [(f"{name}, labelled texts", f"{teacher[name]:.4f}", f"{student[name]:.4f}") for name in teacher]
+    for point in result.get("curve", []):
+        rows.append((f"{result['metric']} at {point['flops_vs_unpadded']:.2f}x fewer FLOPs, held-out texts", "", f"{point['value']:.4f}"))
     rows.append(("tokens kept", "100.0%", f"{result['kept_tokens']:.1%}"))
     rows.append(("fewer FLOPs than padded dense", "", f"{result['flops_vs_padded']:.2f}x"))
     rows.append(("fewer FLOPs than unpadded dense", "", f"{result['flops_vs_unpadded']:.2f}x"))
