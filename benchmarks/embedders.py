@@ -78,11 +78,18 @@ def main() -> None:
     for folder in args.students:
         run = pathlib.Path(folder).parent
         config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
-        models.append((f"student, {config['skim']['target']:.0%} of FLOPs", folder, {}))
+        budgets = sorted({config["skim"]["target"], *config["skim"].get("levels", ())}, reverse=True)
+        for budget in budgets:
+            threshold = {} if len(budgets) == 1 else {"threshold": 1 - budget}
+            models.append((f"student, {budget:.0%} of FLOPs", folder, threshold))
         commands.append(portable(result["command"]))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         on_the_way += [
-            {"model": models[-1][0], "step": line["step"], **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")}}
+            {
+                "model": f"student, {config['skim']['target']:.0%} of FLOPs",
+                "step": line["step"],
+                **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")},
+            }
             for line in lines
             if "validation/cosine" in line
         ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.quick import program, quick_jit
 from models.reference import relative_error
@@ -95,6 +95,7 @@ def test_levels_are_the_scale_of_thresholds():
     np.testing.assert_allclose(levels(margins), [0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 1.2], atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-4, 4, width=32), min_size=3, max_size=3))
 def test_levels_keep_the_order_of_margins(knots):
     """Whatever the knots: who is kept at a threshold is kept at every lower one."""

@@ -21,12 +21,7 @@ Layout = TypeVar("Layout", bound=Tokens)
 
 
 class Gate(Protocol):
-    """Turns margins [...] into keep values [...] in float32: `ThresholdGate` or `GumbelGate`.
-
-    level: [B] int, at which of the model's levels each sequence is skimmed; None: margins are on the scale of thresholds (`Levels`)."""
-
-    @property
-    def level(self) -> jax.Array | None: ...
+    """Turns margins [...] into keep values [...] in float32: `ThresholdGate` or `GumbelGate`."""
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array: ...
 
@@ -217,11 +212,13 @@ class Encoder(nnx.Module):
         return StatesLeaving(self.final_norm, self.forwarding[number] if number is not None and self.forwarding else None)
 
     def margin(self, number: int, hidden: jax.Array, level: jax.Array | None = None) -> jax.Array:
-        """By how much each token [..., H] is to be kept by layer `number`, [...] float32. level: see `Gate`."""
+        """By how much each token [..., H] is to be kept by layer `number`, [...] float32. level: see `__call__`."""
         margin = self.predictors[number](hidden)
         return self.levels[number](margin, level) if self.levels else margin
 
-    def __call__(self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False) -> EncoderOutput[Layout]:
+    def __call__(
+        self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False, level: jax.Array | None = None
+    ) -> EncoderOutput[Layout]:
         """Run all layers.
 
         Args:
@@ -230,6 +227,8 @@ class Encoder(nnx.Module):
           key: drives dropout and random gates; None in evaluation.
           only_first: the reader reads position 0 alone, so the last layer computes only that. Exact: no other token's last
             state is anyone's input.
+          level: [B] int, of padded tokens: at which of the model's levels each text is skimmed, so that margins are those beyond it. None:
+            they are on the scale of thresholds (`Levels`).
         """
         count = len(self.layers)
         kept, margins, hidden_states = [], [], [tokens.hidden]
@@ -238,7 +237,7 @@ class Encoder(nnx.Module):
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
-                margin = self.margin(number, tokens.hidden, gate.level)
+                margin = self.margin(number, tokens.hidden, level)
                 tokens = tokens.skim(gate(margin, gate_key), self.leaving(number))
                 margins.append(margin)
             kept.append(tokens.kept)

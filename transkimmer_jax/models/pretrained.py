@@ -84,6 +84,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         threshold: jax.Array | float | None = None,
         key: jax.Array | None = None,
         gate: Gate | None = None,
+        level: jax.Array | None = None,
         only_logits: bool = False,
     ) -> Output:
         """Masked computation in fixed shapes.
@@ -95,6 +96,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           key: a PRNG key makes this a training step's call: dropout on, gates sampled. None is evaluation.
           gate: replaces the gate that `key` and `threshold` choose.
+          level: [B] int, see `Encoder`.
           only_logits: nothing is computed that the head does not read: where that is position 0 alone, the last layer computes no other
             token. The answers are the same.
 
@@ -115,7 +117,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         embedding_key, encoder_key, head_key = split_key(key, 3)
         embedded = self.embeddings(input_ids, token_type_ids, jnp.arange(input_ids.shape[1])[None], embedding_key)
         tokens = PaddedTokens.start(embedded, attention_mask, skim.attention_masking, self._pinned(token_type_ids))
-        out = self.encoder(tokens, gate, encoder_key, only_logits and not self.arch.reads_every_token)
+        out = self.encoder(tokens, gate, encoder_key, only_logits and not self.arch.reads_every_token, level)
         return self.output_class(  # type: ignore[return-value]
             **self.answer(out, head_key),
             keep=jnp.stack(out.kept),

@@ -46,6 +46,7 @@ class Forwarding(nnx.Linear):
     def __call__(self, states: jax.Array, count: jax.Array | None = None) -> jax.Array:  # type: ignore[override]
         """[..., H] of states [..., H]; or the sum of what `count` [...] float32 states give, of their sum."""
         kernel, bias = (parameter[...].astype(states.dtype) for parameter in (self.kernel, self.bias))  # type: ignore[index]
+        bias = jnp.broadcast_to(bias, states.shape)
         return states + states @ kernel + (bias if count is None else count[..., None] * bias)
 
 
@@ -137,11 +138,6 @@ class ThresholdGate:
 
     threshold: jax.Array | float = 0.0
 
-    @property
-    def level(self) -> None:
-        """Margins are on the scale of thresholds."""
-        return None
-
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array:
         return (margin > self.threshold).astype(jnp.float32)
 
@@ -156,7 +152,6 @@ class GumbelGate:
 
     temperature: jax.Array | float = 1.0
     noise: jax.Array | float = 1.0  # by which the variable is multiplied; 0 decides as `ThresholdGate(0)` does
-    level: jax.Array | None = None  # see `encoder.Gate`
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array:
         assert key is not None, "GumbelGate draws random numbers: pass a key"

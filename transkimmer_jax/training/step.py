@@ -160,7 +160,7 @@ class TrainStep:
             )
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         level = batch["level"] if config.skim.enabled and config.skim.trained_levels else None
-        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise, level), only_logits=True)
+        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), level=level, only_logits=True)
         objective, outputs = objectives.OBJECTIVES[self.arch.head], model.outputs_of(out)
         # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
         of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
