@@ -84,12 +84,9 @@ def main() -> None:
             models.append((f"student, {budget:.0%} of FLOPs", folder, threshold))
         commands.append(portable(result["command"]))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        own = f"student, {config['skim']['target']:.0%} of FLOPs"
         on_the_way += [
-            {
-                "model": f"student, {config['skim']['target']:.0%} of FLOPs",
-                "step": line["step"],
-                **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")},
-            }
+            {"model": own, "step": line["step"], **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")}}
             for line in lines
             if "validation/cosine" in line
         ]

@@ -89,10 +89,10 @@ class SkimConfig:
         " it to the gradient which layers skim",
     ] = "geometric"
     steepness: Annotated[
-        float,
+        float | None,
         "budget: of the geometric allocation, between 0, all layers keep the same, and 1, each keeps the same part of what the layer"
-        " before it kept",
-    ] = 0.5
+        " before it kept; None: 0.1 of models whose head reads every token, 0.5 of others",
+    ] = None
     warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
     anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
     noise_end: Annotated[
@@ -240,7 +240,7 @@ class Config:
 
         skim, data, optimizer, train = self.skim, self.data, self.optimizer, self.train
         require(0 < skim.target <= 1, f"skim.target must lie in (0, 1], not {skim.target}")
-        require(0 <= skim.steepness <= 1, f"skim.steepness must lie in [0, 1], not {skim.steepness}")
+        require(skim.steepness is None or 0 <= skim.steepness <= 1, f"skim.steepness must lie in [0, 1], not {skim.steepness}")
         require(skim.temperature > 0, f"skim.temperature must be positive, not {skim.temperature}")
         require(skim.predictor_size is None or skim.predictor_size > 0, f"skim.predictor_size must be positive, not {skim.predictor_size}")
         require(skim.coefficient >= 0, f"skim.coefficient must not be negative, got {skim.coefficient}")

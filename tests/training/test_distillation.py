@@ -165,7 +165,7 @@ def test_the_command(teachers, texts, tmp_path, capsys):
 
 def test_the_commands_config_is_kept():
     """What it sets comes back from config.json, names of files as they are."""
-    config = distil_config("teacher", ["a, b.txt", "c.jsonl"], text_columns=["x", "y"], target=0.5, pooling="cls", max_length=32)
+    config = distil_config("teacher", ["a, b.txt", "c.jsonl"], text_columns=["x", "y"], targets=[0.5, 0.4], pooling="cls", max_length=32)
     assert config.data.text_files == ("a, b.txt", "c.jsonl") and from_dict(to_dict(config)) == config
     assert (config.model.pretrained, config.distill.teacher, config.model.pooling) == ("teacher", "teacher", "cls")
 

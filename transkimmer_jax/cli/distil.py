@@ -31,7 +31,13 @@ def add(commands) -> None:
         help="of .jsonl and .csv: one, or two for pairs; to an embedder each is a text (default: text)",
     )
     parser.add_argument(
-        "--target", type=float, default=TARGET, help="share of the dense model's FLOPs that the student spends (default: %(default)s)"
+        "--target",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        default=[TARGET],
+        help="share of the dense model's FLOPs that the student spends (default: %(default)s); of several the student is for all, and "
+        "--threshold 0.6 of other commands has it spend 0.4",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
@@ -46,7 +52,7 @@ def _distil(args: argparse.Namespace) -> None:
         args.teacher,
         args.texts,
         text_columns=args.text_columns,
-        target=args.target,
+        targets=args.target,
         pooling=args.pooling,
         max_length=args.max_length,
     )

@@ -104,9 +104,11 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
+    # A token that leaves late tells a head that reads it hardly more than one that leaves early, and costs more.
+    steepness = skim.steepness if skim.steepness is not None else (0.1 if arch.reads_every_token else 0.5)
 
     def kept(part: float) -> np.ndarray:
-        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1) ** skim.steepness
+        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1) ** steepness
 
     def share(part: float) -> float:
         if skim.target_kind == "tokens":

@@ -13,11 +13,13 @@ def distil_config(
     text_files: Sequence[str] = (),
     *,
     text_columns: Sequence[str] = DataConfig.text_columns,
-    target: float = TARGET,
+    targets: Sequence[float] = (TARGET,),
     pooling: Literal["mean", "cls"] | None = None,
     max_length: int | None = None,
 ) -> Config:
     """What `transkimmer distil` trains by. Arguments are fields of the config; without a teacher and texts they are still to be set.
+
+    targets: shares of the dense model's FLOPs; the student is for all of them, and its own threshold is that of the first.
 
     Raises:
       ConfigError: a value that cannot be meant.
@@ -25,7 +27,16 @@ def distil_config(
     return Config(
         # The student answers as the evaluated teacher does, so that dropout would be noise alone.
         model=ModelConfig(teacher or ModelConfig.pretrained, pooling=pooling, hidden_dropout=0.0, attention_dropout=0.0),
-        skim=SkimConfig(target=target, initial_bias=2.0, warmup=0.02, noise_end=0.75),
+        skim=SkimConfig(
+            target=targets[0],
+            levels=tuple(targets[1:]),
+            initial_bias=2.0,
+            forwarding="linear",
+            warmup=0.03,
+            anneal=0.4,
+            noise_end=0.7,
+            freeze=True,
+        ),
         distill=DistillConfig(teacher),
         data=DataConfig(
             task="texts",
