@@ -78,7 +78,9 @@ class SkimConfig:
         "what heads that read every token are given of a skimmed one's state: itself, or a linear map of it, one for each layer",
     ] = "identity"
     freeze: Annotated[
-        bool, "budget: from `noise_end` on predictors are as they are and nothing is priced, while the other weights go on learning"
+        bool,
+        "budget: from `noise_end` on predictors no longer learn and nothing is priced, while the other weights go on learning; controllers"
+        " still hold the share",
     ] = False
     pinned: Annotated[
         Literal["first_segment"] | None, "tokens that are never skimmed, beside position 0: those of the first text of a pair"

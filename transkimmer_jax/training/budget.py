@@ -148,7 +148,7 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
 
 
 def is_settled(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
-    """Whether predictors stay as they are from `step` on, and nothing is priced."""
+    """Whether predictors no longer learn from `step` on, and nothing is priced."""
     if not skim.freeze or skim.noise_end is None:
         return jnp.array(False)
     return step.astype(jnp.float32) >= skim.noise_end * total_steps

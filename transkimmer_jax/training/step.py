@@ -111,7 +111,6 @@ class TrainStep:
         controller = state.controller
         if skimming and skim.objective == "budget":
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
-            shift = jnp.where(settled, 0.0, shift)
             shift = shift if shift.ndim == 2 else shift[:, None]
             params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), self.arch.num_hidden_layers)))
             sums["share"] = controller.measured
