@@ -91,6 +91,6 @@ def _with_shares(
         alive = margin[layer][keep[layer - 1] > 0] if layer else margin[layer]
         # Just under the lowest where all stay.
         limit = np.quantile(alive, 1 - share / before) if share < before else alive.min() - 1.0
-        params = with_shifted_margins(params, jnp.zeros(len(shares), jnp.float32).at[layer].set(-limit))
+        params = with_shifted_margins(params, jnp.zeros((1, len(shares)), jnp.float32).at[0, layer].set(-limit))
         before = share
     return nnx.merge(graph, params)
