@@ -81,10 +81,14 @@ _Ids = Annotated[Inputs, PlainValidator(_ids), _any_of(_NUMBERS, {"type": "array
 _Direction = Annotated[Literal["left", "right"], pydantic.BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
 
-class ModelRequest(pydantic.BaseModel):
-    """Fields of all routes that compute: ours are `model`, which of several answers, and `threshold`, how much is skimmed."""
+class _Fields(pydantic.BaseModel):
+    """A part of a body: types are as they are said, and further fields are not looked at."""
 
     model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+
+class ModelRequest(_Fields):
+    """Fields of all routes that compute: ours are `model`, which of several answers, and `threshold`, how much is skimmed."""
 
     model: str | None = None
     threshold: float | None = None
@@ -95,10 +99,8 @@ class _Truncating(ModelRequest):
     truncation_direction: _Direction = "right"
 
 
-class PredictParameters(pydantic.BaseModel):
+class PredictParameters(_Fields):
     """Of the Inference API."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     top_k: int | None = pydantic.Field(default=None, ge=1)
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
@@ -136,19 +138,15 @@ class EmbedRequest(EmbedAllRequest):
     dimensions: int | None = pydantic.Field(default=None, ge=1)
 
 
-class SimilarityInputs(pydantic.BaseModel):
+class SimilarityInputs(_Fields):
     """One text, and those that it is compared with."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     source_sentence: str
     sentences: list[str]
 
 
-class SimilarityParameters(pydantic.BaseModel):
+class SimilarityParameters(_Fields):
     """How the texts are read."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     truncate: bool | None = None
     truncation_direction: _Direction = "right"
@@ -171,10 +169,8 @@ class OpenAIRequest(ModelRequest):
     dimensions: int | None = pydantic.Field(default=None, ge=1)
 
 
-class TagParameters(pydantic.BaseModel):
+class TagParameters(_Fields):
     """Of the Inference API. ignore_labels: of words that are left out."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     ignore_labels: list[str] = ["O"]
 
@@ -187,19 +183,15 @@ class TagRequest(ModelRequest):
     parameters: TagParameters = TagParameters()
 
 
-class Question(pydantic.BaseModel):
+class Question(_Fields):
     """A question, and where the answer is looked for."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     question: str
     context: str
 
 
-class AnswerParameters(pydantic.BaseModel):
+class AnswerParameters(_Fields):
     """Of the Inference API. max_answer_len: tokens. handle_impossible_answer: whether there may be none."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
 
     max_answer_len: int = pydantic.Field(default=30, ge=1, le=1000)
     handle_impossible_answer: bool = False
