@@ -178,7 +178,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         exact, evaluated = checks.with_exact_levels(best.params, evaluated)
         evaluated = checks.with_tests(exact, evaluated)
         result = results.describe(config, task, evaluated, total_steps, best_step, seconds, placement.device_count)
-        result |= {"curve": curve} if (curve := checks.curve(exact)) else {}
+        result |= {"curve": curve} if (curve := checks.curve(exact, evaluated)) else {}
         result["command"] = command
         params = results.on_host(exact, placement)
         if processes.is_first():

@@ -96,14 +96,20 @@ class Validation:
             skim.initial_threshold, self._evaluate_splits(self.inputs.validation, params, skim.initial_threshold)
         )
 
-    def curve(self, params: nnx.State) -> list[dict[str, float]]:
-        """What the model is worth at each of its budgets: on the test texts, or else on those of the validation. [] for a single budget."""
+    def curve(self, params: nnx.State, evaluated: CheckpointEvaluation) -> list[dict[str, float]]:
+        """What the model is worth at each of its budgets: on the test texts, or else on those of the validation. [] for a single budget.
+
+        evaluated: what `with_tests` said of it at its own budget.
+        """
         points = []
         splits = self.inputs.test or self.inputs.validation
         name, split = next(iter(splits.items()))
         for target in self.config.skim.trained_levels:
-            bar = f"evaluating {name} at {target}" if processes.is_first() else None
-            seen = self._evaluate(params, split, 1.0 - target, bar)
+            if target == self.config.skim.target:
+                seen = evaluated.splits[name]
+            else:
+                bar = f"evaluating {name} at {target}" if processes.is_first() else None
+                seen = self._evaluate(params, split, 1.0 - target, bar)
             value = seen.metrics[self.task.primary_metric]
             points.append({"budget": target, "flops_vs_unpadded": seen.flops_vs_unpadded, "kept_tokens": seen.kept_tokens, "value": value})
         return points
