@@ -15,9 +15,9 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.models.architecture import SkimArchitecture
+from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.weights import config_file, huggingface
 
 load = TranskimmerForSequenceClassification.from_pretrained
@@ -188,6 +188,41 @@ def test_a_section_that_states_no_width_is_of_predictors_as_wide_as_the_hidden_s
     model = load(write_checkpoint(tmp_path, tensors, CONFIG | {"skim": {"predictor_size": None}}))
     assert model.arch.predictor_size == 32
     assert_holds_predictors(model, tensors)
+
+
+def test_a_student_of_other_budgets_or_with_another_head(tmp_path, caplog):
+    """Its predictors and what still has a meaning stay as they are; the rest is named in the log and made fresh, or left out."""
+    skim = SkimArchitecture(8, levels=(0.6, 0.4, 0.2), forwarding="linear")
+    arch = Architecture(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=12,
+        skim=skim,
+    )
+    student = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(1))
+    for level, forwarding in zip(student.encoder.levels, student.encoder.forwarding, strict=True):
+        level.knots[...] = level.knots[...] + np.float32(0.5)
+        forwarding.bias[...] = forwarding.bias[...] + np.float32(0.25)
+    student.save_pretrained(tmp_path / "student")
+    caplog.set_level(logging.INFO, "transkimmer_jax")
+    for options, knots, maps in (
+        ({}, (3, 0.5), 0.25),
+        ({"levels": (0.5, 0.3)}, (2, 0.0), 0.25),
+        ({"levels": ()}, None, 0.25),
+        ({"forwarding": "identity"}, (3, 0.5), None),
+    ):
+        model = TranskimmerForSentenceEmbedding.from_pretrained(tmp_path / "student", skim_overrides=options)
+        assert [(len(level.knots[...]), float(level.knots[...][0])) for level in model.encoder.levels] == ([knots] * 2 if knots else [])
+        assert [float(forwarding.bias[...][0]) for forwarding in model.encoder.forwarding] == ([maps] * 2 if maps else [])
+        path = "encoder.predictors.1.decision.kernel"
+        np.testing.assert_array_equal(leaf(model, path), leaf(student, path))
+    classifier = load(tmp_path / "student")
+    assert classifier.arch.skim == skim and not classifier.encoder.forwarding
+    np.testing.assert_array_equal(leaf(classifier, "encoder.levels.1.knots"), leaf(student, "encoder.levels.1.knots"))
+    assert "left out skim_predictors.0.forwarding.bias" in caplog.text and "left out skim_predictors.0.levels.knots" in caplog.text
 
 
 def test_dense_leaves_predictors_out(tmp_path, caplog):

@@ -81,6 +81,7 @@ def load(
             tensors = {name: tensor for name, tensor in tensors.items() if name not in names.of_other_meaning(arch, saved.architecture)}
         if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
             tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name, arch.backbone) < arch.num_hidden_layers}
+        tensors = _without_other_skimming(tensors, arch, saved.architecture, folder)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
@@ -211,6 +212,19 @@ def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], 
     if first is None or len(first.shape) != 2:
         return dataclasses.replace(SkimArchitecture(architecture.fresh_predictor_size(arch.hidden_size)), **overrides)
     return dataclasses.replace(SkimArchitecture(first.shape[0]), **overrides)
+
+
+def _without_other_skimming(
+    tensors: dict[str, StoredTensor], arch: Architecture, saved: Architecture, folder: pathlib.Path
+) -> dict[str, StoredTensor]:
+    """Without levels of other budgets than the architecture's, and maps for a head that has none: the predictors are of use to it."""
+    if arch.skim is None or saved.skim is None:
+        return tensors
+    others = {"levels": saved.skim.levels != arch.skim.levels, "forwarding": not arch.maps_forwarded}
+    left_out = sorted(name for name in tensors if others.get(names.beside_predictor(name) or "", False))
+    if left_out:
+        logger.info("%s: left out %s", folder, ", ".join(left_out))
+    return {name: tensor for name, tensor in tensors.items() if name not in left_out}
 
 
 def _trained_parts(arch: Architecture, saved: Architecture) -> set[names.Path]:

@@ -91,6 +91,12 @@ def layer_of(name: str, backbone: str) -> int:
     return int(numbered[1]) if numbered else -1
 
 
+def beside_predictor(name: str) -> str | None:
+    """'levels' or 'forwarding' of a tensor that is of these, in this table's form of its name; None of all others."""
+    match = re.match(rf"{re.escape(SKIM_PREFIX)}\d{{1,9}}\.(levels|forwarding)\.", name)
+    return match[1] if match else None
+
+
 def checkpoint_name(name: str, arch: Architecture) -> str:
     """The name to write, with the prefix that transformers' task models use; embedders' encoders stand alone."""
     beside = ("pre_classifier.", "head.", "classifier.", "qa_outputs.", SKIM_PREFIX)  # BERT's pooler is a part of the encoder there
