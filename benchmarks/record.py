@@ -28,8 +28,8 @@ def circumstances() -> dict[str, Any]:
 
 
 def portable(command: str) -> str:
-    """A command without the folders of this machine: of an absolute path its last part is left."""
-    return shlex.join(re.sub(r"(^|=)/(?:[^/]+/)*([^/]+)/?$", r"\1\2", word) for word in shlex.split(command))
+    """A command without the folders of this machine: of an absolute path its last part is left, of a run's model the run's folder too."""
+    return shlex.join(re.sub(r"(^|=)/(?:[^/]+/)*?([^/]+(?:/model)?)/?$", r"\1\2", word) for word in shlex.split(command))
 
 
 def clock(measured: dict[str, Any]) -> dict[str, Any]:

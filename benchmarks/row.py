@@ -1,117 +1,262 @@
-"""Make the record of one row of the table of docs/results.md: score both models of a finished recipe and time them.
+"""Make the record of one finished run beside its dense model: what is lost at every budget, and what the clock says.
 
     transkimmer train --config configs/glue_mrpc.py --workdir runs/mrpc
     python benchmarks/row.py runs/mrpc
 
-Both are scored by the compacted engine: on the test split where its labels are known, on which nothing was chosen, else on the
-validation split. What is measured is kept in the run's folder and not measured again: the same command goes on where it stopped.
-The record goes to results/rows/, and benchmarks/tables.py makes the table of what lies there.
+    transkimmer train --config configs/glue_mrpc.py --config.distill.teacher=runs/mrpc/dense/model --config.skim.enabled=false \\
+        --config.model.num_hidden_layers=2 --workdir runs/mrpc_static
+    python benchmarks/row.py runs/mrpc_static --dense runs/mrpc --no-clock
+
+The first is a recipe, of a dense run and a skimming one. The second is a single run: one that skims, or a static student, the dense
+model's first layers, of the same teacher and texts. Both models are scored by the compacted engine: on the test split where its labels
+are known, on which nothing was chosen, else on the validation split. A run with `skim.levels` is scored at each of its budgets.
+
+The record goes to results/rows/TASK_BACKBONE_SEED[_LABEL].json; benchmarks/tables.py and charts.py make tables and charts of all records
+there. Values are between 0 and 1. The clock is of texts of the same split, in batches, all models and budgets by turns in this process.
 """
 
 import argparse
+import dataclasses
+import functools
+import importlib.util
 import json
 import pathlib
 import shlex
-import subprocess
+import statistics
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from record import circumstances, clock
+import numpy as np
+from record import circumstances, portable
 
+from transkimmer_jax import config as configs
 from transkimmer_jax import files
-from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.benchmarking.clock import interleaved
+from transkimmer_jax.benchmarking.measurement import processor
+from transkimmer_jax.config import Config
+from transkimmer_jax.data.examples import subsample
+from transkimmer_jax.data.prepared import Prepared, prepare
+from transkimmer_jax.data.sources import load_split
+from transkimmer_jax.data.tasks import Task, get_task
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
+from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.onnx.sessions import openvino_has_bfloat16
 
-# Texts of a split that are scored and timed; a part of IMDB's is enough.
+# A part of IMDB's 25,000 test reviews is enough; so are a few hundred texts for the clock, and of long ones fewer.
 EXAMPLES = {"imdb_reviews": 2500}
-TIMED = {"imdb_reviews": 256, "glue/qnli": 1000}
+TIMED = {"imdb_reviews": 128}
+_MOST_TIMED = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished single run: its folder, its config, and what `result.json` says."""
+
+    folder: pathlib.Path
+    config: Config
+    result: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> "Run":
+        """Raises `ConfigError` where no run has ended in the folder."""
+        values, result = (folder / name for name in ("config.json", "result.json"))
+        if not result.is_file():
+            raise ConfigError(f"{folder} holds no finished run: transkimmer train --workdir {folder} goes on with it")
+        return cls(folder, configs.from_dict(_read(values)), _read(result))
+
+    @property
+    def model(self) -> pathlib.Path:
+        return self.folder / "model"
+
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        """Shares of the dense FLOPs that were asked for, falling; of a static student (None,)."""
+        return self.config.skim.targets if self.config.skim.enabled else (None,)
+
+    def threshold(self, budget: float | None) -> float | None:
+        """At which its model spends a budget; None: the model's own."""
+        return 1.0 - budget if self.config.skim.trained_levels and budget is not None else None
+
+
+def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, Run]:
+    """The run that a row is of, and its dense run.
+
+    workdir: of a recipe, or of a single run. dense: of the dense run of a single one, or of a recipe that has it.
+
+    Raises:
+      ConfigError: a run is missing, not finished, or of another task or seed than the other.
+    """
+    if (workdir / "skimming").is_dir():
+        ours, theirs = Run.read(workdir / "skimming"), Run.read(dense or workdir / "dense")
+    elif dense is None:
+        raise ConfigError(f"{workdir} holds a single run: give --dense, the workdir of its dense run")
+    else:
+        ours, theirs = Run.read(workdir), Run.read(dense / "dense" if (dense / "dense").is_dir() else dense)
+    if theirs.config.skim.enabled or theirs.config.model.num_hidden_layers is not None:
+        raise ConfigError(f"--dense {theirs.folder} is no dense run of all layers")
+    if not ours.config.skim.enabled and ours.config.model.num_hidden_layers is None:
+        raise ConfigError(f"{ours.folder} skims nothing and has all layers: a static student has model.num_hidden_layers of them")
+    for name in ("task", "seed"):
+        if ours.result[name] != theirs.result[name]:
+            raise ConfigError(f"{ours.folder} has {name} {ours.result[name]}, {theirs.folder} has {name} {theirs.result[name]}")
+    return ours, theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The texts that models are scored on: `examples` of `split`, as tokens."""
+
+    task: Task
+    split: str
+    prepared: Prepared
+
+    @classmethod
+    def load(cls, run: Run) -> "Scored":
+        """Those of a run's task. Raises `ConfigError` for embedders, `DataError` for data that cannot be read."""
+        task = get_task(run.config.data)
+        if task.head == "sentence_embedding":
+            raise ConfigError(f"{run.folder} is of an embedder: benchmarks/embedders.py makes its record")
+        name, split = next(iter((task.test_splits or task.validation_splits).items()))
+        examples = subsample(load_split(task, split, run.config.data), EXAMPLES.get(task.name), seed=0)
+        tokenizer = SkimEngine.from_pretrained(run.model).tokenizer
+        return cls(task, name, prepare(task, examples, tokenizer, run.config.data.doc_stride))
+
+    @property
+    def examples(self) -> int:
+        return len(self.prepared.tokens)
+
+    def evaluate(self, engine: SkimEngine, threshold: float | None = None) -> SplitEvaluation:
+        """What an engine's model does on them."""
+        return summarize(engine.predict_tokenized(self.prepared.tokens, threshold=threshold), self.prepared.labels, self.task, engine.arch)
+
+    def value(self, engine: SkimEngine, threshold: float | None = None) -> float:
+        """The task's metric."""
+        return self.evaluate(engine, threshold).metrics[self.task.primary_metric]
+
+
+def curve(scored: Scored, run: Run, budgets: Sequence[float | None]) -> list[dict[str, Any]]:
+    """What the run's model is worth at each budget, and what it spends there, by the engine in float32."""
+    engine = SkimEngine.from_pretrained(run.model)
+    points = []
+    for budget in budgets:
+        seen = scored.evaluate(engine, run.threshold(budget))
+        points.append({
+            "budget": budget, "flops_vs_unpadded": seen.flops_vs_unpadded, "flops_vs_padded": seen.flops_vs_padded,
+            "value": seen.metrics[scored.task.primary_metric], "metrics": seen.metrics, "kept_per_layer": seen.kept_per_layer,
+        })  # fmt: skip
+    return points
+
+
+def clock(
+    scored: Scored,
+    run: Run,
+    dense: Run,
+    budgets: Sequence[float | None],
+    ways: Sequence[tuple[str, str]],
+    timed: int,
+    batch: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """By 'RUNTIME PRECISION': texts a second and the metric, of the dense model and at each budget, all by turns.
+
+    ways: runtimes and precisions. timed: texts of a round. `times_dense` are medians of the ratios within a round, against the dense model
+    of the same way, without padding.
+    """
+    part = scored.prepared.tokens.take(np.arange(min(timed, scored.examples)))
+    entries: dict[str, dict[str, Any]] = {}
+    runs: dict[str, Callable[[], Any]] = {}
+    for runtime, precision in ways:
+        options: dict[str, Any] = {"runtime": "onnx", "provider": runtime, "precision": precision, "batch_size": batch}
+        way = f"{runtime} {precision}"
+        reference, engine = (SkimEngine.from_pretrained(each.model, **options) for each in (dense, run))
+        runs[f"{way} dense"] = functools.partial(reference.predict_tokenized, part)
+        entries[way] = {"dense": {"value": scored.value(reference)}, "curve": []}
+        for budget in budgets:
+            threshold = run.threshold(budget)
+            runs[f"{way} {budget}"] = functools.partial(engine.predict_tokenized, part, threshold=threshold)
+            entries[way]["curve"].append({"budget": budget, "value": scored.value(engine, threshold)})
+    seconds = interleaved(runs, rounds)
+    for way, entry in entries.items():
+        baseline = seconds[f"{way} dense"]
+        entry["dense"]["texts_per_second"] = len(part) / statistics.median(baseline)
+        for point in entry["curve"]:
+            ours = seconds[f"{way} {point['budget']}"]
+            point["texts_per_second"] = len(part) / statistics.median(ours)
+            point["times_dense"] = statistics.median(theirs / mine for theirs, mine in zip(baseline, ours, strict=True))
+    return {"clock": entries, "timed": len(part), "batch_size": batch, "rounds": rounds, "cpu": processor()}
+
+
+def ways_here() -> list[tuple[str, str]]:
+    """Runtimes and precisions that are timed on this machine."""
+    ways = [("onnxruntime", "float32"), ("onnxruntime", "int8")]
+    installed = importlib.util.find_spec("openvino") is not None
+    return [*ways, ("openvino", "bfloat16")] if installed and openvino_has_bfloat16() else ways
+
+
+def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str, command: str) -> dict[str, Any]:
+    """The record but for the clock."""
+    unlabelled = run.config.distill.unlabelled_file
+    reference = scored.evaluate(SkimEngine.from_pretrained(dense.model))
+    return {
+        "task": scored.task.name,
+        "backbone": pathlib.PurePath(dense.config.model.pretrained.rpartition(":")[2]).name,
+        "seed": run.result["seed"],
+        "label": label,
+        "kind": "skimming" if run.config.skim.enabled else "static",
+        "metric": scored.task.primary_metric,
+        "split": scored.split,
+        "examples": scored.examples,
+        "dense_value": reference.metrics[scored.task.primary_metric],
+        "dense_metrics": reference.metrics,
+        "curve": points,
+        "layers": len(run.result["kept_per_layer"]),
+        "dense_layers": len(dense.result["kept_per_layer"]),
+        "unlabelled": len(pathlib.Path(unlabelled).read_text(encoding="utf-8").splitlines()) if unlabelled else 0,
+        **{name: run.result[name] for name in ("steps", "best_step", "seconds", "device")},
+        "dense_steps": dense.result["steps"],
+        "dense_seconds": dense.result["seconds"],
+        "command": portable(run.result["command"]),
+        "dense_command": portable(dense.result["command"]),
+        "row_command": portable(command),
+        **circumstances(),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=pathlib.Path, help="workdir of a recipe of configs/, on one of the tasks that have splits of their own")
+    parser.add_argument("run", type=pathlib.Path, help="workdir of a finished recipe, or of a single run")
+    parser.add_argument("--dense", type=pathlib.Path, help="workdir of a single run's dense run, or of the recipe that has it")
+    parser.add_argument(
+        "--label", help="sets a variant apart from the task's row (default: none; static students have 'static' and their layers)"
+    )
+    parser.add_argument("--budgets", type=float, nargs="+", default=[], help="further ones, between those that the run was trained for")
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
-    parser.add_argument("--batch-size", type=int, default=32, help="of the timing (default: %(default)s)")
+    parser.add_argument("--timed", type=int, help=f"texts of a round of the clock (default: {_MOST_TIMED}, of IMDB fewer)")
+    parser.add_argument("--batch-size", type=int, default=32, help="of the clock (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the clock (default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "rows"))
     args = parser.parse_args()
-    if not (args.run / "result.json").exists():
-        parser.error(f"{args.run} holds no finished recipe: run transkimmer train --config configs/... --workdir {args.run} first")
-    result = _read(args.run / "result.json")
-    if "dense" not in result:
-        parser.error(f"{args.run} holds a single run, not a recipe with its dense model")
-    config, dense_config = (_read(args.run / stage / "config.json") for stage in ("skimming", "dense"))
-    task = get_task(DataConfig(task=result["task"]))
-    split = "test" if task.test_splits else "validation"
-    # The layers of the dense model that the skimming one has, None: all; and the texts that the teacher alone has labelled.
-    layers, unlabelled_file = config["model"]["num_hidden_layers"], config["distill"]["unlabelled_file"]
-    unlabelled = len(pathlib.Path(unlabelled_file).read_text(encoding="utf-8").splitlines()) if unlabelled_file else 0
-    scored, reference = (_evaluated(args.run / stage, result["task"], split) for stage in ("skimming", "dense"))
-    target, seed, backbone = config["skim"]["target"], result["seed"], dense_config["model"]["pretrained"].rpartition(":")[2]
-    record = {
-        **{name: result[name] for name in ("task", "metric", "threshold", "steps", "best_step", "device", "command")},
-        "seconds": result["skimming"]["seconds"],
-        "dense_seconds": result["dense"]["seconds"],
-        "seed": seed,
-        "backbone": backbone,
-        "target": target,
-        "unlabelled": unlabelled,
-        "layers": layers,
-        "budget_error": 1 / result["flops_vs_unpadded"] / target - 1,
-        "split": split,
-        "examples": scored["examples"],
-        **{name: scored[name] for name in ("value", "metrics", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded")},
-        "dense_value": reference["value"],
-        "dense_metrics": reference["metrics"],
-        "validation_value": result["value"],
-        "dense_validation_value": result["dense"]["value"],
-        "fall": _fall(args.run / "skimming", next(iter(result["metrics"])), result["metric"]),
-        "row_command": f"{result['command']}\n{shlex.join(['python', 'benchmarks/row.py', *sys.argv[1:]])}",
-        **circumstances(),
-    }
+    try:
+        run, dense = read_runs(args.run, args.dense)
+        if args.budgets and not run.config.skim.trained_levels:
+            raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
+        scored = Scored.load(run)
+    except ConfigError as error:
+        parser.error(str(error))
+    budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets
+    label = args.label or ("" if run.config.skim.enabled else f"static{run.config.model.num_hidden_layers}")
+    record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:
-        record |= _timed(args.run / "skimming", args.run / "dense", result["task"], args.batch_size)
-    steps = f"_{config['train']['steps']}steps" if config["train"]["steps"] else ""
-    more = "".join(f"_{value}{unit}" for value, unit in ((unlabelled, ""), (layers, "layers")) if value)
-    short = result["task"].rpartition("/")[2]
+        timed = args.timed or TIMED.get(scored.task.name, _MOST_TIMED)
+        record |= clock(scored, run, dense, budgets, ways_here(), timed, args.batch_size, args.rounds)
+    name = "_".join([record["task"].rpartition("/")[2], record["backbone"], str(record["seed"]), *([label] if label else [])])
     args.output.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output / f"{short}_{backbone}_{target}_{seed}{steps}{more}.json", record)
-
-
-def _fall(run: pathlib.Path, split: str, metric: str) -> list[dict[str, float]]:
-    """How the run did on its way from dense to the budget and after: every evaluation on validation."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [
-        {"step": line["step"], "value": line[f"{split}/{metric}"], "flops_vs_unpadded": line[f"{split}/flops_vs_unpadded"]}
-        for line in lines
-        if f"{split}/{metric}" in line
-    ]
-
-
-def _evaluated(run: pathlib.Path, task: str, split: str) -> dict[str, Any]:
-    path = run / f"evaluated_{split}.json"
-    if not path.exists():
-        examples = ("--examples", str(EXAMPLES[task])) if task in EXAMPLES else ()
-        arguments = ("--model", str(run / "model"), "--task", task, "--split", split, *examples)
-        _run("-m", "transkimmer_jax", "evaluate", *arguments, "--json", str(path))
-    return _read(path)
-
-
-def _timed(run: pathlib.Path, dense: pathlib.Path, task: str, batch_size: int) -> dict[str, Any]:
-    path = run / f"timed_{batch_size}.json"
-    if not path.exists():
-        examples = ("--examples", str(TIMED[task])) if task in TIMED else ()
-        folders = ("--model", str(run / "model"), "--dense", str(dense / "model"))
-        arguments = (*folders, "--task", task, "--batch-size", str(batch_size), *examples, "--repeats", "3")
-        contenders = ("--contenders", *(f"{way}:onnxruntime:float32" for way in ("padded", "packed", "compacted")))
-        _run("-m", "transkimmer_jax", "benchmark", *arguments, *contenders, "--json", str(path))
-    return clock(_read(path)[0])
-
-
-def _run(*command: str) -> None:
-    print("python", *command, flush=True)
-    done = subprocess.run([sys.executable, *command], check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
+    files.write_json(args.output / f"{name}.json", record)
+    print(f"{args.output / name}.json: dense {record['dense_value']:.4f}")
+    for point in record["curve"]:
+        print(f"  {point['flops_vs_unpadded']:.2f}x fewer FLOPs: {point['value']:.4f} ({point['value'] - record['dense_value']:+.4f})")
 
 
 def _read(path: pathlib.Path) -> Any:

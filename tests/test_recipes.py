@@ -90,6 +90,18 @@ def test_one_run_of_a_recipe():
     assert (other.distill.teacher, other.model.pretrained, other.train.epochs) == ("a", "b", 9.0)
 
 
+def test_a_static_student_of_a_recipe():
+    """What the skimming run is but for the skimming: the same teacher, texts and steps, and no budgets."""
+    recipe = load_config(SST2, {"skim.levels": "0.5"})
+    fields = {"distill.teacher": "runs/dense/model", "skim.enabled": "false", "model.num_hidden_layers": "2", "skim.levels": "0.5"}
+    static, skimming = load_config(SST2, fields), recipe.after("runs/dense/model")
+    assert not static.skim.enabled and static.skim.trained_levels == () and skimming.skim.trained_levels == (0.5, 0.28)
+    assert static.model.num_hidden_layers == 2 and static.model.pretrained == static.distill.teacher == "runs/dense/model"
+    assert (static.distill, static.data, static.train, static.optimizer) == (
+        skimming.distill, skimming.data, skimming.train, skimming.optimizer,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

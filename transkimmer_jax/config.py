@@ -115,8 +115,8 @@ class SkimConfig:
 
     @property
     def trained_levels(self) -> tuple[float, ...]:
-        """The same where there are several; () where `target` is the only one."""
-        return self.targets if len(self.targets) > 1 else ()
+        """The same where there are several; () where `target` is the only one, or nothing is skimmed."""
+        return self.targets if self.enabled and len(self.targets) > 1 else ()
 
     @property
     def initial_threshold(self) -> float:
@@ -471,7 +471,8 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
 
     Of a recipe a field is changed in both runs, those of `skim` and `distill` in the skimming one alone; 'dense.data.batch_size' and
     'skimming.data.batch_size' are of one run. Where a single run is asked for, that is what is returned: the dense one by
-    skim.enabled=false, the skimming one by a distill.teacher other than the recipe's dense model.
+    skim.enabled=false, the skimming one by a distill.teacher other than the recipe's dense model. By both it is the skimming one that skims
+    nothing: with fewer layers a static student, which learns of the same teacher as long as the skimming model does.
 
     Raises:
       ConfigError: a name or value that does not fit.
@@ -487,11 +488,11 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
             value = _parsed(name, text)
             for each in _STAGES[1:] if stage in _SKIMMING_SECTIONS else _STAGES:
                 values[each].setdefault(name, value)
-    if values["skimming"].get("skim.enabled") is False:
-        return _changed(config.dense, values["dense"])
     if values["skimming"].get("distill.teacher") is not None:
         values["skimming"].setdefault("model.pretrained", values["skimming"]["distill.teacher"])
         return _changed(config.skimming, values["skimming"])
+    if values["skimming"].get("skim.enabled") is False:
+        return _changed(config.dense, values["dense"])
     # The skimming run starts from the dense one, wherever that starts from.
     values["skimming"].pop("model.pretrained", None)
     return Recipe(*(_changed(getattr(config, stage), values[stage]) for stage in _STAGES))
@@ -515,7 +516,8 @@ _OF_RECIPES = """\
 Most config files are recipes, of two runs: a dense model, then a skimming one that starts from it and has it as its teacher. There
 --config.SECTION.FIELD is of both runs, but skim.* and distill.* of the skimming one; --config.dense.SECTION.FIELD and
 --config.skimming.SECTION.FIELD are of one. --config.skim.enabled=false trains the dense model alone, --config.distill.teacher=DIR the
-skimming one alone, from the dense model that is there.
+skimming one alone, from the dense model that is there. Both together, with --config.model.num_hidden_layers, train a static student: the
+dense model's first layers.
 """
 
 

@@ -86,7 +86,7 @@ def measure(
         "devices": len(jax.local_devices()),
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": processor(),
         "threshold": workload.threshold,
         "kept_per_layer": (checked.kept.sum(axis=1) / checked.lengths.sum()).tolist(),
         "repeats": repeats,
@@ -105,7 +105,7 @@ def measure(
     }
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor, and which of the instructions that matter it has, where the system says so."""
     try:
         lines = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if ":" in line)

@@ -68,7 +68,7 @@ class TrainStep:
         served = served or ServedLengths.like(32.0)
         if config.skim.enabled and config.skim.objective == "budget":
             budget.require_spendable(config.skim, model.arch, served.mean)
-        settled = config.skim.noise_end if config.skim.freeze else None
+        settled = config.skim.noise_end if config.skim.enabled and config.skim.freeze else None
         optimizer = create_optimizer(config.optimizer, total_steps, settled)
         goals = budget.goals(config.skim, model.arch, served.mean)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
