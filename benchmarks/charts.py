@@ -1,10 +1,12 @@
-"""Draw the chart of docs/performance.md from the committed records: texts a second by batch size, a panel a workload.
+"""Draw the charts of the documents from the committed records.
 
     python benchmarks/charts.py
 
-writes docs/performance.svg.
+writes docs/results.svg, points lost against FLOPs saved, from results/rows/ where there are curves, and docs/performance.svg, texts a
+second by batch size. The first has no background of its own, and colours that can be read on a light page and on a dark one.
 """
 
+import hashlib
 import json
 import pathlib
 import sys
@@ -13,11 +15,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import lines
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import curves
 from tables import RECORDS, ROOT
 
-# Colours that the colour-blind can tell apart (Okabe and Ito): dense ones cold, skimming ones warm.
+# Of contenders: Okabe and Ito's, dense ones cold and skimming ones warm.
 _STYLES = {
     "dense:torch:float32": ("#999999", ":"),
     "dense:onnxruntime:float32": ("#56B4E9", ":"),
@@ -28,9 +32,15 @@ _STYLES = {
     "compacted:onnxruntime:int8": ("#D55E00", "-"),
     "compacted:openvino:float32": ("#CC79A7", "-"),
 }
+# Of tasks: every pair is apart to the colour-blind, and each has a contrast of 3 with white and with a dark page.
+COLOURS = ("#E67300", "#00806A", "#AA00FF", "#BF4026", "#21A663", "#BF7CB4", "#A147B2", "#CC66FF")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")  # none is the cross of static students
+INK = "#767676"  # of text and axes
+_ORDER = tuple(curves.TASKS)
 
 
-def main() -> None:
+def performance() -> None:
+    """docs/performance.svg: a panel a workload."""
     paths = sorted((RECORDS / "performance").glob("*.json"))
     figure, panels = plt.subplots(1, len(paths), figsize=(4 * len(paths) + 3, 4), squeeze=False, layout="constrained")
     for axes, path in zip(panels[0], paths, strict=True):
@@ -50,6 +60,77 @@ def main() -> None:
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     plt.rcParams["svg.hashsalt"] = "transkimmer_jax"  # the same records give the same file
     figure.savefig(ROOT / "docs" / "performance.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def digest(main: list[curves.Curve], static: list[curves.Curve]) -> str:
+    """Of what the chart shows, so that a chart of other records is noticed."""
+    points = [
+        [curve.first["task"], curve.first["backbone"], point.budget, *(round(value, 6) for value in (*point.lost, point.flops_vs_unpadded))]
+        for curve in [*main, *static]
+        for point in curve.points
+    ]
+    return hashlib.sha256(json.dumps(points).encode()).hexdigest()
+
+
+def shown(records: list[dict]) -> tuple[list[curves.Curve], list[curves.Curve]]:
+    """The curves of tasks, and static students of the same tasks and backbones."""
+    every = curves.Curve.of(records)
+    main = sorted((curve for curve in every if curve.is_main), key=lambda curve: _place(curve.first["task"]))
+    return main, [student for curve in main for student in curves.static_students(curve, every)]
+
+
+def _place(task: str) -> tuple[int, str]:
+    return (_ORDER.index(task) if task in _ORDER else len(_ORDER)), task
+
+
+def results(records: list[dict], path: pathlib.Path) -> None:
+    """The chart of docs/results.md: a panel a backbone, a line a task from the dense model on, with whiskers of one standard deviation over
+    seeds; crosses are static students. Lost points rise downwards, so what lies higher is better."""
+    main, static = shown(records)
+    backbones = sorted({curve.first["backbone"] for curve in main})
+    tasks = list(dict.fromkeys(curve.first["task"] for curve in main))
+    style = {
+        task: {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]} for number, task in enumerate(tasks)
+    }
+    settings = {
+        "svg.fonttype": "none", "svg.hashsalt": "transkimmer_jax", "font.family": "sans-serif", "font.size": 11, "text.color": INK,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    }  # fmt: skip
+    with plt.rc_context(settings):
+        width = 5.5 * len(backbones) + 1.5
+        figure, panels = plt.subplots(1, len(backbones), figsize=(width, 4.5), squeeze=False, sharey=True, layout="constrained")
+        labels = {}
+        for axes, backbone in zip(panels[0], backbones, strict=True):
+            for curve in main:
+                if curve.first["backbone"] == backbone:
+                    points = [curves.Point(1.0, (0.0,), 1.0, 1.0), *curve.points]
+                    xs, ys, errors = zip(*((point.flops_vs_unpadded, point.mean, point.deviation) for point in points), strict=True)
+                    look = style[curve.first["task"]]
+                    labels[curve.name] = axes.errorbar(xs, ys, errors, **look, linewidth=1.8, elinewidth=0.8, capsize=2)
+            for student in static:
+                if student.first["backbone"] == backbone:
+                    colour = style[student.first["task"]]["color"]
+                    crosses = [(point.flops_vs_unpadded, point.mean) for point in student.points]
+                    axes.scatter(*zip(*crosses, strict=True), color=colour, marker="x", s=40, zorder=3)
+            axes.axhline(curves.LIMIT, color=INK, linewidth=1, linestyle="--")
+            axes.set(title=backbone, xlabel="times fewer FLOPs than the unpadded dense model", xlim=(1, None))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+            axes.grid(alpha=0.25, color=INK)
+        panels[0][0].set_ylabel("points lost, the lower the line the worse")
+        panels[0][0].invert_yaxis()
+        if static:
+            labels["first layers alone"] = lines.Line2D([], [], color=INK, marker="x", linestyle="")
+        figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
+        figure.savefig(path, transparent=True, metadata={"Date": None, "Description": digest(main, static)})
+        plt.close(figure)
+
+
+def main() -> None:
+    performance()
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "rows").glob("*.json"))]
+    if shown(records)[0]:
+        results(records, ROOT / "docs" / "results.svg")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; 
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
 The view 'serving' is of records of benchmarks/serving.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
-The views 'headline' and 'quickstart' are README's: rows of results beside the clock of int8, and what its first command gives.
-The view 'rows' has one row for all seeds of a task, backbone, target, number of texts without labels, of layers and of steps. With
---check nothing is written, and the status is 1 where a document and the records disagree.
+The views 'headline' and 'quickstart' are README's: rows of results in short, and what its first command gives.
+Of rows (benchmarks/row.py) 'chart' names the chart, 'curves' is the table and 'words' a line a task, 'average' the convention of papers,
+'commands' how they were made.
+The view 'single' is of rows of before, of one budget, until their tasks and backbones have a curve: --drop-superseded deletes the others.
+The view 'effects' ranks the comparisons of results/comparisons.json, pairs of records below results/ablations/.
+With --check nothing is written, and the status is 1 where a document and the records disagree.
 """
 
 import argparse
@@ -18,6 +21,9 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
+
+import curves
+import effects
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
@@ -42,16 +48,12 @@ COLUMNS = {
     "share of collectives": lambda r: f"{r['collective_share']:.1%}",
     # Of training runs.
     "what": lambda r: r["what"],
-    "commit": lambda r: r["commit"],
     "timed at batch": lambda r: str(r.get("batch_size", "")),
     "task": lambda r: r["task"],
     "metric": lambda r: r["metric"].replace("_", " "),
     "dense": lambda r: f"{100 * r['dense_value']:.1f}",
     "value": lambda r: f"{100 * r['value']:.1f}",
-    "says what dense says": lambda r: f"{r['agreement']:.1%} of {r['unseen_texts']:,}" if "agreement" in r else "",
-    "divergence from dense": lambda r: f"{r['divergence']:.3f}" if "divergence" in r else "",
     "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
-    "threshold": lambda r: f"{r['threshold']:.2f}",
     "seed": lambda r: str(r["seed"]),
     # Of injected faults.
     "fault": lambda r: r["fault"],
@@ -71,11 +73,6 @@ COLUMNS = {
     "seconds in all": lambda r: f"{r['seconds']:.1f}",
     "of processors": lambda r: f"{r['cpu_seconds']:.1f}",
     "MB": lambda r: f"{r['megabytes']:,.0f}",
-    # Of rows, on validation.
-    "backbone": lambda r: r["backbone"],
-    "first layers": lambda r: str(r.get("layers") or ""),
-    "dense, validation": lambda r: f"{100 * r['dense_validation_value']:.1f}",
-    "on the way": lambda r: ", ".join(f"{100 * each['value']:.1f} at {each['flops_vs_unpadded']:.2f}x" for each in r["fall"]),
 }
 VIEWS = {
     "slices": (
@@ -91,37 +88,22 @@ VIEWS = {
         "MB at most",
     ),
     "processes": ("runtime", "model", "texts", "seconds in all", "of processors", "MB"),
-    "falls": ("task", "backbone", "first layers", "metric", "dense, validation", "on the way", "seed"),
-    "runs": (
-        "what", "task", "metric", "dense", "value", "says what dense says", "divergence from dense", "FLOPs vs padded", "FLOPs vs unpadded",
-        "kept per layer", "threshold", "seed", "commit",
-    ),
 }  # fmt: skip
-# Of records that differ by their seeds: mean, and between brackets the sample standard deviation.
-ROWS: dict[str, Callable[[list[dict]], str]] = {
-    "task": lambda rs: rs[0]["task"],
+# Of rows of one budget.
+SINGLE: dict[str, Callable[[list[dict]], str]] = {
+    "task": lambda rs: curves.task_name(rs[0]),
     "backbone": lambda rs: rs[0]["backbone"],
-    "metric": lambda rs: f"{rs[0]['metric'].replace('_', ' ')}, {rs[0]['split']}",
+    "metric": lambda rs: curves.metric(rs[0]),
     "texts without labels": lambda rs: f"{rs[0]['unlabelled']:,}" if rs[0].get("unlabelled") else "",
     "first layers": lambda rs: str(rs[0].get("layers") or ""),
-    "asked": lambda rs: f"{rs[0]['target']:.2f}",
-    "dense": lambda rs: _spread([100 * r["dense_value"] for r in rs]),
-    "skimming": lambda rs: _spread([100 * r["value"] for r in rs]),
-    "lost": lambda rs: _spread([100 * (r["dense_value"] - r["value"]) for r in rs]),
-    "FLOPs vs padded": lambda rs: f"{statistics.mean(r['flops_vs_padded'] for r in rs):.2f}x",
+    "dense": lambda rs: curves.spread(100 * r["dense_value"] for r in rs),
+    "lost": lambda rs: curves.spread(100 * (r["dense_value"] - r["value"]) for r in rs),
     "FLOPs vs unpadded": lambda rs: f"{statistics.mean(r['flops_vs_unpadded'] for r in rs):.2f}x",
-    "clock vs padded": lambda rs: _clock(rs, "clock_vs_padded"),
-    "clock vs dense packed": lambda rs: _clock(rs, "clock_vs_unpadded"),
-    "budget error": lambda rs: f"{max((r['budget_error'] for r in rs), key=abs):+.1%}",
-    "kept per layer": lambda rs: " ".join(f"{statistics.mean(each):.2f}" for each in zip(*(r["kept_per_layer"] for r in rs), strict=True)),
+    "vs padded": lambda rs: f"{statistics.mean(r['flops_vs_padded'] for r in rs):.2f}x",
+    "clock, float32": lambda rs: _clock(rs, "clock_vs_unpadded"),
     "seeds": lambda rs: " ".join(str(r["seed"]) for r in rs),
 }
 _TABLE = re.compile(r"(<!-- table: (?P<view>\w+) (?P<files>[^>]*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({statistics.stdev(values):.1f})"
 
 
 def _clock(records: list[dict], name: str) -> str:
@@ -295,32 +277,86 @@ def serving(records: list[dict]) -> str:
 
 
 def headline(records: list[dict]) -> str:
-    """Rows of results. Beside a row stands the clock of int8 where a record has timed a model of the same task and layers at the same
-    FLOPs, to a twentieth: how many times the texts a second of the best int8 without this package."""
+    """Rows of results in short. The clock is at the largest of the savings, against this engine's dense model in the same precision.
+
+    Of a row of before, of one budget, int8 is of a record that has timed a model of the same task and layers at the same FLOPs, to a
+    twentieth.
+    """
     timed = [record for record in records if "contenders" in record and record["batch_size"] == 32]
-    groups = _seeds_together([record for record in records if "contenders" not in record])
-    rows = [["task", "dense", "skimming", "points lost", "fewer FLOPs", "clock, float32", "clock, int8", "texts a second, int8"]]
-    for group in sorted(groups, key=lambda group: statistics.mean(row["dense_value"] - row["value"] for row in group)):
-        spent = statistics.mean(row["flops_vs_unpadded"] for row in group)
-        same = [
-            record
-            for record in timed
-            if record["workload"] == group[0]["task"]
-            and record["layers"] == (group[0].get("layers") or record["layers_dense"])
-            and abs(record["flops_vs_unpadded"] / spent - 1) < 0.05
-        ]
-        assert len(same) <= 1, f"several records time {group[0]['task']}"
-        int8 = ["", ""]
-        if same:
-            ours = fastest(same[0], ("compacted:onnxruntime:int8", "compacted:openvino:int8"))
-            theirs = fastest(same[0], ("dense:onnxruntime:int8", "dense:openvino:int8"))
-            speeds = [same[0]["contenders"][name]["examples_per_second"] for name in (ours, theirs)]
-            int8 = [f"{_times(same[0], ours, theirs):.2f}x", f"{speeds[0]:,.0f}, dense {speeds[1]:,.0f}"]
-        names = ("task", "dense", "skimming", "lost", "FLOPs vs unpadded", "clock vs dense packed")
-        cells = {name: ROWS[name](group) for name in names}
-        cells["task"] = f"{cells['task']}, {group[0]['metric'].replace('_', ' ')}"
-        rows.append([*cells.values(), *int8])
-    return "\n".join(_table(rows)) + "\n"
+    rows = {record_number: record for record_number, record in enumerate(records) if "contenders" not in record}
+    old = set(curves.superseded(rows))
+    savings = curves.SAVINGS
+    head = ["task", "dense", *(f"lost at {saving:g}x" for saving in savings), "clock, float32", "int8", "texts a second, int8"]
+    lines = []
+    for curve in curves.Curve.of(rows.values()):
+        if not curve.is_main:
+            continue
+        point = curve.nearest(savings[-1])
+        speeds = [curve.timed("int8", point, what) for what in ("texts_per_second", "dense")]
+        said = f"{statistics.mean(speeds[0]):,.0f}, dense {statistics.mean(speeds[1]):,.0f}" if speeds[0] else ""
+        cells = [str(curve.at(saving) or "") for saving in savings]
+        clocks = [curves.times(curve.timed(precision, point, "times_dense")) for precision in ("float32", "int8")]
+        dense = curves.spread(100 * record["dense_value"] for record in curve.records)
+        lines.append([_task(curve.first), dense, *cells, *clocks, said])
+    for group in _seeds_together([record for number, record in rows.items() if "curve" not in record and number not in old]):
+        cells = {name: SINGLE[name](group) for name in ("dense", "lost", "FLOPs vs unpadded", "clock, float32")}
+        lost = f"{cells['lost']} at {cells['FLOPs vs unpadded']}"
+        lines.append([_task(group[0]), cells["dense"], "", "", lost, cells["clock, float32"], *_int8(group, timed)])
+    return "\n".join(_table(_without_empty([head, *lines]))) + "\n"
+
+
+def _task(record: dict) -> str:
+    return f"{curves.task_name(record)}, {record['metric'].replace('_', ' ')}"
+
+
+def _int8(group: list[dict], timed: list[dict]) -> list[str]:
+    """How many times the texts a second of the dense model, and both, by a benchmark of the same task, layers and FLOPs."""
+    spent = statistics.mean(row["flops_vs_unpadded"] for row in group)
+    same = [
+        record
+        for record in timed
+        if record["workload"] == group[0]["task"]
+        and record["layers"] == (group[0].get("layers") or record["layers_dense"])
+        and abs(record["flops_vs_unpadded"] / spent - 1) < 0.05
+    ]
+    assert len(same) <= 1, f"several records time {group[0]['task']}"
+    if not same:
+        return ["", ""]
+    names = [f"{way}:onnxruntime:int8" for way in ("compacted", "packed")]
+    speeds = [same[0]["contenders"][name]["examples_per_second"] for name in names]
+    return [f"{_times(same[0], *names):.2f}x", f"{speeds[0]:,.0f}, dense {speeds[1]:,.0f}"]
+
+
+def chart(records: list[dict]) -> str:
+    """The chart that benchmarks/charts.py has drawn, where there is anything on it."""
+    here = [curve.name for curve in curves.Curve.of(records) if curve.is_main]
+    return f"![Points lost against times fewer FLOPs: {', '.join(dict.fromkeys(here))}](results.svg)\n" if here else ""
+
+
+def rows_of_curves(records: list[dict]) -> str:
+    """The table of docs/results.md, and how its rows were made."""
+    rows = curves.table(records)
+    lines = _table(_without_empty(rows)) if len(rows) > 1 else []
+    return "\n".join([*lines, *([""] if lines else []), curves.told(records), ""])
+
+
+def single(records: list[dict]) -> str:
+    """Rows of before, of one budget, under a heading of their own."""
+    old = set(curves.superseded(dict(enumerate(records))))
+    groups = _seeds_together([record for number, record in enumerate(records) if "curve" not in record and number not in old])
+    if not groups:
+        return ""
+    rows = [list(SINGLE), *([cell(group) for cell in SINGLE.values()] for group in groups)]
+    told = (
+        "Models trained for one budget, most of them 28 % of the FLOPs. `first layers`: the skimming model has only these of the "
+        "dense one's. Their commands and commits stand in `results/rows/`."
+    )
+    return "\n".join(["## One budget", "", told, "", *_table(_without_empty(rows)), ""])
+
+
+def _without_empty(rows: list[list[str]]) -> list[list[str]]:
+    """A table without the columns that are empty throughout."""
+    return [list(row) for row in zip(*(column for column in zip(*rows, strict=True) if any(column[1:])), strict=True)]
 
 
 def quickstart(records: list[dict]) -> str:
@@ -346,17 +382,18 @@ def table(view: str, files: list[str]) -> str:
         "serving": serving,
         "headline": headline,
         "quickstart": quickstart,
+        "chart": chart,
+        "curves": rows_of_curves,
+        "average": curves.average,
+        "words": curves.in_words,
+        "commands": lambda records: "\n".join(["```", *curves.commands(records), "```", ""]) if curves.Curve.of(records) else "",
+        "single": single,
+        "effects": lambda records: effects.text(records, RECORDS / "ablations"),
     }
     if view in whole:
         return whole[view](records)
-    if view == "rows":
-        cells = [[name, *(cell(group) for group in _seeds_together(records))] for name, cell in ROWS.items()]
-    else:
-        cells = [[name, *(COLUMNS[name](record) for record in records)] for name in VIEWS[view]]
-    rows = list(zip(*(column for column in cells if any(column[1:])), strict=True))
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    names = ("row_command",) if view in ("rows", "falls") else ("dense_command", "command", "clock_command")
+    lines = _table(_without_empty([list(VIEWS[view]), *([COLUMNS[name](record) for name in VIEWS[view]] for record in records)]))
+    names = ("dense_command", "command", "clock_command")
     commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
 
@@ -382,7 +419,12 @@ def rendered(text: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the document and the records agree")
+    parser.add_argument("--drop-superseded", action="store_true", help="delete rows of one budget whose task and backbone have a curve")
     args = parser.parse_args()
+    if args.drop_superseded:
+        for path in curves.superseded({path: json.loads(path.read_text(encoding="utf-8")) for path in (RECORDS / "rows").glob("*.json")}):
+            print(f"deleting {path.relative_to(ROOT)}")
+            path.unlink()
     stale = 0
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = document.read_text(encoding="utf-8")
