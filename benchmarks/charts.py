@@ -3,10 +3,11 @@
     python benchmarks/charts.py
 
 writes docs/results.svg, points lost against FLOPs saved, from results/rows/ where there are curves, and docs/performance.svg, texts a
-second by batch size. The first has no background of its own, and colours that can be read on a light page and on a dark one.
+second by batch size. Both have no background of their own, and colours that can be read on a light page and on a dark one.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
 import sys
@@ -21,46 +22,44 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import curves
 from tables import RECORDS, ROOT
 
-# Of contenders: Okabe and Ito's, dense ones cold and skimming ones warm.
-_STYLES = {
-    "dense:torch:float32": ("#999999", ":"),
-    "dense:onnxruntime:float32": ("#56B4E9", ":"),
-    "dense:onnxruntime:int8": ("#0072B2", ":"),
-    "dense:openvino:float32": ("#009E73", ":"),
-    "dense:openvino:int8": ("#000000", ":"),
-    "compacted:onnxruntime:float32": ("#E69F00", "-"),
-    "compacted:onnxruntime:int8": ("#D55E00", "-"),
-    "compacted:openvino:float32": ("#CC79A7", "-"),
-}
-# Of tasks: every pair is apart to the colour-blind, and each has a contrast of 3 with white and with a dark page.
+# Every pair is apart to the colour-blind, and each has a contrast of 3 with white and with a dark page.
 COLOURS = ("#E67300", "#00806A", "#AA00FF", "#BF4026", "#21A663", "#BF7CB4", "#A147B2", "#CC66FF")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")  # none is the cross of static students
 INK = "#767676"  # of text and axes
 _ORDER = tuple(curves.TASKS)
+# Of contenders: a colour for what computes and in which precision, a line for the way.
+_COMPUTES = ("onnxruntime:int8", "onnxruntime:float32", "openvino:bfloat16", "openvino:float32", "openvino:int8", "torch:float32")
+_LINES = {"compacted": "-", "dense": ":"}
+_LOOK = {
+    "svg.fonttype": "none", "svg.hashsalt": "transkimmer_jax",  # the same records give the same file
+    "font.family": "sans-serif", "font.size": 11, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
+    "xtick.color": INK, "ytick.color": INK,
+}  # fmt: skip
 
 
-def performance() -> None:
-    """docs/performance.svg: a panel a workload."""
-    paths = sorted((RECORDS / "performance").glob("*.json"))
-    figure, panels = plt.subplots(1, len(paths), figsize=(4 * len(paths) + 3, 4), squeeze=False, layout="constrained")
-    for axes, path in zip(panels[0], paths, strict=True):
-        records = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda record: record["batch_size"])
-        sizes = [record["batch_size"] for record in records]
-        for name, (colour, line) in _STYLES.items():
-            if all(name in record["contenders"] for record in records):
-                speeds = [record["contenders"][name]["examples_per_second"] for record in records]
-                axes.plot(sizes, speeds, line, color=colour, marker="o", markersize=4, label=name)
-        axes.set(title=f"{records[0]['workload']}, {records[0]['length']} tokens at most", xlabel="texts a batch", xscale="log")
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.set_xticks([], minor=True)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("texts a second")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
-    plt.rcParams["svg.hashsalt"] = "transkimmer_jax"  # the same records give the same file
-    figure.savefig(ROOT / "docs" / "performance.svg", metadata={"Date": None})
-    plt.close(figure)
+def performance(records: list[list[dict]], path: pathlib.Path) -> None:
+    """The chart of docs/performance.md: a panel a workload, of the records of its batch sizes."""
+    with plt.rc_context(_LOOK):
+        figure, panels = plt.subplots(1, len(records), figsize=(4 * len(records) + 3, 4.5), squeeze=False, layout="constrained")
+        labels = {}
+        for axes, workload in zip(panels[0], records, strict=True):
+            settings = sorted(workload, key=lambda record: record["batch_size"])
+            sizes = [record["batch_size"] for record in settings]
+            for (way, line), (computed_by, colour) in itertools.product(_LINES.items(), zip(_COMPUTES, COLOURS, strict=False)):
+                name = f"{way}:{computed_by}"
+                if all(name in record["contenders"] for record in settings):
+                    speeds = [record["contenders"][name]["examples_per_second"] for record in settings]
+                    face = colour if way == "compacted" else "none"
+                    (labels[name],) = axes.plot(sizes, speeds, line, color=colour, marker="o", markersize=4, markerfacecolor=face)
+            axes.set(title=f"{settings[0]['workload']}, {settings[0]['length']} tokens at most", xlabel="texts a batch", xscale="log")
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.25, color=INK)
+        panels[0][0].set_ylabel("texts a second")
+        figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+        plt.close(figure)
 
 
 def digest(main: list[curves.Curve], static: list[curves.Curve]) -> str:
@@ -93,11 +92,7 @@ def results(records: list[dict], path: pathlib.Path) -> None:
     style = {
         task: {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]} for number, task in enumerate(tasks)
     }
-    settings = {
-        "svg.fonttype": "none", "svg.hashsalt": "transkimmer_jax", "font.family": "sans-serif", "font.size": 11, "text.color": INK,
-        "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    }  # fmt: skip
-    with plt.rc_context(settings):
+    with plt.rc_context(_LOOK):
         width = 5.5 * len(backbones) + 1.5
         figure, panels = plt.subplots(1, len(backbones), figsize=(width, 4.5), squeeze=False, sharey=True, layout="constrained")
         labels = {}
@@ -127,7 +122,8 @@ def results(records: list[dict], path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    performance()
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "performance").glob("*.json"))]
+    performance(measured, ROOT / "docs" / "performance.svg")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "rows").glob("*.json"))]
     if shown(records)[0]:
         results(records, ROOT / "docs" / "results.svg")

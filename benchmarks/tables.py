@@ -28,10 +28,6 @@ import effects
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results"
 COLUMNS = {
-    "FLOPs vs padded": lambda r: f"{r['flops_vs_padded']:.2f}x",
-    "FLOPs vs unpadded": lambda r: f"{r['flops_vs_unpadded']:.2f}x",
-    "clock vs padded": lambda r: _clock([r], "clock_vs_padded"),
-    "clock vs dense packed": lambda r: _clock([r], "clock_vs_unpadded"),
     # Of programs compiled for slices that are not here.
     "program": lambda r: r["program"],
     "slice": lambda r: r["topology"],
@@ -46,15 +42,6 @@ COLUMNS = {
     "examples/s at most": lambda r: f"{r['examples_per_second']:,.0f}",
     "utilisation at most": lambda r: f"{r['utilization']:.0%}",
     "share of collectives": lambda r: f"{r['collective_share']:.1%}",
-    # Of training runs.
-    "what": lambda r: r["what"],
-    "timed at batch": lambda r: str(r.get("batch_size", "")),
-    "task": lambda r: r["task"],
-    "metric": lambda r: r["metric"].replace("_", " "),
-    "dense": lambda r: f"{100 * r['dense_value']:.1f}",
-    "value": lambda r: f"{100 * r['value']:.1f}",
-    "kept per layer": lambda r: " ".join(f"{share:.2f}" for share in r["kept_per_layer"]),
-    "seed": lambda r: str(r["seed"]),
     # Of injected faults.
     "fault": lambda r: r["fault"],
     "injected": lambda r: str(r["injected"]),
@@ -78,10 +65,6 @@ VIEWS = {
     "slices": (
         "program", "slice", "fsdp", "examples", "GB a chip", "GFLOP a chip", "GB moved", "collectives", "MB sent", "ms at least",
         "examples/s at most", "utilisation at most", "share of collectives",
-    ),
-    "results": (
-        "what", "task", "metric", "dense", "value", "FLOPs vs padded", "FLOPs vs unpadded", "clock vs padded", "clock vs dense packed",
-        "timed at batch", "kept per layer", "seed",
     ),
     "faults": (
         "fault", "injected", "noticed", "survived", "harmless", "wrong answers", "tracebacks", "over the limits", "seconds at most",
@@ -393,8 +376,7 @@ def table(view: str, files: list[str]) -> str:
     if view in whole:
         return whole[view](records)
     lines = _table(_without_empty([list(VIEWS[view]), *([COLUMNS[name](record) for name in VIEWS[view]] for record in records)]))
-    names = ("dense_command", "command", "clock_command")
-    commands = list(dict.fromkeys(record[name] for record in records for name in names if record.get(name)))
+    commands = list(dict.fromkeys(record["command"] for record in records))
     return "\n".join([*lines, "", f"{_circumstances(view, records)}From:", "", "```", *commands, "```", ""])
 
 

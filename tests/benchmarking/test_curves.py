@@ -84,9 +84,14 @@ def test_the_table():
     assert mrpc == {
         "task": "MRPC", "backbone": "minilm-6l", "metric": "accuracy, test", "dense": "85.0 (0.0)", "lost at 2x": "0.4 (0.1) at 2.01x",
         "lost at 2.5x": "0.9 (0.1) at 2.50x", "lost at 3.5x": "3.0 (1.4) at 3.50x", "under one point": "2.50x",
-        "static student": "5.0 at 3.00x, skimming 3.0 (1.4) at 3.50x", "clock, float32": "3.00x", "int8": "3.00x", "seeds": "0 1",
+        "static student; skimming nearby": "5.0 at 3.00x; 3.0 (1.4) at 3.50x", "clock, float32": "3.00x", "int8": "3.00x", "seeds": "0 1",
     }  # fmt: skip
-    assert (cola["task"], cola["lost at 2.5x"], cola["under one point"], cola["static student"]) == ("CoLA", "2.0 at 2.00x", "none", "")
+    assert (cola["task"], cola["lost at 2.5x"], cola["under one point"], cola["static student; skimming nearby"]) == (
+        "CoLA",
+        "2.0 at 2.00x",
+        "none",
+        "",
+    )
     assert (imdb["lost at 2x"], imdb["lost at 3.5x"], imdb["under one point"], imdb["int8"]) == ("", "-0.5 at 3.50x", "3.50x", "")
     said = tables.rows_of_curves([*MRPC, STATIC, COLA])
     assert (
@@ -172,6 +177,20 @@ def test_a_chart(tmp_path):
     assert charts.digest(*charts.shown(records)) in svg
     changed = [*MRPC, STATIC, COLA | {"dense_value": 0.86}, IMDB]
     assert charts.digest(*charts.shown(changed)) not in svg
+
+
+def test_a_chart_of_speeds(tmp_path):
+    """Of the contenders that every batch size of a workload has."""
+    settings = [
+        {"workload": "glue/sst2", "length": 64, "batch_size": size, "contenders": {
+            name: {"examples_per_second": 100.0 * size} for name in ("compacted:openvino:bfloat16", "dense:torch:float32", *more)
+        }}
+        for size, more in ((32, ()), (1, ("dense:openvino:int8",)))
+    ]  # fmt: skip
+    charts.performance([settings], tmp_path / "speeds.svg")
+    svg = (tmp_path / "speeds.svg").read_text(encoding="utf-8")
+    assert all(f">{words}" in svg for words in ("compacted:openvino:bfloat16", "dense:torch:float32", "glue/sst2, 64 tokens at most"))
+    assert "dense:openvino:int8" not in svg
 
 
 def test_the_committed_chart_is_of_the_committed_rows():
