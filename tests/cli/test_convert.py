@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from models.quick import program
 from safetensors.numpy import load_file, save_file
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
+from weights.test_original import assert_same, exact, made, make_batch
 
 from transkimmer_jax import cli
 from transkimmer_jax.errors import CheckpointError
@@ -62,3 +64,16 @@ def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError):
         convert("--model", tmp_path, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_the_original(tmp_path, tokenizer_folder, capsys):
+    """Its attention, which no file of its own names, stands in the new folder's config."""
+    config, tensors = made("RobertaForQuestionAnswering")
+    folder = write_checkpoint(tmp_path / "original", tensors, config)
+    for path in tokenizer_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    convert("--model", folder, "--output", tmp_path / "ours", "--attention-masking", "post_softmax")
+    said = capsys.readouterr().out
+    assert "left out: roberta.embeddings.position_ids" in said and "skimming roberta for question answering" in said
+    batch = make_batch(config)
+    assert_same(program(heads.load(tmp_path / "ours"))(*batch), exact(tensors, config, batch), batch)

@@ -48,13 +48,15 @@ def transkimmer(
     backbone = config.get("backbone", config["model_type"])
     tensors = {_as_bert(name, backbone): tensor for name, tensor in tensors.items()}
     epsilon, heads = config.get("norm_eps") or config.get("layer_norm_eps", 1e-12), config.get("num_attention_heads") or config["n_heads"]
+    # Predictors in a file whose config says nothing of them are the original's, with norms as PyTorch makes them.
+    of_predictors = (config["skim"].get("norm_eps") or epsilon) if "skim" in config else 1e-5
     behind_padding = (config.get("pad_token_id") or 0) + 1
     offset = {"roberta": behind_padding, "xlm-roberta": behind_padding, "mpnet": 2}.get(backbone, 0)
 
     def linear(name, x):
         return x @ tensors[f"{name}.weight"].astype(np.float64).T + tensors.get(f"{name}.bias", 0)
 
-    def norm(name, x):
+    def norm(name, x, epsilon=epsilon):
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
         return scaled * tensors[f"{name}.weight"] + tensors.get(f"{name}.bias", 0)
@@ -73,7 +75,8 @@ def transkimmer(
     final, keep, margins = x.copy(), np.zeros((layers, length), bool), np.full((layers, length), np.nan)
     for layer in range(layers):
         predictor = f"bert.encoder.skim_predictors.{layer}.predictor"
-        features = _gelu(norm(f"{predictor}.2", linear(f"{predictor}.1", norm(f"{predictor}.0", x))))
+        wide = linear(f"{predictor}.1", norm(f"{predictor}.0", x, of_predictors))
+        features = _gelu(norm(f"{predictor}.2", wide, of_predictors))
         decision = linear(f"{predictor}.4", features)
         margins[layer, alive] = decision[:, 1] - decision[:, 0]
         knots = tensors.get(f"bert.encoder.skim_predictors.{layer}.levels.knots")

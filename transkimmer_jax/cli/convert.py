@@ -17,6 +17,11 @@ def add(commands) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, or an older checkpoint to replace")
     parser.add_argument("--dense", action="store_true", help="leave skim predictors out")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="make a bare encoder an embedder that pools so")
+    parser.add_argument(
+        "--attention-masking",
+        choices=("renormalized", "post_softmax"),
+        help="of a skimming model; 'post_softmax' for a checkpoint of the original, whose attention runs over skimmed tokens too",
+    )
     parser.add_argument("--tensors", action="store_true", help="name each tensor and the parameter that it is")
     parser.set_defaults(command=_convert)
 
@@ -29,7 +34,7 @@ def _convert(args: argparse.Namespace) -> None:
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling)
+    model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling, attention_masking=args.attention_masking)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     report = conversion.convert(model, folder, args.output, tokenizer)
     for name, paths in sorted(report.read.items()) if args.tensors else ():

@@ -18,6 +18,7 @@ class SkimArchitecture:
     attention_masking: str = "renormalized"  # or 'post_softmax', the paper's Eq. 4
     pinned: str | None = None  # tokens that are never skimmed, beside position 0; 'first_segment': a question's, or a query's
     levels: tuple[float, ...] = ()  # budgets that the model was trained for, falling shares of the dense model's FLOPs; (): one alone
+    norm_eps: float | None = None  # of the predictors' norms; None: that of the encoder's
     forwarding: str = "identity"  # what heads that read every token are given of a skimmed one's state: itself, or a 'linear' map of it
 
 
@@ -87,6 +88,11 @@ class Architecture:
     def predictor_size(self) -> int:
         """Width P of the skim predictors; 0 of the dense model, which has none."""
         return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
+
+    @property
+    def predictor_norm_eps(self) -> float:
+        """Epsilon of the predictors' norms."""
+        return self.layer_norm_eps if self.skim is None or self.skim.norm_eps is None else self.skim.norm_eps
 
     @property
     def reads_every_token(self) -> bool:

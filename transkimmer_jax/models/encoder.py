@@ -193,7 +193,7 @@ class Encoder(nnx.Module):
         self.layers = nnx.List([EncoderLayer(arch, number, dtype, rngs) for number in range(arch.num_hidden_layers)])
         self.predictors = nnx.List(
             [
-                SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.layer_norm_eps, dtype, rngs)
+                SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.predictor_norm_eps, dtype, rngs)
                 for _ in range(arch.num_hidden_layers)
             ]
             if arch.skim is not None

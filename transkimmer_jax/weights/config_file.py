@@ -96,6 +96,7 @@ _SKIM = Section(
         "attention_masking": Field(Choice(("renormalized", "post_softmax")), SkimArchitecture.attention_masking),
         "pinned": Field(Choice(("first_segment",))),
         "levels": Field(_Levels(), []),
+        "norm_eps": Field(_SMALL),
         "forwarding": Field(Choice(("identity", "linear")), SkimArchitecture.forwarding),
     },
     closed=True,

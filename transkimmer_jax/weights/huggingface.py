@@ -28,6 +28,8 @@ from transkimmer_jax.weights.tensors import WEIGHTS_FILE, StoredTensor, opened
 
 logger = logging.getLogger("transkimmer_jax")
 
+_ORIGINAL_NORM_EPS = 1e-5  # of the original's predictors, whose norms are PyTorch's as it makes them, whatever the encoder's have
+
 
 class PretrainedModel(Protocol):
     """What can be read from a checkpoint, and written: a module that is made from an architecture, and remembers it."""
@@ -207,11 +209,11 @@ def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], 
     config_file.require_valid_skim(overrides)
     if arch.skim is not None:
         return dataclasses.replace(arch.skim, **overrides)
-    # The original's config.json has no skim section; the file itself tells the predictors' width. Other files hold none.
+    # The original's config.json has no skim section; the file itself tells the predictors' width. Other files without one hold none.
     first = tensors.get(f"{names.SKIM_PREFIX}0.predictor.1.weight")
     if first is None or len(first.shape) != 2:
         return dataclasses.replace(SkimArchitecture(architecture.fresh_predictor_size(arch.hidden_size)), **overrides)
-    return dataclasses.replace(SkimArchitecture(first.shape[0]), **overrides)
+    return dataclasses.replace(SkimArchitecture(first.shape[0], norm_eps=_ORIGINAL_NORM_EPS), **overrides)
 
 
 def _without_other_skimming(
