@@ -1,13 +1,19 @@
 """Programs for TPU slices that are not here. Compiling them is slow and needs the libtpu package."""
 
+import functools
+import importlib.metadata
 import json
+import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
+from backbones import tiny
 from training import runs
 
 from transkimmer_jax import cli
+from transkimmer_jax.analysis.roofline import CHIPS
 from transkimmer_jax.aot import topology
 from transkimmer_jax.errors import ConfigError
 
@@ -60,6 +66,71 @@ def test_without_libtpu(monkeypatch, checkpoint):
 def test_unusable_flags(checkpoint, more, message):
     with pytest.raises(ConfigError, match=message):
         cli.main(arguments(checkpoint, *more))
+
+
+# Of each head, the config that trains it and what it has to be told.
+CONFIGS = {
+    "sequence_classification": ("glue_sst2", {}),
+    "regression": ("glue_stsb", {}),
+    "token_classification": ("files_tags", {"data.train_file": "tags.jsonl"}),
+    "question_answering": ("squad_v2", {}),
+    "sentence_embedding": ("distil", {"model.pooling": "mean", "model.compute_dtype": "bfloat16"}),
+    "tags of a teacher": ("distil", {}),
+}
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch, write):
+    """The records of a config's programs, compiled for this machine as if it were a slice of one chip."""
+    # LLVM's optimiser would take most of the time; what is counted is XLA's.
+    quick = functools.partialmethod(jax.stages.Lowered.compile, compiler_options={"xla_backend_optimization_level": 0})
+    monkeypatch.setattr(jax.stages.Lowered, "compile", quick)
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0")  # libtpu need not be there
+    monkeypatch.setattr(topology, "topology", lambda name: topology.Topology(name, CHIPS["v5e"], (1, 1), jax.devices()[:1]))
+    write("tags.jsonl", [{"tokens": ["Ada", "sleeps"], "tags": ["B-PER", "O"]}])
+    monkeypatch.chdir(tmp_path)
+
+    def records(checkpoint, config, values, head, *more):
+        values = {"model.pretrained": checkpoint, "skim.predictor_size": 8} | values
+        settings = [f"--config.{name}={value}" for name, value in values.items()]
+        path = runs.TRAIN_PY.parent / "configs" / f"{config}.py"
+        sizes = ["--batch-per-chip", "2", "--length", "24", "--batch-tokens", "96", "--json", "records.json"]
+        with jax.numpy_dtype_promotion("standard"):
+            cli.main(["aot", "--topology", "v5e:1x1", "--config", str(path), *sizes, *settings, *more])
+        found = json.loads(pathlib.Path("records.json").read_text(encoding="utf-8"))
+        assert {record["head"] for record in found} == {head}
+        return found
+
+    return records
+
+
+def tiny_checkpoint(folder, **values):
+    """A folder of shapes."""
+    small = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 400}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(ARCHITECTURE | small | values), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_every_head(compiled, tmp_path, case):
+    """The programs of whatever a config trains: with its labels, or its teacher's answers, and its head's outputs."""
+    config, values = CONFIGS[case]
+    head = {"regression": "sequence_classification", "tags of a teacher": "token_classification"}.get(case, case)
+    checkpoint = tiny_checkpoint(tmp_path / "shapes")
+    if config == "distil":
+        tagger = {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-PER"}}
+        teacher = tiny_checkpoint(tmp_path / "teacher", **(tagger if head == "token_classification" else {}))
+        values = values | {"distill.teacher": teacher}
+    costs = {record["program"]: record["flops"] for record in compiled(checkpoint, config, values, head)}
+    assert list(costs) == ["training step", "evaluation step", "dense, packed", "compacted, all rows"]
+    assert 0 < costs["evaluation step"] < costs["training step"]
+
+
+@pytest.mark.parametrize("backbone", tiny.BACKBONES)
+def test_every_backbone(compiled, backbone):
+    records = compiled(tiny.folder(backbone), "glue_sst2", {}, "sequence_classification", "--programs", "train")
+    assert [(record["program"], record["backbone"]) for record in records] == [("training step", backbone)]
 
 
 @pytest.fixture(scope="module")

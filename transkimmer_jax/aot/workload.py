@@ -21,7 +21,8 @@ from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, ladder
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import TrainStep
@@ -57,7 +58,7 @@ class Costs:
 class Workload:
     """A config's model on batches of one shape.
 
-    arch: of the model. teacher: of the dense teacher, if there is one. batch: examples of a training or evaluation step on each
+    arch: of the model, any head. teacher: of the dense teacher, if there is one. batch: examples of a training or evaluation step on each
     chip. length: to which they are padded. batch_tokens: of a compacted program, on each chip; None for an accelerator's default.
     calibration: how many tokens are kept of such texts; None: nothing is known.
     """
@@ -87,15 +88,15 @@ class Workload:
             return [_compiled("evaluation step", self._evaluate(placement), topology, self.batch, forward)]
 
     def _train(self, placement: Placement) -> jax.stages.Lowered:
-        model = TranskimmerForSequenceClassification.abstract(self.arch)
-        teacher = None if self.teacher is None else TranskimmerForSequenceClassification.abstract(self.teacher)
+        model = _abstract(self.arch)
+        teacher = None if self.teacher is None else _abstract(self.teacher)
         train_step = TrainStep.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
         state = _placed(jax.eval_shape(train_step.start, nnx.split(model)[1]), placement)
         teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
         return train_step.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)
 
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
-        graph, params = nnx.split(TranskimmerForSequenceClassification.abstract(self.arch))
+        graph, params = nnx.split(_abstract(self.arch))
         threshold = jax.ShapeDtypeStruct((), jnp.float32, sharding=placement.replicated)
         return masked.jitted(graph, placement).lower(_placed(params, placement), self._batch(placement, labels=False), threshold)
 
@@ -105,7 +106,9 @@ class Workload:
         shapes: dict[str, tuple[tuple[int, ...], Any]]
         shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (tokens, jnp.int32))
         if labels:
-            shapes |= {"labels": (rows, jnp.float32 if self.arch.num_labels == 1 else jnp.int32), "weight": (rows, jnp.float32)}
+            labelled = {"token_classification": tokens, "question_answering": (size, 2)}.get(self.arch.head, rows)
+            is_regression = self.arch.head == "sequence_classification" and self.arch.num_labels == 1
+            shapes |= {"labels": (labelled, jnp.float32 if is_regression else jnp.int32), "weight": (rows, jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=placement.batch) for name, (shape, dtype) in shapes.items()}
 
     def _compacted(self, topology: Topology) -> list[Costs]:
@@ -124,9 +127,14 @@ class Workload:
         return programs
 
     def _packed(self, name: str, arch: Architecture, schedule: Schedule, topology: Topology) -> Costs:
-        model = nnx.eval_shape(lambda: cast(TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0)), arch.compute_dtype))
+        model = nnx.eval_shape(lambda: cast(HEADS[arch.head](arch, rngs=nnx.Rngs(0)), arch.compute_dtype))
         lowered = Programs(model, topology.devices).lowered(schedule)
         return _compiled(name, lowered, topology, schedule.bucket.sequences, schedule.flops(arch))
+
+
+def _abstract(arch: Architecture) -> TranskimmerPreTrainedModel:
+    """A model of shapes alone, with the architecture's head."""
+    return HEADS[arch.head].abstract(arch)
 
 
 def _compiled(name: str, lowered: jax.stages.Lowered, topology: Topology, examples: int, model_flops: float) -> Costs:

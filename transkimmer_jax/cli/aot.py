@@ -64,18 +64,17 @@ def _aot(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.aot import topology
     from transkimmer_jax.aot.workload import Workload
-    from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.training.models import model_options, teacher_options
+    from transkimmer_jax.training.models import load_task, model_options, teacher_options
     from transkimmer_jax.weights import huggingface
 
-    task = get_task(config.data)
-    arch = huggingface.shapes(config.model.pretrained, **model_options(config, task))
+    task = load_task(config)
+    arch = huggingface.shapes(config.model.pretrained, task.head, **model_options(config, task))
     length = args.length or task.max_length
     if length > arch.max_position_embeddings:
         raise ConfigError(f"--length={length} is more than the {arch.max_position_embeddings} positions of {config.model.pretrained}")
     teacher = None
     if config.distill.teacher is not None:
-        teacher = huggingface.shapes(config.distill.teacher, **teacher_options(config, task))
+        teacher = huggingface.shapes(config.distill.teacher, task.head, **teacher_options(config, task))
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens, _calibration(args, arch, length))
     slices = [topology.topology(name) for name in args.topology]
     command = shlex.join(["transkimmer", *args.arguments])
@@ -111,6 +110,8 @@ def _record(costs: "Costs", slice_: "Topology", workload: "Workload", task: str)
     chip, bound = slice_.chip, costs.bound
     return {
         "task": task,
+        "head": workload.arch.head,
+        "backbone": workload.arch.backbone,
         "program": costs.program,
         "topology": slice_.name,
         "chips": len(slice_.devices),

@@ -91,17 +91,33 @@ def load(
 
 
 def shapes(
-    checkpoint: str | os.PathLike, *, dense: bool = False, skim_overrides: dict[str, Any] | None = None, **overrides: Any
+    checkpoint: str | os.PathLike,
+    head: str = "sequence_classification",
+    *,
+    dense: bool = False,
+    skim_overrides: dict[str, Any] | None = None,
+    pooling: str | None = None,
+    **overrides: Any,
 ) -> Architecture:
-    """The architecture that `load` would give a model, from `config.json` alone; BERT's base and large sizes need no file at all.
+    """The architecture that `load` would give a model, from `config.json` and files of its kind alone; BERT's base and large sizes need no
+    file at all.
+
+    head: of the model, one of `heads.HEADS`. pooling: of an embedder; None takes what the folder says.
 
     Raises:
       CheckpointError: no such checkpoint, or one of another kind.
     """
+    pooling_overrides: dict[str, Any] = {} if pooling is None else {"mode": pooling}
     arch = architecture.WELL_KNOWN.get(str(checkpoint))
     if arch is None:
-        arch = config_file.read(resolve(str(checkpoint))).architecture
-    return _configured(arch, {}, dense, skim_overrides or {}, overrides)
+        folder = resolve(str(checkpoint))
+        saved = config_file.read(folder)
+        arch = saved.architecture
+        if head == "sentence_embedding":
+            overrides["pooling"] = _pooling(folder, saved, pooling_overrides)
+    elif head == "sentence_embedding":
+        overrides["pooling"] = dataclasses.replace(arch.pooling, **pooling_overrides)
+    return _configured(arch, {}, dense, skim_overrides or {}, overrides | {"head": head})
 
 
 def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: dict[str, Any]) -> PoolingArchitecture:
