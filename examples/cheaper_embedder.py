@@ -36,9 +36,9 @@ def main():
     teacher = SkimEngine.from_pretrained(args.embedder, dense=True, pooling=args.pooling)
     student = SkimEngine.from_pretrained(f"{args.output}/model")
     for name, engine in (("teacher", teacher), ("student", student)):
-        engine.encode(texts[:32], progress=False)  # what is built once
+        engine.encode(texts[:32], show_progress_bar=False)  # what is built once
         start = time.perf_counter()
-        vectors = engine.encode(texts, normalize_embeddings=True, progress=False)
+        vectors = engine.encode(texts, normalize_embeddings=True, show_progress_bar=False)
         print(f"{name}: {len(vectors) / (time.perf_counter() - start):,.0f} texts a second")
 
 

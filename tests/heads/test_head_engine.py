@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 
 import jax
 import numpy as np
@@ -74,14 +75,14 @@ def call(tokenizer, model, *columns, threshold=0.0):
 def test_encode(engine, tokenizer):
     model = make_model("embedder", len(tokenizer))
     expected = call(tokenizer, model, TEXTS, threshold=0.3).sentence_embedding
-    vectors = engine("embedder").encode(TEXTS, threshold=0.3, progress=False)
+    vectors = engine("embedder").encode(TEXTS, threshold=0.3, show_progress_bar=False)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    unit = engine("embedder").encode(TEXTS, threshold=0.3, normalize_embeddings=True, progress=False)
+    unit = engine("embedder").encode(TEXTS, threshold=0.3, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(unit, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
-    short = engine("embedder").encode(TEXTS, threshold=0.3, truncate_dim=5, progress=False)
+    short = engine("embedder").encode(TEXTS, threshold=0.3, truncate_dim=5, show_progress_bar=False)
     np.testing.assert_array_equal(short, vectors[:, :5])
-    assert engine("embedder").encode([], progress=False).shape == (0, ARCH.hidden_size)
+    assert engine("embedder").encode([], show_progress_bar=False).shape == (0, ARCH.hidden_size)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -103,9 +104,9 @@ def test_token_embeddings(engine, tokenizer, runtime):
 def test_prompts(tokenizer):
     model = make_model("embedder", len(tokenizer))
     prompted = SkimEngine(model, tokenizer, prompts=sentence_transformers.Prompts({"query": "the ", "none": ""}, "query"))
-    plain = SkimEngine(model, tokenizer).encode(["the film", "film"], progress=False)
+    plain = SkimEngine(model, tokenizer).encode(["the film", "film"], show_progress_bar=False)
     for expected, options in ((plain[0], {}), (plain[0], {"prompt": "the "}), (plain[1], {"prompt_name": "none"})):
-        np.testing.assert_allclose(prompted.encode(["film"], progress=False, **options)[0], expected, atol=1e-6)
+        np.testing.assert_allclose(prompted.encode(["film"], show_progress_bar=False, **options)[0], expected, atol=1e-6)
     with pytest.raises(ConfigError, match="prompt_name='document' is none of the model's prompts: 'none', 'query'"):
         prompted.encode(["film"], prompt_name="document")
 
@@ -115,7 +116,9 @@ def test_rank(engine, tokenizer):
     scores = call(tokenizer, model, [query] * len(TEXTS), TEXTS).logits[:, 0]
     ranked = engine("reranker").rank(query, TEXTS, return_documents=True)
     assert [entry["corpus_id"] for entry in ranked] == np.argsort(-scores).tolist()
-    np.testing.assert_allclose([entry["score"] for entry in ranked], np.sort(scores)[::-1], atol=1e-5)
+    np.testing.assert_allclose([entry["score"] for entry in ranked], scipy.special.expit(np.sort(scores)[::-1]), atol=1e-5)
+    raw = engine("reranker").rank(query, TEXTS, raw_scores=True)
+    np.testing.assert_allclose([entry["score"] for entry in raw], np.sort(scores)[::-1], atol=1e-5)
     assert [entry["text"] for entry in ranked] == [TEXTS[entry["corpus_id"]] for entry in ranked]
     assert engine("reranker").rank(query, TEXTS, top_k=2) == [
         {name: entry[name] for name in ("corpus_id", "score")} for entry in ranked[:2]
@@ -130,8 +133,47 @@ def test_rank_by_the_label_of_a_classifier(engine, tokenizer):
     ranked = engine("classifier", label_names=("a", "b", "c")).rank(query, TEXTS, label="b")
     assert [entry["corpus_id"] for entry in ranked] == np.argsort(-scores).tolist()
     np.testing.assert_allclose([entry["score"] for entry in ranked], np.sort(scores)[::-1], atol=1e-5)
+    raw = engine("classifier", label_names=("a", "b", "c")).rank(query, TEXTS, label="b", raw_scores=True)
+    np.testing.assert_allclose([entry["score"] for entry in raw], np.sort(logits[:, 1])[::-1], atol=1e-5)
     with pytest.raises(ConfigError, match="label='d' is none of the model's: LABEL_0"):
         engine("classifier").rank(query, TEXTS, label="d")
+
+
+def test_large_scores_have_an_order(tokenizer):
+    """Of logits whose sigmoids are all 1."""
+    model = TranskimmerForSequenceClassification(dataclasses.replace(ARCH, vocab_size=len(tokenizer), num_labels=1), rngs=nnx.Rngs(0))
+    model.classifier.bias[...] = model.classifier.bias[...] + 100.0
+    engine = SkimEngine(model, tokenizer)
+    ranked, raw = (engine.rank("is the film good", TEXTS, raw_scores=raw) for raw in (False, True))
+    assert {entry["score"] for entry in ranked} == {1.0} and len({entry["score"] for entry in raw}) == len(TEXTS)
+    assert [entry["corpus_id"] for entry in ranked] == [entry["corpus_id"] for entry in raw]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda engine, **shown: engine("embedder").encode(TEXTS, **shown),
+        lambda engine, **shown: engine("reranker").rank("good", TEXTS, **shown),
+    ],
+)
+def test_progress(engine, capsys, call):
+    """A bar where it is asked for, or where notes are shown; the same answers."""
+    notes = logging.getLogger("transkimmer_jax")
+    before = notes.level
+    answers = []
+    for level, shown, bar in (
+        (logging.WARNING, {}, False),
+        (logging.INFO, {}, True),
+        (logging.INFO, {"show_progress_bar": False}, False),
+        (logging.WARNING, {"show_progress_bar": True}, True),
+    ):
+        notes.setLevel(level)
+        try:
+            answers.append(call(engine, **shown))
+        finally:
+            notes.setLevel(before)
+        assert ("predicting" in capsys.readouterr().err) == bar
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
 def test_tag(engine, tokenizer):
@@ -196,7 +238,9 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
         ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
         ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this model has the labels"),
+        ("embedder", lambda engine: engine.encode(["a"], show_progress_bar=3), ConfigError, "show_progress_bar must be True, False or"),
         ("reranker", lambda engine: engine.rank("a", []), DataError, "documents is empty"),
+        ("reranker", lambda engine: engine.rank("a", ["b"], raw_scores="yes"), ConfigError, "raw_scores must be True, False or None"),
         ("reranker", lambda engine: engine.rank(["a"], ["b"]), DataError, "query must be a text"),
         ("reranker", lambda engine: engine.rank("a", "b"), DataError, "documents is one text"),
         ("tagger", lambda engine: engine.tag([3]), DataError, "text 0 must be a string or a list of words, not 3"),
@@ -228,7 +272,7 @@ def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, b
     arch = dataclasses.replace(base, vocab_size=len(tokenizer), pooling=pooling, skim=None)
     model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0))
     model.save_pretrained(tmp_path, tokenizer=tokenizer, extra_config={"task": {"max_length": 12}})
-    vectors = SkimEngine(model, tokenizer, max_length=12).encode(TEXTS, progress=False)
+    vectors = SkimEngine(model, tokenizer, max_length=12).encode(TEXTS, show_progress_bar=False)
     (tmp_path / "SHA256SUMS").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == [class_name]
@@ -243,7 +287,7 @@ def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, b
         path.write_text(json.dumps(spelling))
         loaded = SkimEngine.from_pretrained(tmp_path)
         assert loaded.arch.pooling == pooling and loaded.max_length == 12
-        np.testing.assert_array_equal(loaded.encode(TEXTS, progress=False), vectors)
+        np.testing.assert_array_equal(loaded.encode(TEXTS, show_progress_bar=False), vectors)
     np.testing.assert_array_equal(loaded.encode(["film"], prompt_name="query"), loaded.encode(["the film"]))
 
 

@@ -116,5 +116,5 @@ def test_real_embeddings(minilm):
     mask = encoded["attention_mask"].numpy()[:, :, None]
     expected = (hidden * mask).sum(1) / mask.sum(1)
     ours = heads.TranskimmerForSentenceEmbedding.from_pretrained(minilm, pooling="mean")
-    vectors = SkimEngine(ours, tokenizer).encode(texts, progress=False)
+    vectors = SkimEngine(ours, tokenizer).encode(texts, show_progress_bar=False)
     assert relative_error(vectors, expected) < TOLERANCE

@@ -12,6 +12,8 @@ from transkimmer_jax.models.architecture import Architecture, PoolingArchitectur
 from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.weights.sentence_transformers import Prompts
 
+torch = pytest.importorskip("torch")
+
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
     initializer_range=0.3, skim=None,
@@ -35,16 +37,17 @@ def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, t
         assert engine.arch.pooling == pooling and engine.max_length == theirs.max_seq_length
         for prompt in (None, "query"):
             expected = theirs.encode(TEXTS, prompt_name=prompt, show_progress_bar=False)
-            np.testing.assert_allclose(engine.encode(TEXTS, prompt_name=prompt, progress=False), expected, atol=2e-5)
+            np.testing.assert_allclose(engine.encode(TEXTS, prompt_name=prompt, show_progress_bar=False), expected, atol=2e-5)
 
 
 def test_a_cross_encoder(sentence_transformers_library, tokenizer_folder, tmp_path):
-    """The same order and, behind its sigmoid, the same scores."""
+    """The same order and scores, and the same of logits as they are."""
     model = TranskimmerForSequenceClassification(dataclasses.replace(ARCH, num_labels=1), rngs=nnx.Rngs(1))
     model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder))
     theirs = sentence_transformers_library.CrossEncoder(str(tmp_path / "ours"), device="cpu", max_length=16)
-    expected = theirs.rank("is the film good", TEXTS, show_progress_bar=False)
-    ranked = SkimEngine.from_pretrained(tmp_path / "ours").rank("is the film good", TEXTS)
-    assert [entry["corpus_id"] for entry in ranked] == [entry["corpus_id"] for entry in expected]
-    scores = 1 / (1 + np.exp(-np.array([entry["score"] for entry in ranked])))
-    np.testing.assert_allclose(scores, [entry["score"] for entry in expected], atol=2e-5)
+    engine = SkimEngine.from_pretrained(tmp_path / "ours")
+    for raw, options in ((False, {}), (True, {"activation_fn": torch.nn.Identity()})):
+        expected = theirs.rank("is the film good", TEXTS, 3, True, show_progress_bar=False, **options)
+        ranked = engine.rank("is the film good", TEXTS, 3, True, show_progress_bar=False, raw_scores=raw)
+        assert [entry | {"score": 0} for entry in ranked] == [entry | {"score": 0} for entry in expected]
+        np.testing.assert_allclose([entry["score"] for entry in ranked], [entry["score"] for entry in expected], atol=2e-5)

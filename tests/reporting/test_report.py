@@ -84,7 +84,7 @@ def test_what_it_says_is_what_was_computed(models, write, tmp_path, kind):
 def test_nearest_texts(models, write, tmp_path):
     """Of an embedder: by the cosines of its vectors."""
     said = report(models["embedder"], write("texts.txt", "good film\nbad plot\nthe film\n"), tmp_path / "page.html")
-    vectors = SkimEngine.from_pretrained(models["embedder"]).encode(["good film", "bad plot", "the film"], progress=False)
+    vectors = SkimEngine.from_pretrained(models["embedder"]).encode(["good film", "bad plot", "the film"], show_progress_bar=False)
     similar = vectors @ vectors.T
     nearest = 1 if similar[0, 1] > similar[0, 2] else 2
     assert said["texts"][0]["answers"][0].startswith(f"nearest: {nearest + 1} ({similar[0, nearest]:.2f})")

@@ -113,4 +113,4 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
             raise ConfigError(f"--check {args.check} gives one score: /predict is checked for classifiers")
         answers = engine.predict(texts, progress=False)
         return np.array([[(answer.probabilities or {})[label] for label in engine.label_texts] for answer in answers]), engine.label_texts
-    return engine.encode(texts, normalize_embeddings=True, progress=False), None
+    return engine.encode(texts, normalize_embeddings=True, show_progress_bar=False), None

@@ -82,7 +82,10 @@ def _retrieve(args: argparse.Namespace) -> None:
 
             def score(query: int, numbers: np.ndarray) -> np.ndarray:
                 bar.update()
-                entries = reranker.rank(asked[query], [texts[number] for number in numbers], label=args.relevant)
+                candidates = [texts[number] for number in numbers]
+                entries = reranker.rank(
+                    asked[query], candidates, label=args.relevant, raw_scores=args.relevant is None, show_progress_bar=False
+                )
                 return np.array([entry["score"] for entry in sorted(entries, key=lambda entry: entry["corpus_id"])])
 
             again = retrieval.rerank([numbers[: args.top] for numbers in ranked], score)

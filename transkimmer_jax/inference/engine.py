@@ -21,7 +21,7 @@ from transkimmer_jax.inference import inputs, spans
 from transkimmer_jax.inference.answers import Answer, answers
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.inputs import Text
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, sigmoid
 from transkimmer_jax.inference.runtimes import Statistics
 from transkimmer_jax.inference.selection import create
 from transkimmer_jax.inference.spans import SpanAnswer
@@ -160,8 +160,8 @@ class SkimEngine:
         prompt: str | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        show_progress_bar: bool | None = None,
         threshold: float | None = None,
-        progress: bool = True,
     ) -> np.ndarray:
         """An embedder's vectors in the order of `texts`, [N, H] float32; arguments are those of sentence-transformers.
 
@@ -171,6 +171,7 @@ class SkimEngine:
           prompt: instead, that text itself.
           normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
           truncate_dim: the first so many columns only.
+          show_progress_bar: None shows one where the logger "transkimmer_jax" shows what is of level INFO, as in the commands.
 
         Raises: as `predict`; ConfigError also for a prompt that the folder has not, or a dimension that is no size.
         """
@@ -179,6 +180,7 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         before = self.prompt_text(prompt_name, prompt)
         inputs.checked_flag(normalize_embeddings, "normalize_embeddings")
+        progress = inputs.checked_progress(show_progress_bar)
         columns = self.arch.hidden_size if truncate_dim is None else inputs.checked_size(truncate_dim, "truncate_dim")
         singles, _ = inputs.checked_texts(inputs.checked_sequence(texts), False)
         if not singles:
@@ -193,23 +195,27 @@ class SkimEngine:
         self,
         query: str,
         documents: Sequence[str],
-        *,
         top_k: int | None = None,
         return_documents: bool = False,
+        *,
+        show_progress_bar: bool | None = None,
+        raw_scores: bool = False,
         label: str | None = None,
         threshold: float | None = None,
-        progress: bool = False,
     ) -> list[dict[str, Any]]:
-        """Documents by the score that a cross-encoder, a regressor of pairs, gives each with the query, the best first; arguments and
-        fields are those of sentence-transformers.
+        """Documents by the score that a cross-encoder, a regressor of pairs, gives each with the query, the best first; arguments, fields
+        and scores are those of sentence-transformers' cross-encoders.
 
         Args:
           top_k: the best so many; None: all.
           return_documents: with their texts.
+          show_progress_bar: as in `encode`.
+          raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it.
           label: of a classifier, the label whose probability is the score.
 
         Returns:
-          corpus_id, the document's number; score, the regression's value or a probability; and text where it is asked for.
+          corpus_id, the document's number; score, the sigmoid of the one logit or the label's probability, or a raw one; and text where it
+          is asked for.
 
         Raises:
           DataError: as `predict`; also no documents.
@@ -229,10 +235,17 @@ class SkimEngine:
         if not len(documents):
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
+        inputs.checked_flag(raw_scores, "raw_scores")
+        inputs.checked_flag(return_documents, "return_documents")
+        progress = inputs.checked_progress(show_progress_bar)
         texts, _ = inputs.checked_texts(documents, False)
         predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
-        scores = predictions.logits[:, 0] if label is None else predictions.probabilities()[:, names.index(label)]
-        ranked = [{"corpus_id": number, "score": float(scores[number])} for number in np.argsort(-scores, kind="stable")[:most].tolist()]
+        column = 0 if label is None else names.index(label)
+        raw = predictions.logits[:, column]
+        scores = raw if raw_scores else sigmoid(raw) if self.arch.num_labels == 1 else predictions.probabilities()[:, column]
+        # The sigmoids of large logits are all 1.
+        order = np.argsort(-(raw if self.arch.num_labels == 1 else scores), kind="stable")[:most]
+        ranked = [{"corpus_id": number, "score": float(scores[number])} for number in order.tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
 
     def tag(

@@ -5,6 +5,7 @@ Every check returns the value as the engine takes it, or raises one line that na
 
 import collections.abc
 import itertools
+import logging
 import math
 import numbers
 import os
@@ -202,6 +203,13 @@ def checked_flag(value: Any, argument: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise ConfigError(f"{argument} must be True, False or None, not {shown(value)}")
     return value
+
+
+def checked_progress(show_progress_bar: Any) -> bool:
+    """Whether to show a bar; None, as in sentence-transformers: where this package's notes are shown. Raises `ConfigError` for other
+    values."""
+    shows = checked_flag(show_progress_bar, "show_progress_bar")
+    return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if shows is None else shows
 
 
 def checked_path(folder: Any, argument: str = "folder") -> str:

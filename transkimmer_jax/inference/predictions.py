@@ -10,6 +10,11 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Between 0 and 1, in the logits' dtype, without overflow."""
+    return np.exp(-np.logaddexp(logits.dtype.type(0), -logits))
+
+
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """Every example in the caller's order.

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, sigmoid
 from transkimmer_jax.inference.spans import answers as span_answers
 from transkimmer_jax.inference.tagging import tagged
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.serving import errors, schemas
 from transkimmer_jax.serving.exchange import Exchange, json_response
-from transkimmer_jax.serving.models import CLASSIFIER
+from transkimmer_jax.serving.models import CLASSIFIER, RERANKER
 
 
 async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
@@ -46,7 +46,9 @@ async def rerank(exchange: Exchange, body: schemas.RerankRequest) -> Response:
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
     scores = _scores(done.computed.predictions, "none" if body.raw_scores else None)[:, column]
-    ranked = [{"index": number, "score": scores[number]} for number in np.argsort(-scores, kind="stable").tolist()]
+    # The sigmoids of large logits are all 1.
+    compared = done.computed.predictions.logits[:, 0] if exchange.model.kind == RERANKER else scores
+    ranked = [{"index": number, "score": scores[number]} for number in np.argsort(-compared, kind="stable").tolist()]
     return done.response([entry | {"text": texts[entry["index"]]} for entry in ranked] if body.return_text else ranked)
 
 
@@ -145,7 +147,7 @@ def _scores(predictions: Predictions, function: str | None) -> np.ndarray:
     if function == "none":
         return logits
     if function == "sigmoid" or (function is None and logits.shape[1] == 1):
-        return np.exp(-np.logaddexp(np.float32(0), -logits))
+        return sigmoid(logits)
     return predictions.probabilities()
 
 
