@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.records import shown
 from transkimmer_jax.data.words import tokenized
 from transkimmer_jax.errors import DataError
 
@@ -39,7 +40,10 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
         asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
         room = max_length - special - asked
         if room < 1:
-            raise DataError(f"question {number} has {asked} tokens, which leaves no room for a context within {max_length}: shorten it")
+            raise DataError(
+                f"question {number}, {shown(question)}, has {asked} tokens, which leaves no room for a context within {max_length}: "
+                "shorten it"
+            )
         encoded = tokenizer(
             question, context, truncation="only_second", max_length=max_length, stride=min(doc_stride, room // 2),
             return_overflowing_tokens=True, return_attention_mask=False,
