@@ -11,7 +11,7 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.attention import Distances
-from transkimmer_jax.models.layers import LayerNorm, dropout, gelu, norm, rotated
+from transkimmer_jax.models.layers import LayerNorm, Linear, dropout, gelu, norm, rotated
 from transkimmer_jax.models.layouts import Tokens
 from transkimmer_jax.models.skim import Forwarding, Levels, SkimPredictor
 
@@ -31,9 +31,9 @@ class SelfAttention(nnx.Module):
     position 0 alone."""
 
     def __init__(self, arch: Architecture, number: int, dtype, rngs: nnx.Rngs):
-        def linear(outputs: int) -> nnx.Linear:
+        def linear(outputs: int) -> Linear:
             normal = nnx.initializers.normal(arch.initializer_range)
-            return nnx.Linear(arch.hidden_size, outputs, use_bias=arch.attention_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
+            return Linear(arch.hidden_size, outputs, use_bias=arch.attention_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
 
         local = number in arch.local_layers
         self.num_heads = arch.num_attention_heads
@@ -78,9 +78,9 @@ class EncoderLayer(nnx.Module):
     h + feed_forward(norm(h)); in the first layer attention reads x itself, which the embeddings have normalised."""
 
     def __init__(self, arch: Architecture, number: int, dtype, rngs: nnx.Rngs):
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
+        def linear(inputs: int, outputs: int) -> Linear:
             normal = nnx.initializers.normal(arch.initializer_range)
-            return nnx.Linear(inputs, outputs, use_bias=arch.feed_forward_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
+            return Linear(inputs, outputs, use_bias=arch.feed_forward_bias, kernel_init=normal, dtype=dtype, rngs=rngs)
 
         self.dropout_rate = arch.hidden_dropout
         self.pre_norm, self.gated = arch.kind.pre_norm, arch.kind.gated

@@ -13,7 +13,7 @@ from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.encoder import EncoderOutput
-from transkimmer_jax.models.layers import activation, dropout, norm, unit
+from transkimmer_jax.models.layers import Linear, activation, dropout, norm, unit
 from transkimmer_jax.models.outputs import (
     HeadOutput,
     QuestionAnsweringOutput,
@@ -24,7 +24,7 @@ from transkimmer_jax.models.outputs import (
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 
-class Pooler(nnx.Linear):
+class Pooler(Linear):
     """What stands before a classifier: a product, the backbone's activation and, in a prediction head, a norm."""
 
     def __init__(self, arch: Architecture, rngs: nnx.Rngs):
@@ -169,7 +169,7 @@ def _pooled(pooler: Pooler | None, states: jax.Array) -> jax.Array:
     return states if pooler is None else pooler.pool(states)
 
 
-def _linear(arch: Architecture, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+def _linear(arch: Architecture, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A head's last product, in float32 whatever the compute dtype."""
     normal = nnx.initializers.normal(arch.initializer_range)
-    return nnx.Linear(arch.hidden_size, outputs, kernel_init=normal, dtype=jnp.float32, rngs=rngs)
+    return Linear(arch.hidden_size, outputs, kernel_init=normal, dtype=jnp.float32, rngs=rngs)

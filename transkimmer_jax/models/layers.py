@@ -1,5 +1,7 @@
-"""The pieces every backbone is made of: LayerNorm in float32, GELU, rotation by position, vectors of length 1, dropout by key."""
+"""The pieces every backbone is made of: products summed in float32, LayerNorm, GELU, rotation by position, vectors of length 1, dropout by
+key."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -13,6 +15,73 @@ from transkimmer_jax.models.architecture import Architecture
 LEAST_NORM = 1e-12  # of a vector that is divided by its length
 
 
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., O] of [..., I] and [I, O] of one dtype, summed in float32 and returned in that dtype, and so are both gradients.
+
+    XLA's code for CPUs multiplies bfloat16 in hardware (AMX) only where it is asked for float32 sums, and where both factors are bfloat16:
+    the gradient that autodiff makes of such a product has one factor in float32.
+    """
+    return _summed_in_float32(x, kernel, (x.ndim - 1,), (0,)).astype(x.dtype)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array):
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(factors, gradient: jax.Array):
+    x, kernel = factors
+    last, leading = (x.ndim - 1,), tuple(range(x.ndim - 1))
+    of_x = _summed_in_float32(gradient, kernel, last, (1,)).astype(x.dtype)
+    return of_x, _summed_in_float32(x, gradient, leading, leading).astype(kernel.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _summed_in_float32(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
+    return jax.lax.dot_general(left, right, ((left_axes, right_axes), ((), ())), preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def spread(vector: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A vector [O] at every row of `shape` [..., O].
+
+    Its gradient, a sum over rows, is a product with ones on a CPU: what XLA's CPU code makes of such a sum takes ten times as long.
+    """
+    return jnp.broadcast_to(vector, shape)
+
+
+def _spread_forward(vector: jax.Array, shape: tuple[int, ...]):
+    return spread(vector, shape), None
+
+
+def _spread_backward(shape: tuple[int, ...], _, gradient: jax.Array):
+    leading = tuple(range(len(shape) - 1))
+
+    def by_product(gradient):
+        ones = jnp.ones(shape[:-1], gradient.dtype)
+        return _summed_in_float32(ones, gradient, leading, leading)
+
+    def by_sum(gradient):
+        return jnp.sum(gradient, axis=leading, dtype=jnp.float32)
+
+    return (jax.lax.platform_dependent(gradient, cpu=by_product, default=by_sum).astype(gradient.dtype),)
+
+
+spread.defvjp(_spread_forward, _spread_backward)
+
+
+class Linear(nnx.Linear):
+    """Linear map of [..., I] to [..., O] by `product`."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:  # type: ignore[override]
+        """[..., O] of [..., I], in the map's dtype."""
+        kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
+        outputs = product(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        return outputs if bias is None else outputs + spread(bias.astype(self.dtype), outputs.shape)
+
+
 class LayerNorm(nnx.LayerNorm):
     """LayerNorm computed in float32, returned in the dtype of its input.
 
@@ -24,7 +93,11 @@ class LayerNorm(nnx.LayerNorm):
         super().__init__(size, epsilon=epsilon, dtype=jnp.float32, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        return super().__call__(x, mask=mask).astype(x.dtype)
+        wide = x.astype(jnp.float32)
+        mean = jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.maximum(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) - jnp.square(mean), 0.0)
+        normalized = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon) * spread(self.scale[...], x.shape)  # type: ignore[index]
+        return (normalized if self.bias is None else normalized + spread(self.bias[...], x.shape)).astype(x.dtype)
 
 
 @jax.custom_jvp

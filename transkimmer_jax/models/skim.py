@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transkimmer_jax.models.layers import LayerNorm, gelu
+from transkimmer_jax.models.layers import LayerNorm, Linear, gelu
 
 
 class SkimPredictor(nnx.Module):
@@ -21,10 +21,10 @@ class SkimPredictor(nnx.Module):
             return jnp.array([-initial_bias, initial_bias], dtype)
 
         self.input_norm = LayerNorm(hidden_size, epsilon=epsilon, rngs=rngs)
-        self.dense = nnx.Linear(hidden_size, predictor_size, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.dense = Linear(hidden_size, predictor_size, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.norm = LayerNorm(predictor_size, epsilon=epsilon, rngs=rngs)
         # Decided in float32 whatever the compute dtype: a margin rounded to bfloat16 moves tokens across the threshold.
-        self.decision = nnx.Linear(predictor_size, 2, kernel_init=normal, dtype=jnp.float32, rngs=rngs, bias_init=skim_and_keep)
+        self.decision = Linear(predictor_size, 2, kernel_init=normal, dtype=jnp.float32, rngs=rngs, bias_init=skim_and_keep)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., H] -> margin [...] in float32, logit of keep minus logit of skim."""
@@ -34,7 +34,7 @@ class SkimPredictor(nnx.Module):
         return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
 
 
-class Forwarding(nnx.Linear):
+class Forwarding(Linear):
     """What a head is given of tokens that leave before one layer: state + state @ kernel + bias. Zeros at first, which forward the state.
 
     The states of different layers lie in different places, and a head has one reading of all of them (docs/design.md, section 1.5).
