@@ -2,11 +2,14 @@
 
     python benchmarks/unlabelled.py sentences runs/sentences.txt --count 100000
     python benchmarks/unlabelled.py pairs runs/pairs.jsonl --task glue/stsb --count 10000
+    python benchmarks/unlabelled.py neighbours runs/neighbours.jsonl --task glue/stsb --count 10000
     python benchmarks/unlabelled.py texts runs/texts.txt --count 60000
 
 Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
-of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Texts, for embedders, are
-those of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the tasks.
+of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Neighbours are new pairs of
+the task's own training texts: each first text with second ones that an embedder finds near it (Thakur et al., 2021, augment pairs so).
+Texts, for embedders, are those of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the
+tasks.
 """
 
 import argparse
@@ -21,9 +24,13 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import Task, get_task
+from transkimmer_jax.inference.engine import SkimEngine
 
 # Of words; SST-2's sentences have up to 52.
 _SHORTEST, _LONGEST = 4, 50
+_EMBEDDER = "packaged:minilm-6l"
+# Of a text's neighbours, those that it is paired with: near ones and farther ones.
+_RANKS = (0, 1, 2, 4, 8, 16, 64, 256)
 _PAIR_TASKS = ("glue/mrpc", "glue/qnli", "glue/rte", "glue/stsb")
 
 
@@ -39,6 +46,11 @@ def main() -> None:
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
     kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
     kind.add_argument("--seed", type=int, default=0)
+    kind = kinds.add_parser("neighbours", help="for a task of pairs, of its own texts")
+    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
+    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training texts are paired anew")
+    kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
+    kind.add_argument("--seed", type=int, default=0)
     kind = kinds.add_parser("texts", help="for embedders")
     kind.add_argument("output", type=pathlib.Path, help="a .txt file, a text a line")
     kind.add_argument("--count", type=int, default=60_000, help="texts (default: %(default)s)")
@@ -46,6 +58,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.kind == "sentences":
         write_sentences(args.output, args.count, args.seed)
+    elif args.kind == "neighbours":
+        write_neighbours(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
     elif args.kind == "texts":
         write_texts(args.output, args.count, args.seed)
     else:
@@ -94,6 +108,19 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
     # Some texts are in several tasks.
     pairs = [pair for pair in pairs_read if scored.isdisjoint(pair)]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
+
+
+def write_neighbours(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
+    """Write `count` pairs in the columns of `task`, or exit where there are fewer."""
+    scored, examples = _scored(task), _examples(task, task.train_split)
+    firsts, seconds = (list(dict.fromkeys(text for text in texts if text not in scored)) for texts in (examples.texts, _seconds(examples)))
+    engine = SkimEngine.from_pretrained(_EMBEDDER, dense=True, pooling="mean")
+    similarities = engine.encode(firsts, normalize_embeddings=True) @ engine.encode(seconds, normalize_embeddings=True).T
+    near = np.argsort(-similarities, axis=1)[:, : max(_RANKS)]
+    known = set(zip(examples.texts, _seconds(examples), strict=True))
+    pairs = dict.fromkeys((first, seconds[row[rank]]) for first, row in zip(firsts, near, strict=True) for rank in _RANKS if rank < len(row))
+    new = [pair for pair in pairs if pair not in known and pair[0] != pair[1]]
+    _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in new], count, seed)
 
 
 def _scored(task: Task) -> set[str]:

@@ -46,7 +46,7 @@ def workdir(tokenizer_folder, tmp_path_factory, quickly_built_programs):
     config = runs.make_config(runs.write_model(folder / "checkpoint", tokenizer_folder), *files)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=12, log_every=2, eval_every=4))
     with jax.numpy_dtype_promotion("standard"):
-        train_recipe(Recipe.of(config, dense={}, skimming={}), folder / "run", "transkimmer train </script><b>")
+        train_recipe(Recipe.of(config, dense={}, skimming={"skim.levels": (0.8,)}), folder / "run", "transkimmer train </script><b>")
     return folder / "run"
 
 
@@ -70,9 +70,13 @@ def test_the_curves_are_the_records(workdir, tmp_path):
     }.items():
         wanted = [[line["step"], line[name]] for line in lines if name in line]
         assert len(wanted) >= 3 and skimming.pop(curve) == wanted
-    assert skimming == {}
     facts = dict(map(tuple, said["runs"][1]["facts"]))
-    result = json.loads((workdir / "skimming" / "result.json").read_text())
+    dense_result, result = (json.loads((workdir / name / "result.json").read_text()) for name in ("dense", "skimming"))
+    points = [[point["flops_vs_unpadded"], point["value"]] for point in result["curve"]]
+    value = dense_result["metrics"]["validation"]["accuracy"]
+    assert len(points) == 2 and skimming.pop(("Accuracy at each budget", "skimming")) == points
+    assert skimming.pop(("Accuracy at each budget", "dense")) == [[1.0, value], [points[-1][0], value]]
+    assert skimming == {}
     assert facts["accuracy, validation"] == f"{result['value']:.4f}" and facts["command"] == "transkimmer train </script><b>"
     assert report(workdir / "skimming", tmp_path / "one.html", "--title", "mine")["title"] == "mine"
 

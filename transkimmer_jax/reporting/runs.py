@@ -1,10 +1,11 @@
-"""What a report says of a training run: its curves, by step, and what came of it."""
+"""What a report says of a training run: its curves, by step, what each budget is worth, and what came of it."""
 
 import dataclasses
 import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from etils import epath
@@ -20,14 +21,15 @@ class Series:
     """One curve. points: (step, value), a value of None where it was not finite."""
 
     name: str
-    points: list[tuple[int, float | None]]
+    points: Sequence[tuple[float, float | None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
     """Curves that share their axes.
 
-    unit: of the values. whole: whether the axis goes from nothing to all. ordered: whether the curves are layers, first to last.
+    unit: of the values. whole: whether the axis goes from nothing to all. ordered: whether the curves are layers, first to last. along:
+    what stands in place of the step.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Chart:
     series: list[Series]
     whole: bool = False
     ordered: bool = False
+    along: str = "step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +70,29 @@ def read_runs(workdir: str | os.PathLike, title: str | None = None) -> Runs:
     begun = [name for name in _RECIPE if (folder / name / _METRICS).exists()]
     if not begun:
         raise DataError(f"{folder} holds no {_METRICS}: give the --workdir of `train`, or the --output of `distil`")
-    return Runs(title, [_read_run(folder / name, name) for name in begun])
+    dense = folder / "dense" / _RESULT
+    dense_result = _read_object(dense) if dense.exists() else None
+    return Runs(title, [_read_run(folder / name, name, dense_result) for name in begun])
 
 
-def _read_run(folder: epath.Path, name: str | None) -> Run:
+def _read_run(folder: epath.Path, name: str | None, dense_result: dict[str, Any] | None = None) -> Run:
     lines = _read_lines(folder / _METRICS)
     result = _read_object(folder / _RESULT) if (folder / _RESULT).exists() else None
     facts = [("state", f"goes on, or was interrupted, at step {lines[-1]['step']}")] if result is None else _facts(result)
-    return Run(name, facts, [chart for chart in _charts(lines) if chart.series])
+    budgets = [_budgets(result, dense_result)] if result is not None and "curve" in result else []
+    return Run(name, facts, [chart for chart in [*budgets, *_charts(lines)] if chart.series])
+
+
+def _budgets(result: dict[str, Any], dense_result: dict[str, Any] | None) -> Chart:
+    """What a model for several budgets is worth at each, beside its dense model on the same texts."""
+    metric = result["metric"]
+    points = [(point["flops_vs_unpadded"], point["value"]) for point in result["curve"]]
+    series = [Series("skimming", points)]
+    if dense_result is not None:
+        value = dense_result["metrics"][result["curve"][0]["split"]][metric]
+        series.append(Series("dense", [(1.0, value), (points[-1][0], value)]))
+    title = f"{_words(metric).capitalize()} at each budget"
+    return Chart(title, "number" if _correlates(metric) else "share", series, along="times fewer FLOPs")
 
 
 def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
@@ -84,7 +102,7 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
     layers = sorted((name for name in evaluated if _PATTERN_OF_LAYER.fullmatch(name)), key=lambda name: int(name.rpartition("_")[2]))
     spent = [name for name in evaluated if name.endswith(("/flops_vs_unpadded", "/flops_vs_padded"))]
     metrics = [name for name in evaluated if name not in (*layers, *spent) and not name.endswith("/kept_tokens")]
-    correlates = any(name.endswith(("correlation", "pearson", "spearman", "cosine")) for name in metrics)
+    correlates = any(map(_correlates, metrics))
 
     def series(*pairs: tuple[str, str]) -> list[Series]:
         return [Series(shown, _points(lines, name)) for name, shown in pairs if name in names]
@@ -102,6 +120,11 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
         ),
         Chart("Norm of the gradient", "number", series(("grad_norm", "before it is clipped"))),
     ]
+
+
+def _correlates(metric: str) -> bool:
+    """Whether it is a number between -1 and 1, and no share."""
+    return metric.endswith(("correlation", "pearson", "spearman", "cosine"))
 
 
 def _points(lines: list[dict[str, Any]], name: str) -> list[tuple[int, float | None]]:

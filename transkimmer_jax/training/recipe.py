@@ -54,6 +54,10 @@ def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:
     for split in result["metrics"]:
         dense, skimming = (run["metrics"][split][metric] for run in runs)
         rows.append((f"{metric}, {split}", f"{dense:.4f}", f"{skimming:.4f}", f"{skimming - dense:+.4f}"))
+        for point in result["skimming"].get("curve", []):
+            if point["split"] == split:
+                value, times = point["value"], point["flops_vs_unpadded"]
+                rows.append((f"  at {times:.2f}x fewer FLOPs", "", f"{value:.4f}", f"{value - dense:+.4f}"))
     for name, heading in (("flops_vs_padded", "fewer FLOPs than padded dense"), ("flops_vs_unpadded", "fewer FLOPs than unpadded dense")):
         rows.append((heading, *(f"{run[name]:.2f}x" for run in runs), ""))
     rows.append(("tokens kept", *(f"{run['kept_tokens']:.1%}" for run in runs), ""))

@@ -96,7 +96,7 @@ class Validation:
             skim.initial_threshold, self._evaluate_splits(self.inputs.validation, params, skim.initial_threshold)
         )
 
-    def curve(self, params: nnx.State, evaluated: CheckpointEvaluation) -> list[dict[str, float]]:
+    def curve(self, params: nnx.State, evaluated: CheckpointEvaluation) -> list[dict[str, Any]]:
         """What the model is worth at each of its budgets: on the test texts, or else on those of the validation. [] for a single budget.
 
         evaluated: what `with_tests` said of it at its own budget.
@@ -111,7 +111,8 @@ class Validation:
                 bar = f"evaluating {name} at {target}" if processes.is_first() else None
                 seen = self._evaluate(params, split, 1.0 - target, bar)
             value = seen.metrics[self.task.primary_metric]
-            points.append({"budget": target, "flops_vs_unpadded": seen.flops_vs_unpadded, "kept_tokens": seen.kept_tokens, "value": value})
+            spent = {"flops_vs_unpadded": seen.flops_vs_unpadded, "kept_tokens": seen.kept_tokens}
+            points.append({"split": name, "budget": target, **spent, "value": value})
         return points
 
     def _threshold(self, params: nnx.State, step: int) -> float:
