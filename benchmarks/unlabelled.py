@@ -118,7 +118,8 @@ def write_neighbours(path: pathlib.Path, task: Task, count: int, seed: int = 0) 
     similarities = engine.encode(firsts, normalize_embeddings=True) @ engine.encode(seconds, normalize_embeddings=True).T
     near = np.argsort(-similarities, axis=1)[:, : max(_RANKS)]
     known = set(zip(examples.texts, _seconds(examples), strict=True))
-    pairs = dict.fromkeys((first, seconds[row[rank]]) for first, row in zip(firsts, near, strict=True) for rank in _RANKS if rank < len(row))
+    ranked = ((first, row[rank]) for first, row in zip(firsts, near, strict=True) for rank in _RANKS if rank < len(row))
+    pairs = dict.fromkeys((first, seconds[second]) for first, second in ranked)
     new = [pair for pair in pairs if pair not in known and pair[0] != pair[1]]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in new], count, seed)
 

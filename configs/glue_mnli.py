@@ -4,10 +4,10 @@
 
 Never run: the data was not at hand.
 
-Half of the dense model's FLOPs instead of 28 %, or the first four layers alone, which then read more of the tokens:
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of its six layers. Other budgets, or all layers:
 
-    transkimmer train --config configs/glue_mnli.py --config.skim.target=0.5
-    transkimmer train --config configs/glue_mnli.py --config.skimming.model.num_hidden_layers=4
+    transkimmer train --config configs/glue_mnli.py --config.skim.target=0.4 --config.skim.levels=0.6
+    transkimmer train --config configs/glue_mnli.py --config.skimming.model.num_hidden_layers=none
 """
 
 from configs import base
