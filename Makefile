@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 quickstart: .venv/installed
 	$(BIN)/transkimmer train --config configs/quickstart.py --workdir runs/quickstart
-	$(BIN)/transkimmer report --model runs/quickstart/model --task movie_reviews --output runs/quickstart/report.html
+	$(BIN)/transkimmer report --model runs/quickstart/model --task movie_reviews --budgets 0.5 0.3 --output runs/quickstart/report.html
 	$(BIN)/transkimmer report --run runs/quickstart --output runs/quickstart/run.html
 
 test: .venv/installed-dev

@@ -1,8 +1,8 @@
-"""Time of a training step: skimming against dense in JAX, and dense in JAX against PyTorch, in one process.
+"""Time of a training step: skimming against dense in JAX, bfloat16 against float32, and dense in JAX against PyTorch, in one process.
 
     python benchmarks/train_step.py [--hidden-size 384 --layers 6 --batch-size 32 --length 64] [--json FILE]
 
-Random weights and random tokens, float32, AdamW, dropout on, freed memory kept as `train.py` keeps it. The contenders take turns; the
+Random weights and random tokens, AdamW, dropout on, freed memory kept as `train.py` keeps it. The contenders take turns; the
 medians of their times are compared. PyTorch takes part where it is installed.
 """
 
@@ -74,6 +74,12 @@ def torch_step(arch: Architecture, batch: dict[str, np.ndarray]):
     return run
 
 
+def _has_amx() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    return cpu.exists() and "amx_bf16" in cpu.read_text()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden-size", type=int, default=384)
@@ -100,7 +106,9 @@ def main():
     }
     contenders = {
         "masked": jax_step(arch, batch),
+        "masked_bfloat16": jax_step(dataclasses.replace(arch, compute_dtype="bfloat16"), batch),
         "dense": jax_step(dataclasses.replace(arch, skim=None), batch),
+        "dense_bfloat16": jax_step(dataclasses.replace(arch, skim=None, compute_dtype="bfloat16"), batch),
         "torch": torch_step(arch, batch),
     }
     contenders = {name: run for name, run in contenders.items() if run is not None}
@@ -113,9 +121,11 @@ def main():
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     result = {
-        "hidden_size": args.hidden_size, "layers": args.layers, "batch_size": args.batch_size, "length": args.length, "dtype": "float32",
-        "device": jax.devices()[0].device_kind, "machine": platform.machine(), "cores": len(os.sched_getaffinity(0)),
+        "hidden_size": args.hidden_size, "layers": args.layers, "batch_size": args.batch_size, "length": args.length,
+        "device": jax.devices()[0].device_kind, "machine": platform.machine(), "amx": _has_amx(), "cores": len(os.sched_getaffinity(0)),
         "seconds": medians, "repeats": args.repeats, "masked_vs_dense": medians["masked"] / medians["dense"],
+        "masked_bfloat16_vs_masked": medians["masked_bfloat16"] / medians["masked"],
+        "dense_bfloat16_vs_dense": medians["dense_bfloat16"] / medians["dense"],
         "dense_vs_torch": medians["dense"] / medians["torch"] if "torch" in medians else None,
     }  # fmt: skip
     print(json.dumps(result, indent=2))
