@@ -57,12 +57,21 @@ class Curve:
 
     @classmethod
     def of(cls, records: Iterable[dict[str, Any]]) -> list["Curve"]:
-        """The curves of records that have one, in the order of tasks, backbones and labels."""
+        """The curves of records that have one, in the order of tasks, backbones and labels.
+
+        Raises:
+          ValueError: seeds of one curve have no budget in common.
+        """
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for record in records:
             if "curve" in record:
                 groups.setdefault(tuple(record[name] for name in ("task", "backbone", "kind", "label")), []).append(record)
-        return [cls(tuple(sorted(groups[key], key=lambda record: record["seed"]))) for key in sorted(groups)]
+        curves = [cls(tuple(sorted(groups[key], key=lambda record: record["seed"]))) for key in sorted(groups)]
+        for curve in curves:
+            if not curve.points:
+                seeds = " ".join(str(record["seed"]) for record in curve.records)
+                raise ValueError(f"{curve.name}, {curve.first['backbone']}: seeds {seeds} have no budget in common; give one a --label")
+        return curves
 
     @property
     def first(self) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from transkimmer_jax.onnx.sessions import openvino_has_bfloat16
 EXAMPLES = {"imdb_reviews": 2500}
 TIMED = {"imdb_reviews": 128}
 _MOST_TIMED = 512
+_EXACT = ("onnxruntime", "float32")  # what scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Scored:
 
 def curve(scored: Scored, run: Run, budgets: Sequence[float | None]) -> list[dict[str, Any]]:
     """What the run's model is worth at each budget, and what it spends there, by the engine in float32."""
-    engine = SkimEngine.from_pretrained(run.model)
+    engine = _exact(run)
     points = []
     for budget in budgets:
         seen = scored.evaluate(engine, run.threshold(budget))
@@ -150,20 +151,14 @@ def curve(scored: Scored, run: Run, budgets: Sequence[float | None]) -> list[dic
 
 
 def clock(
-    scored: Scored,
-    run: Run,
-    dense: Run,
-    budgets: Sequence[float | None],
-    ways: Sequence[tuple[str, str]],
-    timed: int,
-    batch: int,
-    rounds: int,
+    scored: Scored, run: Run, dense: Run, record: dict[str, Any], ways: Sequence[tuple[str, str]], timed: int, batch: int, rounds: int
 ) -> dict[str, Any]:
-    """By 'RUNTIME PRECISION': texts a second and the metric, of the dense model and at each budget, all by turns.
+    """By 'RUNTIME PRECISION': texts a second and the metric, of the dense model and at each budget of the record, all by turns.
 
     ways: runtimes and precisions. timed: texts of a round. `times_dense` are medians of the ratios within a round, against the dense model
     of the same way, without padding.
     """
+    budgets = [point["budget"] for point in record["curve"]]
     part = scored.prepared.tokens.take(np.arange(min(timed, scored.examples)))
     entries: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[], Any]] = {}
@@ -172,11 +167,14 @@ def clock(
         way = f"{runtime} {precision}"
         reference, engine = (SkimEngine.from_pretrained(each.model, **options) for each in (dense, run))
         runs[f"{way} dense"] = functools.partial(reference.predict_tokenized, part)
-        entries[way] = {"dense": {"value": scored.value(reference)}, "curve": []}
-        for budget in budgets:
-            threshold = run.threshold(budget)
-            runs[f"{way} {budget}"] = functools.partial(engine.predict_tokenized, part, threshold=threshold)
-            entries[way]["curve"].append({"budget": budget, "value": scored.value(engine, threshold)})
+        if (runtime, precision) == _EXACT:
+            values = [record["dense_value"], *(point["value"] for point in record["curve"])]
+        else:
+            values = [scored.value(reference), *(scored.value(engine, run.threshold(budget)) for budget in budgets)]
+        entries[way] = {"dense": {"value": values[0]}, "curve": []}
+        for budget, value in zip(budgets, values[1:], strict=True):
+            runs[f"{way} {budget}"] = functools.partial(engine.predict_tokenized, part, threshold=run.threshold(budget))
+            entries[way]["curve"].append({"budget": budget, "value": value})
     seconds = interleaved(runs, rounds)
     for way, entry in entries.items():
         baseline = seconds[f"{way} dense"]
@@ -188,9 +186,13 @@ def clock(
     return {"clock": entries, "timed": len(part), "batch_size": batch, "rounds": rounds, "cpu": processor()}
 
 
+def _exact(run: Run) -> SkimEngine:
+    return SkimEngine.from_pretrained(run.model, runtime="onnx", provider=_EXACT[0], precision=_EXACT[1])
+
+
 def ways_here() -> list[tuple[str, str]]:
     """Runtimes and precisions that are timed on this machine."""
-    ways = [("onnxruntime", "float32"), ("onnxruntime", "int8")]
+    ways = [_EXACT, ("onnxruntime", "int8")]
     installed = importlib.util.find_spec("openvino") is not None
     return [*ways, ("openvino", "bfloat16")] if installed and openvino_has_bfloat16() else ways
 
@@ -198,7 +200,7 @@ def ways_here() -> list[tuple[str, str]]:
 def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str, command: str) -> dict[str, Any]:
     """The record but for the clock."""
     unlabelled = run.config.distill.unlabelled_file
-    reference = scored.evaluate(SkimEngine.from_pretrained(dense.model))
+    reference = scored.evaluate(_exact(dense))
     return {
         "task": scored.task.name,
         "backbone": pathlib.PurePath(dense.config.model.pretrained.rpartition(":")[2]).name,
@@ -250,7 +252,7 @@ def main() -> None:
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:
         timed = args.timed or TIMED.get(scored.task.name, _MOST_TIMED)
-        record |= clock(scored, run, dense, budgets, ways_here(), timed, args.batch_size, args.rounds)
+        record |= clock(scored, run, dense, record, ways_here(), timed, args.batch_size, args.rounds)
     name = "_".join([record["task"].rpartition("/")[2], record["backbone"], str(record["seed"]), *([label] if label else [])])
     args.output.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output / f"{name}.json", record)

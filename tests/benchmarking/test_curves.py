@@ -73,6 +73,11 @@ def test_points_are_measured_ones():
     assert curves.Curve.of([COLA])[0].largest_saving is None and curves.Curve.of([IMDB])[0].largest_saving.budget == 0.285
 
 
+def test_seeds_without_a_common_budget():
+    with pytest.raises(ValueError, match="MRPC, minilm-6l: seeds 0 1 have no budget in common; give one a --label"):
+        curves.Curve.of([record(points=FIRST[:1]), record(seed=1, points=FIRST[1:])])
+
+
 def test_a_point_of_one_loses_less_than_one():
     (curve,) = curves.Curve.of([record(points=[point(0.5, 0.84, 2.0)], dense=0.85)])
     assert curve.points[0].mean == pytest.approx(1.0) and curve.largest_saving is None
