@@ -199,7 +199,6 @@ def ways_here() -> list[tuple[str, str]]:
 
 def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str, command: str) -> dict[str, Any]:
     """The record but for the clock."""
-    unlabelled = run.config.distill.unlabelled_file
     reference = scored.evaluate(_exact(dense))
     return {
         "task": scored.task.name,
@@ -215,7 +214,7 @@ def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], labe
         "curve": points,
         "layers": len(run.result["kept_per_layer"]),
         "dense_layers": len(dense.result["kept_per_layer"]),
-        "unlabelled": len(pathlib.Path(unlabelled).read_text(encoding="utf-8").splitlines()) if unlabelled else 0,
+        "unlabelled": _unlabelled(run),
         **{name: run.result[name] for name in ("steps", "best_step", "seconds", "device")},
         "dense_steps": dense.result["steps"],
         "dense_seconds": dense.result["seconds"],
@@ -224,6 +223,17 @@ def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], labe
         "row_command": portable(command),
         **circumstances(),
     }
+
+
+def _unlabelled(run: Run) -> int | None:
+    """The texts that the teacher alone has labelled; None where their file is gone since."""
+    path = run.config.distill.unlabelled_file
+    if path is None:
+        return 0
+    if not pathlib.Path(path).is_file():
+        print(f"{path} is not here: the record does not say how many texts only the teacher has labelled", file=sys.stderr)
+        return None
+    return len(pathlib.Path(path).read_text(encoding="utf-8").splitlines())
 
 
 def main() -> None:

@@ -152,6 +152,17 @@ def test_a_static_student(workdirs, of_recipe, tmp_path):
     assert padding[0] == pytest.approx(padding[1]), "against the same dense model"
 
 
+def test_texts_without_labels(workdirs, tmp_path, capsys):
+    """Are counted where they are; their file may be gone when the record is made."""
+    run, _ = row.read_runs(workdirs / "recipe", None)
+    assert row._unlabelled(run) == 0
+    lines = runs.write_jsonl(tmp_path / "more.jsonl", runs.make_reviews(7, seed=3))
+    more = dataclasses.replace(run, config=override(run.config, {"distill.unlabelled_file": str(lines)}))
+    assert row._unlabelled(more) == 7
+    lines.unlink()
+    assert row._unlabelled(more) is None and f"{lines} is not here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
