@@ -2,14 +2,13 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
-from transformers import PreTrainedTokenizerBase
 
 from transkimmer_jax import extras
-from transkimmer_jax.data import cutting
+from transkimmer_jax.data import cutting, saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.words import flat
@@ -19,14 +18,15 @@ from transkimmer_jax.weights import digests
 
 if TYPE_CHECKING:
     import grain
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENIZE_CHUNK = 1000
 _PROGRESS_BAR_FROM = 5000
 _PREFETCHED_BATCHES = 8
 
 
-def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder or hub id.
+def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> Any:
+    """The tokenizer of a checkpoint folder or hub id: transformers', or what reads texts as that does (`saved_tokenizers.py`).
 
     Args:
       vocab_size: rows of the model's embedding table, to be checked against.
@@ -34,11 +34,22 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
     Raises:
       CheckpointError: none there, one that cannot be loaded, one that cannot pad, or one with ids that the model has no row for.
     """
-    for name in digests.listed_names(pathlib.Path(folder)):
+    path = pathlib.Path(folder)
+    for name in digests.listed_names(path):
         if not name.endswith(".safetensors"):  # those are checked when they are read
-            digests.verify(pathlib.Path(folder, name))
+            digests.verify(path / name)
+    tokenizer = saved_tokenizers.read(path, lambda: _of_transformers(path))
+    highest = max(tokenizer.get_vocab().values())
+    if vocab_size is not None and highest >= vocab_size:
+        raise CheckpointError(f"the tokenizer in {folder} has ids up to {highest}, but the model's vocabulary has {vocab_size} entries")
+    return tokenizer
+
+
+def _of_transformers(folder: pathlib.Path) -> Any:
+    import transformers  # slow to import
+
     try:
-        tokenizer = _tokenizer(pathlib.Path(folder))
+        tokenizer = _by_class(transformers, folder)
     except Exception as error:  # the libraries below raise whatever their parsers raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(f"no tokenizer can be loaded from {folder}: {type(error).__name__}: {reason}") from error
@@ -47,13 +58,10 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
         raise CheckpointError(f"no tokenizer in {folder}: tokenizer.json or a vocabulary file is missing")
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"the tokenizer in {folder} has no padding token: set pad_token in its tokenizer_config.json")
-    highest = max(tokenizer.get_vocab().values())
-    if vocab_size is not None and highest >= vocab_size:
-        raise CheckpointError(f"the tokenizer in {folder} has ids up to {highest}, but the model's vocabulary has {vocab_size} entries")
     return tokenizer
 
 
-def _tokenizer(folder: pathlib.Path) -> Any:
+def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
     """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
     try:
         name = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
@@ -64,7 +72,7 @@ def _tokenizer(folder: pathlib.Path) -> Any:
     return tokenizer_class.from_pretrained(folder)
 
 
-def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedExamples:
+def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedExamples:
     """`examples` as token ids, cut to `max_length` tokens with special tokens (of a pair, the longer text is cut first).
 
     A tokenizer without token types gives zeros. Of a long text only as much is tokenised as decides which tokens are read (`cutting.py`).
@@ -81,23 +89,21 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         for start in range(0, len(examples), _TOKENIZE_CHUNK):
             chunk = slice(start, start + _TOKENIZE_CHUNK)
             texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
-            encoded = tokenizer(
-                texts,
-                pairs,
-                truncation="longest_first",
-                max_length=max_length,
-                return_attention_mask=False,
-            )
-            lengths += [len(ids) for ids in encoded["input_ids"]]
-            # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
-            cut = [bool(one.overflowing) for one in encoded.encodings] if encoded.is_fast else np.array(lengths[chunk]) == max_length
-            truncated += list(cut)
-            input_ids.append(flat(encoded["input_ids"], np.int32))
-            if "token_type_ids" in encoded:
-                token_type_ids.append(flat(encoded["token_type_ids"], np.int8))
+            if tokenizer.is_fast:
+                encodings = _encode(tokenizer, texts, pairs, max_length)
+                ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
+                cut = [bool(one.overflowing) for one in encodings]
             else:
-                token_type_ids.append(np.zeros(len(input_ids[-1]), np.int8))
-            bar.update(len(encoded["input_ids"]))
+                encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
+                ids, types = encoded["input_ids"], encoded["token_type_ids"]
+                # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
+                cut = [len(one) == max_length for one in ids]
+            lengths += [len(one) for one in ids]
+            truncated += cut
+            input_ids.append(flat(ids, np.int32))
+            has_types = "token_type_ids" in tokenizer.model_input_names
+            token_type_ids.append(flat(types, np.int8) if has_types else np.zeros(len(input_ids[-1]), np.int8))
+            bar.update(len(ids))
     return TokenizedExamples(
         np.concatenate(input_ids),
         np.concatenate(token_type_ids),
@@ -106,6 +112,17 @@ def tokenize(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
         np.array(truncated, bool),
         examples.labelled,
     )
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int) -> list[Any]:
+    """What `tokenizer(texts, pairs, truncation="longest_first", max_length=max_length).encodings` is, without lists that nobody reads."""
+    backend = tokenizer.backend_tokenizer
+    truncation = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": tokenizer.truncation_side}
+    if backend.truncation != truncation:
+        backend.enable_truncation(**truncation)
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)))
 
 
 def training_iterator(

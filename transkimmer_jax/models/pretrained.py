@@ -170,7 +170,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
     @classmethod
     def abstract(cls, arch: Architecture) -> Self:
         """A model of shapes alone, for what is compiled, or filled with weights, without making any."""
-        return nnx.eval_shape(lambda: cls(arch, rngs=nnx.Rngs(0)))
+        return nnx.eval_shape(lambda: cls(arch, rngs=_OneKey()))  # type: ignore[arg-type]
 
     def require_compactable(self) -> None:
         """Raises `CheckpointError` where leaving skimmed tokens out would change the answer."""
@@ -189,3 +189,14 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         if self.arch.skim is None or self.arch.skim.pinned is None:
             return None
         return token_type_ids == 0
+
+
+class _OneKey:
+    """Stands for `nnx.Rngs` where only shapes are asked for: what that does for a key of its own for each parameter takes longer to trace
+    than all else."""
+
+    def __init__(self) -> None:
+        self._key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self._key

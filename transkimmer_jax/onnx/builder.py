@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 OPSET = 17  # the first with LayerNormalization; runtimes of the last years read it
 IR_VERSION = 8  # the file format that came with it
@@ -39,7 +39,7 @@ class GraphBuilder:
 
     def optional_input(self, name: str, default: np.ndarray) -> str:
         """An input that a caller may leave out: an initializer of the same name is its default."""
-        self._graph.initializer.append(numpy_helper.from_array(default, name))
+        self._initializer(name, default)
         return self.input(name, helper.np_dtype_to_tensor_dtype(default.dtype), default.shape)
 
     def output(self, value: str, name: str, dtype: int, shape: tuple[str | int, ...]) -> None:
@@ -52,7 +52,7 @@ class GraphBuilder:
     def weight(self, name: str, array: np.ndarray) -> str:
         """A constant in float32, as large as it may be."""
         name = "/".join([*self._scopes, name])
-        self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
+        self._initializer(name, np.asarray(array, np.float32))
         return name
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
@@ -61,8 +61,14 @@ class GraphBuilder:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._small:
             self._small[key] = f"constants/{len(self._small)}"
-            self._graph.initializer.append(numpy_helper.from_array(array, self._small[key]))
+            self._initializer(self._small[key], array)
         return self._small[key]
+
+    def _initializer(self, name: str, array: np.ndarray) -> None:
+        # In place, as the model itself.
+        tensor = self._graph.initializer.add()
+        tensor.name, tensor.data_type, tensor.raw_data = name, helper.np_dtype_to_tensor_dtype(array.dtype), array.tobytes()
+        tensor.dims.extend(array.shape)
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """The output of a node."""

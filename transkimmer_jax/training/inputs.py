@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, sources
@@ -94,7 +93,7 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     return RunExamples(training, validation, test)
 
 
-def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> RunInputs:
+def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, placement: Placement) -> RunInputs:
     """Tokenise the texts of a run, and plan its batches.
 
     Raises:

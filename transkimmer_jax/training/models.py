@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
@@ -84,7 +82,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     return teacher
 
 
-def load_tokenizer(config: Config, student: Architecture) -> PreTrainedTokenizerBase:
+def load_tokenizer(config: Config, student: Architecture) -> Any:
     """The student's tokenizer, which has to be its teacher's too.
 
     Raises:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 from etils import epath
 from flax import nnx
-from transformers import PreTrainedTokenizerBase
 
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import Task
@@ -53,7 +52,7 @@ def write(
     workdir: epath.Path,
     arch: Architecture,
     params: nnx.State,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     task: Task,
     doc_stride: int,
     evaluated: CheckpointEvaluation,

@@ -6,10 +6,9 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -39,6 +38,10 @@ class PretrainedModel(Protocol):
 
     def __init__(self, arch: Architecture, *, rngs: nnx.Rngs) -> None:
         """Fresh weights."""
+
+    @classmethod
+    def abstract(cls, arch: Architecture) -> Self:
+        """Shapes alone."""
 
 
 Model = TypeVar("Model", bound=PretrainedModel)
@@ -299,18 +302,15 @@ def _misfit(name: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTenso
 
 def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, StoredTensor], seed: int | None) -> Model:
     """A model of tensors that fit; what is missing is made from the seed, None where nothing is."""
-
-    def fresh() -> Model:
-        return model_class(arch, rngs=nnx.Rngs(seed or 0))
-
-    graph, state = nnx.split(nnx.eval_shape(fresh) if seed is None else fresh())
+    graph, state = nnx.split(model_class.abstract(arch) if seed is None else model_class(arch, rngs=nnx.Rngs(seed)))
     loaded = {
         path: parameter
         for row in names.parameter_table(arch)
         if row.names[0] in tensors
         for path, parameter in row.from_checkpoint([tensors[name].read() for name in row.names]).items()
     }
-    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(loaded.get(path_keys(path), leaf)), state)
+    # Not jnp.asarray, which compiles a copy for each shape.
+    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jax.device_put(loaded.get(path_keys(path), leaf)), state)
     return nnx.merge(graph, filled)
 
 

@@ -53,7 +53,7 @@ class StoredTensor:
         """
         try:
             with np.errstate(over="ignore"):
-                values = self.load().astype(np.float32)
+                values = self.load().astype(np.float32, copy=False)
         except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.path} cannot be read, it may be truncated: {_first_line(error)}") from error
         if not np.isfinite(values).all():
@@ -146,8 +146,8 @@ def _torch(path: pathlib.Path) -> list[StoredTensor]:
 
 
 def _values(tensor: Any) -> np.ndarray:
-    """Of a torch tensor; NumPy has no bfloat16."""
-    return tensor.detach().float().numpy()
+    """Of a torch tensor, no longer in the file that it maps; NumPy has no bfloat16."""
+    return np.array(tensor.detach().float().numpy())
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,9 +10,12 @@ _NEW_CLASS, _COMMON_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 
 
 def save(tokenizer: Any, folder: pathlib.Path) -> None:
-    """Write a Hugging Face tokenizer's files into a folder."""
+    """Write a Hugging Face tokenizer's files into a folder.
+
+    The config also says which inputs the tokenizer gives, which its class tells otherwise (`data.saved_tokenizers` knows none)."""
     tokenizer.save_pretrained(folder)
     path = folder / _CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": list(tokenizer.model_input_names)}
     if config.get("tokenizer_class") == _NEW_CLASS:
-        path.write_text(json.dumps(config | {"tokenizer_class": _COMMON_CLASS}, indent=2) + "\n", encoding="utf-8")
+        config["tokenizer_class"] = _COMMON_CLASS
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,121 @@
+"""A tokenizer of a folder that this package wrote reads as transformers' own of the same folder, and without importing that."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from transkimmer_jax.data import pipeline
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.saved_tokenizers import SavedTokenizer
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.weights import digests, tokenizer_files
+
+TEXT = ["The film is good, the films are bad.", "Naïve CAFÉ; 漢字 3.14 %", "an unwatchable re-watch"] * 3
+ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def word_piece(special):
+    backend = Tokenizer(models.WordPiece(unk_token=special[1]))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=90, special_tokens=special, show_progress=False))
+    return backend.get_vocab()
+
+
+def byte_pairs():
+    """Vocabulary and merges."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=ROBERTA_SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    )
+    return backend.get_vocab(), [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
+
+
+def pieces():
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    letters = [(letter, -4.0) for letter in "▁abcdefghijklmnopqrstuvwxyzThNCAFÉï漢字.,;%"]
+    return [*special, *letters, ("▁the", -2.0), ("▁film", -2.5), ("ood", -3.0)]
+
+
+@functools.cache
+def made(kind):
+    """A folder as this package writes it."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="transkimmer-test-tokenizer-"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    if kind == "bert":
+        tokenizer = transformers.BertTokenizer(vocab=word_piece(special), do_lower_case=False)
+    elif kind == "mpnet":
+        tokenizer = transformers.MPNetTokenizer(vocab=word_piece(["<pad>", "[UNK]", "<s>", "</s>", "<mask>"]))
+    elif kind == "roberta":
+        vocab, merges = byte_pairs()
+        tokenizer = transformers.RobertaTokenizer(vocab=vocab, merges=merges)
+    elif kind == "xlm-roberta":
+        tokenizer = transformers.XLMRobertaTokenizer(vocab=pieces())
+    else:
+        tokenizer = transformers.BertTokenizer(vocab=word_piece(special), truncation_side="left", split_special_tokens=True)
+    tokenizer_files.save(tokenizer, folder)
+    digests.write(folder)
+    return folder
+
+
+texts = st.lists(st.one_of(st.sampled_from(TEXT), st.text(max_size=40), st.just("[SEP] </s> <mask>film")), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "xlm-roberta", "with settings of its own"])
+@settings(max_examples=30, deadline=None)
+@given(texts, st.booleans(), st.integers(5, 30))
+def test_it_reads_as_transformers_own(kind, texts, pairs, max_length):
+    saved, own = pipeline.load_tokenizer(made(kind)), transformers.AutoTokenizer.from_pretrained(made(kind))
+    assert isinstance(saved, SavedTokenizer)
+    examples = Examples(texts, texts[::-1] if pairs else None, np.zeros(len(texts), np.int32))
+    expected = own(texts, texts[::-1] if pairs else None, truncation="longest_first", max_length=max_length)
+    no_types = [[0] * len(ids) for ids in expected["input_ids"]]
+    for tokenizer in (saved, own):
+        read = pipeline.tokenize(examples, tokenizer, max_length)
+        for values, rows in ((read.input_ids, expected["input_ids"]), (read.token_type_ids, expected.get("token_type_ids", no_types))):
+            assert [part.tolist() for part in np.split(values, read.offsets[1:-1])] == rows
+        assert read.truncated.tolist() == [bool(one.overflowing) for one in expected.encodings]
+
+
+def test_it_is_transformers_own_for_all_else():
+    saved, own = pipeline.load_tokenizer(made("bert")), transformers.AutoTokenizer.from_pretrained(made("bert"))
+    assert len(saved) == len(own) and saved.get_vocab() == own.get_vocab() and saved.pad_token_id == own.pad_token_id
+    assert saved.decode([10, 11]) == own.decode([10, 11]) and saved.all_special_ids == own.all_special_ids
+    for side in ("left", "right"):
+        saved.truncation_side = own.truncation_side = side
+        assert (
+            saved("the film is good", truncation=True, max_length=4)["input_ids"]
+            == own("the film is good", truncation=True, max_length=4)["input_ids"]
+        )
+
+
+def test_other_folders_are_left_to_transformers(tmp_path):
+    tokenizer_files.save(transformers.AutoTokenizer.from_pretrained(made("bert")), tmp_path)
+    assert not isinstance(pipeline.load_tokenizer(tmp_path), SavedTokenizer)  # which anybody may have changed
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    digests.write(tmp_path)
+    with pytest.raises(CheckpointError, match="no tokenizer can be loaded"):
+        pipeline.load_tokenizer(tmp_path)
+
+
+PROGRAM = """
+import sys
+from transkimmer_jax.data.pipeline import load_tokenizer
+load_tokenizer(sys.argv[1], 1000)
+sys.exit("transformers" in sys.modules)
+"""
+
+
+def test_transformers_is_not_imported():
+    subprocess.run([sys.executable, "-c", PROGRAM, str(made("bert"))], check=True)
