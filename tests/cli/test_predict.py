@@ -20,7 +20,7 @@ from weights.checkpoints import random_tensors
 from transkimmer_jax import cli, console
 from transkimmer_jax.cli import predict as predict_module
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.inference import engine
+from transkimmer_jax.inference import hardware
 from transkimmer_jax.inference.engine import SkimEngine
 
 TENSORS = make_tensors()
@@ -126,7 +126,7 @@ def test_quiet(predict, reviews):
 
 def test_windows_do_not_matter(predict, reviews, monkeypatch):
     expected, sizes, whole = predict("--input", reviews), [], SkimEngine.predict
-    monkeypatch.setattr(engine, "STREAM_WINDOW", 4)
+    monkeypatch.setattr(hardware, "STREAM_WINDOW", 4)
     monkeypatch.setattr(SkimEngine, "predict", lambda self, texts, **options: sizes.append(len(texts)) or whole(self, texts, **options))
     assert_same(predict("--input", reviews), expected)
     assert sizes == [4, 4, 4, 4, 4, 2]
@@ -135,7 +135,7 @@ def test_windows_do_not_matter(predict, reviews, monkeypatch):
 
 def test_what_was_answered_before_a_mistake_is_written(capsys, model_folder, write, monkeypatch, tmp_path):
     """To standard output; a file appears whole or not at all."""
-    monkeypatch.setattr(engine, "STREAM_WINDOW", 4)
+    monkeypatch.setattr(hardware, "STREAM_WINDOW", 4)
     broken = write("broken.jsonl", 9 * '{"text": "a"}\n' + '{"text": \n{"text": "b"}\n')
     assert console.run(main, ["--model", model_folder, "--input", broken, "--quiet"]) == 2
     captured = capsys.readouterr()

@@ -17,7 +17,7 @@ from training import runs
 from transkimmer_jax import cli, console
 from transkimmer_jax.cli import shards
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.inference import engine
+from transkimmer_jax.inference import engine, hardware
 from transkimmer_jax.inference.engine import SkimEngine
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -321,9 +321,9 @@ def test_processes_that_cannot_be_meant(refusal, inputs, tmp_path, monkeypatch):
 _WAITING = """
 import sys, time
 from transkimmer_jax import cli
-from transkimmer_jax.inference import engine
+from transkimmer_jax.inference import engine, hardware
 
-engine.STREAM_WINDOW = 4
+hardware.STREAM_WINDOW = 4
 whole, windows = engine.SkimEngine.predict, 0
 
 def predict(self, texts, **options):
@@ -350,7 +350,7 @@ def killed_before(window, *arguments):
 
 def test_killed_and_started_again(predict, model_folder, inputs, tmp_path, monkeypatch):
     """In the middle of the first file, and then of the third: no half shard, and in the end what an uninterrupted run has."""
-    monkeypatch.setattr(engine, "STREAM_WINDOW", 4)
+    monkeypatch.setattr(hardware, "STREAM_WINDOW", 4)
     out = tmp_path / "out"
     arguments = ("--input", *inputs, "--output-dir", out, "--quiet")
     windows = {name: -(-len(texts) // 4) for name, texts in TEXTS.items()}

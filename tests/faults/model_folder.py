@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from weights.checkpoints import CONFIG, random_tensors
 
-from transkimmer_jax.inference import calibration_file
+from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from transkimmer_jax.weights import digests
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "good", "bad", "film", "##s", "the", "is"]
@@ -45,7 +45,7 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
         "config.json": json.dumps(TINY, indent=2),
         "vocab.txt": "\n".join(WORDS) + "\n",
         "tokenizer_config.json": json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}),
-        calibration_file.CALIBRATION_FILE: calibration_file.to_json(lengths, kept, 0.25),
+        CALIBRATION_FILE: Calibration(lengths, kept, 0.25).to_json(),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from faults.model_folder import write_model
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, TranskimmerError
-from transkimmer_jax.inference import calibration_file
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.weights import config_file, digests
 
 HARMLESS = 0.2  # share of the mutated configs that may still mean something
@@ -33,7 +33,7 @@ def read_all(folder):
     """Everything that an engine reads of a folder."""
     saved = config_file.read(folder)
     TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
-    calibration_file.read(folder, saved.architecture.num_hidden_layers)
+    Calibration.load(folder, saved.architecture.num_hidden_layers)
     load_tokenizer(folder, saved.architecture.vocab_size)
 
 
@@ -101,7 +101,7 @@ def test_other_files(damaged, damage):
 READERS = {
     "config.json": config_file.read,
     "model.safetensors": TranskimmerForSequenceClassification.from_pretrained,
-    "skim_calibration.json": lambda folder: calibration_file.read(folder, 3),
+    "skim_calibration.json": lambda folder: Calibration.load(folder, 3),
     "vocab.txt": load_tokenizer,
     "SHA256SUMS": lambda folder: [digests.verify(folder / name) for name in digests.listed_names(folder)],
 }

@@ -24,10 +24,10 @@ from transkimmer_jax import (
 )
 from transkimmer_jax.data.windows import windows
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
+from transkimmer_jax.inference.answers import answered
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.selection import RUNTIMES
-from transkimmer_jax.inference.spans import answers
 from transkimmer_jax.models.architecture import PoolingArchitecture
+from transkimmer_jax.runtime_names import RUNTIMES
 from transkimmer_jax.weights import sentence_transformers
 
 TEXTS = ["the films is good", "a bad plot", "good", "the plot of the film is bad and the cast is good"]
@@ -223,7 +223,7 @@ def test_a_long_context_is_read_in_windows(tokenizer):
     logits[-2] = 5.0  # the last token of the context
     outputs = {"start_logits": logits, "end_logits": logits}
     kept = np.tile(read.examples.lengths, (3, 1))
-    [answer] = answers(Predictions(outputs, kept, read.examples.lengths), read, [context], 4, None)
+    [answer] = answered(Predictions(outputs, kept, read.examples.lengths), read, [context], 4, None)
     assert (answer.text, answer.score, answer.kept) == ("good", 10.0, 1.0)
 
 

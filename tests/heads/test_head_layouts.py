@@ -25,7 +25,7 @@ from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 from transkimmer_jax.models.architecture import PoolingArchitecture
-from transkimmer_jax.onnx.graph import build, output_names
+from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 from transkimmer_jax.weights import config_file, huggingface
 
@@ -82,7 +82,8 @@ def packed(name, capacities):
 @functools.cache
 def session(name, runtime):
     model = make_model(name)
-    return runtime(build(model, outputs=output_names(model)), threads=1)
+    tokens = ["token_embeddings"] if model.head == "sentence_embedding" else []
+    return runtime(build(model, outputs=[*(output.name for output in model.outputs), *tokens, "kept", "depth"]), threads=1)
 
 
 def referee(name, examples, threshold):

@@ -14,13 +14,11 @@ from inference.skimmers import ARCH, is_decided, make_examples, make_model, mask
 from models.quick import program
 
 from transkimmer_jax import TranskimmerForSequenceClassification
-from transkimmer_jax.cli import runtime as runtime_flags
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
-from transkimmer_jax.inference import selection
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.selection import RUNTIMES
+from transkimmer_jax.runtime_names import RUNTIMES
 
 LAYERS = ARCH.num_hidden_layers
 TOLERANCE = 1e-4
@@ -150,11 +148,6 @@ def test_post_softmax_is_refused(runtime):
 def test_options_that_cannot_be_meant(options, says):
     with pytest.raises(ConfigError, match=says):
         SkimEngine(make_model(), **options)
-
-
-def test_the_commands_offer_what_there_is():
-    for name in ("RUNTIMES", "PROVIDERS", "PRECISIONS"):
-        assert getattr(runtime_flags, name) == getattr(selection, name)
 
 
 def test_the_default_runtime():

@@ -13,8 +13,9 @@ from training import runs
 
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.hardware import RUNGS
 from transkimmer_jax.inference.programs import cast
-from transkimmer_jax.inference.shapes import RUNGS, Schedule
+from transkimmer_jax.inference.shapes import Schedule
 
 LAYERS = ARCH.num_hidden_layers
 WIDTH = 16  # one bucket, so that few programs are compiled

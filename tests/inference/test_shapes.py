@@ -13,9 +13,8 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.batching import by_bucket, by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import Hardware
-from transkimmer_jax.inference.ladders import Ladders
-from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, buckets, ladder, round_up
+from transkimmer_jax.inference.hardware import RUNGS, Hardware
+from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets, ladder, round_up
 
 LAYERS = ARCH.num_hidden_layers
 HARDWARE = Hardware(batch_tokens=512, row_multiple=8)

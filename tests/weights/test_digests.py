@@ -8,7 +8,7 @@ import pytest
 from faults.model_folder import write_model
 
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.inference import calibration_file
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.weights import config_file, digests
 
 
@@ -74,4 +74,4 @@ def test_a_kill_between_two_writes_leaves_a_folder_that_can_be_read(folder, monk
         digests.replace_text(folder / "config.json", text + " ")
     monkeypatch.undo()
     config_file.read(folder)
-    assert calibration_file.read(folder, 3) is not None
+    assert Calibration.load(folder, 3) is not None

@@ -17,9 +17,9 @@ from transkimmer_jax.aot.topology import Topology
 from transkimmer_jax.config import Config
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import hardware
+from transkimmer_jax.inference.hardware import RUNGS, hardware
 from transkimmer_jax.inference.programs import Programs, cast
-from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, ladder
+from transkimmer_jax.inference.shapes import Bucket, Schedule, ladder
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel

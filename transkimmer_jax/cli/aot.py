@@ -90,8 +90,7 @@ def _aot(args: argparse.Namespace) -> None:
 
 def _calibration(args: argparse.Namespace, arch: "Architecture", length: int) -> "Calibration | None":
     """What the flags say of kept tokens."""
-    from transkimmer_jax.inference.calibration import Calibration
-    from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
+    from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 
     threshold = arch.skim.threshold if arch.skim else 0.0
     if args.calibration is not None:

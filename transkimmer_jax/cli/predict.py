@@ -247,7 +247,7 @@ def _answered_before(count: int, files: int) -> str:
 
 def _answer_file(args: argparse.Namespace, shard: Shard, examples: Iterator[Example], engine: "SkimEngine", bar: tqdm) -> tuple[int, float]:
     """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
-    from transkimmer_jax.inference.engine import STREAM_WINDOW
+    from transkimmer_jax.inference.hardware import STREAM_WINDOW
 
     count, kept, names = 0, 0.0, _field_names(args)
     with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:

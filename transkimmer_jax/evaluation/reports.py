@@ -90,7 +90,7 @@ def answers(task: Task, predictions: Predictions, labels: np.ndarray) -> Iterato
 
     For regression both labels are values, and there are no probabilities.
     """
-    shares = predictions.kept.mean(axis=0) / predictions.lengths
+    shares = predictions.shares_kept()
     if task.label_names is None:
         for value, label, share in zip(predictions.logits[:, 0], labels, shares, strict=True):
             yield {"label": float(label), "predicted": float(value), "kept": float(share)}

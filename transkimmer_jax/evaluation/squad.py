@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transkimmer_jax.data.prepared import QuestionLabels
-from transkimmer_jax.inference import spans
+from transkimmer_jax.inference import answers
 from transkimmer_jax.inference.predictions import Predictions
 
 LONGEST_ANSWER = 30  # tokens
@@ -57,5 +57,5 @@ def question_metrics(predictions: Predictions, labels: QuestionLabels, no_answer
     """F1 and exact match of a reader; where some question has no answer, none is given where that scores higher by
     `no_answer_threshold`."""
     limit = None if all(answers.texts for answers in labels.answers) else no_answer_threshold
-    answered = spans.answers(predictions, labels.windows, labels.contexts, LONGEST_ANSWER, limit)
+    answered = answers.answered(predictions, labels.windows, labels.contexts, LONGEST_ANSWER, limit)
     return scores([answer.text for answer in answered], [answers.texts for answers in labels.answers])

@@ -1,9 +1,12 @@
-"""What an engine says of texts."""
+"""What an engine says of texts: classes, tags of words, spans of a context."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from transkimmer_jax.data.windows import Windows
+from transkimmer_jax.data.words import NO_WORD, TokenizedWords
 from transkimmer_jax.inference.predictions import Predictions
 
 
@@ -24,10 +27,9 @@ class Answer:
     truncated: bool
 
 
-def answers(predictions: Predictions, truncated: np.ndarray, label_names: tuple[str, ...] | None) -> list[Answer]:
+def classified(predictions: Predictions, truncated: np.ndarray, label_names: tuple[str, ...] | None) -> list[Answer]:
     """One for each prediction. truncated: [N] bool. label_names: of the classes; None: LABEL_0 and so on, or of one logit a value."""
     logits = predictions.logits
-    shares = predictions.kept.mean(axis=0) / predictions.lengths
     if label_names is None and logits.shape[1] == 1:
         labels: list[str | float] = logits[:, 0].tolist()
         probabilities: list[dict[str, float] | None] = [None] * len(logits)
@@ -35,5 +37,108 @@ def answers(predictions: Predictions, truncated: np.ndarray, label_names: tuple[
         names = label_names or tuple(f"LABEL_{index}" for index in range(logits.shape[1]))
         labels = [names[index] for index in logits.argmax(axis=1)]
         probabilities = [dict(zip(names, row, strict=True)) for row in predictions.probabilities().tolist()]
-    columns = (labels, logits, probabilities, predictions.lengths.tolist(), shares.tolist(), truncated.tolist())
+    columns = (labels, logits, probabilities, predictions.lengths.tolist(), predictions.shares_kept().tolist(), truncated.tolist())
     return [Answer(*row) for row in zip(*columns, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A word's tag, which is that of its first token.
+
+    label: None of a word that the model did not read. score: its probability. start, end: the word's characters in its text; None where
+    words were given.
+    """
+
+    word: str
+    label: str | None
+    score: float
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggedText:
+    """The tags of a text's words. tokens, kept, truncated: as of `Answer`."""
+
+    tags: list[Tag]
+    tokens: int
+    kept: float
+    truncated: bool
+
+
+def tagged(predictions: Predictions, texts: TokenizedWords, label_names: tuple[str, ...]) -> list[TaggedText]:
+    """One for each text."""
+    probabilities = predictions.probabilities()
+    shares, answers = predictions.shares_kept(), []
+    for number, words in enumerate(texts.words):
+        start, end = texts.examples.offsets[number : number + 2]
+        word_of, rows = texts.word_of[start:end], probabilities[start:end]
+        # The first token of each word that was read.
+        first = dict(zip(*np.unique(word_of, return_index=True), strict=True))
+        first.pop(NO_WORD, None)
+        tags = []
+        for index, (word, span) in enumerate(words):
+            place = span or (None, None)
+            if index in first:
+                row = rows[first[index]]
+                tags.append(Tag(word, label_names[int(row.argmax())], float(row.max()), *place))
+            else:
+                tags.append(Tag(word, None, 0.0, *place))
+        answers.append(TaggedText(tags, int(predictions.lengths[number]), float(shares[number]), bool(texts.examples.truncated[number])))
+    return answers
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanAnswer:
+    """The span of a context that answers a question best.
+
+    text, start, end: the span, and its characters in the context; '' and None where there is no answer. score: sum of the logits of its
+    first and last token. no_answer_score: the same sum of position 0, the least of all windows, as SQuAD 2.0 is scored.
+    tokens, kept: over all windows, as of `Answer`.
+    """
+
+    text: str
+    start: int | None
+    end: int | None
+    score: float
+    no_answer_score: float
+    tokens: int
+    kept: float
+
+
+def answered(
+    predictions: Predictions, windows: Windows, contexts: Sequence[str], max_answer_len: int, no_answer_threshold: float | None
+) -> list[SpanAnswer]:
+    """One for each context.
+
+    Args:
+      max_answer_len: tokens of an answer at most.
+      no_answer_threshold: there is no answer where `no_answer_score` exceeds the best span's score by more than this; None: there always
+        is one.
+    """
+    starts, ends = predictions.by_text("start_logits"), predictions.by_text("end_logits")
+    results = []
+    for number, context in enumerate(contexts):
+        members = np.flatnonzero(windows.owner == number)
+        best, place = -np.inf, (0, 0)
+        for window in members:
+            score, first, last = best_span(starts[window], ends[window], windows.is_context[window], max_answer_len)
+            if score > best:
+                best, place = score, (int(windows.spans[window][first, 0]), int(windows.spans[window][last, 1]))
+        nothing = min(float(starts[window][0] + ends[window][0]) for window in members)
+        tokens = int(predictions.lengths[members].sum())
+        kept = float(predictions.kept[:, members].sum() / (tokens * len(predictions.kept)))
+        if no_answer_threshold is not None and nothing - best > no_answer_threshold:
+            results.append(SpanAnswer("", None, None, best, nothing, tokens, kept))
+        else:
+            results.append(SpanAnswer(context[slice(*place)], *place, best, nothing, tokens, kept))
+    return results
+
+
+def best_span(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int) -> tuple[float, int, int]:
+    """Score, first and last token of the best span [length] within the allowed tokens; -inf where there are none."""
+    first, last = np.where(allowed, start, -np.inf), np.where(allowed, end, -np.inf)
+    sums = first[:, None] + last[None, :]
+    sums = np.where(np.tril(np.triu(np.ones_like(sums, bool)), most - 1), sums, -np.inf)
+    row, column = np.unravel_index(sums.argmax(), sums.shape)
+    return float(sums[row, column]), int(row), int(column)

@@ -17,23 +17,19 @@ from transkimmer_jax.data.windows import Windows, windows
 from transkimmer_jax.data.words import TokenizedWords, tokenize_words
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
-from transkimmer_jax.inference import inputs, spans
-from transkimmer_jax.inference.answers import Answer, answers
+from transkimmer_jax.inference import inputs
+from transkimmer_jax.inference.answers import Answer, SpanAnswer, TaggedText, answered, classified, tagged
 from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
 from transkimmer_jax.inference.inputs import Text
-from transkimmer_jax.inference.predictions import Predictions, sigmoid
-from transkimmer_jax.inference.runtimes import Statistics
-from transkimmer_jax.inference.selection import create
-from transkimmer_jax.inference.spans import SpanAnswer
-from transkimmer_jax.inference.tagging import TaggedText, tagged
+from transkimmer_jax.inference.predictions import Predictions, Statistics, sigmoid
+from transkimmer_jax.inference.runtimes import create
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights.config_file import default_label_names
 from transkimmer_jax.weights.sentence_transformers import Prompts
 
-STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and answered together: what is in memory at a time
-_CALIBRATION_TEXTS = 512
 _METHODS = {
     "sequence_classification": "predict",
     "sentence_embedding": "encode",
@@ -55,7 +51,7 @@ class SkimEngine:
       doc_stride: of a reader, tokens that two windows of a context share.
       calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
-      **options: which runtime computes, and how: see `selection.create`.
+      **options: which runtime computes, and how: see `runtimes.create`.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
@@ -294,7 +290,7 @@ class SkimEngine:
         questions, contexts = inputs.checked_questions(question, context)
         read = self.tokenize_questions(questions, contexts, doc_stride=doc_stride)
         predictions = self.predict_tokenized(read.examples, threshold=threshold, progress=progress)
-        results = spans.answers(predictions, read, contexts, most, limit)
+        results = answered(predictions, read, contexts, most, limit)
         return results[0] if isinstance(question, str) else results
 
     def _require_head(self, head: str, method: str) -> None:
@@ -318,7 +314,7 @@ class SkimEngine:
         if not len(texts):
             return []
         predictions, truncated = self._compute(texts, first, threshold, progress)
-        return answers(predictions, truncated, self.label_names)
+        return classified(predictions, truncated, self.label_names)
 
     def _compute(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> tuple[Predictions, np.ndarray]:
         """What the network says of texts, and which of them were cut, [N] bool. first: the number of the first text, for messages."""
@@ -361,11 +357,12 @@ class SkimEngine:
         """
         require_own_runtime()
         threshold = inputs.checked_threshold(threshold, self.threshold)
-        examples = texts
-        if not isinstance(examples, TokenizedExamples):
-            examples = self.tokenize(inputs.checked_sample(texts, _CALIBRATION_TEXTS), 0)
-        elif not len(examples.lengths):
-            raise inputs.nothing_to_calibrate()
+        sample = texts
+        if not isinstance(sample, TokenizedExamples):
+            sample = list(itertools.islice(inputs.checked_sequence(texts), CALIBRATION_TEXTS))
+        if not len(sample):
+            raise DataError("texts is empty: a calibration needs at least one text, better a few hundred")
+        examples = sample if isinstance(sample, TokenizedExamples) else self.tokenize(sample)
         predictions = self.predict_tokenized(examples, threshold=threshold)
         calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
         self.runtime.expect(calibration)

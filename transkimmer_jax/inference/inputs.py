@@ -4,7 +4,6 @@ Every check returns the value as the engine takes it, or raises one line that na
 """
 
 import collections.abc
-import itertools
 import logging
 import math
 import numbers
@@ -140,18 +139,6 @@ def checked_prompt(name: Any, prompt: Any, by_name: Mapping[str, str], default: 
         known = ", ".join(map(repr, sorted(by_name))) or "none"
         raise ConfigError(f"prompt_name={shown(name)} is none of the model's prompts: {known}")
     return by_name[name]
-
-
-def checked_sample(texts: Any, most: int) -> list[Any]:
-    """The first `most` of the texts that a calibration is made of. Raises `DataError` for none, or as `checked_sequence`."""
-    sample = list(itertools.islice(checked_sequence(texts), most))
-    if not sample:
-        raise nothing_to_calibrate()
-    return sample
-
-
-def nothing_to_calibrate() -> DataError:
-    return DataError("texts is empty: a calibration needs at least one text, better a few hundred")
 
 
 def checked_threshold(threshold: Any, default: float, argument: str = "threshold") -> float:

@@ -12,16 +12,12 @@ from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import Batch, by_bucket
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import hardware
-from transkimmer_jax.inference.ladders import Ladders
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.hardware import ENOUGH_TEXTS, RUNGS, hardware
+from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.programs import Programs, cast
-from transkimmer_jax.inference.runtimes import Statistics
-from transkimmer_jax.inference.shapes import RUNGS, Bucket, Schedule, buckets
+from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.progress import tqdm
-
-_ENOUGH_TEXTS = 256  # whose kept tokens are known, to make capacities for where nobody has calibrated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +35,7 @@ class JaxRuntime:
 
     Until it is told what to expect, batches have room for all; capacities are then made from the first texts that it has answered.
 
-    Arguments are those of `selection.create`.
+    Arguments are those of `runtimes.create`.
     """
 
     name = "jax"
@@ -148,7 +144,7 @@ class JaxRuntime:
             return
         self._seen.append(answers)
         lengths = np.concatenate([seen.lengths for seen in self._seen])
-        if len(lengths) >= _ENOUGH_TEXTS:
+        if len(lengths) >= ENOUGH_TEXTS:
             self.expect(Calibration.of(lengths, np.concatenate([seen.kept for seen in self._seen], axis=1), threshold))
 
 

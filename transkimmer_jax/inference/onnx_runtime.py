@@ -9,8 +9,7 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import hardware
-from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.runtimes import Statistics
+from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
@@ -25,7 +24,7 @@ class OnnxRuntime:
     """A graph, built in memory from a model's parameters or read from its folder (see `Runtime`). Nothing overflows, so nothing need be
     expected.
 
-    Arguments are those of `selection.create`.
+    Arguments are those of `runtimes.create`.
     """
 
     name = "onnx"

@@ -64,6 +64,10 @@ class Predictions:
         """The share of all tokens that each layer computed, [layers] float64."""
         return self.kept.astype(np.float64).sum(axis=1) / self.lengths.astype(np.float64).sum()
 
+    def shares_kept(self) -> np.ndarray:
+        """The share of each example's tokens that the layers computed, averaged over layers: [N] float64."""
+        return self.kept.mean(axis=0) / self.lengths
+
     def by_text(self, name: str) -> list[np.ndarray]:
         """An output of tokens, text by text: [length, ...] each."""
         return np.split(self.outputs[name], np.cumsum(self.lengths))[:-1]
@@ -77,3 +81,20 @@ class Predictions:
                 is_wrong = np.logical_or.reduceat(is_wrong, np.cumsum(self.lengths) - self.lengths)
             wrong |= is_wrong
         return np.flatnonzero(wrong)
+
+
+@dataclasses.dataclass
+class Statistics:
+    """What an engine has done so far: texts answered and cut, their tokens, FLOPs spent, and those of the dense model without padding;
+    batches run; of the runtime with programs of fixed shapes, batches that lost texts, texts run again, and programs compiled."""
+
+    examples: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    dense_flops: float = 0.0
+    batches: int = 0
+    overflows: int = 0
+    again: int = 0
+    programs: int = 0
+    compile_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Which shapes compacted programs have: buckets of batches, and schedules of capacities (docs/design.md, section 4.1).
+"""Which shapes compacted programs have: buckets of batches, and ladders of schedules (docs/design.md, section 4.1).
 
 A program is compiled for one schedule. Each bucket of batches has a ladder of four: the rows that each layer is expected to keep,
 a little more, much more, and all. Texts that a schedule has no room for run again one rung up, so answers are exact.
@@ -8,12 +8,12 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
+
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import Hardware
+from transkimmer_jax.inference.hardware import BATCH_MULTIPLE, FORGETTING, RUNGS, WIDTH_MULTIPLE, Hardware
 from transkimmer_jax.models.architecture import Architecture
-
-RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, over the expected ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def buckets(hardware: Hardware, max_length: int, batch_tokens: int | None, batch
         else:
             texts = 1
             tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
-        tokens = round_up(tokens, 8)
+        tokens = round_up(tokens, BATCH_MULTIPLE)
         # As many slots as texts of the mean length between the two widths have room in the rows.
         slots = 1 if batch_size == 1 else max(texts, math.ceil(2 * tokens / (narrower + 1 + width)))
         return Bucket(slots, tokens, width, narrower)
@@ -98,11 +98,48 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration | None, 
         for share, widest in zip(shares.tolist(), widths.tolist(), strict=True):
             # Never above what there is, never rising with depth.
             rows = min(rows, round_up(times * share * bucket.tokens, row_multiple))
-            width = min(width, round_up(times * widest, 4))
+            width = min(width, round_up(times * widest, WIDTH_MULTIPLE))
             layers.append((rows, width))
         return Schedule(bucket, tuple(layers))
 
     return (*map(rung, RUNGS[:-1]), full)
+
+
+class Ladders:
+    """The ladders of all buckets for one calibration, and what batches lost on their rungs of late.
+
+    calibration: None: nothing is known of what is kept, so every batch has room for all.
+    """
+
+    def __init__(self, arch: Architecture, hardware: Hardware, calibration: Calibration | None):
+        self.calibration = calibration
+        self._arch, self._hardware = arch, hardware
+        self._schedules: dict[Bucket, tuple[Schedule, ...]] = {}
+        # By bucket and threshold, of each rung: batches that ran, those that lost texts, and the sum of the shares lost. [rungs, 3]
+        self._seen: dict[tuple[Bucket, float], np.ndarray] = {}
+
+    def schedules(self, bucket: Bucket) -> tuple[Schedule, ...]:
+        """One for each of `RUNGS`, cheapest first."""
+        if bucket not in self._schedules:
+            self._schedules[bucket] = ladder(bucket, self._arch, self.calibration, self._hardware.row_multiple)
+        return self._schedules[bucket]
+
+    def choose(self, bucket: Bucket, threshold: float, lowest: int, batches: int) -> int:
+        """The rung, from `lowest` on, with the least expected cost; what has not been tried is taken to lose nothing.
+
+        A lost text costs its share of a batch with room for all, and the first one of a call of so many `batches` a small batch.
+        """
+        seen = self._seen.get((bucket, threshold), np.zeros((len(RUNGS), 3)))
+        often, shares = (seen[:, 1:] / (1 + seen[:, :1])).T
+        costs = np.array([schedule.flops(self._arch) for schedule in self.schedules(bucket)])
+        expected = costs + np.minimum(1, shares + self._hardware.small_batch * often / batches) * costs[-1]
+        return lowest + int(expected[lowest:].argmin())
+
+    def remember(self, bucket: Bucket, threshold: float, rung: int, lost: np.ndarray) -> None:
+        """What a batch has lost on a rung, [b] bool."""
+        seen = self._seen.setdefault((bucket, threshold), np.zeros((len(RUNGS), 3)))
+        seen *= FORGETTING
+        seen[rung] += (1, lost.any(), lost.mean())
 
 
 def round_up(count: float, multiple: int) -> int:

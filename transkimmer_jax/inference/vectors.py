@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from transkimmer_jax.inference.hardware import SIMILARITY_ROWS
 from transkimmer_jax.models.layers import LEAST_NORM
-
-_ROWS = 256  # of the matrix of similarities, computed together
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -17,11 +16,11 @@ def nearest(vectors: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
     Both of length 1. Exact."""
     count = min(count, len(others))
     best = np.zeros((len(vectors), count), np.int64)
-    for start in range(0, len(vectors), _ROWS):
-        scores = vectors[start : start + _ROWS] @ others.T
+    for start in range(0, len(vectors), SIMILARITY_ROWS):
+        scores = vectors[start : start + SIMILARITY_ROWS] @ others.T
         places = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
-        best[start : start + _ROWS] = np.take_along_axis(places, order, axis=1)
+        best[start : start + SIMILARITY_ROWS] = np.take_along_axis(places, order, axis=1)
     return best
 
 

@@ -33,14 +33,6 @@ from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder
 from transkimmer_jax.onnx.rows import Relative, Rows, View
 
-COUNTS = ("kept", "depth")
-
-
-def output_names(model: TranskimmerPreTrainedModel) -> tuple[str, ...]:
-    """All outputs that a model's graph can have: the head's, an embedder's `token_embeddings`, and `COUNTS`."""
-    tokens = ["token_embeddings"] if isinstance(model, TranskimmerForSentenceEmbedding) else []
-    return (*(output.name for output in model.outputs), *tokens, *COUNTS)
-
 
 def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
@@ -51,8 +43,8 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
 
     Args:
       model: its weights are copied into the graph.
-      outputs: any of `output_names`; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of
-        tokens, 0 where there is none; token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
+      outputs: names; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of tokens, 0 where
+        there is none; an embedder's token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
         computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
 
     Raises:

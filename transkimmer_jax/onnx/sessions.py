@@ -1,11 +1,12 @@
-"""Runtimes that compute a graph, behind one small interface."""
+"""Runtimes that compute a graph on a CPU, behind one small interface."""
 
+import abc
 import contextlib
 import os
 import pathlib
 import sys
 from collections.abc import Collection, Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -13,12 +14,38 @@ import onnx
 from transkimmer_jax import extras
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.onnx.quantization import quantize
+from transkimmer_jax.runtime_names import COMPUTES_IN
 
-Graph = onnx.ModelProto | str | os.PathLike
 
-
-class Session(Protocol):
+class Session(abc.ABC):
     """A graph that is loaded and can be called."""
+
+    provider: ClassVar[str]
+    _inputs: Collection[str]
+    _threshold: np.ndarray | None  # the graph's own; None of a dense model
+
+    def __init__(self, model: Any, *, threads: int | None = None, precision: str = "float32"):
+        """Load a graph.
+
+        Args:
+          model: the graph, or a file that holds it.
+          threads: processors to compute on. None: all that the process may use.
+          precision: one of `COMPUTES_IN` of the provider.
+
+        Raises:
+          InferenceError: another precision, or one that the processor cannot compute in; the provider is not installed.
+        """
+        if precision not in COMPUTES_IN[self.provider]:
+            raise InferenceError(f"{self.provider} computes in {' or '.join(COMPUTES_IN[self.provider])}, not {precision!r}")
+        self._load(model, threads or available_threads(), precision)
+
+    @abc.abstractmethod
+    def _load(self, model: Any, threads: int, precision: str) -> None:
+        """Prepare for `_compute`, and say which inputs there are."""
+
+    @abc.abstractmethod
+    def _compute(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The graph's outputs by name, of all its inputs."""
 
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
@@ -27,64 +54,45 @@ class Session(Protocol):
 
         threshold: a token is kept where its margin exceeds this; None takes the graph's own. A dense model's graph has none.
         """
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        # A backbone without token types has no input for these.
+        feeds = {name: np.ascontiguousarray(values, np.int64) for name, values in arrays.items() if name in self._inputs}
+        if self._threshold is not None:
+            feeds["threshold"] = self._threshold if threshold is None else np.array(threshold, np.float32)
+        return self._compute(feeds)
 
 
-class OnnxRuntimeSession:
-    """ONNX Runtime on the CPU."""
+class OnnxRuntimeSession(Session):
+    """ONNX Runtime. For int8 it quantises the graph first."""
 
-    def __init__(self, model: Graph, *, threads: int | None = None, precision: str = "float32"):
-        """Load a graph.
+    provider = "onnxruntime"
 
-        Args:
-          model: the graph, or a file that holds it.
-          threads: processors to compute on. None: all that the process may use.
-          precision: 'float32' computes the graph as it is; 'int8' quantises it first.
-
-        Raises:
-          InferenceError: another precision.
-        """
+    def _load(self, model: onnx.ModelProto | str | os.PathLike, threads: int, precision: str) -> None:
         import onnxruntime
 
-        if precision not in ("float32", "int8"):
-            raise InferenceError(f"ONNX Runtime computes in float32 or int8 on a CPU, not {precision!r}")
+        graph = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
         if precision == "int8":
-            model = quantize(model if isinstance(model, onnx.ModelProto) else onnx.load(model))
+            graph = quantize(graph)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_threads()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3  # its warnings are about its own rewriting of the graph
-        content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._inputs = {given.name for given in self._session.get_inputs()}
-        self._has_threshold = "threshold" in {default.name for default in self._session.get_overridable_initializers()}
+        defaults = {default.name for default in self._session.get_overridable_initializers()}
+        weights = (weight for weight in graph.graph.initializer if weight.name == "threshold")
+        self._threshold = onnx.numpy_helper.to_array(next(weights)) if "threshold" in defaults else None
 
-    def run(
-        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `Session.run`."""
-        feeds = _feeds(self._inputs, input_ids, attention_mask, token_type_ids)
-        if threshold is not None and self._has_threshold:
-            feeds["threshold"] = np.array(threshold, np.float32)
+    def _compute(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
 
 
-class OpenVinoSession:
-    """OpenVINO on the CPU (the extra `openvino`)."""
+class OpenVinoSession(Session):
+    """OpenVINO (the extra `openvino`), also of a network that it has read. In bfloat16 where the processor has instructions for it."""
 
-    def __init__(self, model: Any, *, threads: int | None = None, precision: str = "float32"):
-        """Load a graph.
+    provider = "openvino"
 
-        Args:
-          model: the graph, a file that holds it, or a network that OpenVINO has read.
-          threads: processors to compute on. None: all that the process may use.
-          precision: 'float32', or 'bfloat16' where the processor has instructions for it.
-
-        Raises:
-          InferenceError: OpenVINO is not installed; another precision, or one that the processor cannot compute in.
-        """
-        hints = {"float32": "f32", "bfloat16": "bf16"}
-        if precision not in hints:
-            raise InferenceError(f"OpenVINO computes in {' or '.join(hints)}, not {precision!r}")
+    def _load(self, model: Any, threads: int, precision: str) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         if precision == "bfloat16" and not openvino_has_bfloat16():
@@ -93,9 +101,9 @@ class OpenVinoSession:
         if not isinstance(model, openvino.Model):
             network = core.read_model(model.SerializeToString() if isinstance(model, onnx.ModelProto) else pathlib.Path(model))
         self._threshold = _free_threshold(openvino, network)
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": hints[precision],
-            "INFERENCE_NUM_THREADS": threads or available_threads(),
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._compiled = core.compile_model(network, "CPU", settings)
@@ -103,13 +111,7 @@ class OpenVinoSession:
         # An output also goes by the name of the node's value, 'NODE:0'.
         self._outputs = [next(name for name in output.names if ":" not in name) for output in self._compiled.outputs]
 
-    def run(
-        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray, threshold: float | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `Session.run`."""
-        feeds = _feeds(self._inputs, input_ids, attention_mask, token_type_ids)
-        if self._threshold is not None:
-            feeds["threshold"] = self._threshold if threshold is None else np.array(threshold, np.float32)
+    def _compute(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = self._compiled(feeds)
         return {name: answers[name] for name in self._outputs}
 
@@ -117,12 +119,6 @@ class OpenVinoSession:
 def available_threads() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _feeds(inputs: Collection[str], input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Those that a graph has an input for: a backbone without token types has none for these."""
-    feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-    return {name: np.ascontiguousarray(values, np.int64) for name, values in feeds.items() if name in inputs}
 
 
 def openvino_has_bfloat16() -> bool:

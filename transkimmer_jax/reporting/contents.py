@@ -9,9 +9,9 @@ import numpy as np
 from transkimmer_jax.data.words import tokenized
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.evaluation.thresholds import find_threshold
+from transkimmer_jax.inference.answers import best_span
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.inference.spans import best_span
 from transkimmer_jax.inference.vectors import neighbours, unit
 
 _FITTED_ON = 128  # texts on which the thresholds of budgets are fitted

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
+from transkimmer_jax.inference.answers import answered, tagged
 from transkimmer_jax.inference.predictions import Predictions, sigmoid
-from transkimmer_jax.inference.spans import answers as span_answers
-from transkimmer_jax.inference.tagging import tagged
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.serving import errors, schemas
@@ -123,7 +122,7 @@ async def answer(exchange: Exchange, body: schemas.AnswerRequest) -> Response:
     done = await exchange.compute([(asked.question, asked.context)], field="inputs", single=True, threshold=body.threshold, how="questions")
     assert done.computed.reading.windows is not None
     limit = 0.0 if parameters.handle_impossible_answer else None
-    span = span_answers(done.computed.predictions, done.computed.reading.windows, [asked.context], parameters.max_answer_len, limit)[0]
+    span = answered(done.computed.predictions, done.computed.reading.windows, [asked.context], parameters.max_answer_len, limit)[0]
     return done.response({"answer": span.text, "score": span.score, "start": span.start or 0, "end": span.end or 0})
 
 

@@ -10,8 +10,7 @@ from flax import nnx
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import summary
-from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.calibration_file import CALIBRATION_FILE
+from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
