@@ -91,6 +91,7 @@ class ServedModel:
     def warm_up(self) -> None:
         """Do ahead of time what the first request would wait for."""
         self.engine.warm_up(progress=False)
+        self.tokens(["warm"], True)  # which transformers may have to be imported for
         if self.kind == READER:
             self.engine.answer("warm", "up", progress=False)
         elif self.kind == TAGGER:
