@@ -9,7 +9,6 @@ TEXTS_OF_A_BUCKET = 32  # texts of a calibration from which a bucket's shares ca
 ENOUGH_TEXTS = 256  # answered texts that capacities are made from where nobody has calibrated
 RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, over the expected ones
 WIDTH_MULTIPLE = 4  # tokens; attention's width in a program
-BATCH_MULTIPLE = 8  # tokens of a batch
 FORGETTING = 0.99  # weight of what a batch lost over that of what the next one of its bucket lost
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
 

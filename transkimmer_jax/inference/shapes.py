@@ -12,7 +12,7 @@ import numpy as np
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import BATCH_MULTIPLE, FORGETTING, RUNGS, WIDTH_MULTIPLE, Hardware
+from transkimmer_jax.inference.hardware import FORGETTING, RUNGS, WIDTH_MULTIPLE, Hardware
 from transkimmer_jax.models.architecture import Architecture
 
 
@@ -77,7 +77,6 @@ def buckets(hardware: Hardware, max_length: int, batch_tokens: int | None, batch
         else:
             texts = 1
             tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
-        tokens = round_up(tokens, BATCH_MULTIPLE)
         # As many slots as texts of the mean length between the two widths have room in the rows.
         slots = 1 if batch_size == 1 else max(texts, math.ceil(2 * tokens / (narrower + 1 + width)))
         return Bucket(slots, tokens, width, narrower)
