@@ -18,6 +18,6 @@ def get_config() -> Recipe:
     )
     return Recipe.of(
         common,
-        dense={"train.steps": 360, "train.eval_every": 180},
-        skimming={"train.steps": 540, "train.eval_every": 540, "model.num_hidden_layers": 4, "optimizer.learning_rate": 1e-4},
+        dense={"train.steps": 300, "train.eval_every": 150},
+        skimming={"train.steps": 480, "train.eval_every": 480, "model.num_hidden_layers": 4, "optimizer.learning_rate": 1e-4},
     )
