@@ -5,7 +5,8 @@
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
 The view 'serving' is of records of benchmarks/serving.py.
-The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size.
+The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
+'leads' is of several, a row each.
 The views 'headline' and 'quickstart' are README's: rows of results in short, and what its first command gives.
 Of rows (benchmarks/row.py) 'chart' names the chart, 'curves' is the table and 'words' a line a task, 'average' the convention of papers,
 'commands' how they were made.
@@ -146,6 +147,28 @@ def speeds(records: list[dict]) -> str:
         "", "```", *dict.fromkeys(each["command"] for each in records), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def leads(records: list[dict]) -> str:
+    """How many times as fast the fastest skimming contender is as the fastest dense ones, a row a measurement."""
+    rows = [
+        [
+            "texts",
+            "batch",
+            "fewer FLOPs",
+            "fastest",
+            "over the fastest dense",
+            "over what is without this package",
+            "over ONNX Runtime, float32",
+        ]
+    ]
+    for record in sorted(records, key=lambda each: (each["workload"], each["length"], each["batch_size"])):
+        name = fastest(record, ("compacted",))
+        others = (fastest(record, ("dense", "packed")), fastest(record, ("dense",)), "dense:onnxruntime:float32")
+        cells = [f"{_times(record, name, other):.1f}x" for other in others]
+        texts = f"{record['workload']}, at most {record['length']} tokens"
+        rows.append([texts, str(record["batch_size"]), f"{record['flops_vs_unpadded']:.1f}x", name.removeprefix("compacted:"), *cells])
+    return "\n".join([*_table(rows), ""])
 
 
 def _table(rows: list[list[str]]) -> list[str]:
@@ -361,6 +384,7 @@ def table(view: str, files: list[str]) -> str:
     records = [record for each in found for record in (each if isinstance(each, list) else [each])]
     whole = {
         "speeds": speeds,
+        "leads": leads,
         "embedders": embedders,
         "reranking": reranking,
         "serving": serving,
