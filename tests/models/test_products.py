@@ -47,7 +47,7 @@ def test_every_product_of_bfloat16_has_two_factors_of_it_and_float32_sums():
 
     text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, jnp.ones((4, 8, 32), jnp.bfloat16)).as_text()
     products = re.findall(r"stablehlo\.dot_general.*: \((.*?), (.*?)\) -> (.*)", text)
-    assert len(products) == 4  # forward, and the gradients of inputs, kernel and bias
+    assert len(products) == 3  # forward, and the gradients of inputs and kernel
     for *factors, result in products:
         assert all(factor.endswith("xbf16>") for factor in factors) and result.endswith("xf32>"), (factors, result)
 
