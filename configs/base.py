@@ -17,17 +17,7 @@ def recipe(data: DataConfig, length: dict[str, tuple[float, float]], first_layer
     """Dense, then skimming, on `data`. first_layers: that the skimming model has; None: all."""
     common = Config(
         model=ModelConfig(pretrained="packaged:minilm-6l"),
-        # In the last part of the steps decisions stand, and all other weights settle on them.
-        skim=SkimConfig(
-            target=0.285,
-            levels=(0.5, 0.4),
-            initial_bias=2.0,
-            forwarding="linear",
-            warmup=0.03,
-            anneal=0.4,
-            noise_end=0.7,
-            freeze=True,
-        ),
+        skim=SkimConfig.settling((0.285, 0.5, 0.4)),
         data=data,
         optimizer=OptimizerConfig(predictor_learning_rate=1e-3),
         train=TrainConfig(),

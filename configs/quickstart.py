@@ -11,7 +11,7 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 def get_config() -> Recipe:
     common = Config(
         model=ModelConfig(pretrained="packaged:minilm-6l"),
-        skim=SkimConfig(target=0.4, levels=(0.5, 0.3), initial_bias=2.0, warmup=0.03, anneal=0.4, noise_end=0.7, freeze=True),
+        skim=SkimConfig.settling((0.4, 0.5, 0.3)),
         data=DataConfig(task="movie_reviews", max_length=48, length_buckets=(24, 36), grouping_window=300),
         optimizer=OptimizerConfig(learning_rate=7e-5, predictor_learning_rate=1e-3),
         train=TrainConfig(log_every=10),

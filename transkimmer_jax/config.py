@@ -14,7 +14,7 @@ import json
 import pathlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, overload
 
 from transkimmer_jax.errors import ConfigError
@@ -107,6 +107,15 @@ class SkimConfig:
     ] = True
     controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.3
     controller_shift: Annotated[float, "budget: change of the predictors' margins a step per unit of (wanted - measured) share"] = 1.0
+
+    @classmethod
+    def settling(cls, targets: Sequence[float]) -> "SkimConfig":
+        """What recipes and distillation share: one checkpoint for all `targets`, by itself at the first. In the last part of the steps
+        decisions stand, and all other weights settle on them."""
+        return cls(
+            target=targets[0], levels=tuple(targets[1:]), initial_bias=2.0, forwarding="linear",
+            warmup=0.03, anneal=0.4, noise_end=0.7, freeze=True,
+        )  # fmt: skip
 
     @property
     def targets(self) -> tuple[float, ...]:

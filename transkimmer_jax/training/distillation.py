@@ -27,16 +27,7 @@ def distil_config(
     return Config(
         # The student answers as the evaluated teacher does, so that dropout would be noise alone.
         model=ModelConfig(teacher or ModelConfig.pretrained, pooling=pooling, hidden_dropout=0.0, attention_dropout=0.0),
-        skim=SkimConfig(
-            target=targets[0],
-            levels=tuple(targets[1:]),
-            initial_bias=2.0,
-            forwarding="linear",
-            warmup=0.03,
-            anneal=0.4,
-            noise_end=0.7,
-            freeze=True,
-        ),
+        skim=SkimConfig.settling(targets),
         distill=DistillConfig(teacher),
         data=DataConfig(
             task="texts",
