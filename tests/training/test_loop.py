@@ -1,7 +1,9 @@
 """The whole loop in miniature: what it writes, that it learns, and that an interrupted run ends as one that was not."""
 
+import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -25,8 +27,7 @@ from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import Preempted, TrainingError
 from transkimmer_jax.evaluation.summary import SplitEvaluation
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training import dispatch, loop, validation
-from transkimmer_jax.training.budget import Controller
+from transkimmer_jax.training import budget, dispatch, loop, validation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 from transkimmer_jax.training.step import TrainStep
@@ -321,7 +322,7 @@ def test_a_checkpoint_of_another_version(config, finished, tmp_path, monkeypatch
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     (workdir / "result.json").unlink()
-    monkeypatch.setattr(Controller, "start", lambda shape: {"price": jnp.zeros(shape)})
+    monkeypatch.setattr(budget.Controller, "start", lambda shape: {"price": jnp.zeros(shape)})
     with pytest.raises(TrainingError, match=f"^{workdir / 'checkpoints' / '60'} does not hold the state that this version"):
         train_and_evaluate(config, workdir)
 
@@ -350,10 +351,18 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
     runs.assert_same_run(workdir, finished)
 
 
-def rank(skim, accuracy, flops_share, kept_tokens):
+def rank(skim, accuracy, flops_share, kept_tokens, settled=True):
     split = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
     task = Task("files", ("text",), ("neg", "pos"), 12)
-    return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}))
+    return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}), settled)
+
+
+def test_a_checkpoint_whose_decisions_stand_beats_a_better_one_before_it():
+    skim = SkimConfig.settling((0.4,))
+    order = [rank(skim, 0.99, 0.8, 0.9), rank(skim, 0.95, 0.4, 0.9, settled=False), rank(skim, -0.9, 0.4, 0.9)]
+    assert order == sorted(order) and len(set(order)) == 3
+    assert budget.settles_at(skim, 100) == pytest.approx(70)
+    assert budget.settles_at(dataclasses.replace(skim, freeze=False), 100) == math.inf
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])

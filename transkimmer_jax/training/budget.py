@@ -10,6 +10,7 @@ A model for several budgets has a controller for each, which sees the texts that
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -147,11 +148,9 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
     return jnp.clip((skim.noise_end - progress) / fall, 0.0, 1.0)
 
 
-def is_settled(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array:
-    """Whether predictors no longer learn from `step` on, and nothing is priced."""
-    if not skim.freeze or skim.noise_end is None:
-        return jnp.array(False)
-    return step.astype(jnp.float32) >= skim.noise_end * total_steps
+def settles_at(skim: SkimConfig, total_steps: int) -> float:
+    """The step from which on predictors no longer learn and nothing is priced; infinity where they always do."""
+    return skim.noise_end * total_steps if skim.enabled and skim.freeze and skim.noise_end is not None else math.inf
 
 
 @jax.tree_util.register_dataclass

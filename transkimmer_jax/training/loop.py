@@ -27,9 +27,8 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
-from transkimmer_jax.training import forwarding, inputs, models, results, validation
+from transkimmer_jax.training import budget, forwarding, inputs, models, results, validation
 from transkimmer_jax.training.bar import TrainingBar
-from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
 from transkimmer_jax.training.dispatch import StepsInFlight
 from transkimmer_jax.training.records import NoRecords, Records
@@ -82,7 +81,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
 
     # -------------------------------------------------------------------------------------------------------------------------- steps
-    served = ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
+    served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
     teacher_params = None if teacher is None else placement.put(nnx.split(teacher)[1])
@@ -161,7 +160,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                         if evaluates:
                             evaluated = checks.evaluate(state.params, step)
                             records.write(step, evaluated.scalars())
-                            rank = validation.rank(config.skim, task, evaluated)
+                            rank = validation.rank(
+                                config.skim, task, evaluated, settled=step >= budget.settles_at(config.skim, total_steps)
+                            )
                             bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
                         seconds = before.seconds + time.monotonic() - started
                         checkpoints.save(step, state, batches, Progress(seconds, open_window, records.digest), rank)

@@ -93,7 +93,7 @@ class TrainStep:
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
         target = budget.target_share(skim, self.goals, state.step, self.total_steps)
-        settled = budget.is_settled(skim, state.step, self.total_steps)
+        settled = state.step.astype(jnp.float32) >= budget.settles_at(skim, self.total_steps)
         # Each text of a batch has its level, and the next time another.
         level = (jnp.arange(len(batch["weight"]), dtype=jnp.int32) + state.step) % len(self.goals)
         batch = batch | {"level": level}
