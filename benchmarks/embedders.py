@@ -32,7 +32,6 @@ from transkimmer_jax.evaluation import retrieval, similarity
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.vectors import nearest
 
-PRECISIONS = ("float32", "int8")
 _LIBRARY = "sentence-transformers"
 MEASURES = ("recall@1", "recall@10", "mrr")
 
@@ -54,7 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help="of the record")
     parser.add_argument("--dense", required=True, help="folder of the teacher")
-    parser.add_argument("--students", nargs="*", default=[], help="model folders of students")
+    parser.add_argument("--students", nargs="*", default=[], help="model folders of students, skimming or static")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "int8"], help="of the engines (default: %(default)s)")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
     parser.add_argument("--prompt", default="", help="stands before every text (default: nothing)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens read of a text (default: %(default)s)")
@@ -78,11 +78,14 @@ def main() -> None:
     for folder in args.students:
         run = pathlib.Path(folder).parent
         config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
+        commands.append(portable(result["command"]))
+        if not config["skim"]["enabled"]:
+            models.append((f"static student, {config['model']['num_hidden_layers']} layers", folder, {}))
+            continue
         budgets = sorted({config["skim"]["target"], *config["skim"].get("levels", ())}, reverse=True)
         for budget in budgets:
             threshold = {} if len(budgets) == 1 else {"threshold": 1 - budget}
             models.append((f"student, {budget:.0%} of FLOPs", folder, threshold))
-        commands.append(portable(result["command"]))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         own = f"student, {config['skim']['target']:.0%} of FLOPs"
         on_the_way += [
@@ -91,7 +94,7 @@ def main() -> None:
             if "validation/cosine" in line
         ]
     for name, folder, options in models:
-        for precision in PRECISIONS:
+        for precision in args.precisions:
             engine = SkimEngine.from_pretrained(
                 folder, precision=precision, max_length=args.max_length, batch_size=args.batch_size, **options
             )

@@ -3,13 +3,15 @@
     python benchmarks/unlabelled.py sentences runs/sentences.txt --count 100000
     python benchmarks/unlabelled.py pairs runs/pairs.jsonl --task glue/stsb --count 10000
     python benchmarks/unlabelled.py neighbours runs/neighbours.jsonl --task glue/stsb --count 10000
+    python benchmarks/unlabelled.py edits runs/edits.txt --task glue/cola --count 30000
     python benchmarks/unlabelled.py texts runs/texts.txt --count 60000
 
 Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
 of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Neighbours are new pairs of
 the task's own training texts: each first text with second ones that an embedder finds near it (Thakur et al., 2021, augment pairs so).
-Texts, for embedders, are those of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the
-tasks.
+Edits are a task's own training sentences with a word or two left out, moved, doubled or replaced by one of another sentence (Jiao et al.,
+2020, augment so by a language model). Texts, for embedders, are those of all these training sets, one by one, and sentences as above for
+the rest; none is scored on by any of the tasks.
 """
 
 import argparse
@@ -31,6 +33,7 @@ _SHORTEST, _LONGEST = 4, 50
 _EMBEDDER = "packaged:minilm-6l"
 # Of a text's neighbours, those that it is paired with: near ones and farther ones.
 _RANKS = (0, 1, 2, 4, 8, 16, 64, 256)
+_SINGLE_TASKS = ("glue/cola", "glue/sst2")
 _PAIR_TASKS = ("glue/mrpc", "glue/qnli", "glue/rte", "glue/stsb")
 
 
@@ -51,6 +54,11 @@ def main() -> None:
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training texts are paired anew")
     kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
     kind.add_argument("--seed", type=int, default=0)
+    kind = kinds.add_parser("edits", help="for tasks of single texts, of their own")
+    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a sentence a line")
+    kind.add_argument("--task", choices=_SINGLE_TASKS, required=True, help="whose training sentences are edited")
+    kind.add_argument("--count", type=int, default=30_000, help="sentences (default: %(default)s)")
+    kind.add_argument("--seed", type=int, default=0)
     kind = kinds.add_parser("texts", help="for embedders")
     kind.add_argument("output", type=pathlib.Path, help="a .txt file, a text a line")
     kind.add_argument("--count", type=int, default=60_000, help="texts (default: %(default)s)")
@@ -60,6 +68,8 @@ def main() -> None:
         write_sentences(args.output, args.count, args.seed)
     elif args.kind == "neighbours":
         write_neighbours(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
+    elif args.kind == "edits":
+        write_edits(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
     elif args.kind == "texts":
         write_texts(args.output, args.count, args.seed)
     else:
@@ -124,10 +134,41 @@ def write_neighbours(path: pathlib.Path, task: Task, count: int, seed: int = 0) 
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in new], count, seed)
 
 
+def write_edits(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
+    """Write `count` edited sentences of `task`, none of them a training text or one that is scored."""
+    rng = np.random.default_rng(seed)
+    texts = _examples(task, task.train_split).texts
+    sentences = [text.split() for text in texts]
+    known = _scored(task) | set(texts)
+    edits: dict[str, None] = {}
+    while len(edits) < count:
+        words = list(sentences[rng.integers(len(sentences))])
+        for _ in range(rng.integers(1, 3)):
+            words = _edited(words, sentences[rng.integers(len(sentences))], rng)
+        text = " ".join(words)
+        if text not in known:
+            edits[text] = None
+    _write(path, list(edits), count, seed)
+
+
+def _edited(words: list[str], other: list[str], rng: np.random.Generator) -> list[str]:
+    """`words` with one left out, moved, doubled, or replaced by one of `other`."""
+    place, goal = rng.integers(len(words), size=2)
+    word, rest = words[place], [*words[:place], *words[place + 1 :]]
+    if len(words) == 1:
+        return [word, other[rng.integers(len(other))]]
+    return [
+        rest,
+        [*rest[:goal], word, *rest[goal:]],
+        [*words[:goal], word, *words[goal:]],
+        [*words[:place], other[rng.integers(len(other))], *words[place + 1 :]],
+    ][rng.integers(4)]
+
+
 def _scored(task: Task) -> set[str]:
-    """The texts on which a task of pairs is scored."""
+    """The texts on which a task is scored."""
     splits = [_examples(task, split) for split in (*task.validation_splits.values(), *task.test_splits.values())]
-    return {text for examples in splits for text in (*examples.texts, *_seconds(examples))}
+    return {text for examples in splits for text in (*examples.texts, *(examples.pairs or []))}
 
 
 def _examples(task: Task, split: str) -> Examples:
