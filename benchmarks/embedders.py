@@ -21,7 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from record import circumstances, portable
+from qnli_collection import collection
+from record import circumstances, described, portable
 
 from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import interleaved
@@ -64,28 +65,16 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "embedders"))
     args = parser.parse_args()
     pairs = {split: load_split(get_task(DataConfig(task="glue/stsb")), split, DataConfig()) for split in ("validation", "test")}
-    questions = load_split(get_task(DataConfig(task="glue/qnli")), "validation", DataConfig())
-    documents = list(dict.fromkeys(questions.pairs or []))
-    number = {text: place for place, text in enumerate(documents)}
-    judgements: retrieval.Judgements = {}
-    asked: dict[str, str] = {}
-    for place, (text, label) in enumerate(zip(questions.texts, questions.labels, strict=True)):
-        if label == 0:  # entailment: the sentence answers the question
-            judgements[str(place)] = {str(number[(questions.pairs or [])[place]]): 1}
-            asked[str(place)] = text
+    asked, documents, judgements = collection()
     models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
     rows, engines, commands, on_the_way = [], {}, [], []
     for folder in args.students:
         run = pathlib.Path(folder).parent
         config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
         commands.append(portable(result["command"]))
+        models += [(name, folder, {} if threshold is None else {"threshold": threshold}) for name, threshold in described(config)]
         if not config["skim"]["enabled"]:
-            models.append((f"static student, {config['model']['num_hidden_layers']} layers", folder, {}))
             continue
-        budgets = sorted({config["skim"]["target"], *config["skim"].get("levels", ())}, reverse=True)
-        for budget in budgets:
-            threshold = {} if len(budgets) == 1 else {"threshold": 1 - budget}
-            models.append((f"student, {budget:.0%} of FLOPs", folder, threshold))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         own = f"student, {config['skim']['target']:.0%} of FLOPs"
         on_the_way += [
@@ -104,9 +93,9 @@ def main() -> None:
                 firsts, seconds = (similarity.embed(engine, column, args.prompt) for column in (examples.texts, examples.pairs or []))
                 row[f"stsb_{split}"] = similarity.correlations(firsts.values, seconds.values, examples.labels)["spearman"]
             row["stsb_flops_vs_unpadded"] = (firsts.dense_flops + seconds.dense_flops) / (firsts.flops + seconds.flops)
-            vectors, queries = (similarity.embed(engine, texts, args.prompt) for texts in (documents, list(asked.values())))
+            vectors, queries = (similarity.embed(engine, texts, args.prompt) for texts in (list(documents.values()), list(asked.values())))
             ranked = nearest(queries.values, vectors.values, 50)
-            scores = retrieval.measures(retrieval.run_of(list(asked), [str(n) for n in range(len(documents))], ranked), judgements)
+            scores = retrieval.measures(retrieval.run_of(list(asked), list(documents), ranked), judgements)
             row |= {f"qnli_{measure}": scores[measure] for measure in MEASURES}
             row["qnli_flops_vs_unpadded"] = (vectors.dense_flops + queries.dense_flops) / (vectors.flops + queries.flops)
             row["kept_tokens"] = vectors.kept_tokens
@@ -118,7 +107,7 @@ def main() -> None:
         "max_length": args.max_length, "commands": [*commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
     }  # fmt: skip
     if args.timed:
-        texts = [documents[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
+        texts = [list(documents.values())[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
         tokens = next(iter(engines.values())).tokenize([args.prompt + text for text in texts])
         runs: dict[str, Callable[[], Any]]
         runs = {name: functools.partial(engine.predict_tokenized, tokens) for name, engine in engines.items()}

@@ -4,7 +4,7 @@
     transkimmer retrieve --model DIR --queries runs/qnli/queries.jsonl --documents runs/qnli/documents.jsonl \\
         --judgements runs/qnli/qrels.txt
 
-Questions that no sentence answers are left out. training_pairs.jsonl has the pairs of the training split, without what their labels say.
+Questions that no sentence answers are left out.
 """
 
 import argparse
@@ -17,6 +17,24 @@ from transkimmer_jax import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.evaluation.retrieval import Judgements
+
+
+def collection(count: int | None = None) -> tuple[dict[str, str], dict[str, str], Judgements]:
+    """Queries and documents by their ids, and which answers which.
+
+    count: queries, drawn by seed 0; None: all.
+    """
+    task = get_task(DataConfig(task="glue/qnli"))
+    examples = load_split(task, "validation", DataConfig())
+    sentences = examples.pairs or []
+    documents = {text: f"d{place}" for place, text in enumerate(dict.fromkeys(sentences))}
+    asked = np.flatnonzero(examples.labels == (task.label_names or ()).index("entailment"))
+    if count is not None:
+        asked = np.sort(np.random.default_rng(0).permutation(asked)[:count])
+    queries = {f"q{row}": examples.texts[row] for row in asked}
+    judgements = {f"q{row}": {documents[sentences[row]]: 1} for row in asked}
+    return queries, {name: text for text, name in documents.items()}, judgements
 
 
 def main() -> None:
@@ -24,27 +42,13 @@ def main() -> None:
     parser.add_argument("output", type=pathlib.Path, help="a folder")
     parser.add_argument("--queries", type=int, help="questions, drawn by seed 0 (default: all)")
     args = parser.parse_args()
-    task = get_task(DataConfig(task="glue/qnli"))
-    examples = load_split(task, "validation", DataConfig())
-    sentences = list(dict.fromkeys(examples.pairs or []))
-    number = {text: place for place, text in enumerate(sentences)}
-    entailment = (task.label_names or ()).index("entailment")
-    asked = np.flatnonzero(examples.labels == entailment)
-    if args.queries is not None:
-        asked = np.sort(np.random.default_rng(0).permutation(asked)[: args.queries])
+    queries, documents, judgements = collection(args.queries)
     args.output.mkdir(parents=True, exist_ok=True)
-    queries = [{"id": f"q{row}", "text": examples.texts[row]} for row in asked]
-    _write(args.output / "queries.jsonl", queries)
-    _write(args.output / "documents.jsonl", [{"id": f"d{place}", "text": text} for text, place in number.items()])
-    judged = "".join(f"q{row} 0 d{number[(examples.pairs or [])[row]]} 1\n" for row in asked)
+    for name, texts in (("queries", queries), ("documents", documents)):
+        lines = [json.dumps({"id": key, "text": text}, ensure_ascii=False) for key, text in texts.items()]
+        files.write_text(args.output / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+    judged = "".join(f"{query} 0 {document} 1\n" for query, answers in judgements.items() for document in answers)
     files.write_text(args.output / "qrels.txt", judged)
-    training = load_split(task, task.train_split, DataConfig())
-    pairs = zip(training.texts, training.pairs or [], strict=True)
-    _write(args.output / "training_pairs.jsonl", [{"question": question, "sentence": sentence} for question, sentence in pairs])
-
-
-def _write(path: pathlib.Path, records: list[dict[str, str]]) -> None:
-    files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 if __name__ == "__main__":

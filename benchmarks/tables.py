@@ -3,7 +3,7 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
-The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of `transkimmer retrieve --reranker --json`.
+The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py.
 The view 'serving' is of records of benchmarks/serving.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
@@ -218,21 +218,23 @@ def embedders(records: list[dict]) -> str:
 
 
 def reranking(records: list[dict]) -> str:
-    """Rerankers behind one embedder."""
-    rows = [["reranker", "precision", "MRR", "nDCG@10", "fewer FLOPs", "ms a query"]]
-    rows += [
-        [
-            record["what"], record["precision"], f"{100 * record['reranking']['mrr']:.1f}", f"{100 * record['reranking']['ndcg@10']:.1f}",
-            f"{record['reranking_flops_vs_unpadded']:.2f}x", f"{record['reranking_milliseconds_a_query']:,.0f}",
-        ]
-        for record in records
-    ]  # fmt: skip
+    """Cross-encoders and their students behind an embedder: ranking in points, milliseconds beside dense float32."""
+    rows = [["reranker", "precision", "MRR", "lost", "nDCG@10", "lost", "fewer FLOPs", "ms a query", "times"]]
+    for record in records:
+        dense = record["rows"][0]
+        for row in record["rows"]:
+            points = [[f"{100 * row[name]:.1f}", f"{100 * (dense[name] - row[name]):.1f}"] for name in ("mrr", "ndcg@10")]
+            rows.append([
+                row["model"], row["precision"], *points[0], *points[1], f"{row['flops_vs_unpadded']:.2f}x", f"{row['milliseconds']:.0f}",
+                f"{dense['milliseconds'] / row['milliseconds']:.2f}x",
+            ])  # fmt: skip
     first = records[0]
     told = (
         f"{first['queries']:,} queries, the first {first['top']} of {first['documents']:,} documents each; the embedder alone: MRR "
-        f"{100 * first['retrieval']['mrr']:.1f}, nDCG@10 {100 * first['retrieval']['ndcg@10']:.1f}. From:"
+        f"{100 * first['embedder']['mrr']:.1f}, nDCG@10 {100 * first['embedder']['ndcg@10']:.1f}. {first['cores']} cores. From:"
     )
-    return "\n".join([*_table(rows), "", told, "", "```", *dict.fromkeys(record["command"] for record in records), "```", ""])
+    commands = dict.fromkeys(command for record in records for command in record["commands"])
+    return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
 
 
 def serving(records: list[dict]) -> str:
