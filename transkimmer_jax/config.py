@@ -152,7 +152,8 @@ class DistillConfig:
         " labels are not read",
     ] = None
     similarity_weight: Annotated[
-        float, "embedders: weight of the divergence of the similarities within a batch from the teacher's, beside that of the vectors"
+        float,
+        "embedders: weight of the divergence of similarities to other training texts from the teacher's, beside the vectors'",
     ] = 1.0
     state_weight: Annotated[
         float,

@@ -49,6 +49,7 @@ class RunInputs:
     validation: dict[str, Split]
     test: dict[str, Split]
     threshold_split: Split
+    pad_token_id: int
 
     @property
     def served_lengths(self) -> np.ndarray:
@@ -116,4 +117,5 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
         validation={name: split(texts) for name, texts in examples.validation.items()},
         test={name: split(texts) for name, texts in examples.test.items()},
         threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, seed)),
+        pad_token_id=tokenizer.pad_token_id,
     )

@@ -27,12 +27,12 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
-from transkimmer_jax.training import budget, forwarding, inputs, models, results, validation
+from transkimmer_jax.training import budget, forwarding, inputs, landmarks, models, results, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
 from transkimmer_jax.training.dispatch import StepsInFlight
 from transkimmer_jax.training.records import NoRecords, Records
-from transkimmer_jax.training.step import TrainStep
+from transkimmer_jax.training.step import TeacherState, TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.training.windows import MetricsWindow
 from transkimmer_jax.training.workdir import claimed, finished_result, what_is_saved
@@ -84,11 +84,16 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
-    teacher_params = None if teacher is None else placement.put(nnx.split(teacher)[1])
     update = train_step.jitted(state, placement)
-    if task.judge == "teacher" and teacher is not None:
+    taught: TeacherState | None = None
+    if teacher is not None:
+        graph, params = nnx.split(teacher)
+        teacher_params, asked = placement.put(params), masked.evaluation_step(graph, placement)
         with jax.set_mesh(placement.mesh):
-            tokens = validation.answered_by(masked.evaluation_step(nnx.split(teacher)[0], placement), teacher_params, tokens)
+            if task.judge == "teacher":
+                tokens = validation.answered_by(asked, teacher_params, tokens)
+            chosen = landmarks.vectors(asked, teacher_params, tokens, config) if task.head == "sentence_embedding" else None
+        taught = TeacherState(teacher_params, None if chosen is None else placement.put(chosen))
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 
     labelled = tokens.training.labelled
@@ -132,7 +137,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                 bar.advance(in_flight.wait_for_room())
                 batch = placement.global_batch(next(batches), rows, batch_size)
                 with bar.dispatching(batch["input_ids"].shape):
-                    state, scalars = update(state, batch, teacher_params)
+                    state, scalars = update(state, batch, taught)
                 in_flight.add(scalars)
                 step += 1
                 preempted = preemption.reached(step)

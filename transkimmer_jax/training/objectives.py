@@ -23,6 +23,7 @@ Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]
 
 SIMILARITY_TEMPERATURE = 0.05  # of cosines, as contrastive training of embedders has it (Gao et al., 2021)
+_SAME_TEXT = 0.999  # cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +83,26 @@ def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight
     return jnp.sum(jnp.mean(distance, axis=0) * weight)
 
 
-def embedding_loss(vectors: jax.Array, teacher: jax.Array, weight: jax.Array, similarity_weight: float) -> jax.Array:
-    """Weighted sum over texts of the distance between the student's and the teacher's vector, and of how differently the two see the other
-    texts of the batch.
+def embedding_loss(vectors: jax.Array, teacher: jax.Array, landmarks: jax.Array, weight: jax.Array, similarity_weight: float) -> jax.Array:
+    """Weighted sum over texts of the distance between the student's and the teacher's vector, and of how differently the two see other
+    texts, the landmarks.
 
     The first is the squared distance of the vectors at length 1 (twice one minus the cosine). The second is the Kullback-Leibler divergence
-    between the two distributions over the other texts, each a softmax of cosines at `SIMILARITY_TEMPERATURE`.
+    between the two distributions over the landmarks, each a softmax of cosines at `SIMILARITY_TEMPERATURE`. A text that is a landmark
+    itself, or says the same, is no other.
 
     Args:
-      vectors, teacher: [B, H] float32. weight: [B], 0 for padding examples, which are no text's neighbours either.
+      vectors, teacher: [B, H] float32. landmarks: [M, H] float32, the teacher's vectors of M texts, at length 1. weight: [B], 0 for
+        padding examples.
     """
     given, wanted = (unit(values.astype(jnp.float32)) for values in (vectors, teacher))
     distance = jnp.sum(jnp.square(given - wanted), axis=-1)
     if similarity_weight == 0:
         return jnp.sum(distance * weight)
-    others = ~jnp.eye(len(weight), dtype=bool) & (weight > 0)[None, :]
+    cosines = wanted @ landmarks.T
+    others = cosines < _SAME_TEXT
     log_given, log_wanted = (
-        jax.nn.log_softmax(jnp.where(others, values @ values.T / SIMILARITY_TEMPERATURE, -1e9), axis=-1) for values in (given, wanted)
+        jax.nn.log_softmax(jnp.where(others, values / SIMILARITY_TEMPERATURE, -1e9), axis=-1) for values in (given @ landmarks.T, cosines)
     )
     divergence = jnp.sum(jnp.where(others, jnp.exp(log_wanted) * (log_wanted - log_given), 0.0), axis=-1)
     return jnp.sum((distance + similarity_weight * divergence) * weight)
@@ -169,7 +173,7 @@ OBJECTIVES = {
     "sentence_embedding": Objective(
         None,
         lambda outputs, teacher, batch, weight, distill: embedding_loss(
-            outputs["sentence_embedding"], teacher["sentence_embedding"], weight, distill.similarity_weight
+            outputs["sentence_embedding"], teacher["sentence_embedding"], teacher["landmarks"], weight, distill.similarity_weight
         ),
     ),
     "token_classification": Objective(

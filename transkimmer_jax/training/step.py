@@ -34,6 +34,15 @@ class TrainState:
     controller: Controller
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TeacherState:
+    """What a step reads of the teacher and changes nothing of. landmarks: see `objectives.embedding_loss`; None for other heads."""
+
+    params: Any
+    landmarks: Any = None
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """The optimiser step of one run, and what it closes over."""
@@ -88,7 +97,7 @@ class TrainStep:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         return jax.jit(self.update, donate_argnums=0, out_shardings=(shardings, placement.replicated))
 
-    def update(self, state: TrainState, batch: Batch, teacher_params: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(self, state: TrainState, batch: Batch, teacher: TeacherState | None) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step on one batch; scalars to log come with the new state."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
@@ -105,7 +114,7 @@ class TrainStep:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         noise = budget.gate_noise(skim, state.step, self.total_steps)
-        grads, sums = self._gradients(state.params, batch, teacher_params, coefficient, noise, key)
+        grads, sums = self._gradients(state.params, batch, teacher, coefficient, noise, key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
@@ -118,7 +127,7 @@ class TrainStep:
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
-    def _gradients(self, params, batch: Batch, teacher_params, coefficient, noise, key):
+    def _gradients(self, params, batch: Batch, teacher, coefficient, noise, key):
         """Gradient and logged sums over the batch, summed over its micro-batches.
 
         Every part of the loss is a sum over examples divided by a number of the whole batch, so splitting the batch changes
@@ -134,21 +143,21 @@ class TrainStep:
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
-            return gradient(params, batch, teacher_params, coefficient, noise, denominators, key)
+            return gradient(params, batch, teacher, coefficient, noise, denominators, key)
         # Every count-th row, so that each device splits the rows that it has.
         micro = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def accumulate(total, inputs):
-            part = gradient(params, inputs[0], teacher_params, coefficient, noise, denominators, inputs[1])
+            part = gradient(params, inputs[0], teacher, coefficient, noise, denominators, inputs[1])
             return jax.tree.map(jnp.add, total, part), None
 
         first = jax.tree.map(lambda x: x[0], micro)
-        shapes = jax.eval_shape(gradient, params, first, teacher_params, coefficient, noise, denominators, key)
+        shapes = jax.eval_shape(gradient, params, first, teacher, coefficient, noise, denominators, key)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total, _ = jax.lax.scan(accumulate, zero, (micro, jax.random.split(key, count)))
         return total
 
-    def _loss(self, params, batch: Batch, teacher_params, coefficient, noise, denominators, key):
+    def _loss(self, params, batch: Batch, teacher, coefficient, noise, denominators, key):
         config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
         input_ids, untouched = batch["input_ids"], jnp.ones_like(weight)
@@ -169,12 +178,13 @@ class TrainStep:
             assert objective.from_labels is not None
             task = objective.from_labels(outputs, batch, from_labels) / denominators["weight"]
         if self.teacher_graph is not None:
-            teacher = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher_params))(*inputs, only_logits=True))
-            wanted = model.outputs_of(teacher)
+            taught = gathered(teacher)
+            answer = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, taught.params)(*inputs, only_logits=True))
+            wanted = {**model.outputs_of(answer), "landmarks": taught.landmarks}
             distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
             task = task + distill / denominators["weight"]
             if config.distill.state_weight > 0:
-                states = objectives.state_distillation_loss(out.first_states, teacher.first_states, weight)
+                states = objectives.state_distillation_loss(out.first_states, answer.first_states, weight)
                 task = task + config.distill.state_weight * states / denominators["weight"]
         kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
         logged = {"task_loss": task, "kept_tokens": kept}
