@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py.
-The view 'serving' is of records of benchmarks/serving.py.
+The view 'serving' is of records of benchmarks/serving.py, 'guarantees' of benchmarks/guarantee.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
 The views 'headline' and 'quickstart' are README's: rows of results in short, and what its first command gives.
@@ -237,6 +237,25 @@ def reranking(records: list[dict]) -> str:
     return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
 
 
+def guarantees(records: list[dict]) -> str:
+    """How often a budget chosen with a guarantee held on simulated draws."""
+    rows = [["task", "what is bounded", "by", "texts of a draw", "a budget was certified", "held", "median saving", "largest that holds"]]
+    for record in records:
+        draws = record["draws"]
+        rows.append([
+            curves.task_name(record), {"accuracy": "accuracy lost"}.get(record["risk"], "other answers than dense"),
+            f"{record['tolerance']:.0%}", f"{record['texts']:,}", f"{record['certified'] / draws:.1%}", f"{record['held'] / draws:.1%}",
+            f"{record['median_saving']:.2f}x" if record["median_saving"] else "",
+            f"{record['best_saving']:.2f}x" if record["best_saving"] else "",
+        ])  # fmt: skip
+    first = records[0]
+    told = (
+        f"{first['draws']:,} draws each of {first['examples']:,} texts of the {first['split']} split, at {first['confidence']:.0%}. From:"
+    )
+    commands = dict.fromkeys(command for record in records for command in record["commands"])
+    return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
+
+
 def serving(records: list[dict]) -> str:
     """A server beside its engine: throughput and waiting times of both models, and what was compared."""
     lines = []
@@ -382,6 +401,7 @@ def table(view: str, files: list[str]) -> str:
         "embedders": embedders,
         "reranking": reranking,
         "serving": serving,
+        "guarantees": guarantees,
         "headline": headline,
         "quickstart": quickstart,
         "chart": chart,

@@ -180,30 +180,15 @@ def _guaranteed(
     """The last certified point, and what was tested: the texts at `choosing` say which points are worth a test on those at `testing`."""
     from transkimmer_jax.evaluation import guarantees
 
-    reference = dense_logits.argmax(axis=1)
-    candidates, p_values, risks = [], [], []
-    for point in points:
-        answers = point.evaluation.predictions.logits.argmax(axis=1)
-        if args.risk == "accuracy":
-            losses = (reference == labels).astype(float) - (answers == labels).astype(float)
-        else:
-            losses = (answers != reference).astype(float)
-        # A threshold that is too risky on the choosing part would end the sequence: it is left out, as are all behind it.
-        if losses[choosing].mean() > args.tolerance:
-            break
-        candidates.append(point)
-        risks.append(float(losses[testing].mean()))
-        if args.risk == "accuracy":
-            p_values.append(guarantees.betting_p_value(losses[testing], args.tolerance, 1 - args.guarantee))
-        else:
-            p_values.append(guarantees.binomial_p_value(int(losses[testing].sum()), len(testing), args.tolerance))
-    count = guarantees.certified(p_values, args.guarantee)
+    answers = [point.evaluation.predictions.logits.argmax(axis=1) for point in points]
+    losses = [guarantees.losses_of(args.risk, each, dense_logits.argmax(axis=1), labels) for each in answers]
+    count, p_values = guarantees.tested(args.risk, losses, choosing, testing, args.tolerance, args.guarantee)
     tested = [
-        {"threshold": point.describe()["threshold"], "risk": risk, "p_value": p_value}
-        for point, risk, p_value in zip(candidates, risks, p_values, strict=True)
+        {"threshold": point.describe()["threshold"], "risk": float(values[testing].mean()), "p_value": p_value}
+        for point, values, p_value in zip(points, losses, p_values, strict=False)
     ]
     about = {"confidence": args.guarantee, "risk": args.risk, "tolerance": args.tolerance, "examples": len(testing), "tested": tested}
-    return (candidates[count - 1] if count else None), about
+    return (points[count - 1] if count else None), about
 
 
 def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Point | None") -> None:

@@ -6,9 +6,12 @@ under which the probability of certifying any too risky threshold is at most 1 -
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import scipy.stats
+
+Risk = Literal["accuracy", "disagreement"]
 
 
 def binomial_p_value(events: int, count: int, tolerated: float) -> float:
@@ -46,3 +49,33 @@ def certified(p_values: Iterable[float], confidence: float) -> int:
             break
         rejected += 1
     return rejected
+
+
+def losses_of(risk: Risk, answers: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each text costs, [N]: in accuracy, -1, 0 or 1 right answers fewer than the dense model has; in agreement, 1 for another answer.
+
+    answers, dense, labels: [N] int, of the model, of the dense model, and right.
+    """
+    if risk == "accuracy":
+        return (dense == labels).astype(np.float64) - (answers == labels).astype(np.float64)
+    return (answers != dense).astype(np.float64)
+
+
+def tested(
+    risk: Risk, losses: Iterable[np.ndarray], choosing: np.ndarray, testing: np.ndarray, tolerated: float, confidence: float
+) -> tuple[int, list[float]]:
+    """How many thresholds are certified, from the one that skims least on, and the p-values of those that were worth a test.
+
+    Args:
+      losses: [N] of each threshold in that order, of `losses_of`. choosing, testing: rows of these. A threshold that is too risky on the
+        choosing part would end the sequence: it is left out, as are all behind it.
+    """
+    p_values: list[float] = []
+    for values in losses:
+        if values[choosing].mean() > tolerated:
+            break
+        if risk == "accuracy":
+            p_values.append(betting_p_value(values[testing], tolerated, 1 - confidence))
+        else:
+            p_values.append(binomial_p_value(int(values[testing].sum()), len(testing), tolerated))
+    return certified(p_values, confidence), p_values
