@@ -2,8 +2,9 @@
 
     python benchmarks/charts.py
 
-writes docs/results.svg, points lost against FLOPs saved, from results/rows/ where there are curves, and docs/performance.svg, texts a
-second by batch size. Both have no background of their own, and colours that can be read on a light page and on a dark one.
+writes docs/results.svg, points lost against FLOPs saved, from results/rows/ where there are curves, docs/performance.svg, texts a
+second by batch size, and docs/serving.svg, waiting times by the rate of requests. All have no background of their own, and colours that
+can be read on a light page and on a dark one.
 """
 
 import hashlib
@@ -58,6 +59,23 @@ def performance(records: list[list[dict]], path: pathlib.Path) -> None:
             axes.grid(alpha=0.25, color=INK)
         panels[0][0].set_ylabel("texts a second")
         figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+        plt.close(figure)
+
+
+def serving(record: dict, path: pathlib.Path) -> None:
+    """The chart of docs/serving.md: how long clients wait, by how many requests come in a second, of which each has a text."""
+    with plt.rc_context(_LOOK):
+        figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+        for (name, loops), colour, marker in zip(record["rates"]["loops"].items(), COLOURS, _MARKERS, strict=False):
+            rates = [loop["rate"] for loop in loops]
+            for quantile, line in (("p95", "-"), ("p50", ":")):
+                waits = [loop["milliseconds"][quantile] for loop in loops]
+                axes.plot(rates, waits, line, color=colour, marker=marker, markersize=5, label=f"{name}, {quantile}")
+        axes.set(xlabel="requests a second", ylabel="milliseconds until the answer", yscale="log", xlim=(0, None))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.grid(alpha=0.25, color=INK)
+        axes.legend(frameon=False)
         figure.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(figure)
 
@@ -123,7 +141,9 @@ def results(records: list[dict], path: pathlib.Path) -> None:
 
 def main() -> None:
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "performance").glob("*.json"))]
-    performance(measured, ROOT / "docs" / "performance.svg")
+    # A line needs two batch sizes.
+    performance([workload for workload in measured if len(workload) > 1], ROOT / "docs" / "performance.svg")
+    serving(json.loads((RECORDS / "serving" / "qnli.json").read_text(encoding="utf-8")), ROOT / "docs" / "serving.svg")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "rows").glob("*.json"))]
     if shown(records)[0]:
         results(records, ROOT / "docs" / "results.svg")

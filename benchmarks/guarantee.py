@@ -27,7 +27,8 @@ THRESHOLDS = np.arange(0.30, 0.78, 0.02)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=pathlib.Path, help="workdir of a recipe with several budgets")
+    parser.add_argument("run", type=pathlib.Path, help="workdir of a run with several budgets")
+    parser.add_argument("--dense", type=pathlib.Path, help="workdir of its dense run (default: the recipe's)")
     parser.add_argument("--tolerance", type=float, required=True, help="of the risk")
     parser.add_argument("--risk", choices=("accuracy", "disagreement"), default="accuracy")
     parser.add_argument("--confidence", type=float, default=0.95)
@@ -35,8 +36,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "guarantees"))
     args = parser.parse_args()
-    run, dense = read_runs(args.run, None)
-    scored = Scored.load(run)
+    run, dense = read_runs(args.run, args.dense)
+    scored = Scored.load(dense)
     labels = scored.prepared.labels
     reference = SkimEngine.from_pretrained(dense.model).predict_tokenized(scored.prepared.tokens).logits.argmax(axis=1)
     engine = SkimEngine.from_pretrained(run.model)

@@ -7,9 +7,10 @@
         --config.model.num_hidden_layers=2 --workdir runs/mrpc_static
     python benchmarks/row.py runs/mrpc_static --dense runs/mrpc --no-clock
 
-The first is a recipe, of a dense run and a skimming one. The second is a single run: one that skims, or a static student, the dense
-model's first layers, of the same teacher and texts. Both models are scored by the compacted engine: on the test split where its labels
-are known, on which nothing was chosen, else on the validation split. A run with `skim.levels` is scored at each of its budgets.
+The first is a recipe, of a dense run and a skimming one. The second is a single run: one that skims, with labels or by `distil` without
+them, or a static student, the dense model's first layers, of the same teacher and texts. Both models are scored by the compacted engine:
+on the test split where its labels are known, on which nothing was chosen, else on the validation split. A run with `skim.levels` is scored
+at each of its budgets.
 
 The record goes to results/rows/TASK_BACKBONE_SEED[_LABEL].json; benchmarks/tables.py and charts.py make tables and charts of all records
 there. Values are between 0 and 1. The clock is of texts of the same split, in batches, all models and budgets by turns in this process.
@@ -38,7 +39,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data.examples import subsample
 from transkimmer_jax.data.prepared import Prepared, prepare
 from transkimmer_jax.data.sources import load_split
-from transkimmer_jax.data.tasks import Task, get_task
+from transkimmer_jax.data.tasks import TEXTS, Task, get_task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
 from transkimmer_jax.inference.engine import SkimEngine
@@ -99,7 +100,8 @@ def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, R
         raise ConfigError(f"--dense {theirs.folder} is no dense run of all layers")
     if not ours.config.skim.enabled and ours.config.model.num_hidden_layers is None:
         raise ConfigError(f"{ours.folder} skims nothing and has all layers: a static student has model.num_hidden_layers of them")
-    for name in ("task", "seed"):
+    # Of texts alone the dense run, which is the teacher, says for what task.
+    for name in ("seed",) if ours.config.data.task == TEXTS else ("task", "seed"):
         if ours.result[name] != theirs.result[name]:
             raise ConfigError(f"{ours.folder} has {name} {ours.result[name]}, {theirs.folder} has {name} {theirs.result[name]}")
     return ours, theirs
@@ -227,13 +229,13 @@ def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], labe
 
 def _unlabelled(run: Run) -> int | None:
     """The texts that the teacher alone has labelled; None where their file is gone since."""
-    path = run.config.distill.unlabelled_file
-    if path is None:
-        return 0
-    if not pathlib.Path(path).is_file():
-        print(f"{path} is not here: the record does not say how many texts only the teacher has labelled", file=sys.stderr)
-        return None
-    return len(pathlib.Path(path).read_text(encoding="utf-8").splitlines())
+    total = 0
+    for path in (*run.config.data.text_files, *filter(None, [run.config.distill.unlabelled_file])):
+        if not pathlib.Path(path).is_file():
+            print(f"{path} is not here: the record does not say how many texts only the teacher has labelled", file=sys.stderr)
+            return None
+        total += len(pathlib.Path(path).read_text(encoding="utf-8").splitlines())
+    return total
 
 
 def main() -> None:
@@ -254,7 +256,7 @@ def main() -> None:
         run, dense = read_runs(args.run, args.dense)
         if args.budgets and not run.config.skim.trained_levels:
             raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
-        scored = Scored.load(run)
+        scored = Scored.load(dense)
     except ConfigError as error:
         parser.error(str(error))
     budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets

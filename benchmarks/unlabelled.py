@@ -2,16 +2,17 @@
 
     python benchmarks/unlabelled.py sentences runs/sentences.txt --count 100000
     python benchmarks/unlabelled.py pairs runs/pairs.jsonl --task glue/stsb --count 10000
+    python benchmarks/unlabelled.py own runs/own.jsonl --task glue/stsb
     python benchmarks/unlabelled.py neighbours runs/neighbours.jsonl --task glue/stsb --count 10000
     python benchmarks/unlabelled.py edits runs/edits.txt --task glue/cola --count 30000
     python benchmarks/unlabelled.py texts runs/texts.txt --count 60000
 
 Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
-of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Neighbours are new pairs of
-the task's own training texts: each first text with second ones that an embedder finds near it (Thakur et al., 2021, augment pairs so).
-Edits are a task's own training sentences with a word or two left out, moved, doubled or replaced by one of another sentence (Jiao et al.,
-2020, augment so by a language model). Texts, for embedders, are those of all these training sets, one by one, and sentences as above for
-the rest; none is scored on by any of the tasks.
+of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Own ones are the task's
+training pairs, without labels. Neighbours are new pairs of the task's own training texts: each first text with second ones that an
+embedder finds near it (Thakur et al., 2021, augment pairs so). Edits are a task's own training sentences with a word or two left out,
+moved, doubled or replaced by one of another sentence (Jiao et al., 2020, augment so by a language model). Texts, for embedders, are those
+of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the tasks.
 """
 
 import argparse
@@ -49,6 +50,9 @@ def main() -> None:
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
     kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
     kind.add_argument("--seed", type=int, default=0)
+    kind = kinds.add_parser("own", help="for a task of pairs, its own")
+    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
+    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training pairs they are")
     kind = kinds.add_parser("neighbours", help="for a task of pairs, of its own texts")
     kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training texts are paired anew")
@@ -66,6 +70,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.kind == "sentences":
         write_sentences(args.output, args.count, args.seed)
+    elif args.kind == "own":
+        write_own(args.output, get_task(DataConfig(task=args.task)))
     elif args.kind == "neighbours":
         write_neighbours(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
     elif args.kind == "edits":
@@ -118,6 +124,13 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
     # Some texts are in several tasks.
     pairs = [pair for pair in pairs_read if scored.isdisjoint(pair)]
     _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
+
+
+def write_own(path: pathlib.Path, task: Task) -> None:
+    """Write the training pairs of `task`, none of which has a text that is scored."""
+    scored, examples = _scored(task), _examples(task, task.train_split)
+    pairs = [pair for pair in dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True)) if scored.isdisjoint(pair)]
+    _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], len(pairs), 0)
 
 
 def write_neighbours(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
