@@ -249,9 +249,7 @@ def guarantees(records: list[dict]) -> str:
             f"{record['best_saving']:.2f}x" if record["best_saving"] else "",
         ])  # fmt: skip
     first = records[0]
-    told = (
-        f"{first['draws']:,} draws each of {first['examples']:,} texts of the {first['split']} split, at {first['confidence']:.0%}. From:"
-    )
+    told = f"{first['draws']:,} draws from {first['examples']:,} {first['split']} texts, at {first['confidence']:.0%}. From:"
     commands = dict.fromkeys(command for record in records for command in record["commands"])
     return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
 

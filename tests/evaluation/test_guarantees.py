@@ -120,3 +120,24 @@ def test_a_promise_is_kept(p_value, gains):
         broken += RISKS[:count].max(initial=0.0) > TOLERANCE
     assert broken / RUNS <= 1 - CONFIDENCE + slack(1 - CONFIDENCE, RUNS)
     assert broken > 0 and np.mean(np.array(found) > 0) > (0.9 if gains == 0 else 0.3), "else nothing was promised"
+
+
+@pytest.mark.parametrize("risk", ["accuracy", "disagreement"])
+def test_the_whole_choice_keeps_its_promise(risk):
+    """With the part that says which thresholds are worth a test, which sees none of the texts that test them."""
+    rng, broken, certified = np.random.default_rng(2), 0, 0
+    choosing, testing = np.split(np.arange(COUNT), [COUNT // 4])
+    for _ in range(RUNS):
+        losses = (rng.random((len(RISKS), COUNT)) < RISKS[:, None]).astype(float)
+        count, p_values = guarantees.tested(risk, losses, choosing, testing, TOLERANCE, CONFIDENCE)
+        assert count <= len(p_values) <= len(RISKS)
+        assert all(values[choosing].mean() <= TOLERANCE for values in losses[: len(p_values)])
+        broken += RISKS[:count].max(initial=0.0) > TOLERANCE
+        certified += count > 0
+    assert broken / RUNS <= 1 - CONFIDENCE + slack(1 - CONFIDENCE, RUNS) and certified / RUNS > 0.9
+
+
+def test_losses():
+    answers, dense, labels = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]])
+    assert guarantees.losses_of("accuracy", answers, dense, labels).tolist() == [0, -1, 1, 0]
+    assert guarantees.losses_of("disagreement", answers, dense, labels).tolist() == [0, 1, 1, 0]

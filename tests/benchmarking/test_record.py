@@ -1,0 +1,41 @@
+"""What records and their tables call models, and how they count."""
+
+import record
+import tables
+
+from transkimmer_jax.config import Config, override, to_dict
+
+ROW = {"model": "dense", "precision": "float32", "mrr": 0.7, "ndcg@10": 0.75, "flops_vs_unpadded": 1.0, "milliseconds": 300.0}
+RERANKERS = {
+    "rows": [ROW, ROW | {"model": "student, 40% of FLOPs", "mrr": 0.692, "flops_vs_unpadded": 2.5, "milliseconds": 120.0}],
+    "embedder": {"mrr": 0.65, "ndcg@10": 0.7}, "queries": 500, "documents": 3911, "top": 50, "cores": 2, "commands": ["a", "b"],
+}  # fmt: skip
+DRAWS = {
+    "task": "glue/qnli", "split": "validation", "examples": 5463, "risk": "accuracy", "tolerance": 0.02, "confidence": 0.95, "texts": 2000,
+    "draws": 1000, "certified": 600, "held": 990, "median_saving": 1.9, "best_saving": 2.4, "commands": ["a"],
+}  # fmt: skip
+
+
+def described(**changes):
+    return record.described(to_dict(override(Config(), changes)))
+
+
+def test_models_by_their_configs():
+    """A dense one, a static student, a student for one budget at its own threshold, and one for several at theirs."""
+    assert described(**{"skim.enabled": "false"}) == [("dense", None)]
+    assert described(**{"skim.enabled": "false", "model.num_hidden_layers": "3"}) == [("static student, 3 layers", None)]
+    assert described(**{"skim.target": "0.4"}) == [("student, 40% of FLOPs", None)]
+    several = described(**{"skim.target": "0.4", "skim.levels": "0.5,0.25"})
+    assert several == [("student, 50% of FLOPs", 0.5), ("student, 40% of FLOPs", 0.6), ("student, 25% of FLOPs", 0.75)]
+
+
+def test_rerankers():
+    said = tables.reranking([RERANKERS])
+    assert "| student, 40% of FLOPs | float32 | 69.2 | 0.8 | 75.0 | 0.0 | 2.50x | 120 | 2.50x |" in said
+    assert "500 queries, the first 50 of 3,911 documents each; the embedder alone: MRR 65.0, nDCG@10 70.0." in said
+
+
+def test_guarantees():
+    said = tables.guarantees([DRAWS])
+    assert "| QNLI | accuracy lost | 2% | 2,000 | 60.0% | 99.0% | 1.90x | 2.40x |" in said
+    assert "1,000 draws from 5,463 validation texts, at 95%." in said
