@@ -4,7 +4,8 @@
     python benchmarks/embedders.py --name minilm-6l --dense runs/minilm-6l --pooling mean --students runs/distilled/model
 
 Similarity is STS-B, its validation split for choices and its test split for numbers. Retrieval is QNLI's validation split: each question
-that a sentence answers, against all sentences. The clock is of QNLI's sentences, in batches of one length or so, every contender in
+that a sentence answers, against all sentences; once with both by one model, and once with sentences by the dense one, of which an index is
+made but once. The clock is of QNLI's sentences, in batches of one length or so, every contender in
 one process, and sentence-transformers among them where it is installed. The record goes to results/embedders/, and benchmarks/tables.py
 makes the table of what lies there.
 """
@@ -68,6 +69,7 @@ def main() -> None:
     asked, documents, judgements = collection()
     models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
     rows, engines, commands, on_the_way = [], {}, [], []
+    indexed: dict[str, np.ndarray] = {}  # by precision: the dense model's vectors of the documents
     for folder in args.students:
         run = pathlib.Path(folder).parent
         config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
@@ -94,10 +96,12 @@ def main() -> None:
                 row[f"stsb_{split}"] = similarity.correlations(firsts.values, seconds.values, examples.labels)["spearman"]
             row["stsb_flops_vs_unpadded"] = (firsts.dense_flops + seconds.dense_flops) / (firsts.flops + seconds.flops)
             vectors, queries = (similarity.embed(engine, texts, args.prompt) for texts in (list(documents.values()), list(asked.values())))
-            ranked = nearest(queries.values, vectors.values, 50)
-            scores = retrieval.measures(retrieval.run_of(list(asked), list(documents), ranked), judgements)
-            row |= {f"qnli_{measure}": scores[measure] for measure in MEASURES}
+            for prefix, searched in (("qnli", vectors.values), ("queries", indexed.setdefault(precision, vectors.values))):
+                ranked = nearest(queries.values, searched, 50)
+                scores = retrieval.measures(retrieval.run_of(list(asked), list(documents), ranked), judgements)
+                row |= {f"{prefix}_{measure}": scores[measure] for measure in MEASURES}
             row["qnli_flops_vs_unpadded"] = (vectors.dense_flops + queries.dense_flops) / (vectors.flops + queries.flops)
+            row["queries_flops_vs_unpadded"] = queries.dense_flops / queries.flops
             row["kept_tokens"] = vectors.kept_tokens
             rows.append(row)
             print(row, flush=True)
