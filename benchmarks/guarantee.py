@@ -22,7 +22,7 @@ from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.progress import tqdm
 
 # Shares of FLOPs that are saved.
-THRESHOLDS = np.arange(0.30, 0.78, 0.02)
+THRESHOLDS = np.arange(0.30, 0.78, 0.04)
 
 
 def main() -> None:
