@@ -3,7 +3,8 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
-The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py.
+The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py, and
+'reranker_in_words' says it for README.
 The view 'serving' is of records of benchmarks/serving.py, 'guarantees' of benchmarks/guarantee.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
@@ -226,6 +227,21 @@ def reranking(records: list[dict]) -> str:
     return "\n".join([*_table(rows), "", told, "", "```", *commands, "```", ""])
 
 
+def reranker_in_words(records: list[dict]) -> str:
+    """What a reranker's student saves most and loses, beside its dense model in float32 and in its own precision."""
+    (record,) = records
+    by_precision = {row["precision"]: row for row in record["rows"] if row["model"] == "dense"}
+    least = min(record["rows"], key=lambda row: row["milliseconds"])
+    dense, same = by_precision["float32"], by_precision[least["precision"]]
+    saving, ranks = f"{least['flops_vs_unpadded']:.1f}x", [f"{100 * row['mrr']:.1f}" for row in (least, dense)]
+    times = [f"{row['milliseconds']:.0f} ms" for row in (least, same, dense)]
+    return (
+        f"A cross-encoder's student that spends {saving} fewer FLOPs has an MRR of {ranks[0]}, and its teacher {ranks[1]}.\n"
+        f"For {record['top']} documents it takes {times[0]} in {least['precision']}, where the teacher takes {times[1]}, and {times[2]} in "
+        "float32.\n"
+    )
+
+
 def guarantees(records: list[dict]) -> str:
     """How often a budget chosen with a guarantee held on simulated draws."""
     rows = [["task", "what is bounded", "by", "texts of a draw", "a budget was certified", "held", "median saving", "largest that holds"]]
@@ -387,6 +403,7 @@ def table(view: str, files: list[str]) -> str:
         "leads": leads,
         "embedders": embedders,
         "reranking": reranking,
+        "reranker_in_words": reranker_in_words,
         "serving": serving,
         "guarantees": guarantees,
         "headline": headline,
