@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 from qnli_collection import collection
-from record import circumstances, described, portable
+from record import circumstances, portable
+from row import Run
 
 from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import interleaved
@@ -71,14 +72,13 @@ def main() -> None:
     rows, engines, commands, on_the_way = [], {}, [], []
     indexed: dict[str, np.ndarray] = {}  # by precision: the dense model's vectors of the documents
     for folder in args.students:
-        run = pathlib.Path(folder).parent
-        config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
-        commands.append(portable(result["command"]))
-        models += [(name, folder, {} if threshold is None else {"threshold": threshold}) for name, threshold in described(config)]
-        if not config["skim"]["enabled"]:
+        run = Run.read(pathlib.Path(folder).parent)
+        commands.append(portable(run.result["command"]))
+        models += [(name, folder, {} if threshold is None else {"threshold": threshold}) for name, threshold in run.described()]
+        if not run.config.skim.enabled:
             continue
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        own = f"student, {config['skim']['target']:.0%} of FLOPs"
+        lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        own = f"student, {run.config.skim.target:.0%} of FLOPs"
         on_the_way += [
             {"model": own, "step": line["step"], **{name: line[f"validation/{name}"] for name in ("cosine", "flops_vs_unpadded")}}
             for line in lines

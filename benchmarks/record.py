@@ -32,15 +32,6 @@ def portable(command: str) -> str:
     return shlex.join(re.sub(r"(^|=)/(?:[^/]+/)*?([^/]+(?:/model)?)/?$", r"\1\2", word) for word in shlex.split(command))
 
 
-def described(config: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """What the model of a run with this config.json is called, and its threshold, at each of its budgets; None: the model's own."""
-    skim, layers = config["skim"], config["model"]["num_hidden_layers"]
-    if not skim["enabled"]:
-        return [("dense" if layers is None else f"static student, {layers} layers", None)]
-    budgets = sorted({skim["target"], *skim["levels"]}, reverse=True)
-    return [(f"student, {budget:.0%} of FLOPs", 1 - budget if len(budgets) > 1 else None) for budget in budgets]
-
-
 def clock(measured: dict[str, Any]) -> dict[str, Any]:
     """What a record says of one setting that `benchmark` has measured: of the first compacted contender, against its own runtime."""
     name, entry = next((name, entry) for name, entry in measured["contenders"].items() if name.startswith("compacted:"))

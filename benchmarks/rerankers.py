@@ -12,7 +12,6 @@ results/rerankers/.
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import statistics
@@ -22,7 +21,8 @@ from typing import Any
 
 import numpy as np
 from qnli_collection import collection
-from record import circumstances, described, portable
+from record import circumstances, portable
+from row import Run
 
 from transkimmer_jax import files
 from transkimmer_jax.evaluation import retrieval
@@ -51,12 +51,11 @@ def main() -> None:
     commands: list[str] = []
     models: list[tuple[dict[str, Any], SkimEngine]] = []
     for folder in [args.dense, *args.students]:
-        run = pathlib.Path(folder).parent
-        config, result = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
-        commands.append(portable(result["command"]))
+        run = Run.read(pathlib.Path(folder).parent)
+        commands.append(portable(run.result["command"]))
         for precision in args.precisions:
             engine = SkimEngine.from_pretrained(folder, precision=precision, dense=folder == args.dense)
-            models += [({"model": name, "precision": precision, "threshold": threshold}, engine) for name, threshold in described(config)]
+            models += [({"model": name, "precision": precision, "threshold": threshold}, engine) for name, threshold in run.described()]
     milliseconds: list[list[float]] = [[] for _ in models]
     ranked: list[list[np.ndarray]] = [[] for _ in models]
     flops = np.zeros((len(models), 2))

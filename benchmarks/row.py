@@ -81,6 +81,13 @@ class Run:
         """At which its model spends a budget; None: the model's own."""
         return 1.0 - budget if self.config.skim.trained_levels and budget is not None else None
 
+    def described(self) -> list[tuple[str, float | None]]:
+        """What its model is called at each of its budgets, and the threshold there."""
+        layers = self.config.model.num_hidden_layers
+        if not self.config.skim.enabled:
+            return [("dense" if layers is None else f"static student, {layers} layers", None)]
+        return [(f"student, {budget:.0%} of FLOPs", self.threshold(budget)) for budget in self.config.skim.targets]
+
 
 def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, Run]:
     """The run that a row is of, and its dense run.

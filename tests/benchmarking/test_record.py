@@ -1,9 +1,11 @@
 """What records and their tables call models, and how they count."""
 
-import record
+import pathlib
+
+import row
 import tables
 
-from transkimmer_jax.config import Config, override, to_dict
+from transkimmer_jax.config import Config, override
 
 ROW = {"model": "dense", "precision": "float32", "mrr": 0.7, "ndcg@10": 0.75, "flops_vs_unpadded": 1.0, "milliseconds": 300.0}
 RERANKERS = {
@@ -17,7 +19,7 @@ DRAWS = {
 
 
 def described(**changes):
-    return record.described(to_dict(override(Config(), changes)))
+    return row.Run(pathlib.Path(), override(Config(), changes), {}).described()
 
 
 def test_models_by_their_configs():

@@ -23,10 +23,8 @@ def vectors(teacher: EvaluationStep, params: Any, inputs: RunInputs, config: Con
     teacher: what `masked.evaluation_step` returned for it.
     """
     rows = np.sort(np.random.default_rng(config.train.seed).permutation(len(inputs.training))[:COUNT])
-    data, plan = config.data, inputs.plan
-    texts = batches.evaluation_batches(
-        inputs.training.take(rows), plan.batch_size, data.length_buckets, plan.buckets[-1], inputs.pad_token_id
-    )
+    plan = inputs.plan
+    texts = batches.evaluation_batches(inputs.training.take(rows), plan.batch_size, plan.buckets, plan.buckets[-1], inputs.pad_token_id)
     answers = masked.predict(teacher, params, texts, len(rows), 0.0, "landmarks" if processes.is_first() else None)
     values = answers.outputs["sentence_embedding"]
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
