@@ -2,7 +2,8 @@
 
     python benchmarks/serving.py --model runs/qnli/model --dense runs/qnli/dense/model --task glue/qnli --output results/serving/qnli.json
 
-One server has both models; server and clients share the processors. There are three parts, and --parts measures some of them anew:
+One server has both models. It has half of the processors, and so has the engine that it is compared with; clients have the others, since in
+service they are elsewhere. There are three parts, and --parts measures some of them anew:
 
 busy      closed loops that keep the server busy, by turns with the engine without a server: medians of the rounds behind the first,
           in which both ask for their memory
@@ -13,13 +14,14 @@ checked   a thousand clients whose every answer is compared with the engine's, a
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,10 @@ _PARTS = ("busy", "rates", "checked")
 _BUSY = {"one text": (128, 1), "eight texts": (32, 8)}  # clients of a closed loop, and texts of each of their requests
 _SHARES = (0.3, 0.5, 0.7, 0.85)  # of the throughput of a busy server, as rates of an open loop
 _PERCENTILE = "p95"
+_MINUTE = 60.0  # seconds of the clients whose answers are compared
 
 Pairs = list[tuple[str, str]]
+Clients = Callable[..., dict[str, Any]]  # `transkimmer_jax.serving.load.run`, on processors of their own
 
 
 def main() -> None:
@@ -49,7 +53,9 @@ def main() -> None:
     parser.add_argument("--data-dir", help="TFDS folder")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="the others are kept as the record has them")
     parser.add_argument("--texts", type=int, default=2000, help="drawn by seed 0 (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=7.0, help="of each measurement; three times that of clients who are checked")
+    parser.add_argument(
+        "--seconds", type=float, default=7.0, help="of each measurement but the last, which takes a minute (default: %(default)s)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=4, help="of the part 'busy', the first of which does not count (default: %(default)s)"
     )
@@ -64,25 +70,52 @@ def main() -> None:
         parser.error("--rounds must be at least 2")
     if set(args.parts) != {"busy"} and "busy" not in {*args.parts, *record}:
         parser.error("rates are shares of what a busy server answers: measure the part 'busy', too")
+    processors = sorted(os.sched_getaffinity(0))
+    half = len(processors) // 2
+    if not half:
+        sys.exit("server and clients need a processor each, and there is one")
+
+    def clients(*asked: Any, **options: Any) -> dict[str, Any]:
+        with _on(processors[half:]):
+            return run(*asked, **options)
+
+    # A thread stays where it is started: those of engines and server too.
+    with _on(processors[:half]):
+        _measure(args, folders, texts, record, clients)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.output, record)
+
+
+@contextlib.contextmanager
+def _on(processors: Sequence[int]) -> Iterator[None]:
+    """Run this thread, and what it starts, on these processors."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _measure(args: argparse.Namespace, folders: dict[str, str], texts: Pairs, record: dict[str, Any], clients: Clients) -> None:
+    """Measure the parts that are asked for, into `record`."""
     engines = {name: SkimEngine.from_pretrained(folder, precision=args.precision) for name, folder in folders.items()}
     command = portable(shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]]))
     about = {"texts": len(texts), "seconds": args.seconds, "command": command, **circumstances()}
     with _server(args, folders) as (process, url):
         urls = {name: f"{url}/models/{name}/predict" for name in folders}
         if "busy" in args.parts:
-            record["busy"] = about | _busy(args, engines, urls, texts)
+            record["busy"] = about | _busy(args, engines, urls, texts, clients)
         if "rates" in args.parts:
-            record["rates"] = about | _rates(args, urls, texts, record["busy"])
+            record["rates"] = about | _rates(args, urls, texts, record["busy"], clients)
         if "checked" in args.parts:
-            result = run(urls["skimming"], _bodies(texts, 1, engines["skimming"]), Traffic(3 * args.seconds, args.clients),
-                         labels=engines["skimming"].label_texts)  # fmt: skip
+            result = clients(urls["skimming"], _bodies(texts, 1, engines["skimming"]), Traffic(_MINUTE, args.clients),
+                             labels=engines["skimming"].label_texts)  # fmt: skip
             status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             record["checked"] = about | result | {"peak_megabytes": int(status.partition("VmHWM:")[2].split()[0]) / 1000}
     engine = engines["skimming"]
     fewer = engine.statistics.dense_flops / engine.statistics.flops if engine.statistics.flops else record["flops_vs_unpadded"]
     record |= {"task": args.task, "precision": args.precision, "flops_vs_unpadded": fewer}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output, record)
 
 
 def _texts(args: argparse.Namespace) -> Pairs:
@@ -123,7 +156,7 @@ def _server(args: argparse.Namespace, folders: dict[str, str]) -> Iterator[tuple
             process.terminate()
 
 
-def _busy(args: argparse.Namespace, engines: dict[str, SkimEngine], urls: dict[str, str], texts: Pairs) -> dict[str, Any]:
+def _busy(args: argparse.Namespace, engines: dict[str, SkimEngine], urls: dict[str, str], texts: Pairs, clients: Clients) -> dict[str, Any]:
     """Texts a second of `SkimEngine.predict` and of a busy server, by turns."""
     rounds: list[dict[str, Any]] = []
     for number in range(args.rounds):
@@ -134,8 +167,8 @@ def _busy(args: argparse.Namespace, engines: dict[str, SkimEngine], urls: dict[s
             engine.predict(texts, progress=False)
             offline = len(texts) / (time.perf_counter() - started)
             measured: dict[str, Any] = {"offline": offline}
-            for what, (clients, size) in _BUSY.items():
-                result = run(urls[name], _bodies(texts, size), Traffic(args.seconds, clients))
+            for what, (count, size) in _BUSY.items():
+                result = clients(urls[name], _bodies(texts, size), Traffic(args.seconds, count))
                 speed = result["texts_per_second"]
                 measured[what] = {"texts_per_second": speed, "of_offline": speed / offline, "milliseconds": result["milliseconds"]}
             rounds[number][name] = measured
@@ -143,12 +176,12 @@ def _busy(args: argparse.Namespace, engines: dict[str, SkimEngine], urls: dict[s
     return {"rounds": rounds, "clients": {what: list(sizes) for what, sizes in _BUSY.items()}}
 
 
-def _rates(args: argparse.Namespace, urls: dict[str, str], texts: Pairs, busy: dict[str, Any]) -> dict[str, Any]:
+def _rates(args: argparse.Namespace, urls: dict[str, str], texts: Pairs, busy: dict[str, Any], clients: Clients) -> dict[str, Any]:
     """Open loops, and what each model answers while its waiting time is that of the dense one at the third of the rates."""
     results: dict[str, list[dict[str, Any]]] = {}
     for name, url in urls.items():
         most = statistics.median(one[name]["one text"]["texts_per_second"] for one in busy["rounds"][1:])
-        results[name] = [run(url, _bodies(texts, 1), Traffic(args.seconds, rate=share * most)) for share in _SHARES]
+        results[name] = [clients(url, _bodies(texts, 1), Traffic(args.seconds, rate=share * most)) for share in _SHARES]
         print(name, [(result["texts_per_second"], result["milliseconds"]) for result in results[name]], flush=True)
     waits = {name: [result["milliseconds"][_PERCENTILE] for result in loops] for name, loops in results.items()}
     speeds = {name: [result["texts_per_second"] for result in loops] for name, loops in results.items()}

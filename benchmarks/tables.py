@@ -285,8 +285,9 @@ def serving(records: list[dict]) -> str:
             rows.append(["its share of the engine's", *(f"{median(name, what, 'of_offline'):.2f}" for name in names), ""])
         rows.append(row(f"where the 95th percentile of waiting is {equal['milliseconds']:,.0f} ms", [equal[name] for name in names]))
         told = (
-            f"{record['task']}, {record['precision']}, {record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense; server and"
-            f" clients on the same {busy['cores']} cores. Busy: by turns with the engine, {busy['seconds']:g} s each, rounds that count:"
+            f"{record['task']}, {record['precision']}, {record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense. The server has"
+            f" {busy['cores']} of the processors, as the engine without one; clients have others. Busy: by turns with the engine,"
+            f" {busy['seconds']:g} s each, rounds that count:"
             f" {len(busy['rounds']) - 1}."
             f" {checked['clients']:,} clients for {checked['seconds']:g} s, {checked['texts_per_second']:,.0f} texts a second:"
             f" {checked['checked_texts']:,} answers compared with the engine's, {checked['wrong_texts']} wrong, {checked['lost']} lost."

@@ -34,7 +34,7 @@ _SHORTEST, _LONGEST = 4, 50
 _EMBEDDER = "packaged:minilm-6l"
 # Of a text's neighbours, those that it is paired with: near ones and farther ones.
 _RANKS = (0, 1, 2, 4, 8, 16, 64, 256)
-_SINGLE_TASKS = ("glue/cola", "glue/sst2")
+_SINGLE_TASKS = ("glue/cola", "glue/sst2", "imdb_reviews")
 _PAIR_TASKS = ("glue/mrpc", "glue/qnli", "glue/rte", "glue/stsb")
 
 
@@ -50,9 +50,9 @@ def main() -> None:
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
     kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
     kind.add_argument("--seed", type=int, default=0)
-    kind = kinds.add_parser("own", help="for a task of pairs, its own")
+    kind = kinds.add_parser("own", help="a task's own")
     kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
-    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training pairs they are")
+    kind.add_argument("--task", choices=_SINGLE_TASKS + _PAIR_TASKS, required=True, help="whose training texts they are")
     kind = kinds.add_parser("neighbours", help="for a task of pairs, of its own texts")
     kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
     kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training texts are paired anew")
@@ -127,10 +127,11 @@ def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> No
 
 
 def write_own(path: pathlib.Path, task: Task) -> None:
-    """Write the training pairs of `task`, none of which has a text that is scored."""
+    """Write the training texts or pairs of `task`, none of which has a text that is scored."""
     scored, examples = _scored(task), _examples(task, task.train_split)
-    pairs = [pair for pair in dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True)) if scored.isdisjoint(pair)]
-    _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], len(pairs), 0)
+    columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    rows = [row for row in dict.fromkeys(zip(*columns, strict=True)) if scored.isdisjoint(row)]
+    _write(path, [json.dumps(dict(zip(task.text_columns, row, strict=True)), ensure_ascii=False) for row in rows], len(rows), 0)
 
 
 def write_neighbours(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:

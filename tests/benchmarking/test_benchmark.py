@@ -120,10 +120,10 @@ def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
     workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
     names = [Contender(*name.split(":")) for name in OURS]
-    own = measure(workload, names, batch_size=4, repeats=3, progress=False)
+    own = measure(workload, names, batch_size=4, repeats=9, progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
     dense = workloads.synthetic(deep, None, batch_size=4, length=24, examples=1).model
-    compared = measure(dataclasses.replace(workload, dense=dense), names, batch_size=4, repeats=3, progress=False)
+    compared = measure(dataclasses.replace(workload, dense=dense), names, batch_size=4, repeats=9, progress=False)
     assert (own["layers"], own["layers_dense"], compared["layers"], compared["layers_dense"]) == (3, 3, 3, 9)
     lengths = workload.examples.lengths.astype(float)
     times = flops.dense(deep, lengths).sum() / flops.dense(ARCH, lengths).sum()

@@ -11,6 +11,8 @@ RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, ove
 WIDTH_MULTIPLE = 4  # tokens; attention's width in a program
 FORGETTING = 0.99  # weight of what a batch lost over that of what the next one of its bucket lost
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
+# Tokens of a batch for each thread that computes a graph. ONNX Runtime writes every product to memory, and small ones stay in the cache.
+THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 2048}
 
 
 @dataclasses.dataclass(frozen=True)

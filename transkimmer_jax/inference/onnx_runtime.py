@@ -8,13 +8,13 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import hardware
+from transkimmer_jax.inference.hardware import THREAD_TOKENS
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
-from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
+from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session, available_threads
 from transkimmer_jax.progress import tqdm
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
@@ -44,7 +44,7 @@ class OnnxRuntime:
     ):
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
-        self._tokens, self._texts = batch_tokens or hardware("cpu").batch_tokens, batch_size
+        self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_threads()), batch_size
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
         graph = None if folder is None or depths or token_embeddings else saved.load(folder, precision, model)
         if graph is not None:
@@ -59,7 +59,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for members in self._batches(lengths):
+            for members in by_length(lengths, self._tokens, texts=self._texts or max(1, count)):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]
@@ -75,11 +75,6 @@ class OnnxRuntime:
                 bar.update(len(members))
         self.statistics.examples += count
         return answers
-
-    def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
-        if self._texts is not None:
-            return by_length(lengths, tokens=int(lengths.sum()), texts=self._texts)
-        return by_length(lengths, self._tokens, texts=len(lengths))
 
     def expect(self, calibration: Calibration) -> None:
         """Nothing depends on it."""

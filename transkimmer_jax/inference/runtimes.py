@@ -59,7 +59,7 @@ def create(
       threads: of the onnx runtime; None: as many as processors that the process may use.
       calibration: what to expect, for the jax runtime; None: it finds out.
       batch_tokens: tokens of a batch on each device; None: what suits the hardware.
-      batch_size: instead, texts of a batch; of the jax runtime, as many tokens as so many texts of the greatest length in it.
+      batch_size: texts of a batch at most; of the jax runtime, instead of tokens: as many as so many texts of the greatest length in it.
       devices: of the jax runtime; None: all local ones, each of which computes batches of its own.
       depths: also report how many layers computed each token.
       token_embeddings: of an embedder, also give each token's final state.
