@@ -275,6 +275,7 @@ def serving(records: list[dict]) -> str:
             return [what, *(f"{value:,.{digits}f}" for value in values), f"{values[0] / values[1]:.2f}x"]
 
         names = ("skimming", "dense")
+        idle = [record["rates"]["loops"][name][0] for name in names]  # at the lowest rates
         rows = [
             ["texts a second", "skimming", "dense", "times"],
             row("engine without a server", [median(name, "offline") for name in names]),
@@ -284,6 +285,9 @@ def serving(records: list[dict]) -> str:
             rows.append(row(said, [median(name, what, "texts_per_second") for name in names]))
             rows.append(["its share of the engine's", *(f"{median(name, what, 'of_offline'):.2f}" for name in names), ""])
         rows.append(row(f"where the 95th percentile of waiting is {equal['milliseconds']:,.0f} ms", [equal[name] for name in names]))
+        rates = " and ".join(f"{loop['rate']:.0f}" for loop in idle)
+        waits = [f"{loop['milliseconds']['p50']:.0f} ms" for loop in idle]
+        rows.append([f"median waiting where few come: {rates} a second", *waits, ""])
         told = (
             f"{record['task']}, {record['precision']}, {record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense. The server has"
             f" {busy['cores']} of the processors, as the engine without one; clients have others. Busy: by turns with the engine,"
