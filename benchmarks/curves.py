@@ -24,6 +24,8 @@ TASKS = {
     "glue/stsb": ("STS-B", "how similar are both sentences?"),
     "glue/wnli": ("WNLI", "whom does the pronoun mean?"),
     "imdb_reviews": ("IMDB", "does the review praise the film?"),
+    "tags": ("tagger", "which words name people and places?"),
+    "questions": ("reader", "where does somebody live?"),
 }
 
 
@@ -98,9 +100,9 @@ class Curve:
         shared = set.intersection(*({point["budget"] for point in record["curve"]} for record in self.records))
         points = []
         for budget in shared:
-            each = [next(point for point in record["curve"] if point["budget"] == budget) for record in self.records]
-            lost = tuple(100 * (record["dense_value"] - point["value"]) for record, point in zip(self.records, each, strict=True))
-            savings = [statistics.mean(point[name] for point in each) for name in ("flops_vs_unpadded", "flops_vs_padded")]
+            measured = [next(point for point in record["curve"] if point["budget"] == budget) for record in self.records]
+            lost = tuple(100 * (record["dense_value"] - point["value"]) for record, point in zip(self.records, measured, strict=True))
+            savings = [statistics.mean(point[name] for point in measured) for name in ("flops_vs_unpadded", "flops_vs_padded")]
             points.append(Point(budget, lost, *savings))
         return sorted(points, key=lambda point: point.flops_vs_unpadded)
 
@@ -123,7 +125,7 @@ class Curve:
         clocks = [record["clock"].get(f"onnxruntime {precision}") for record in self.records if "clock" in record]
         if what == "dense":
             return [clock["dense"]["texts_per_second"] for clock in clocks if clock]
-        return [each[what] for clock in clocks if clock for each in clock["curve"] if each["budget"] == point.budget]
+        return [timed[what] for clock in clocks if clock for timed in clock["curve"] if timed["budget"] == point.budget]
 
     @property
     def changed_by_int8(self) -> float:
@@ -160,7 +162,7 @@ def metric(record: dict[str, Any]) -> str:
 def static_students(curve: Curve, curves: Iterable[Curve]) -> list[Curve]:
     """Those of the same task and backbone."""
     task, backbone = curve.first["task"], curve.first["backbone"]
-    return [each for each in curves if not each.skims and (each.first["task"], each.first["backbone"]) == (task, backbone)]
+    return [other for other in curves if not other.skims and (other.first["task"], other.first["backbone"]) == (task, backbone)]
 
 
 def table(records: list[dict[str, Any]]) -> list[list[str]]:

@@ -73,13 +73,13 @@ def text(comparisons: list[dict[str, Any]], folder: pathlib.Path) -> str:
     effects = [effect(comparison, folder) for comparison in comparisons]
     lines: list[str] = []
     for verdict, heading in _HEADINGS.items():
-        ranked = sorted((each for each in effects if each.verdict == verdict), key=lambda each: -abs(each.significance))
+        ranked = sorted((effect for effect in effects if effect.verdict == verdict), key=lambda effect: -abs(effect.significance))
         if not ranked:
             continue
         lines += [f"## {heading}", "", "| change | task | points | unseen texts | runs |", "| --- | --- | --- | --- | --- |"]
         lines += [
-            f"| {each.what} | {each.task.rpartition('/')[2]} | {_cell(each, _VALUE)} | {_cell(each, _AGREEMENT)} | {each.runs} |"
-            for each in ranked
+            f"| {effect.what} | {effect.task.rpartition('/')[2]} | {_cell(effect, _VALUE)} | {_cell(effect, _AGREEMENT)} | {effect.runs} |"
+            for effect in ranked
         ]
         lines.append("")
     return "\n".join(lines)

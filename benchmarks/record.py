@@ -58,8 +58,8 @@ def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dic
 
     texts = [record["text"] for _, record in read_records(file)]
     ours, theirs = (
-        log_softmax(np.stack([answer.logits for answer in SkimEngine.from_pretrained(each / "model").predict(texts)]), axis=1)
-        for each in (run, dense)
+        log_softmax(np.stack([answer.logits for answer in SkimEngine.from_pretrained(folder / "model").predict(texts)]), axis=1)
+        for folder in (run, dense)
     )
     return {
         "unseen_texts": len(texts),
@@ -90,7 +90,7 @@ def main() -> None:
     record |= {"dense_metrics": dense["metrics"], "dense_seconds": dense["seconds"]}
     record |= circumstances() | {"clock_vs_padded": None, "clock_vs_unpadded": None}
     if args.benchmark:
-        record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda each: each["batch_size"]))
+        record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda setting: setting["batch_size"]))
     if args.texts:
         record |= agreement(args.run, of_dense, args.texts)
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,7 @@ def clock(
     for runtime, precision in ways:
         options: dict[str, Any] = {"runtime": "onnx", "provider": runtime, "precision": precision, "batch_size": batch}
         way = f"{runtime} {precision}"
-        reference, engine = (SkimEngine.from_pretrained(each.model, **options) for each in (dense, run))
+        reference, engine = (SkimEngine.from_pretrained(trained.model, **options) for trained in (dense, run))
         runs[f"{way} dense"] = functools.partial(reference.predict_tokenized, part)
         if (runtime, precision) == _EXACT:
             values = [record["dense_value"], *(point["value"] for point in record["curve"])]

@@ -38,7 +38,7 @@ COLUMNS = {
     "GB a chip": lambda r: f"{r['memory_bytes'] / 1e9:.2f}",
     "GFLOP a chip": lambda r: f"{r['flops'] / 1e9:,.0f}",
     "GB moved": lambda r: f"{r['traffic_bytes'] / 1e9:.1f}",
-    "collectives": lambda r: ", ".join(f"{each['count']} {kind}" for kind, each in r["collectives"].items()),
+    "collectives": lambda r: ", ".join(f"{used['count']} {kind}" for kind, used in r["collectives"].items()),
     "MB sent": lambda r: f"{r['sent_bytes'] / 1e6:,.1f}" if r["collectives"] else "",
     "ms at least": lambda r: f"{1e3 * r['step_seconds']:.1f}",
     "examples/s at most": lambda r: f"{r['examples_per_second']:,.0f}",
@@ -96,7 +96,7 @@ def _clock(records: list[dict], name: str) -> str:
     return f"{statistics.mean(timed):.2f}x" if timed else ""
 
 
-def _seeds_together(records: list[dict]) -> list[list[dict]]:
+def _by_seed(records: list[dict]) -> list[list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         same = ("unlabelled", "layers", "steps")
@@ -143,9 +143,9 @@ def speeds(records: list[dict]) -> str:
         f"{record['layers']} of the dense model's {record['layers_dense']} layers, H={record['hidden_size']}, "
         f"{record['flops_vs_unpadded']:.2f}x fewer FLOPs than unpadded dense, {record['flops_vs_padded']:.2f}x than padded; "
         f"{record['cores']} cores, {record['cpu']}; medians of {record['repeats']} rounds of "
-        f"{', '.join(str(each['timed']) for each in records)} texts. Tokenising {record['examples']:,} texts takes "
+        f"{', '.join(str(setting['timed']) for setting in records)} texts. Tokenising {record['examples']:,} texts takes "
         f"{record['tokenizing_seconds']:.2f} s. From:",
-        "", "```", *dict.fromkeys(each["command"] for each in records), "```", "",
+        "", "```", *dict.fromkeys(setting["command"] for setting in records), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -154,7 +154,7 @@ def leads(records: list[dict]) -> str:
     """How many times as fast the fastest skimming contender is as the fastest dense ones, a row a measurement."""
     over = ["over the fastest dense", "over the fastest without this package", "over ONNX Runtime, float32"]
     rows = [["texts", "batch", "fewer FLOPs", "fastest", *over]]
-    for record in sorted(records, key=lambda each: (each["workload"], each["length"], each["batch_size"])):
+    for record in sorted(records, key=lambda setting: (setting["workload"], setting["length"], setting["batch_size"])):
         name = fastest(record, ("compacted",))
         others = (fastest(record, ("dense", "packed")), fastest(record, ("dense",)), "dense:onnxruntime:float32")
         cells = [f"{_times(record, name, other):.1f}x" for other in others]
@@ -193,9 +193,9 @@ def embedders(records: list[dict]) -> str:
             ])  # fmt: skip
     first = records[0]
     way = ", ".join(
-        f"{each['cosine']:.2f} at {each['flops_vs_unpadded']:.2f}x (step {each['step']})"
+        f"{point['cosine']:.2f} at {point['flops_vs_unpadded']:.2f}x (step {point['step']})"
         for record in records
-        for each in record["on_the_way"]
+        for point in record["on_the_way"]
     )
     told = (
         f"{', '.join(record['name'] for record in records)}. Cosine with the teacher's vectors on held-out texts, on the way: {way}. "
@@ -324,7 +324,7 @@ def headline(records: list[dict]) -> str:
         clocks = [curves.times(curve.timed(precision, point, "times_dense")) for precision in ("float32", "int8")]
         dense = curves.spread(100 * record["dense_value"] for record in curve.records)
         lines.append([_task(curve.first), dense, *cells, *clocks, said])
-    for group in _seeds_together([record for number, record in rows.items() if "curve" not in record and number not in old]):
+    for group in _by_seed([record for number, record in rows.items() if "curve" not in record and number not in old]):
         cells = {name: SINGLE[name](group) for name in ("dense", "lost", "FLOPs vs unpadded", "clock, float32")}
         lost = f"{cells['lost']} at {cells['FLOPs vs unpadded']}"
         lines.append([_task(group[0]), cells["dense"], "", "", lost, cells["clock, float32"], *_int8(group, timed)])
@@ -369,7 +369,7 @@ def rows_of_curves(records: list[dict]) -> str:
 def single(records: list[dict]) -> str:
     """Rows of before, of one budget, under a heading of their own."""
     old = set(curves.superseded(dict(enumerate(records))))
-    groups = _seeds_together([record for number, record in enumerate(records) if "curve" not in record and number not in old])
+    groups = _by_seed([record for number, record in enumerate(records) if "curve" not in record and number not in old])
     if not groups:
         return ""
     rows = [list(SINGLE), *([cell(group) for cell in SINGLE.values()] for group in groups)]
@@ -401,8 +401,8 @@ def quickstart(records: list[dict]) -> str:
 def table(view: str, files: list[str]) -> str:
     """A Markdown table of the records, and the commands they came from. Columns that are empty throughout are left out."""
     paths = [path for file in files for path in (sorted(RECORDS.glob(file)) if set(file) & set("*[") else [RECORDS / file])]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    records = [record for each in found for record in (each if isinstance(each, list) else [each])]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    records = [record for content in contents for record in (content if isinstance(content, list) else [content])]
     whole = {
         "speeds": speeds,
         "leads": leads,

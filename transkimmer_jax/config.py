@@ -431,7 +431,7 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config | 
         config = module.get_config()
         # Dataclasses do not check the types of their fields.
         if isinstance(config, Recipe):
-            config = Recipe(*(from_dict(to_dict(each)) for each in (config.dense, config.skimming)))
+            config = Recipe(*(from_dict(to_dict(run)) for run in (config.dense, config.skimming)))
         elif isinstance(config, Config):
             config = from_dict(to_dict(config))
         else:
@@ -496,8 +496,8 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
             values[stage][field] = _parsed(field, text, written=name)
         else:
             value = _parsed(name, text)
-            for each in _STAGES[1:] if stage in _SKIMMING_SECTIONS else _STAGES:
-                values[each].setdefault(name, value)
+            for member in _STAGES[1:] if stage in _SKIMMING_SECTIONS else _STAGES:
+                values[member].setdefault(name, value)
     if values["skimming"].get("distill.teacher") is not None:
         values["skimming"].setdefault("model.pretrained", values["skimming"]["distill.teacher"])
         return _changed(config.skimming, values["skimming"])

@@ -181,7 +181,7 @@ def _guaranteed(
     from transkimmer_jax.evaluation import guarantees
 
     answers = [point.evaluation.predictions.logits.argmax(axis=1) for point in points]
-    losses = [guarantees.losses_of(args.risk, each, dense_logits.argmax(axis=1), labels) for each in answers]
+    losses = [guarantees.losses_of(args.risk, answer, dense_logits.argmax(axis=1), labels) for answer in answers]
     count, p_values = guarantees.tested(args.risk, losses, choosing, testing, args.tolerance, args.guarantee)
     tested = [
         {"threshold": point.describe()["threshold"], "risk": float(values[testing].mean()), "p_value": p_value}
@@ -194,10 +194,11 @@ def _guaranteed(
 def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Point | None") -> None:
     print(f"{'threshold':>10} {metric:>10} {'against dense':>13} {'FLOPs vs unpadded':>18} {'tokens kept':>12}")
     for point in points:
-        each, value = point.evaluation, point.value(metric)
+        evaluation, value = point.evaluation, point.value(metric)
         mark = "  <- chosen" if point is chosen else ""
         print(
-            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+13.4f} {each.flops_vs_unpadded:17.2f}x {each.kept_tokens:12.1%}{mark}"
+            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+13.4f} {evaluation.flops_vs_unpadded:17.2f}x"
+            f" {evaluation.kept_tokens:12.1%}{mark}"
         )
 
 

@@ -110,7 +110,7 @@ def _between(low: float, high: float, start: float) -> float | None:
 def pareto(points: Sequence[Point], metric: str) -> list[Point]:
     """Those of which no other is as good and cheaper, or better and as cheap; the dearest first."""
     found: list[Point] = []
-    for point in sorted(points, key=lambda each: (each.evaluation.flops_share, -each.value(metric))):
+    for point in sorted(points, key=lambda point: (point.evaluation.flops_share, -point.value(metric))):
         if not found or point.value(metric) > found[-1].value(metric):
             found.append(point)
     return found[::-1]
@@ -125,12 +125,12 @@ def cheapest_above(points: Sequence[Point], metric: str, least: float) -> Point 
     """The cheapest whose metric is at least `least`; None where none's is."""
     # A `least` that is a difference is rounded: 0.8 - 0.1 is more than 0.7.
     good = [point for point in points if point.value(metric) >= least - 1e-9]
-    return min(good, key=lambda each: each.evaluation.flops_share, default=None)
+    return min(good, key=lambda point: point.evaluation.flops_share, default=None)
 
 
 def best(points: Sequence[Point], metric: str) -> Point | None:
     """The best, and the cheapest of several; None of no points."""
-    return max(points, key=lambda each: (each.value(metric), -each.evaluation.flops_share), default=None)
+    return max(points, key=lambda point: (point.value(metric), -point.evaluation.flops_share), default=None)
 
 
 def write_csv(path: str | os.PathLike, points: Sequence[Point]) -> None:

@@ -103,8 +103,8 @@ def _safetensors(path: pathlib.Path, stack: contextlib.ExitStack) -> list[Stored
         opened_file = stack.enter_context(safetensors.safe_open(path, "np"))
         slices = {name: opened_file.get_slice(name) for name in opened_file.keys()}  # noqa: SIM118 - not a dict
         return [
-            StoredTensor(name, tuple(each.get_shape()), str(each.get_dtype()), path, functools.partial(opened_file.get_tensor, name))
-            for name, each in slices.items()
+            StoredTensor(name, tuple(tensor.get_shape()), str(tensor.get_dtype()), path, functools.partial(opened_file.get_tensor, name))
+            for name, tensor in slices.items()
         ]
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} cannot be read, it may be truncated: {_first_line(error)}") from error
