@@ -51,7 +51,7 @@ def _of_spans(student: Predictions, teacher: Predictions) -> dict[str, float]:
     same, divergence = np.ones(len(student.lengths), bool), np.zeros(len(student.lengths))
     for name in ("start_logits", "end_logits"):
         for number, (values, wanted) in enumerate(zip(student.by_text(name), teacher.by_text(name), strict=True)):
-            same[number] &= values.argmax() == wanted.argmax()
+            same[number] &= np.argmax(values) == np.argmax(wanted)
             divergence[number] += _divergence(values, wanted) / 2
     return {"agreement": float(same.mean()), "divergence": float(divergence.mean())}
 

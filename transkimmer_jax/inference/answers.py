@@ -81,7 +81,7 @@ def tagged(predictions: Predictions, texts: TokenizedWords, label_names: tuple[s
             place = span or (None, None)
             if index in first:
                 row = rows[first[index]]
-                tags.append(Tag(word, label_names[int(row.argmax())], float(row.max()), *place))
+                tags.append(Tag(word, label_names[int(np.argmax(row))], float(row.max()), *place))
             else:
                 tags.append(Tag(word, None, 0.0, *place))
         answers.append(TaggedText(tags, int(predictions.lengths[number]), float(shares[number]), bool(texts.examples.truncated[number])))
@@ -140,5 +140,5 @@ def best_span(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int
     first, last = np.where(allowed, start, -np.inf), np.where(allowed, end, -np.inf)
     sums = first[:, None] + last[None, :]
     sums = np.where(np.tril(np.triu(np.ones_like(sums, bool)), most - 1), sums, -np.inf)
-    row, column = np.unravel_index(sums.argmax(), sums.shape)
+    row, column = np.unravel_index(np.argmax(sums), sums.shape)
     return float(sums[row, column]), int(row), int(column)

@@ -58,7 +58,7 @@ class Predictions:
     def flops_vs_unpadded(self, arch: Architecture) -> float:
         """How many times fewer FLOPs all examples take than the dense model without padding."""
         spent, dense = self.costs(arch)
-        return float(dense.sum() / spent.sum())
+        return float(np.sum(dense) / np.sum(spent))
 
     def kept_per_layer(self) -> np.ndarray:
         """The share of all tokens that each layer computed, [layers] float64."""

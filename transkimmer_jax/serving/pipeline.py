@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import DataError, TranskimmerError
 from transkimmer_jax.inference.predictions import Predictions
@@ -132,7 +134,7 @@ class Pipeline:
         accepted = []
         for job, reading in zip(jobs, readings, strict=True):
             if not job.truncate and job.how != "questions" and reading.examples.truncated.any():
-                number, limit = int(reading.examples.truncated.argmax()), job.model.engine.max_length
+                number, limit = int(np.argmax(reading.examples.truncated)), job.model.engine.max_length
                 self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: shorten it, or send truncate=true"))
             else:
                 job.is_read(reading, seconds)
