@@ -135,7 +135,7 @@ def test_in_a_browser(browser, workdir, tmp_path):
     said = report(workdir, tmp_path / "page.html")
     content, console = browsers.opened(browser, tmp_path / "page.html", tmp_path)
     charts = [chart for run in said["runs"] for chart in run["charts"]]
-    assert content.count("<figure>") == len(charts) == 10 and "NaN" not in content.partition("<main>")[2] and console == ""
+    assert content.count("<figure>") == len(charts) == 11 and "NaN" not in content.partition("<main>")[2] and console == ""
     last = said["runs"][1]["charts"][0]["series"][1]["points"]
     script = """
 const svg = document.querySelectorAll("section")[1].querySelector("svg[role=slider]"), figure = svg.closest("figure");
