@@ -136,9 +136,13 @@ def test_in_a_browser(browser, workdir, tmp_path):
     content, console = browsers.opened(browser, tmp_path / "page.html", tmp_path)
     charts = [chart for run in said["runs"] for chart in run["charts"]]
     assert content.count("<figure>") == len(charts) == 11 and "NaN" not in content.partition("<main>")[2] and console == ""
-    last = said["runs"][1]["charts"][0]["series"][1]["points"]
-    script = """
-const svg = document.querySelectorAll("section")[1].querySelector("svg[role=slider]"), figure = svg.closest("figure");
+    of_run = said["runs"][1]["charts"]
+    loss = next(number for number, chart in enumerate(of_run) if chart["title"] == "Loss")
+    last = of_run[loss]["series"][1]["points"]
+    script = (
+        f"const ofLoss = {loss};"
+        + """
+const svg = document.querySelectorAll("section")[1].querySelectorAll("svg[role=slider]")[ofLoss], figure = svg.closest("figure");
 const press = (key) => svg.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
 const read = () => [svg.getAttribute("aria-valuenow"), svg.getAttribute("aria-valuetext"), figure.querySelector(".about").textContent];
 const atEnd = read();
@@ -150,6 +154,7 @@ figure.querySelector("details").open = true;
 const count = (kind) => figure.querySelectorAll(kind).length;
 setTimeout(() => tell({ atEnd, atStart, next, rows: count("tr"), paths: count(".plot path") }), 500);
 """
+    )
     told = browsers.evaluated(browser, tmp_path / "page.html", script, tmp_path)
     for place, (step, value) in (("atEnd", last[-1]), ("atStart", last[0]), ("next", last[1])):
         now, text, about = told[place]
