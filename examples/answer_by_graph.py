@@ -52,7 +52,7 @@ class Graph:
         return {"label": self.labels[int(logits.argmax())], "probabilities": named}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Answer texts by an ONNX graph.")
     parser.add_argument("folder")
     parser.add_argument("--file", default="model.onnx", help="model_quantized.onnx is the one in int8 (default: %(default)s)")

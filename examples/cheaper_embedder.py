@@ -14,7 +14,7 @@ from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Distil a skimming embedder from one that works.")
     parser.add_argument("embedder", help="folder or hub id")
     parser.add_argument("texts", help="a text a line")
@@ -25,7 +25,7 @@ def main():
     args = parser.parse_args()
 
     use_compilation_cache()
-    config = distil_config(args.embedder, [args.texts], target=args.target, pooling=args.pooling)
+    config = distil_config(args.embedder, [args.texts], targets=[args.target], pooling=args.pooling)
     result = train_and_evaluate(override(config, {"train.steps": args.steps}), args.output)
     unseen = result["metrics"]["test"]
     print(f"of {result['examples']['test']} unseen texts: cosine with the teacher's vectors {unseen['cosine']:.3f}, of the nearest")

@@ -16,7 +16,7 @@ from transkimmer_jax.training.recipe import comparison, train_recipe
 CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "files.py"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tune a skimming classifier on a file.")
     parser.add_argument("file", help="JSONL or CSV with the columns text and label")
     parser.add_argument("--workdir", required=True, help="where the run is kept; the same folder resumes")
