@@ -25,7 +25,6 @@ TASKS = {
     "glue/wnli": ("WNLI", "whom does the pronoun mean?"),
     "imdb_reviews": ("IMDB", "does the review praise the film?"),
     "tags": ("tagger", "which words name people and places?"),
-    "questions": ("reader", "where does somebody live?"),
 }
 
 

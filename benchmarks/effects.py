@@ -73,13 +73,13 @@ def text(comparisons: list[dict[str, Any]], folder: pathlib.Path) -> str:
     effects = [effect(comparison, folder) for comparison in comparisons]
     lines: list[str] = []
     for verdict, heading in _HEADINGS.items():
-        ranked = sorted((effect for effect in effects if effect.verdict == verdict), key=lambda effect: -abs(effect.significance))
+        ranked = sorted((judged for judged in effects if judged.verdict == verdict), key=lambda judged: -abs(judged.significance))
         if not ranked:
             continue
         lines += [f"## {heading}", "", "| change | task | points | unseen texts | runs |", "| --- | --- | --- | --- | --- |"]
         lines += [
-            f"| {effect.what} | {effect.task.rpartition('/')[2]} | {_cell(effect, _VALUE)} | {_cell(effect, _AGREEMENT)} | {effect.runs} |"
-            for effect in ranked
+            f"| {judged.what} | {judged.task.rpartition('/')[2]} | {_cell(judged, _VALUE)} | {_cell(judged, _AGREEMENT)} | {judged.runs} |"
+            for judged in ranked
         ]
         lines.append("")
     return "\n".join(lines)

@@ -80,6 +80,16 @@ def test_batching_does_not_matter(runtime, expected, options):
     assert_same(engine.predict_tokenized(STREAM.take(some)), [expected[row] for row in some])
 
 
+@pytest.mark.parametrize(
+    ("options", "batches"), [({}, 3), ({"batch_size": 1000}, 3), ({"batch_size": 16}, 5), ({"threads": 3}, 1)], ids=str
+)
+def test_a_batch_has_so_many_tokens_a_thread(options, batches):
+    """Of 78 texts of 38 tokens 26 are a batch for one thread of ONNX Runtime, however many texts a batch may have."""
+    engine = SkimEngine(make_model(), runtime="onnx", **{"threads": 1, **options})
+    engine.predict_tokenized(make_examples(np.full(78, 38), seed=7))
+    assert engine.statistics.batches == batches
+
+
 def test_token_ids_of_any_integer_type(engine, expected):
     wide = {name: getattr(STREAM, name).astype(np.int64) for name in ("input_ids", "token_type_ids")}
     assert_same(engine.predict_tokenized(dataclasses.replace(STREAM, **wide)), expected)

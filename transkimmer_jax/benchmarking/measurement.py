@@ -46,7 +46,8 @@ def measure(
 
     Args:
       contenders: what takes part.
-      batch_size: examples of a batch, which are of about one length. 1: texts come alone, each in a call of its own.
+      batch_size: examples of a batch, which are of about one length. 1: texts come alone, each in a call of its own. Of long texts this
+        engine computes a batch in several parts.
       repeats: rounds in which every contender runs once, after one pass over all examples that warms it up and gives its answers.
       timed: examples of a round, the first ones; None: all.
       after_round: called after every round with the seconds of all rounds so far, by contender.

@@ -109,11 +109,11 @@ def _between(low: float, high: float, start: float) -> float | None:
 
 def pareto(points: Sequence[Point], metric: str) -> list[Point]:
     """Those of which no other is as good and cheaper, or better and as cheap; the dearest first."""
-    found: list[Point] = []
+    front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.evaluation.flops_share, -point.value(metric))):
-        if not found or point.value(metric) > found[-1].value(metric):
-            found.append(point)
-    return found[::-1]
+        if not front or point.value(metric) > front[-1].value(metric):
+            front.append(point)
+    return front[::-1]
 
 
 def best_within(points: Sequence[Point], metric: str, share: float) -> Point | None:

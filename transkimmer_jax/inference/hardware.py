@@ -11,7 +11,7 @@ RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, ove
 WIDTH_MULTIPLE = 4  # tokens; attention's width in a program
 FORGETTING = 0.99  # weight of what a batch lost over that of what the next one of its bucket lost
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
-# Tokens of a batch for each thread that computes a graph. ONNX Runtime writes every product to memory, and small ones stay in the cache.
+# Tokens of a batch for each thread that computes a graph, by what was fastest with one and two threads: of ONNX Runtime smaller batches.
 THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 2048}
 
 

@@ -59,7 +59,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for members in by_length(lengths, self._tokens, texts=self._texts or max(1, count)):
+            for members in by_length(lengths, self._tokens, texts=self._texts or count):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]

@@ -77,7 +77,7 @@ def to_write(config: Config | Recipe) -> dict[str, Any]:
     if isinstance(config, Config):
         return configs.to_dict(config)
     runs = {"dense": config.dense, "skimming": config.skimming}
-    return {f"{run}.{section}": fields for run, config in runs.items() for section, fields in configs.to_dict(config).items()}
+    return {f"{run}.{section}": fields for run, settings in runs.items() for section, fields in configs.to_dict(settings).items()}
 
 
 def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
