@@ -41,9 +41,8 @@ def compacted(backbone, examples, threshold):
 
 @functools.cache
 def session(runtime, backbone):
-    return {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}[runtime](
-        build(tiny.skimming(backbone), outputs=("logits", "kept", "depth")), threads=1
-    )
+    kind, width_multiple = {"onnxruntime": (OnnxRuntimeSession, 1), "openvino": (OpenVinoSession, 3)}[runtime]
+    return kind(build(tiny.skimming(backbone), outputs=("logits", "kept", "depth"), width_multiple=width_multiple), threads=1)
 
 
 def by_graph(runtime, backbone, examples, threshold, extra):

@@ -14,6 +14,8 @@ from models.quick import program
 from models.reference import referee_tensors, relative_error, transkimmer
 
 from transkimmer_jax.errors import CheckpointError, InferenceError
+from transkimmer_jax.inference import onnx_runtime
+from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 from transkimmer_jax.weights import config_file, huggingface
@@ -133,6 +135,24 @@ def test_quantised_products_change_little(arch):
     same = (exact["depth"] == rounded["depth"]).all(axis=1)
     error = np.abs(rounded["logits"] - exact["logits"])[same].mean()
     assert 0 < error < 0.1 * np.abs(exact["logits"]).mean()
+
+
+@pytest.mark.parametrize(("multiple", "width"), [(1, 9), (4, 12), (9, 9)])
+def test_attention_is_as_wide_as_the_next_multiple(multiple, width):
+    graph = build(make_model(HEADS["dense"]), outputs=("logits",), width_multiple=multiple)
+    weights = next(node.output[0] for node in graph.graph.node if node.op_type == "Softmax")
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(weights, onnx.TensorProto.FLOAT, None))
+    answers = OnnxRuntimeSession(graph, threads=1).run(*padded(make_examples([9, 2, 5], 0), extra=3))
+    assert answers[weights].shape == (3, ARCH.num_attention_heads, width, width)
+
+
+def test_an_engine_rounds_the_width_in_bfloat16_alone(monkeypatch):
+    graphs = []
+    monkeypatch.setattr(onnx_runtime, "build", lambda model, **options: options)
+    monkeypatch.setitem(onnx_runtime._SESSIONS, "openvino", lambda graph, **options: graphs.append(graph))
+    for precision in ("float32", "bfloat16"):
+        OnnxRuntime(make_model(), provider="openvino", precision=precision)
+    assert [graph["width_multiple"] for graph in graphs] == [1, 16]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

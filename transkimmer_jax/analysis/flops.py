@@ -9,7 +9,6 @@ A local layer computes the scores of all pairs and leaves out those that are too
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
 """
 
-import dataclasses
 from typing import Any
 
 from transkimmer_jax.models.architecture import Architecture
@@ -75,18 +74,11 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
       kept: [layers, B] tokens kept by each layer.
       lengths: [B] real tokens of each example; the first predictor sees all of them.
     """
-    total = lengths * head_per_token(arch) + head(arch)
-    entering = lengths * 1.0
-    for layer in range(arch.num_hidden_layers):
-        count = kept[layer]
-        total = total + per_predicted_token(arch) * entering
-        if layer < arch.num_hidden_layers - 1:
-            total = total + per_token(arch) * count + per_token_pair(arch) * count * count
-        else:
-            total = total + last_layer(arch, count)
-        entering = count
+    *inner, last = kept
+    tokens, pairs = sum(inner), sum(count * count for count in inner)
+    total = _computed(arch, tokens, pairs, last, lengths) + per_predicted_token(arch) * (lengths + tokens)
     if arch.maps_forwarded:
-        total = total + 2.0 * arch.hidden_size * arch.hidden_size * (lengths - entering)
+        total = total + 2.0 * arch.hidden_size * arch.hidden_size * (lengths - last)
     return total
 
 
@@ -95,5 +87,11 @@ def dense(arch: Architecture, lengths: Array) -> Array:
 
     Of a model that has only the first layers of a dense one: that one with all of its layers.
     """
-    layers = arch.dense_layers or arch.num_hidden_layers
-    return skimmed(dataclasses.replace(arch, skim=None, num_hidden_layers=layers), [lengths] * layers, lengths)
+    inner = (arch.dense_layers or arch.num_hidden_layers) - 1
+    return _computed(arch, inner * lengths, inner * lengths * lengths, lengths, lengths)
+
+
+def _computed(arch: Architecture, tokens: Array, pairs: Array, last: Array, lengths: Array) -> Array:
+    """Operations [B] of layers and head. tokens, pairs: [B], summed over the layers before the last, which computes `last` [B] tokens."""
+    layers = per_token(arch) * tokens + per_token_pair(arch) * pairs + last_layer(arch, last)
+    return layers + (lengths * head_per_token(arch) + head(arch))

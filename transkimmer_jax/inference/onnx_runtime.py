@@ -8,14 +8,14 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import THREAD_TOKENS
+from transkimmer_jax.inference.hardware import GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session, available_threads
-from transkimmer_jax.progress import tqdm
+from transkimmer_jax.progress import bar
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 
@@ -51,14 +51,15 @@ class OnnxRuntime:
             precision = "float32"  # what is quantised already is computed as it is
         else:
             names = [output.name for output in self._outputs]
-            graph = build(model, outputs=[*names, "kept", *(["depth"] if depths else [])])
+            wanted = [*names, "kept", *(["depth"] if depths else [])]
+            graph = build(model, outputs=wanted, width_multiple=GRAPH_WIDTH_MULTIPLE[precision])
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order, in batches of about one length."""
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
-        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
+        with bar(progress, total=count, desc="predicting", unit=" texts", leave=False) as answered:
             for members in by_length(lengths, self._tokens, texts=self._texts or count):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
@@ -72,7 +73,7 @@ class OnnxRuntime:
                     for member, depth in zip(members.tolist(), outputs["depth"], strict=True):
                         answers.depths[member] = depth[: lengths[member]]
                 self.statistics.batches += 1
-                bar.update(len(members))
+                answered.update(len(members))
         self.statistics.examples += count
         return answers
 
@@ -85,9 +86,8 @@ class OnnxRuntime:
 
 def padded(examples: TokenizedExamples, members: np.ndarray, width: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """input_ids, attention_mask and token_type_ids int64 [batch, width] of some examples; None: as wide as the longest."""
-    lengths = examples.lengths[members]
-    mask = np.arange(width or lengths.max()) < lengths[:, None]
-    places = examples.places(members)
-    input_ids, token_type_ids = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, np.int64)
-    input_ids[mask], token_type_ids[mask] = examples.input_ids[places], examples.token_type_ids[places]
-    return input_ids, mask.astype(np.int64), token_type_ids
+    starts, ends = examples.offsets[members, None], examples.offsets[members + 1, None]
+    places = starts + np.arange(width or (ends - starts).max())
+    mask = (places < ends).astype(np.int64)
+    places = np.minimum(places, len(examples.input_ids) - 1)
+    return examples.input_ids[places] * mask, mask, examples.token_type_ids[places] * mask

@@ -34,7 +34,7 @@ from transkimmer_jax.onnx.builder import GraphBuilder
 from transkimmer_jax.onnx.rows import Relative, Rows, View
 
 
-def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None) -> onnx.ModelProto:
+def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None, width_multiple: int = 1) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
     Inputs: input_ids, attention_mask and, where the backbone has several token types, token_type_ids, int64 [batch, sequence], padded on
@@ -46,6 +46,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
       outputs: names; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of tokens, 0 where
         there is none; an embedder's token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
         computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
+      width_multiple: attention's padded view is as wide as the longest text that is left, rounded up to a multiple of this.
 
     Raises:
       CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
@@ -91,7 +92,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         with g.scope(f"layers.{index}"):
             attention = block.attention
             if attention.window not in views:
-                views[attention.window] = rows.view(g, relative, attention.window)
+                views[attention.window] = rows.view(g, relative, attention.window, width_multiple)
             angles = None if relative is None or attention.rope_theta is None else Angles.of(g, tables[attention.rope_theta], relative)
             only_first = not reads_every_token and index == arch.num_hidden_layers - 1
             hidden = layer(g, block, hidden, views[attention.window], angles, only_first)

@@ -58,10 +58,14 @@ class Rows:
         end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
         return dataclasses.replace(self, first=first, end=end)
 
-    def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None) -> "View":
-        """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`."""
+    def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None, width_multiple: int = 1) -> "View":
+        """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`.
+        width_multiple: of the view's width, which is rounded up to one."""
         lengths = self.lengths(g)
         width = g.op("ReduceMax", lengths, keepdims=0)
+        if width_multiple > 1:
+            multiple = g.constant(width_multiple)
+            width = g.op("Mul", g.op("Div", g.op("Add", width, g.constant(width_multiple - 1)), multiple), multiple)
         offsets = g.op("Range", g.constant(0), width, g.constant(1))
         real = g.op("Less", offsets, lengths)
         slots = g.op("Where", real, g.op("Add", self.first, offsets), self.first)
@@ -75,7 +79,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The rows of a batch as `[batch, width]`, where width is that of the longest text.
+    """The rows of a batch as `[batch, width]`, where width is that of the longest text, or the next multiple that is asked for.
 
     first: int64 [batch, 1], the row of each text's position 0.
     slots: int64 [batch, width], the row that lies at each place; behind a text's end, its first.
