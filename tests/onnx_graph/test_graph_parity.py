@@ -4,9 +4,11 @@ threshold."""
 import dataclasses
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
+from flax import nnx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inference.skimmers import ARCH, MODERN, is_decided, make_examples, make_model, masked
@@ -146,13 +148,27 @@ def test_attention_is_as_wide_as_the_next_multiple(multiple, width):
     assert answers[weights].shape == (3, ARCH.num_attention_heads, width, width)
 
 
-def test_an_engine_rounds_the_width_in_bfloat16_alone(monkeypatch):
-    graphs = []
-    monkeypatch.setattr(onnx_runtime, "build", lambda model, **options: options)
-    monkeypatch.setitem(onnx_runtime._SESSIONS, "openvino", lambda graph, **options: graphs.append(graph))
+def test_an_engine_builds_graphs_for_bfloat16_differently(monkeypatch):
+    built = []
+    monkeypatch.setattr(onnx_runtime, "build", lambda model, **options: built.append(options))
+    monkeypatch.setitem(onnx_runtime._SESSIONS, "openvino", lambda graph, **options: None)
     for precision in ("float32", "bfloat16"):
         OnnxRuntime(make_model(), provider="openvino", precision=precision)
-    assert [graph["width_multiple"] for graph in graphs] == [1, 16]
+    other, bfloat16 = built
+    assert bfloat16 == other | {"width_multiple": 16, "table_dtype": onnx.TensorProto.BFLOAT16}
+
+
+def test_tables_in_bfloat16_give_rounded_embeddings():
+    model = make_model()
+    rounded = nnx.clone(model)
+    for table in (rounded.embeddings.word, rounded.embeddings.position, rounded.embeddings.token_type):
+        table.embedding[...] = table.embedding[...].astype(jnp.bfloat16).astype(jnp.float32)
+    batch = padded(make_examples([9, 2, 5], 0))
+    graphs = build(model), build(rounded), build(model, table_dtype=onnx.TensorProto.BFLOAT16)
+    plain, expected, answers = (OnnxRuntimeSession(graph, threads=1).run(*batch) for graph in graphs)
+    np.testing.assert_array_equal(answers["logits"], expected["logits"])
+    assert (answers["logits"] != plain["logits"]).any()
+    assert graphs[2].ByteSize() < graphs[0].ByteSize()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -13,8 +13,7 @@ FORGETTING = 0.99  # weight of what a batch lost over that of what the next one 
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
 # Tokens of a batch for each thread that computes a graph, by what was fastest with one and two threads: of ONNX Runtime smaller batches.
 THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 2048}
-# Tokens: of attention's width in a graph, by precision. OpenVINO's attention in bfloat16 takes up to twice as long at widths between.
-GRAPH_WIDTH_MULTIPLE = {"float32": 1, "int8": 1, "bfloat16": 16}
+BFLOAT16_GRAPH_WIDTH_MULTIPLE = 16  # tokens; between two, OpenVINO's attention in bfloat16 takes up to twice as long
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from onnx import TensorProto
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
+from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
@@ -52,7 +53,9 @@ class OnnxRuntime:
         else:
             names = [output.name for output in self._outputs]
             wanted = [*names, "kept", *(["depth"] if depths else [])]
-            graph = build(model, outputs=wanted, width_multiple=GRAPH_WIDTH_MULTIPLE[precision])
+            # OpenVINO would look up rows in float32, and round each of them.
+            for_bfloat16 = {"width_multiple": BFLOAT16_GRAPH_WIDTH_MULTIPLE, "table_dtype": TensorProto.BFLOAT16}
+            graph = build(model, outputs=wanted, **(for_bfloat16 if precision == "bfloat16" else {}))
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:

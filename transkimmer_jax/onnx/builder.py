@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 OPSET = 17  # the first with LayerNormalization; runtimes of the last years read it
 IR_VERSION = 8  # the file format that came with it
 PRODUCER = "transkimmer_jax"
+_FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.BFLOAT16: jnp.bfloat16}
 
 
 class GraphBuilder:
@@ -49,10 +51,10 @@ class GraphBuilder:
                 names[:] = [name if other == value else other for other in names]
         self._graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
 
-    def weight(self, name: str, array: np.ndarray) -> str:
-        """A constant in float32, as large as it may be."""
+    def weight(self, name: str, array: np.ndarray, dtype: int = TensorProto.FLOAT) -> str:
+        """A constant, as large as it may be. dtype: FLOAT or BFLOAT16 of `onnx.TensorProto`."""
         name = "/".join([*self._scopes, name])
-        self._initializer(name, np.asarray(array, np.float32))
+        self._initializer(name, np.asarray(array, _FLOATS[dtype]), dtype)
         return name
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
@@ -64,10 +66,11 @@ class GraphBuilder:
             self._initializer(self._small[key], array)
         return self._small[key]
 
-    def _initializer(self, name: str, array: np.ndarray) -> None:
+    def _initializer(self, name: str, array: np.ndarray, dtype: int | None = None) -> None:
         # In place, as the model itself.
         tensor = self._graph.initializer.add()
-        tensor.name, tensor.data_type, tensor.raw_data = name, helper.np_dtype_to_tensor_dtype(array.dtype), array.tobytes()
+        tensor.name, tensor.raw_data = name, array.tobytes()
+        tensor.data_type = dtype or helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor.dims.extend(array.shape)
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:

@@ -34,7 +34,13 @@ from transkimmer_jax.onnx.builder import GraphBuilder
 from transkimmer_jax.onnx.rows import Relative, Rows, View
 
 
-def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None = None, width_multiple: int = 1) -> onnx.ModelProto:
+def build(
+    model: TranskimmerPreTrainedModel,
+    *,
+    outputs: Collection[str] | None = None,
+    width_multiple: int = 1,
+    table_dtype: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
     Inputs: input_ids, attention_mask and, where the backbone has several token types, token_type_ids, int64 [batch, sequence], padded on
@@ -47,6 +53,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         there is none; an embedder's token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
         computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
       width_multiple: attention's padded view is as wide as the longest text that is left, rounded up to a multiple of this.
+      table_dtype: of the embedding tables, FLOAT or BFLOAT16 of `onnx.TensorProto`. Their rows are float32 all the same.
 
     Raises:
       CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
@@ -67,7 +74,7 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
         pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
-        hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions)
+        hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions, table_dtype)
     relative = Relative.of(g, model.encoder.relative_bias, positions) if arch.kind.relative_bias or arch.kind.rotary else None
     tables = angle_tables(g, model.encoder, arch)
     steps, keeps = [], []
@@ -120,11 +127,20 @@ def build(model: TranskimmerPreTrainedModel, *, outputs: Collection[str] | None 
     return g.model()
 
 
-def embed(g: GraphBuilder, embeddings: Embeddings, input_ids: str, token_type_ids: str | None, positions: str) -> str:
-    """The embeddings [tokens, hidden] of tokens; all of these are [tokens]. token_type_ids: None: all are of the first type, if any."""
+def embed(
+    g: GraphBuilder,
+    embeddings: Embeddings,
+    input_ids: str,
+    token_type_ids: str | None,
+    positions: str,
+    table_dtype: int = TensorProto.FLOAT,
+) -> str:
+    """The embeddings [tokens, hidden] of tokens; all of these are [tokens]. token_type_ids: None: all are of the first type, if any.
+    table_dtype: see `build`."""
 
     def rows(name: str, table: np.ndarray, index: str) -> str:
-        return g.op("Gather", g.weight(name, table), index, axis=0)
+        values = g.op("Gather", g.weight(name, table, table_dtype), index, axis=0)
+        return values if table_dtype == TensorProto.FLOAT else g.op("Cast", values, to=TensorProto.FLOAT)
 
     embedded = rows("word", _array(embeddings.word.embedding), input_ids)
     if embeddings.position is None:
