@@ -28,14 +28,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from record import circumstances, portable
 
 from transkimmer_jax import config as configs
 from transkimmer_jax import files
-from transkimmer_jax.benchmarking.clock import interleaved
+from transkimmer_jax.benchmarking.clock import interleaved, samples
 from transkimmer_jax.benchmarking.measurement import processor
 from transkimmer_jax.config import Config
+from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.examples import subsample
 from transkimmer_jax.data.prepared import Prepared, prepare
 from transkimmer_jax.data.sources import load_split
@@ -168,31 +168,36 @@ def clock(
     of the same way, without padding.
     """
     budgets = [point["budget"] for point in record["curve"]]
-    part = scored.prepared.tokens.take(np.arange(min(timed, scored.examples)))
+    timed = min(timed, scored.examples)
+    parts = samples(scored.prepared.tokens, timed, rounds)
     entries: dict[str, dict[str, Any]] = {}
-    runs: dict[str, Callable[[], Any]] = {}
+    runs: dict[str, Callable[[int], Any]] = {}
     for runtime, precision in ways:
         options: dict[str, Any] = {"runtime": "onnx", "provider": runtime, "precision": precision, "batch_size": batch}
         way = f"{runtime} {precision}"
         reference, engine = (SkimEngine.from_pretrained(trained.model, **options) for trained in (dense, run))
-        runs[f"{way} dense"] = functools.partial(reference.predict_tokenized, part)
+        runs[f"{way} dense"] = functools.partial(_predict, reference, parts, None)
         if (runtime, precision) == _EXACT:
             values = [record["dense_value"], *(point["value"] for point in record["curve"])]
         else:
             values = [scored.value(reference), *(scored.value(engine, run.threshold(budget)) for budget in budgets)]
         entries[way] = {"dense": {"value": values[0]}, "curve": []}
         for budget, value in zip(budgets, values[1:], strict=True):
-            runs[f"{way} {budget}"] = functools.partial(engine.predict_tokenized, part, threshold=run.threshold(budget))
+            runs[f"{way} {budget}"] = functools.partial(_predict, engine, parts, run.threshold(budget))
             entries[way]["curve"].append({"budget": budget, "value": value})
     seconds = interleaved(runs, rounds)
     for way, entry in entries.items():
         baseline = seconds[f"{way} dense"]
-        entry["dense"]["texts_per_second"] = len(part) / statistics.median(baseline)
+        entry["dense"]["texts_per_second"] = timed / statistics.median(baseline)
         for point in entry["curve"]:
             ours = seconds[f"{way} {point['budget']}"]
-            point["texts_per_second"] = len(part) / statistics.median(ours)
+            point["texts_per_second"] = timed / statistics.median(ours)
             point["times_dense"] = statistics.median(theirs / mine for theirs, mine in zip(baseline, ours, strict=True))
-    return {"clock": entries, "timed": len(part), "batch_size": batch, "rounds": rounds, "cpu": processor()}
+    return {"clock": entries, "timed": timed, "batch_size": batch, "rounds": rounds, "cpu": processor()}
+
+
+def _predict(engine: SkimEngine, parts: Sequence[TokenizedExamples], threshold: float | None, number: int) -> None:
+    engine.predict_tokenized(parts[number], threshold=threshold)
 
 
 def _exact(run: Run) -> SkimEngine:

@@ -41,8 +41,12 @@ def compacted(backbone, examples, threshold):
 
 @functools.cache
 def session(runtime, backbone):
-    kind, width_multiple = {"onnxruntime": (OnnxRuntimeSession, 1), "openvino": (OpenVinoSession, 3)}[runtime]
-    return kind(build(tiny.skimming(backbone), outputs=("logits", "kept", "depth"), width_multiple=width_multiple), threads=1)
+    # Sizes between which rows are rounded up, and attention's width.
+    kind, sizes = {
+        "onnxruntime": (OnnxRuntimeSession, {}),
+        "openvino": (OpenVinoSession, {"row_sizes": (0, 2, 5, 7, 12, 13, 20, 32, 48, 1000), "width_multiple": 3}),
+    }[runtime]
+    return kind(build(tiny.skimming(backbone), outputs=("logits", "kept", "depth"), **sizes), threads=1)
 
 
 def by_graph(runtime, backbone, examples, threshold, extra):

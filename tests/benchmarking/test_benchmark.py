@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from cli.saved import save_model
+from inference.skimmers import make_examples
 from training import quick, runs
 
 from transkimmer_jax import cli, console
@@ -55,7 +56,7 @@ def test_layers_keep_what_was_asked_for(shares):
 def test_a_stream_of_a_stated_length(tmp_path):
     cli.main([*SYNTHETIC, "--batch-size", "4", "--examples", "11", "--contenders", *OURS, "--json", str(tmp_path / "record.json")])
     (record,) = json.loads((tmp_path / "record.json").read_text())
-    assert record["examples"] == record["timed"] == 11 and "--examples 11" in record["command"]
+    assert (record["examples"], record["timed"]) == (11, 5) and "--examples 11" in record["command"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -118,7 +119,7 @@ def test_a_setting(tmp_path, capsys, monkeypatch):
 
 def test_against_a_dense_model_of_more_layers():
     """Both the FLOPs and the clock are then against that one, whatever the skimming model's own depth."""
-    workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=16)
+    workload = workloads.synthetic(ARCH, [1.0, 0.5, 0.2], batch_size=4, length=24, examples=64)
     names = [Contender(*name.split(":")) for name in OURS]
     own = measure(workload, names, batch_size=4, repeats=9, progress=False)
     deep = dataclasses.replace(ARCH, num_hidden_layers=9, skim=None)
@@ -131,7 +132,8 @@ def test_against_a_dense_model_of_more_layers():
     for name in ("flops_vs_unpadded", "flops_vs_padded"):
         assert compared[name] == pytest.approx(times * own[name])
     # The clock of so little is noise, but nine layers are not as quick as three.
-    assert compared["contenders"][OURS[0]]["seconds"] > 1.5 * own["contenders"][OURS[0]]["seconds"]
+    deeper, ours = (min(record["contenders"][OURS[0]]["seconds_of_rounds"]) for record in (compared, own))
+    assert deeper > 1.5 * ours
 
 
 EVERY_LIBRARY = ["dense:torch:*", "*:onnxruntime:*", "dense:openvino:*"]
@@ -270,18 +272,27 @@ def test_an_interruption(capsys, tmp_path, monkeypatch):
     assert said.count("after round 2 of 2: compacted 1.75 s, masked 3.5 s") == 2
 
 
-def test_rounds_are_no_fewer_and_no_more_than_asked(monkeypatch):
-    """After a run that warms up, the first of all is a round of its own, unless it was too quick to be measured alone."""
-    for seconds, count in ((0.2, 1 + 3), (0.06, 2 + 3 * 2)):
-        now, calls, shown = [0.0], [], []
+def test_rounds_take_turns_and_the_first_is_not_counted(monkeypatch):
+    now, calls, shown = [0.0], [], []
 
-        def run(calls=calls, now=now, seconds=seconds):
-            calls.append(now[0])
-            now[0] += seconds
+    def run(name, seconds):
+        def run(number):
+            calls.append((name, number))
+            now[0] += seconds + (number == 0)
 
-        monkeypatch.setattr(clock.time, "perf_counter", lambda now=now: now[0])
-        rounds = clock.interleaved({"compacted": run}, 3, lambda seconds, shown=shown: shown.append(len(seconds["compacted"])))
-        assert rounds["compacted"] == pytest.approx([seconds] * 3) and len(calls) == count and shown == [1, 2, 3]
+        return run
+
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    rounds = clock.interleaved({"a": run("a", 0.5), "b": run("b", 0.25)}, 3, lambda seconds: shown.append(len(seconds["b"])))
+    assert rounds == {"a": [0.5] * 3, "b": [0.25] * 3} and shown == [1, 2, 3]
+    assert calls == [(name, number) for number in range(4) for name in "ab"]
+
+
+def test_every_round_has_other_examples():
+    examples = make_examples(range(1, 21), 0)
+    parts = clock.samples(examples, 10, 3)
+    assert [len(part) for part in parts] == [10] * 4
+    assert len({tuple(sorted(part.lengths)) for part in parts}) == 4
 
 
 def test_it_runs_with_jax_flax_and_numpy_only(program_cache):

@@ -83,7 +83,9 @@ def packed(name, capacities):
 def session(name, runtime):
     model = make_model(name)
     tokens = ["token_embeddings"] if model.head == "sentence_embedding" else []
-    return runtime(build(model, outputs=[*(output.name for output in model.outputs), *tokens, "kept", "depth"]), threads=1)
+    # Sizes between which rows are rounded up, and attention's width.
+    sizes = {"row_sizes": (0, 2, 5, 7, 12, 13, 20, 32, 48, 1000), "width_multiple": 3} if runtime is OpenVinoSession else {}
+    return runtime(build(model, outputs=[*(output.name for output in model.outputs), *tokens, "kept", "depth"], **sizes), threads=1)
 
 
 def referee(name, examples, threshold):

@@ -53,6 +53,17 @@ def test_batches_by_length(lengths, tokens, texts):
 
 
 @settings(deadline=None)
+@given(lengths_lists, st.integers(1, 300), st.integers(1, 30))
+def test_batches_of_few_sizes(lengths, tokens, texts):
+    """As many texts as one of the sizes, but in the last batch, and in those of fewer than the least."""
+    batches = by_length(lengths, tokens, texts, (0, 4, 6, 9))
+    expected = [row for batch in by_length(lengths, tokens, texts) for row in batch]
+    assert [row for batch in batches for row in batch] == expected
+    assert all(len(batch) in (1, 2, 3, 4, 6, 9) for batch in batches[:-1])
+    assert all(len(batch) <= texts and (lengths[batch].sum() <= tokens or len(batch) == 1) for batch in batches)
+
+
+@settings(deadline=None)
 @given(st.integers(1, 512), sizes)
 def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, size):
     found = buckets(HARDWARE, max_length, *size)

@@ -139,6 +139,15 @@ def test_quantised_products_change_little(arch):
     assert 0 < error < 0.1 * np.abs(exact["logits"]).mean()
 
 
+@pytest.mark.parametrize(("sizes", "rows"), [(None, 16), ((0, 5, 16, 90), 16), ((0, 5, 15, 20, 90), 20)])
+def test_layers_compute_as_many_rows_as_the_next_size(sizes, rows):
+    graph = build(make_model(HEADS["dense"]), outputs=("logits",), row_sizes=sizes)
+    inner = next(node.output[0] for node in graph.graph.node if node.op_type == "Erf")
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(inner, onnx.TensorProto.FLOAT, None))
+    answers = OnnxRuntimeSession(graph, threads=1).run(*padded(make_examples([9, 2, 5], 0), extra=3))
+    assert answers[inner].shape == (rows, ARCH.intermediate_size)
+
+
 @pytest.mark.parametrize(("multiple", "width"), [(1, 9), (4, 12), (9, 9)])
 def test_attention_is_as_wide_as_the_next_multiple(multiple, width):
     graph = build(make_model(HEADS["dense"]), outputs=("logits",), width_multiple=multiple)
@@ -155,6 +164,7 @@ def test_an_engine_builds_graphs_for_bfloat16_differently(monkeypatch):
     for precision in ("float32", "bfloat16"):
         OnnxRuntime(make_model(), provider="openvino", precision=precision)
     other, bfloat16 = built
+    assert bfloat16.pop("row_sizes")[:10] == (0, 16, 18, 20, 22, 24, 26, 28, 30, 32)
     assert bfloat16 == other | {"width_multiple": 16, "table_dtype": onnx.TensorProto.BFLOAT16}
 
 

@@ -5,6 +5,7 @@ round. All work from the same token ids and end with logits in the host's memory
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
@@ -17,7 +18,7 @@ import numpy as np
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import references
-from transkimmer_jax.benchmarking.clock import Rounds, interleaved
+from transkimmer_jax.benchmarking.clock import Rounds, interleaved, samples
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
 from transkimmer_jax.config import DataConfig
@@ -48,21 +49,23 @@ def measure(
       contenders: what takes part.
       batch_size: examples of a batch, which are of about one length. 1: texts come alone, each in a call of its own. Of long texts this
         engine computes a batch in several parts.
-      repeats: rounds in which every contender runs once, after one pass over all examples that warms it up and gives its answers.
-      timed: examples of a round, the first ones; None: all.
+      repeats: rounds in which every contender runs once, after one pass over all examples, which gives its answers, and a round that is not
+        counted.
+      timed: examples of a round, chosen anew in each; None: half of them.
       after_round: called after every round with the seconds of all rounds so far, by contender.
     """
     model, examples, arch = workload.model, workload.examples, workload.model.arch
     dense = workload.dense or references.without_predictors(model)
     baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
     setting = _Setting(workload, dense, batch_size, progress)
-    part = examples if timed is None else examples.take(np.arange(min(timed, len(examples))))
+    timed = min(timed or max(1, len(examples) // 2), len(examples))
+    parts = samples(examples, timed, repeats)
     logits: dict[str, np.ndarray] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, Callable[[int], np.ndarray]] = {}
     for contender in contenders:
         prepared = setting.prepared(contender)
         logits[str(contender)] = prepared(examples)()
-        runs[str(contender)] = prepared(part)
+        runs[str(contender)] = functools.partial(_run_of, [prepared(part) for part in parts])
     setting.statistics_so_far()
     seconds = interleaved(runs, repeats, after_round)
     checked = setting.checked()
@@ -75,7 +78,7 @@ def measure(
     return {
         "workload": workload.name,
         "examples": len(examples),
-        "timed": len(part),
+        "timed": timed,
         "tokens": int(examples.lengths.sum()),
         "hidden_size": arch.hidden_size,
         "layers": arch.num_hidden_layers,
@@ -97,7 +100,7 @@ def measure(
         **_disagreement(checked, exact),
         "contenders": {
             str(contender): {
-                **_clock(contender, seconds, len(part), flops_vs_unpadded),
+                **_clock(contender, seconds, timed, flops_vs_unpadded),
                 **_answers(logits[str(contender)], exact.logits if contender.skims else reference, workload.metrics),
                 **setting.statistics_of(contender),
             }
@@ -213,6 +216,10 @@ class _Setting:
 
 def _engine_run(engine: SkimEngine, calls: Sequence[TokenizedExamples], progress: bool = False) -> Run:
     return lambda: np.concatenate([engine.predict_tokenized(call, progress=progress).logits for call in calls])
+
+
+def _run_of(rounds: Sequence[Run], number: int) -> np.ndarray:
+    return rounds[number]()
 
 
 def _clock(contender: Contender, seconds: Rounds, examples: int, flops_vs_unpadded: float) -> dict[str, Any]:

@@ -43,7 +43,7 @@ that have.
 
 One JSON object a setting:
   contenders.NAME.
-    examples_per_second, seconds, seconds_of_rounds   medians, and every round's, of --timed examples
+    examples_per_second, seconds, seconds_of_rounds   medians, and every round's, of --timed examples, others in each
     times_faster_than       of a skimming contender, over every other one: the median of the ratios in a round
     efficiency              of a skimming contender: times faster than packed in the same runtime and precision / flops_vs_unpadded
     metrics                 the task's, over all examples, where labels are known
@@ -98,7 +98,7 @@ def add(commands) -> None:
         metavar="NAME",
         help="only these, or patterns such as 'compacted:*' (default: by the devices at hand)",
     )
-    parser.add_argument("--timed", type=int, metavar="EXAMPLES", help="of a round (default: all; answers are judged on all)")
+    parser.add_argument("--timed", type=int, metavar="EXAMPLES", help="of a round, others in each (default: half of all)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds in which every contender runs once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="synthetic (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file, as a list")

@@ -1,6 +1,7 @@
 """Who goes with whom: batches within a budget of tokens."""
 
-from collections.abc import Iterator
+import bisect
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -9,21 +10,24 @@ from transkimmer_jax.inference.shapes import Bucket
 Batch = tuple[Bucket, np.ndarray]  # and its members
 
 
-def cut(lengths: np.ndarray, tokens: int, texts: int) -> list[slice]:
-    """Texts of these lengths, in their order, as batches of at most so many tokens and so many texts, or of one longer text."""
+def cut(lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None) -> list[slice]:
+    """Texts of these lengths, in their order, as batches of at most so many tokens and so many texts, or of one longer text.
+    sizes: rising; a batch that others follow has one of these numbers of texts, or fewer than the least. None: any."""
     ends, batches, start = np.cumsum(lengths), [], 0
     while start < len(lengths):
         fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + tokens, side="right"))
         stop = min(max(start + 1, fitting), start + texts)
+        if sizes is not None and stop < len(lengths):
+            stop = start + (sizes[bisect.bisect_right(sizes, stop - start) - 1] or stop - start)
         batches.append(slice(start, stop))
         start = stop
     return batches
 
 
-def by_length(lengths: np.ndarray, tokens: int, texts: int) -> list[np.ndarray]:
-    """Positions in `lengths` batch by batch, sorted by length, the longest first: what memory is needed is asked for at once."""
+def by_length(lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None) -> list[np.ndarray]:
+    """Positions in `lengths` batch by batch, sorted by length, the longest first: what memory is needed is asked for at once. See `cut`."""
     order = np.argsort(-lengths, kind="stable")
-    return [order[batch] for batch in cut(lengths[order], tokens, texts)]
+    return [order[batch] for batch in cut(lengths[order], tokens, texts, sizes)]
 
 
 def by_bucket(lengths: np.ndarray, buckets: list[tuple[Bucket, Bucket]]) -> Iterator[Batch]:

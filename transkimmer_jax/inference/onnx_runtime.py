@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -9,7 +10,7 @@ from onnx import TensorProto
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
+from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_ROWS, BFLOAT16_GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
@@ -46,6 +47,7 @@ class OnnxRuntime:
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_threads()), batch_size
+        self._sizes = BFLOAT16_GRAPH_ROWS if precision == "bfloat16" else None
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
         graph = None if folder is None or depths or token_embeddings else saved.load(folder, precision, model)
         if graph is not None:
@@ -53,9 +55,11 @@ class OnnxRuntime:
         else:
             names = [output.name for output in self._outputs]
             wanted = [*names, "kept", *(["depth"] if depths else [])]
-            # OpenVINO would look up rows in float32, and round each of them.
-            for_bfloat16 = {"width_multiple": BFLOAT16_GRAPH_WIDTH_MULTIPLE, "table_dtype": TensorProto.BFLOAT16}
-            graph = build(model, outputs=wanted, **(for_bfloat16 if precision == "bfloat16" else {}))
+            options: dict[str, Any] = {}
+            if precision == "bfloat16":
+                options = {"row_sizes": self._sizes, "width_multiple": BFLOAT16_GRAPH_WIDTH_MULTIPLE}
+                options |= {"table_dtype": TensorProto.BFLOAT16}  # OpenVINO would look up rows in float32, and round each of them
+            graph = build(model, outputs=wanted, **options)
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
@@ -63,7 +67,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with bar(progress, total=count, desc="predicting", unit=" texts", leave=False) as answered:
-            for members in by_length(lengths, self._tokens, texts=self._texts or count):
+            for members in by_length(lengths, self._tokens, self._texts or count, self._sizes):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]

@@ -1,7 +1,7 @@
 """A model as one ONNX graph of standard operators that computes each layer's kept tokens and no others.
 
 Its inputs are padded, as clients of transformers' exports feed them. Inside, the tokens of all texts lie one after the other, in
-`[tokens, hidden]` with nothing in between; each layer's predictor drops rows of that. Only attention sees a padded view,
+`[rows, hidden]` with nothing in between; each layer's predictor drops rows of that. Only attention sees a padded view,
 `[batch, width]` of the longest text that is left. All shapes follow the data, so there are no capacities and nothing overflows.
 
 An embedding, a layer and a head are functions over a builder.
@@ -9,7 +9,7 @@ An embedding, a layer and a head are functions over a builder.
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ def build(
     model: TranskimmerPreTrainedModel,
     *,
     outputs: Collection[str] | None = None,
+    row_sizes: Sequence[int] | None = None,
     width_multiple: int = 1,
     table_dtype: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
@@ -52,6 +53,8 @@ def build(
       outputs: names; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of tokens, 0 where
         there is none; an embedder's token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
         computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
+      row_sizes: rising from 0, and the last more than any batch has tokens; a layer computes as many rows as the next of these to the
+        number of tokens. None: just as many.
       width_multiple: attention's padded view is as wide as the longest text that is left, rounded up to a multiple of this.
       table_dtype: of the embedding tables, FLOAT or BFLOAT16 of `onnx.TensorProto`. Their rows are float32 all the same.
 
@@ -67,35 +70,34 @@ def build(
     ids, mask, *types = (g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in names)
     threshold = g.optional_input("threshold", np.array(arch.skim.threshold, np.float32)) if arch.skim is not None else ""
     with g.scope("packing"):
-        real, rows = Rows.pack(g, mask)
-        positions = g.op("Gather", g.op("NonZero", real), g.constant(1), axis=0)
-        at_start = places = g.op("Squeeze", g.op("NonZero", flat(g, real)), g.constant([0]))
-        ids, *types = (g.op("Compress", flat(g, values), flat(g, real), axis=0) for values in (ids, *types))
+        places, positions, rows = Rows.pack(g, mask, row_sizes)
+        ids, *types = (g.op("Gather", flat(g, values), places, axis=0) for values in (ids, *types))
         pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions, table_dtype)
     relative = Relative.of(g, model.encoder.relative_bias, positions) if arch.kind.relative_bias or arch.kind.rotary else None
     tables = angle_tables(g, model.encoder, arch)
-    steps, keeps = [], []
+    steps, computed = [], []  # of each layer: its rows, and their places
     views: dict[int | None, View] = {}
     left = []  # states of tokens that are skimmed, and their places
     for index, block in enumerate(model.encoder.layers):
         if arch.skim is not None:
             with g.scope(f"predictors.{index}"):
                 keep = rows.keep(g, margin(g, model.encoder, index, hidden), threshold, pinned)
-                keeps.append(flat(g, keep))
+                before, rows, views = rows, rows.shrink(g, keep), {}
                 if reads_every_token:
-                    gone = g.op("Not", keeps[-1])
-                    states, gone_places = (g.op("Compress", values, gone, axis=0) for values in (hidden, places))
+                    gone = before.gone(g, flat(g, keep), rows)
+                    states, gone_places = (g.op("Gather", values, gone, axis=0) for values in (hidden, places))
                     left.append([leave(g, model.encoder.leaving(index), states), gone_places])
-                    places = g.op("Compress", places, keeps[-1], axis=0)
-                if pinned is not None:
-                    pinned = g.op("Compress", pinned, keeps[-1], axis=0)
-                hidden = g.op("Compress", hidden, keeps[-1], axis=0)
-                rows, views = rows.shrink(g, keep), {}
-                relative = relative and relative.shrink(g, keeps[-1])
+                kept = rows.places(g, flat(g, keep))
+                hidden = g.op("Gather", hidden, kept, axis=0)
+                if reads_every_token or "depth" in wanted:
+                    places = g.op("Gather", places, kept, axis=0)
+                pinned = pinned and g.op("Gather", pinned, kept, axis=0)
+                relative = relative and relative.shrink(g, kept)
         steps.append(rows)
+        computed.append(places)
         with g.scope(f"layers.{index}"):
             attention = block.attention
             if attention.window not in views:
@@ -123,7 +125,7 @@ def build(
         if "kept" in wanted:
             g.output(count_kept(g, mask, steps), "kept", TensorProto.INT64, (arch.num_hidden_layers, "batch"))
         if "depth" in wanted:
-            g.output(count_layers(g, mask, at_start, keeps, arch.num_hidden_layers), "depth", TensorProto.INT64, ("batch", "sequence"))
+            g.output(count_layers(g, mask, computed), "depth", TensorProto.INT64, ("batch", "sequence"))
     return g.model()
 
 
@@ -135,7 +137,7 @@ def embed(
     positions: str,
     table_dtype: int = TensorProto.FLOAT,
 ) -> str:
-    """The embeddings [tokens, hidden] of tokens; all of these are [tokens]. token_type_ids: None: all are of the first type, if any.
+    """The embeddings [rows, hidden] of tokens; all of these are [rows]. token_type_ids: None: all are of the first type, if any.
     table_dtype: see `build`."""
 
     def rows(name: str, table: np.ndarray, index: str) -> str:
@@ -156,7 +158,7 @@ def embed(
 
 
 def margin(g: GraphBuilder, encoder: Encoder, index: int, hidden: str) -> str:
-    """By how much each row of `hidden` is to be kept by layer `index`, [tokens, 1], on the scale of thresholds."""
+    """By how much each row of `hidden` is to be kept by layer `index`, [rows, 1], on the scale of thresholds."""
     value = predicted(g, encoder.predictors[index], hidden)
     if not encoder.levels:
         return value
@@ -173,7 +175,7 @@ def margin(g: GraphBuilder, encoder: Encoder, index: int, hidden: str) -> str:
 
 
 def predicted(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
-    """The predictor's margin of each row of `hidden`, [tokens, 1]."""
+    """The predictor's margin of each row of `hidden`, [rows, 1]."""
     features = linear(g, predictor.dense, norm(g, predictor.input_norm, hidden, "input_norm"), "dense")
     features = gelu(g, norm(g, predictor.norm, features, "norm"))
     kernel, bias = (_array(parameter) for parameter in (predictor.decision.kernel, predictor.decision.bias))
@@ -181,14 +183,14 @@ def predicted(g: GraphBuilder, predictor: SkimPredictor, hidden: str) -> str:
 
 
 def leave(g: GraphBuilder, leaving: StatesLeaving, hidden: str) -> str:
-    """The final states of rows [tokens, hidden] that leave so."""
+    """The final states of rows [rows, hidden] that leave so."""
     states = hidden if leaving.norm is None else norm(g, leaving.norm, hidden, "final_norm")
     return states if leaving.forwarding is None else g.op("Add", states, linear(g, leaving.forwarding, states, "forwarding"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Angles:
-    """By what rotation multiplies rows' queries and keys, float32 [tokens, 1, head size]. sin: negative in the first half of a head."""
+    """By what rotation multiplies rows' queries and keys, float32 [rows, 1, head size]. sin: negative in the first half of a head."""
 
     cos: str
     sin: str
@@ -201,7 +203,7 @@ class Angles:
         return cls(g.op("Concat", cos, cos, axis=-1), g.op("Concat", g.op("Neg", sin), sin, axis=-1))
 
     def rotate(self, g: GraphBuilder, x: str) -> str:
-        """Queries or keys [tokens, any number, head size]; see `models.layers.rotated`."""
+        """Queries or keys [rows, any number, head size]; see `models.layers.rotated`."""
         first, second = g.ops("Split", x, outputs=2, axis=-1)
         exchanged = g.op("Concat", second, first, axis=-1)
         return g.op("Add", g.op("Mul", x, self.cos), g.op("Mul", exchanged, self.sin))
@@ -220,7 +222,7 @@ def angle_tables(g: GraphBuilder, encoder: Encoder, arch: Architecture) -> dict[
 
 
 def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, angles: Angles | None, only_first: bool) -> str:
-    """A Transformer layer of rows [tokens, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]."""
+    """A Transformer layer of rows [rows, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]."""
 
     def before(module: nnx.LayerNorm | None, x: str, name: str) -> str:
         return norm(g, module, x, name) if block.pre_norm and module is not None else x
@@ -243,7 +245,7 @@ def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, angles:
 
 
 def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, angles: Angles | None) -> str:
-    """What every row reads of the rows of its text, [tokens, hidden]."""
+    """What every row reads of the rows of its text, [rows, hidden]."""
     (query_kernel, query_bias), (kernel, bias) = _scaled_query(attention), _parameters(attention.key_value)
     kernel = np.concatenate([query_kernel, kernel], axis=1)
     bias = None if bias is None or query_bias is None else np.concatenate([query_bias, bias])
@@ -265,7 +267,7 @@ def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: Vie
     scores = g.op("Add", g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 3, 2])), view.bias)
     attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
     attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.constant([-1, heads * size]))
-    return g.op("Compress", attended, view.real, axis=0)
+    return g.op("Gather", attended, view.places, axis=0)
 
 
 def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, angles: Angles | None) -> str:
@@ -301,7 +303,7 @@ class FinalStates:
     """The states that tokens leave the encoder with: what heads read.
 
     first: of position 0, [batch, hidden]. The others are of all tokens, and empty where the head reads position 0 alone. every:
-    [tokens, hidden], those that stayed before the others. places: int64 [tokens], where each lies in the flattened batch. mask: int64
+    [rows, hidden], those that stayed before the others. places: int64 [rows], where each lies in the flattened batch. mask: int64
     [batch, sequence]. lengths: int64 [batch, 1], tokens of each text.
     """
 
@@ -312,7 +314,7 @@ class FinalStates:
     lengths: str = ""
 
     def placed(self, g: GraphBuilder, values: str) -> str:
-        """Values [tokens, n] of all tokens at their places, [batch, sequence, n]; 0 where there is no token."""
+        """Values [rows, n] of all tokens at their places, [batch, sequence, n]; 0 where there is no token."""
         shape = g.op("Shape", self.mask)
         width = g.op("Shape", values, start=1)
         total = g.op("ReduceProd", shape, keepdims=1)
@@ -378,21 +380,15 @@ def count_kept(g: GraphBuilder, mask: str, steps: list[Rows]) -> str:
     return g.op("Transpose", g.op("Sub", lengths, g.op("Cast", absent, to=TensorProto.INT64)), perm=[1, 0])
 
 
-def count_layers(g: GraphBuilder, mask: str, places: str, keeps: list[str], layers: int) -> str:
-    """Layers that computed each token, [batch, sequence]. places: of all tokens, see `FinalStates`. keeps: bool [tokens], what each layer
-    left; empty for a dense model."""
-    if not keeps:
-        return g.op("Mul", g.op("Cast", g.op("Cast", mask, to=TensorProto.BOOL), to=TensorProto.INT64), g.constant(layers))
+def count_layers(g: GraphBuilder, mask: str, computed: list[str]) -> str:
+    """Layers that computed each token, [batch, sequence]. computed: of each layer the places of its rows, see `FinalStates`."""
     shape = g.op("Shape", mask)
-    per_layer = []
-    for keep in keeps:
-        places = g.op("Compress", places, keep, axis=0)
-        per_layer.append(places)
-    places = g.op("Concat", *per_layer, axis=0)
-    none = g.op("Expand", g.constant(0), g.op("ReduceProd", shape, keepdims=1))
-    ones = g.op("Expand", g.constant(1), g.op("Shape", places))
-    depth = g.op("Reshape", g.op("ScatterElements", none, places, ones, axis=0, reduction="add"), shape)
-    return g.op("Where", g.op("Cast", mask, to=TensorProto.BOOL), depth, g.constant(0))
+    depth = g.op("Expand", g.constant(0), g.op("ReduceProd", shape, keepdims=1))
+    # A layer computes some of those that the one before it did.
+    for number, places in enumerate(computed, 1):
+        count = g.op("Expand", g.constant(number), g.op("Shape", places))
+        depth = g.op("ScatterElements", depth, places, count, axis=0)
+    return g.op("Where", g.op("Cast", mask, to=TensorProto.BOOL), g.op("Reshape", depth, shape), g.constant(0))
 
 
 def norm(g: GraphBuilder, module: nnx.LayerNorm, x: str, name: str) -> str:

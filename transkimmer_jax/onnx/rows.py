@@ -1,6 +1,11 @@
-"""Where the tokens of a batch lie in a graph: packed row after row, and the padded view of them that attention reads."""
+"""Where the tokens of a batch lie in a graph: packed row after row, and the padded view of them that attention reads.
+
+A runtime that makes a program for every size of a product that it meets wants few sizes. For one there are a few rows more than tokens:
+copies of the last, which nobody reads.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -15,20 +20,24 @@ MASKED_SCORE = -65504.0
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The kept tokens of a batch, text after text, as rows of `[tokens, ...]`. Every text has its position 0, as its first row.
+    """The kept tokens of a batch, text after text, as rows of `[rows, ...]`. Every text has its position 0, as its first row.
 
     first: int64 [batch, 1], the row of each text's position 0.
     end: int64 [batch, 1], the row behind its last.
     always: bool [batch, 1], all true.
+    sizes: int64 [n], rising; there are as many rows as the next of these to the number of tokens. '' for just as many.
+    tokens: int64 [rows], which token each row holds: 0, 1 and so on, and the last again. '' where there are as many as rows.
     """
 
     first: str
     end: str
     always: str
+    sizes: str
+    tokens: str
 
     @classmethod
-    def pack(cls, g: GraphBuilder, mask: str) -> tuple[str, Self]:
-        """Which places hold a token, bool [batch, sequence], and their rows.
+    def pack(cls, g: GraphBuilder, mask: str, sizes: Sequence[int] | None) -> tuple[str, str, Self]:
+        """The place in the flattened mask, int64 [rows], and the position in its text of each row's token, and the rows.
 
         mask: int64 [batch, sequence], 0 where there is no token; position 0 is one in any case.
         """
@@ -37,26 +46,40 @@ class Rows:
         real = g.op("Or", g.op("Cast", mask, to=TensorProto.BOOL), first)
         lengths = g.op("ReduceSum", g.op("Cast", real, to=TensorProto.INT64), g.constant([1]), keepdims=1)
         end = g.op("CumSum", lengths, g.constant(0))
-        return real, cls(g.op("Sub", end, lengths), end, g.op("Cast", lengths, to=TensorProto.BOOL))
+        table = "" if sizes is None else g.constant(sizes)
+        always = g.op("Cast", lengths, to=TensorProto.BOOL)
+        rows = cls(g.op("Sub", end, lengths), end, always, table, _tokens(g, g.op("ReduceMax", end, keepdims=0), table))
+        places = rows.places(g, g.op("Reshape", real, g.constant([-1])))
+        return places, g.op("Mod", places, sequence), rows
 
     def lengths(self, g: GraphBuilder) -> str:
         """Tokens of each text, int64 [batch, 1]."""
         return g.op("Sub", self.end, self.first)
 
+    def places(self, g: GraphBuilder, flags: str) -> str:
+        """Where flags are true, int64 [rows]. flags: bool [any], as many of them true as there are tokens; behind them any number."""
+        return _places(g, flags, self.tokens)
+
     def keep(self, g: GraphBuilder, margin: str, threshold: str, pinned: str | None) -> str:
-        """The rows whose margin [tokens, 1] exceeds the threshold, those that are pinned (bool [tokens, 1]; None: none), and each text's
-        first: bool [tokens, 1]."""
+        """The rows whose margin [rows, 1] exceeds the threshold, those that are pinned (bool [rows, 1]; None: none), and each text's
+        first: bool [rows, 1]."""
         wanted = g.op("Greater", margin, threshold)
         return g.op("ScatterElements", wanted if pinned is None else g.op("Or", wanted, pinned), self.first, self.always, axis=0)
 
     def shrink(self, g: GraphBuilder, keep: str) -> Self:
-        """What is left of those that `keep` [tokens, 1] names."""
+        """What is left of those that `keep` [rows, 1] names."""
         running = g.op("CumSum", g.op("Cast", keep, to=TensorProto.INT64), g.constant(0))
         one = g.constant(1)
         # First rows are kept: of the rows up to and with a first one, those but itself lie before it.
         first = g.op("Sub", g.op("GatherElements", running, self.first, axis=0), one)
         end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
-        return dataclasses.replace(self, first=first, end=end)
+        tokens = _tokens(g, g.op("ReduceMax", end, keepdims=0), self.sizes)
+        return dataclasses.replace(self, first=first, end=end, tokens=tokens)
+
+    def gone(self, g: GraphBuilder, keep: str, left: Self) -> str:
+        """The rows that `keep` [rows] does not name, of those before; `left`: the others."""
+        before, after = (g.op("ReduceMax", rows.end, keepdims=0) for rows in (self, left))
+        return _places(g, g.op("Not", keep), _tokens(g, g.op("Sub", before, after), self.sizes))
 
     def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None, width_multiple: int = 1) -> "View":
         """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`.
@@ -74,7 +97,7 @@ class Rows:
             bias = first_bias = _score_of(g, seen)
         else:
             bias, first_bias = (relative.added(g, distance, seen, window) for distance in relative.distances(g, slots))
-        return View(self.first, slots, g.op("Reshape", real, g.constant([-1])), bias, first_bias)
+        return View(self.first, slots, self.places(g, g.op("Reshape", real, g.constant([-1]))), bias, first_bias)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +106,7 @@ class View:
 
     first: int64 [batch, 1], the row of each text's position 0.
     slots: int64 [batch, width], the row that lies at each place; behind a text's end, its first.
-    real: bool [batch * width], which places hold a token.
+    places: int64 [rows], where in the flattened view each row lies.
     bias: float32 [batch, 1, 1, width] or [batch, 1 or heads, width, width], to be added to scores: 0 there, or what scores owe to
       distances, and about `MASKED_SCORE` elsewhere.
     first_bias: float32 [batch, 1 or heads, 1, width], the same for queries at position 0.
@@ -91,7 +114,7 @@ class View:
 
     first: str
     slots: str
-    real: str
+    places: str
     bias: str
     first_bias: str
 
@@ -100,7 +123,7 @@ class View:
 class Relative:
     """Where tokens stand in their texts, and what scores owe to the distance of query and key.
 
-    positions: int64 [tokens], of each row's token. table: float32 [distances, heads]; None: there is no bias. middle: its row of distance
+    positions: int64 [rows], of each row's token. table: float32 [distances, heads]; None: there is no bias. middle: its row of distance
     0.
     """
 
@@ -115,9 +138,9 @@ class Relative:
             return cls(positions, None, 0)
         return cls(positions, g.weight("relative_bias", np.asarray(bias())), bias.furthest)
 
-    def shrink(self, g: GraphBuilder, keep: str) -> Self:
-        """Of those that `keep` [tokens] names."""
-        return dataclasses.replace(self, positions=g.op("Compress", self.positions, keep, axis=0))
+    def shrink(self, g: GraphBuilder, kept: str) -> Self:
+        """Of the rows that `kept`, int64 [rows], names."""
+        return dataclasses.replace(self, positions=g.op("Gather", self.positions, kept, axis=0))
 
     def distances(self, g: GraphBuilder, slots: str) -> tuple[str, str]:
         """From queries to keys, int64 [batch, width, width]; and the same of queries at position 0, [batch, 1, width]."""
@@ -136,6 +159,20 @@ class Relative:
             return score
         rows = g.op("Gather", self.table, g.op("Add", distance, g.constant(self.middle)), axis=0)
         return g.op("Add", g.op("Transpose", rows, perm=[0, 3, 1, 2]), score)
+
+
+def _tokens(g: GraphBuilder, count: str, sizes: str) -> str:
+    """See `Rows.tokens`. count: int64 scalar, of tokens."""
+    if not sizes:
+        return ""
+    larger = g.op("Where", g.op("Less", sizes, count), g.constant(np.iinfo(np.int64).max), sizes)
+    least = g.op("ReduceMin", larger, keepdims=0)
+    return g.op("Min", g.op("Range", g.constant(0), least, g.constant(1)), g.op("Sub", count, g.constant(1)))
+
+
+def _places(g: GraphBuilder, flags: str, tokens: str) -> str:
+    places = g.op("Squeeze", g.op("NonZero", flags), g.constant([0]))
+    return g.op("Gather", places, tokens, axis=0) if tokens else places
 
 
 def _score_of(g: GraphBuilder, seen: str) -> str:

@@ -1,13 +1,12 @@
 """What a distilled student is worth beside its teacher: agreement, a task's metric where labels are given, and the three numbers."""
 
 import dataclasses
-import functools
 import statistics
 from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.benchmarking.clock import interleaved
+from transkimmer_jax.benchmarking.clock import interleaved, samples
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.examples import Examples, subsample
@@ -59,8 +58,10 @@ def compare(config: Config, model: str, labelled: str | None = None, label_colum
     }
     texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, config.train.seed)
     tokens = engines["student"].tokenize(_inputs(texts))
-    rounds = interleaved({name: functools.partial(engine.predict_tokenized, tokens) for name, engine in engines.items()}, _ROUNDS)
-    milliseconds = {name: 1000 * statistics.median(seconds) / len(texts) for name, seconds in rounds.items()}
+    parts = samples(tokens, max(1, len(tokens) // 2), _ROUNDS)
+    runs = {name: lambda number, engine=engine: engine.predict_tokenized(parts[number]) for name, engine in engines.items()}
+    rounds = interleaved(runs, _ROUNDS)
+    milliseconds = {name: 1000 * statistics.median(seconds) / len(parts[0]) for name, seconds in rounds.items()}
     if labelled is None:
         return Comparison(milliseconds, None)
     examples = _labelled(task, labelled, label_column)
