@@ -19,7 +19,6 @@ there. Values are between 0 and 1. The clock is of texts of the same split, in b
 import argparse
 import dataclasses
 import functools
-import importlib.util
 import json
 import pathlib
 import shlex
@@ -43,13 +42,13 @@ from transkimmer_jax.data.tasks import TEXTS, Task, get_task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.onnx.sessions import openvino_has_bfloat16
 
 # A part of IMDB's 25,000 test reviews is enough; so are a few hundred texts for the clock, and of long ones fewer.
 EXAMPLES = {"imdb_reviews": 2500}
 TIMED = {"imdb_reviews": 128}
 _MOST_TIMED = 512
 _EXACT = ("onnxruntime", "float32")  # what scores
+_CLOCKED = (_EXACT, ("onnxruntime", "int8"))  # `transkimmer benchmark` times the other runtimes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,13 +203,6 @@ def _exact(run: Run) -> SkimEngine:
     return SkimEngine.from_pretrained(run.model, runtime="onnx", provider=_EXACT[0], precision=_EXACT[1])
 
 
-def ways_here() -> list[tuple[str, str]]:
-    """Runtimes and precisions that are timed on this machine."""
-    ways = [_EXACT, ("onnxruntime", "int8")]
-    installed = importlib.util.find_spec("openvino") is not None
-    return [*ways, ("openvino", "bfloat16")] if installed and openvino_has_bfloat16() else ways
-
-
 def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str, command: str) -> dict[str, Any]:
     """The record but for the clock."""
     reference = scored.evaluate(_exact(dense))
@@ -276,7 +268,7 @@ def main() -> None:
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:
         timed = args.timed or TIMED.get(scored.task.name, _MOST_TIMED)
-        record |= clock(scored, run, dense, record, ways_here(), timed, args.batch_size, args.rounds)
+        record |= clock(scored, run, dense, record, _CLOCKED, timed, args.batch_size, args.rounds)
     name = "_".join([record["task"].rpartition("/")[2], record["backbone"], str(record["seed"]), *([label] if label else [])])
     args.output.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output / f"{name}.json", record)
