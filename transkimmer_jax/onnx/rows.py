@@ -77,7 +77,7 @@ class Rows:
         return dataclasses.replace(self, first=first, end=end, tokens=tokens)
 
     def gone(self, g: GraphBuilder, keep: str, left: Self) -> str:
-        """The rows that `keep` [rows] does not name, of those before; `left`: the others."""
+        """The rows that `keep` [rows] does not name. left: the others."""
         before, after = (g.op("ReduceMax", rows.end, keepdims=0) for rows in (self, left))
         return _places(g, g.op("Not", keep), _tokens(g, g.op("Sub", before, after), self.sizes))
 
