@@ -117,7 +117,7 @@ def main() -> None:
         runs = {name: lambda _, engine=engine: engine.predict_tokenized(tokens) for name, engine in engines.items()}
         if importlib.util.find_spec("sentence_transformers"):
             runs[_LIBRARY] = by_sentence_transformers(args.dense, args.pooling, args.max_length, texts, args.batch_size)
-        speeds = {name: len(texts) / statistics.median(seconds) for name, seconds in interleaved(runs, args.repeats).items()}
+        speeds = {name: len(texts) / statistics.median(seconds) for name, seconds in interleaved(runs, range(args.repeats + 1)).items()}
         record["sentence_transformers_texts_per_second"] = speeds.get(_LIBRARY)
         for row in rows:
             row["texts_per_second"] = speeds[f"{row['model']}:{row['precision']}"]

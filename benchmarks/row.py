@@ -170,21 +170,21 @@ def clock(
     timed = min(timed, scored.examples)
     parts = samples(scored.prepared.tokens, timed, rounds)
     entries: dict[str, dict[str, Any]] = {}
-    runs: dict[str, Callable[[int], Any]] = {}
+    runs: dict[str, Callable[[TokenizedExamples], Any]] = {}
     for runtime, precision in ways:
         options: dict[str, Any] = {"runtime": "onnx", "provider": runtime, "precision": precision, "batch_size": batch}
         way = f"{runtime} {precision}"
         reference, engine = (SkimEngine.from_pretrained(trained.model, **options) for trained in (dense, run))
-        runs[f"{way} dense"] = functools.partial(_predict, reference, parts, None)
+        runs[f"{way} dense"] = reference.predict_tokenized
         if (runtime, precision) == _EXACT:
             values = [record["dense_value"], *(point["value"] for point in record["curve"])]
         else:
             values = [scored.value(reference), *(scored.value(engine, run.threshold(budget)) for budget in budgets)]
         entries[way] = {"dense": {"value": values[0]}, "curve": []}
         for budget, value in zip(budgets, values[1:], strict=True):
-            runs[f"{way} {budget}"] = functools.partial(_predict, engine, parts, run.threshold(budget))
+            runs[f"{way} {budget}"] = functools.partial(engine.predict_tokenized, threshold=run.threshold(budget))
             entries[way]["curve"].append({"budget": budget, "value": value})
-    seconds = interleaved(runs, rounds)
+    seconds = interleaved(runs, parts)
     for way, entry in entries.items():
         baseline = seconds[f"{way} dense"]
         entry["dense"]["texts_per_second"] = timed / statistics.median(baseline)
@@ -193,10 +193,6 @@ def clock(
             point["texts_per_second"] = timed / statistics.median(ours)
             point["times_dense"] = statistics.median(theirs / mine for theirs, mine in zip(baseline, ours, strict=True))
     return {"clock": entries, "timed": timed, "batch_size": batch, "rounds": rounds, "cpu": processor()}
-
-
-def _predict(engine: SkimEngine, parts: Sequence[TokenizedExamples], threshold: float | None, number: int) -> None:
-    engine.predict_tokenized(parts[number], threshold=threshold)
 
 
 def _exact(run: Run) -> SkimEngine:

@@ -283,7 +283,7 @@ def test_rounds_take_turns_and_the_first_is_not_counted(monkeypatch):
         return run
 
     monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
-    rounds = clock.interleaved({"a": run("a", 0.5), "b": run("b", 0.25)}, 3, lambda seconds: shown.append(len(seconds["b"])))
+    rounds = clock.interleaved({"a": run("a", 0.5), "b": run("b", 0.25)}, range(4), lambda seconds: shown.append(len(seconds["b"])))
     assert rounds == {"a": [0.5] * 3, "b": [0.25] * 3} and shown == [1, 2, 3]
     assert calls == [(name, number) for number in range(4) for name in "ab"]
 

@@ -1,7 +1,7 @@
 """Contenders timed by turns, in one process."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,21 @@ from transkimmer_jax.data.batches import TokenizedExamples
 Rounds = dict[str, list[float]]  # seconds by contender, round by round
 
 
-def interleaved(runs: Mapping[str, Callable[[int], Any]], repeats: int, after_round: Callable[[Rounds], None] | None = None) -> Rounds:
-    """Seconds of every round of every contender, which take turns, after one that warms them up.
+def interleaved(
+    runs: Mapping[str, Callable[[Any], Any]], inputs: Sequence[Any], after_round: Callable[[Rounds], None] | None = None
+) -> Rounds:
+    """Seconds of every round of every contender, which take turns.
 
     Args:
-      runs: is told the number of its round, 0 to `repeats`: see `samples`.
+      runs: take the round's input.
+      inputs: one a round, see `samples`. The first round warms up, and is not counted.
       after_round: is told the seconds of all rounds so far.
     """
     seconds: Rounds = {name: [] for name in runs}
-    for number in range(repeats + 1):
+    for number, given in enumerate(inputs):
         for name, run in runs.items():
             started = time.perf_counter()
-            run(number)
+            run(given)
             if number:
                 seconds[name].append(time.perf_counter() - started)
         if number and after_round is not None:
@@ -31,7 +34,7 @@ def interleaved(runs: Mapping[str, Callable[[int], Any]], repeats: int, after_ro
 
 
 def samples(examples: TokenizedExamples, size: int, repeats: int) -> list[TokenizedExamples]:
-    """What each round of `interleaved` computes: `size` of the examples, others in each.
+    """The inputs of `interleaved` for so many rounds that count: `size` of the examples, others in each where there are more.
 
     A runtime may make a program for every shape that it meets. In a round of the same texts it would find them ready, as it does for no
     user's.

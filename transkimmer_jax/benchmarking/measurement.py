@@ -67,7 +67,7 @@ def measure(
         logits[str(contender)] = prepared(examples)()
         runs[str(contender)] = functools.partial(_run_of, [prepared(part) for part in parts])
     setting.statistics_so_far()
-    seconds = interleaved(runs, repeats, after_round)
+    seconds = interleaved(runs, range(repeats + 1), after_round)
     checked = setting.checked()
     exact = references.masked_predictions(model, setting.bucketed(examples), workload.threshold, len(examples))
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()

@@ -11,11 +11,11 @@ RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, ove
 WIDTH_MULTIPLE = 4  # tokens; attention's width in a program
 FORGETTING = 0.99  # weight of what a batch lost over that of what the next one of its bucket lost
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
-# Tokens of a batch for each thread that computes a graph, by what was fastest with one and two threads: of ONNX Runtime smaller batches.
+# Tokens of a batch for each thread that computes a graph, by what was fastest with two threads.
 THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 4096}
-# Rows: of products in a graph. OpenVINO makes a program for each size in bfloat16, which takes a millisecond. Eight to an octave.
+# Rows of products in a graph, eight sizes to an octave. In bfloat16 OpenVINO makes a program for each size that it meets.
 BFLOAT16_GRAPH_ROWS = (0, *(eighth << octave for octave in range(1, 28) for eighth in range(8, 16)))
-BFLOAT16_GRAPH_WIDTH_MULTIPLE = 16  # tokens; between two, OpenVINO's attention in bfloat16 takes up to twice as long
+BFLOAT16_GRAPH_WIDTH_MULTIPLE = 16  # tokens; OpenVINO's attention in bfloat16 is slower between
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.progress import bar
+from transkimmer_jax.progress import tqdm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class JaxRuntime:
         answers = Predictions.empty(self.programs.outputs, self.arch.num_hidden_layers, lengths, self.programs.depths)
         # By the lowest rung that may hold them.
         waiting: list[list[np.ndarray]] = [[np.arange(count)], *([] for _ in RUNGS)]
-        with bar(progress, total=count, desc="predicting", unit=" texts", leave=False) as answered:
+        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             for lowest in range(len(RUNGS)):
                 members = np.concatenate([np.zeros(0, np.int64), *waiting[lowest]])
                 batches = [(bucket, members[batch]) for bucket, batch in by_bucket(lengths[members], self.buckets)]
@@ -93,7 +93,7 @@ class JaxRuntime:
                     lost = self._take(run, examples, threshold, answers)
                     waiting[run.rung + 1].append(lost)
                     self.statistics.again += len(lost)
-                    answered.update(sum(map(len, run.members)) - len(lost))
+                    bar.update(sum(map(len, run.members)) - len(lost))
         assert not any(map(len, waiting[-1])), "the last rung holds every batch"
         self.statistics.examples += count
         self._learn(answers, threshold)

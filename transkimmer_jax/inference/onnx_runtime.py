@@ -17,7 +17,7 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session, available_threads
-from transkimmer_jax.progress import bar
+from transkimmer_jax.progress import tqdm
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 
@@ -66,7 +66,7 @@ class OnnxRuntime:
         """Every example, in their order, in batches of about one length."""
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
-        with bar(progress, total=count, desc="predicting", unit=" texts", leave=False) as answered:
+        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             for members in by_length(lengths, self._tokens, self._texts or count, self._sizes):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
@@ -80,7 +80,7 @@ class OnnxRuntime:
                     for member, depth in zip(members.tolist(), outputs["depth"], strict=True):
                         answers.depths[member] = depth[: lengths[member]]
                 self.statistics.batches += 1
-                answered.update(len(members))
+                bar.update(len(members))
         self.statistics.examples += count
         return answers
 

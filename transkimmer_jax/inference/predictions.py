@@ -76,10 +76,7 @@ class Predictions:
         """The examples of which an output holds anything else than finite numbers, [n] int64."""
         wrong = np.zeros(len(self.lengths), bool)
         for rows in self.outputs.values():
-            is_finite = np.isfinite(rows)
-            if is_finite.all():
-                continue
-            is_wrong = ~is_finite.all(axis=tuple(range(1, rows.ndim)))
+            is_wrong = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
             if len(rows) != len(wrong):  # rows of tokens
                 is_wrong = np.logical_or.reduceat(is_wrong, np.cumsum(self.lengths) - self.lengths)
             wrong |= is_wrong

@@ -48,7 +48,7 @@ class Rows:
         end = g.op("CumSum", lengths, g.constant(0))
         table = "" if sizes is None else g.constant(sizes)
         always = g.op("Cast", lengths, to=TensorProto.BOOL)
-        rows = cls(g.op("Sub", end, lengths), end, always, table, _tokens(g, g.op("ReduceMax", end, keepdims=0), table))
+        rows = cls(g.op("Sub", end, lengths), end, always, table, _tokens(g, end, table))
         places = rows.places(g, g.op("Reshape", real, g.constant([-1])))
         return places, g.op("Mod", places, sequence), rows
 
@@ -73,13 +73,12 @@ class Rows:
         # First rows are kept: of the rows up to and with a first one, those but itself lie before it.
         first = g.op("Sub", g.op("GatherElements", running, self.first, axis=0), one)
         end = g.op("GatherElements", running, g.op("Sub", self.end, one), axis=0)
-        tokens = _tokens(g, g.op("ReduceMax", end, keepdims=0), self.sizes)
-        return dataclasses.replace(self, first=first, end=end, tokens=tokens)
+        return dataclasses.replace(self, first=first, end=end, tokens=_tokens(g, end, self.sizes))
 
     def gone(self, g: GraphBuilder, keep: str, left: Self) -> str:
         """The rows that `keep` [rows] does not name. left: the others."""
-        before, after = (g.op("ReduceMax", rows.end, keepdims=0) for rows in (self, left))
-        return _places(g, g.op("Not", keep), _tokens(g, g.op("Sub", before, after), self.sizes))
+        end = g.op("Sub", self.end, left.end) if self.sizes else ""
+        return _places(g, g.op("Not", keep), _tokens(g, end, self.sizes))
 
     def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None, width_multiple: int = 1) -> "View":
         """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`.
@@ -161,10 +160,11 @@ class Relative:
         return g.op("Add", g.op("Transpose", rows, perm=[0, 3, 1, 2]), score)
 
 
-def _tokens(g: GraphBuilder, count: str, sizes: str) -> str:
-    """See `Rows.tokens`. count: int64 scalar, of tokens."""
+def _tokens(g: GraphBuilder, end: str, sizes: str) -> str:
+    """See `Rows.tokens`. end: int64 [batch, 1], tokens up to the end of each text."""
     if not sizes:
         return ""
+    count = g.op("ReduceMax", end, keepdims=0)
     larger = g.op("Where", g.op("Less", sizes, count), g.constant(np.iinfo(np.int64).max), sizes)
     least = g.op("ReduceMin", larger, keepdims=0)
     return g.op("Min", g.op("Range", g.constant(0), least, g.constant(1)), g.op("Sub", count, g.constant(1)))

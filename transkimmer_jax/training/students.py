@@ -59,8 +59,7 @@ def compare(config: Config, model: str, labelled: str | None = None, label_colum
     texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, config.train.seed)
     tokens = engines["student"].tokenize(_inputs(texts))
     parts = samples(tokens, max(1, len(tokens) // 2), _ROUNDS)
-    runs = {name: lambda number, engine=engine: engine.predict_tokenized(parts[number]) for name, engine in engines.items()}
-    rounds = interleaved(runs, _ROUNDS)
+    rounds = interleaved({name: engine.predict_tokenized for name, engine in engines.items()}, parts)
     milliseconds = {name: 1000 * statistics.median(seconds) / len(parts[0]) for name, seconds in rounds.items()}
     if labelled is None:
         return Comparison(milliseconds, None)
