@@ -30,6 +30,9 @@ class ModelConfig:
     num_hidden_layers: Annotated[
         int | None, "only the first layers of the checkpoint; budget and FLOPs saved are still of those of all. None takes all"
     ] = None
+    layers: Annotated[
+        tuple[int, ...] | None, "these layers of the checkpoint, counted from 0, as in 0,2,4,5; another way to leave out some. None takes all"
+    ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
     ] = "renormalized"
@@ -40,6 +43,11 @@ class ModelConfig:
     remat: Annotated[bool, "recompute each layer in the backward pass: less memory, about a third more compute"] = False
     hidden_dropout: Annotated[float | None, "dropout after embeddings and dense layers; None takes the checkpoint's"] = None
     attention_dropout: Annotated[float | None, "dropout on attention weights; None takes the checkpoint's"] = None
+
+    @property
+    def layer_count(self) -> int | None:
+        """How many layers of the checkpoint are taken; None: all."""
+        return self.num_hidden_layers if self.layers is None else len(self.layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +287,10 @@ class Config:
         )
         layers = self.model.num_hidden_layers
         require(layers is None or layers >= 1, f"model.num_hidden_layers must be at least 1, not {layers}")
+        require(
+            layers is None or self.model.layers is None,
+            "model.layers and model.num_hidden_layers both say which layers to take: set one of them to none",
+        )
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
         require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(0 <= self.distill.token_noise < 1, f"distill.token_noise must lie in [0, 1), not {self.distill.token_noise}")
@@ -526,8 +538,8 @@ _OF_RECIPES = """\
 Most config files are recipes, of two runs: a dense model, then a skimming one that starts from it and has it as its teacher. There
 --config.SECTION.FIELD is of both runs, but skim.* and distill.* of the skimming one; --config.dense.SECTION.FIELD and
 --config.skimming.SECTION.FIELD are of one. --config.skim.enabled=false trains the dense model alone, --config.distill.teacher=DIR the
-skimming one alone, from the dense model that is there. Both together, with --config.model.num_hidden_layers, train a static student: the
-dense model's first layers.
+skimming one alone, from the dense model that is there. Both together, with --config.model.num_hidden_layers or .layers, train a static
+student: some of the dense model's layers.
 """
 
 

@@ -1,6 +1,7 @@
 """Law: without skimming, every backbone is that of transformers: on the same weights, each layer's hidden states and the logits equal
 those of its PyTorch model to 1e-5 in float32. And what is loaded is saved again bit for bit, under transformers' own names."""
 
+import copy
 import json
 
 import jax
@@ -65,6 +66,22 @@ def test_fresh_predictors_keep_everything(backbone):
     ours = TranskimmerForSequenceClassification.from_pretrained(tiny.folder(backbone), dense=False)
     assert ours.arch.skim is not None
     assert_parity(theirs, ours, make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
+
+
+@backbones
+def test_some_of_the_layers(backbone):
+    """As PyTorch's model computes whose list of layers lacks the second."""
+    theirs = copy.deepcopy(tiny.torch_model(backbone))
+    (layers,) = (module for module in theirs.base_model.modules() if isinstance(module, torch.nn.ModuleList))
+    del layers[1]
+    ours = TranskimmerForSequenceClassification.from_pretrained(tiny.folder(backbone), dense=True, layers=(0, 2))
+    assert (ours.arch.num_hidden_layers, ours.arch.dense_layers) == (2, 3)
+    assert_parity(theirs, ours, make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
+
+
+def test_the_layer_that_a_pre_norm_encoder_begins_with():
+    with pytest.raises(CheckpointError, match=r"layers=1,2: the first layer of a modernbert checkpoint is of another kind"):
+        TranskimmerForSequenceClassification.from_pretrained(tiny.folder("modernbert"), dense=True, layers=(1, 2))
 
 
 @variants

@@ -284,6 +284,24 @@ def test_the_first_layers_alone(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_layers_by_number(tmp_path):
+    """The same as of a file that holds these alone, under other numbers."""
+    tensors = random_tensors(predictor_size=32)
+    chosen: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        numbered = re.match(r"(.*\.(?:layer|skim_predictors)\.)(\d)(\..*)", name)
+        if numbered is None:
+            chosen[name] = tensor
+        elif numbered[2] != "1":
+            chosen[f"{numbered[1]}{(0, None, 1)[int(numbered[2])]}{numbered[3]}"] = tensor
+    cut = load(write_checkpoint(tmp_path / "all", tensors), dense=False, layers=(0, 2))
+    alone = load(write_checkpoint(tmp_path / "some", chosen, CONFIG | {"num_hidden_layers": 2}), dense=False)
+    assert cut.arch == dataclasses.replace(alone.arch, dense_layers=3)
+    for ours, theirs in zip(jax.tree.leaves(nnx.state(cut)), jax.tree.leaves(nnx.state(alone)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert load(tmp_path / "all", dense=False, layers=(0, 1, 2)).arch.dense_layers is None
+
+
 # --- errors
 
 
@@ -349,6 +367,17 @@ def test_config_of_another_depth(tmp_path, tensors, layers, problem):
 def test_more_layers_than_there_are(tmp_path, tensors, layers):
     with pytest.raises(CheckpointError, match=f"num_hidden_layers={layers} of a checkpoint with 3 layers: take 1 to 3"):
         load(write_checkpoint(tmp_path, tensors), num_hidden_layers=layers)
+
+
+@pytest.mark.parametrize("layers", [(), (0, 3), (-1, 1), (1, 0), (1, 1)])
+def test_layers_that_are_not_there(tmp_path, tensors, layers):
+    with pytest.raises(CheckpointError, match=rf"layers={','.join(map(str, layers))} of a checkpoint with 3 layers: name some of 0 to 2"):
+        load(write_checkpoint(tmp_path, tensors), layers=layers)
+
+
+def test_layers_said_twice(tmp_path, tensors):
+    with pytest.raises(CheckpointError, match="both say which layers to take"):
+        load(write_checkpoint(tmp_path, tensors), layers=(0, 2), num_hidden_layers=2)
 
 
 def test_other_number_of_labels(tmp_path, tensors):

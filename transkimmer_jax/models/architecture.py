@@ -69,7 +69,7 @@ class Architecture:
     head: str = "sequence_classification"  # one of `heads.HEADS`; a model sets that which it is
     pooling: PoolingArchitecture = PoolingArchitecture()  # of the head 'sentence_embedding'
     skim: SkimArchitecture | None = SkimArchitecture()  # None: the dense model
-    # Of the dense model that FLOPs are compared with, where this one has only the first of them; None: as many as this one.
+    # Of the dense model that FLOPs are compared with, where this one has only some of them; None: as many as this one.
     dense_layers: int | None = None
     compute_dtype: str = "float32"
     remat: bool = False

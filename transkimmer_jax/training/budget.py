@@ -92,7 +92,7 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) 
     if skim.target_kind == "flops" and whole < largest:
         name = "skim.target" if largest == skim.target else "skim.levels"
         raise ConfigError(
-            f"{name}={largest} of {arch.dense_layers} layers is more than model.num_hidden_layers={arch.num_hidden_layers} "
+            f"{name}={largest} of {arch.dense_layers} layers is more than {arch.num_hidden_layers} of them "
             f"cost with nothing skimmed, {whole:.2f}: lower it, or take more layers"
         )
 

@@ -114,6 +114,7 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
         },
         **_head_options(config, task),
         "num_hidden_layers": model.num_hidden_layers,
+        "layers": model.layers,
         "compute_dtype": model.compute_dtype,
         "remat": model.remat,
         "hidden_dropout": model.hidden_dropout,

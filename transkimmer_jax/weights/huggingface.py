@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import jax
@@ -54,6 +54,7 @@ def load(
     dense: bool | None = False,
     skim_overrides: dict[str, Any] | None = None,
     pooling_overrides: dict[str, Any] | None = None,
+    layers: Sequence[int] | None = None,
     seed: int = 0,
     **overrides: Any,
 ) -> Model:
@@ -68,8 +69,10 @@ def load(
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
       pooling_overrides: of an embedder, fields of `PoolingArchitecture` to set; what is not named is what `config.json` or
         sentence-transformers' files say, or the default.
-      **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. With fewer
-        num_hidden_layers than the checkpoint has, its last layers are left out; FLOPs are still compared with those of all of them.
+      layers: which of the checkpoint's layers the model has, from 0, in their order; None: all. FLOPs are still compared with those of
+        all of them.
+      **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. num_hidden_layers
+        is another way to say which `layers`: the first so many.
 
     Raises:
       CheckpointError: a folder that cannot be read, or one error that lists everything missing, unexpected or of the wrong shape. Shapes
@@ -81,11 +84,13 @@ def load(
         overrides["pooling"] = _pooling(folder, saved, pooling_overrides or {})
     with opened(folder) as stored:
         tensors = _normalized(stored, folder, saved.architecture.backbone)
-        arch = _configured(saved.architecture, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
+        chosen = _chosen_layers(saved.architecture, layers, overrides.pop("num_hidden_layers", None))
+        arch = _configured(saved.architecture, chosen, tensors, dense, skim_overrides or {}, overrides | {"head": model_class.head})
         if saved.names_head:
             tensors = {name: tensor for name, tensor in tensors.items() if name not in names.of_other_meaning(arch, saved.architecture)}
-        if arch.num_hidden_layers < saved.architecture.num_hidden_layers:
-            tensors = {name: tensor for name, tensor in tensors.items() if names.layer_of(name, arch.backbone) < arch.num_hidden_layers}
+        if len(chosen) < saved.architecture.num_hidden_layers:
+            renamed = {name: names.with_layers(name, arch.backbone, chosen) for name in tensors}
+            tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, folder)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
         if fresh:
@@ -100,12 +105,13 @@ def shapes(
     dense: bool = False,
     skim_overrides: dict[str, Any] | None = None,
     pooling: str | None = None,
+    layers: Sequence[int] | None = None,
     **overrides: Any,
 ) -> Architecture:
     """The architecture that `load` would give a model, from `config.json` and files of its kind alone; BERT's base and large sizes need no
     file at all.
 
-    head: of the model, one of `heads.HEADS`. pooling: of an embedder; None takes what the folder says.
+    head: of the model, one of `heads.HEADS`. pooling: of an embedder; None takes what the folder says. layers and overrides: see `load`.
 
     Raises:
       CheckpointError: no such checkpoint, or one of another kind.
@@ -120,7 +126,8 @@ def shapes(
             overrides["pooling"] = _pooling(folder, saved, pooling_overrides)
     elif head == "sentence_embedding":
         overrides["pooling"] = dataclasses.replace(arch.pooling, **pooling_overrides)
-    return _configured(arch, {}, dense, skim_overrides or {}, overrides | {"head": head})
+    chosen = _chosen_layers(arch, layers, overrides.pop("num_hidden_layers", None))
+    return _configured(arch, chosen, {}, dense, skim_overrides or {}, overrides | {"head": head})
 
 
 def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: dict[str, Any]) -> PoolingArchitecture:
@@ -131,18 +138,42 @@ def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: di
     return dataclasses.replace(pooling, **overrides)
 
 
-def _configured(
-    arch: Architecture, tensors: Mapping[str, StoredTensor], dense: bool | None, skim_overrides: dict[str, Any], overrides: dict[str, Any]
-) -> Architecture:
-    """A checkpoint's architecture with a user's options."""
+def _chosen_layers(arch: Architecture, layers: Sequence[int] | None, count: int | None) -> tuple[int, ...]:
+    """Which of a checkpoint's layers a model has. layers: as a user gave them; None: the first `count`, or all."""
     there = arch.num_hidden_layers
+    if count is not None and not 1 <= count <= there:
+        raise CheckpointError(f"num_hidden_layers={count} of a checkpoint with {there} layers: take 1 to {there}")
+    if layers is None:
+        return tuple(range(there if count is None else count))
+    said = f"layers={','.join(map(str, layers))}"
+    if count is not None:
+        raise CheckpointError(f"{said} and num_hidden_layers={count} both say which layers to take: give one of them")
+    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < there:
+        raise CheckpointError(f"{said} of a checkpoint with {there} layers: name some of 0 to {there - 1}, rising")
+    if arch.kind.pre_norm and layers[0] != 0:
+        raise CheckpointError(f"{said}: the first layer of a {arch.backbone} checkpoint is of another kind than the others; take layer 0")
+    return tuple(layers)
+
+
+def _configured(
+    arch: Architecture,
+    layers: tuple[int, ...],
+    tensors: Mapping[str, StoredTensor],
+    dense: bool | None,
+    skim_overrides: dict[str, Any],
+    overrides: dict[str, Any],
+) -> Architecture:
+    """A checkpoint's architecture with a user's options. layers: see `_chosen_layers`."""
     arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
-    if not 1 <= arch.num_hidden_layers <= there:
-        raise CheckpointError(f"num_hidden_layers={arch.num_hidden_layers} of a checkpoint with {there} layers: take 1 to {there}")
     if dense is None:
         dense = arch.skim is None and not any(name.startswith(names.SKIM_PREFIX) for name in tensors)
-    if arch.num_hidden_layers < there:
-        arch = dataclasses.replace(arch, dense_layers=arch.dense_layers or there)
+    if len(layers) < arch.num_hidden_layers:
+        arch = dataclasses.replace(
+            arch,
+            num_hidden_layers=len(layers),
+            dense_layers=arch.dense_layers or arch.num_hidden_layers,
+            local_layers=tuple(number for number, layer in enumerate(layers) if layer in arch.local_layers),
+        )
     return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))
 
 

@@ -85,10 +85,13 @@ def is_ignored(name: str, backbone: str) -> bool:
     return name.startswith(("embeddings.position_ids", *FORMATS[backbone].ignored))
 
 
-def layer_of(name: str, backbone: str) -> int:
-    """The index of the layer that a tensor belongs to, in this table's form of its name; -1 where it belongs to none."""
-    numbered = re.match(rf"(?:{re.escape(FORMATS[backbone].modules['layer'])}|skim_predictors)\.(\d{{1,9}})\.", name)
-    return int(numbered[1]) if numbered else -1
+def with_layers(name: str, backbone: str, layers: Sequence[int]) -> str | None:
+    """The name that a tensor has in a model of `layers` alone, both in this table's form; None where it is of another layer."""
+    numbered = re.match(rf"({re.escape(FORMATS[backbone].modules['layer'])}|{re.escape(SKIM_PREFIX[:-1])})\.(\d{{1,9}})\.", name)
+    if numbered is None:
+        return name
+    number = int(numbered[2])
+    return f"{numbered[1]}.{layers.index(number)}.{name[numbered.end() :]}" if number in layers else None
 
 
 def beside_predictor(name: str) -> str | None:
