@@ -105,7 +105,7 @@ def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, R
     if theirs.config.skim.enabled or theirs.config.model.layer_count is not None:
         raise ConfigError(f"--dense {theirs.folder} is no dense run of all layers")
     if not ours.config.skim.enabled and ours.config.model.layer_count is None:
-        raise ConfigError(f"{ours.folder} skims nothing and has all layers: a static student has some of them, by model.num_hidden_layers or model.layers")
+        raise ConfigError(f"{ours.folder} skims nothing and has all layers: a static student has some, see model.layers")
     # Of texts alone the dense run, which is the teacher, says for what task.
     for name in ("seed",) if ours.config.data.task == TEXTS else ("task", "seed"):
         if ours.result[name] != theirs.result[name]:

@@ -31,7 +31,7 @@ class ModelConfig:
         int | None, "only the first layers of the checkpoint; budget and FLOPs saved are still of those of all. None takes all"
     ] = None
     layers: Annotated[
-        tuple[int, ...] | None, "these layers of the checkpoint, counted from 0, as in 0,2,4,5; another way to leave out some. None takes all"
+        tuple[int, ...] | None, "these layers of the checkpoint, from 0, as in 0,2,4,5: another way to leave some out. None takes all"
     ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"

@@ -154,7 +154,7 @@ def test_windows_that_are_none(engine, window):
         ({"batch_tokens": -5}, "batch_tokens must be a whole number of at least 1, not -5"),
         ({"batch_size": True}, "batch_size must be a whole number of at least 1, not True"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"batch_size": 4, "batch_tokens": 100}, "batch_tokens=100 and batch_size=4 say the same: give one of them"),
+        ({"batch_size": 4, "batch_tokens": 100}, "batch_tokens=100 and batch_size=4 both say how large a batch is: give one of them"),
         ({"devices": []}, "devices must be a list of JAX devices with at least one in it, or None for all local ones"),
         ({"devices": "cpu"}, "devices must be a list of JAX devices with at least one in it, or None for all local ones"),
         ({"devices": ["cpu"]}, "devices must be a list of JAX devices with at least one in it, or None for all local ones"),

@@ -39,6 +39,13 @@ def add(commands) -> None:
         help="share of the dense model's FLOPs that the student spends (default: %(default)s); of several the student is for all, and "
         "--threshold 0.6 of other commands has it spend 0.4",
     )
+    parser.add_argument(
+        "--layers",
+        type=int,
+        metavar="COUNT",
+        help="how many of the teacher's layers the student has; those are left out without which the teacher answers most as before "
+        "(default: all, or what --config.model.layers names)",
+    )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the teacher's, or 128)")
@@ -60,12 +67,14 @@ def _distil(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.compilation import use_compilation_cache
     from transkimmer_jax.memory import keep_freed_memory
-    from transkimmer_jax.training import students
+    from transkimmer_jax.training import layer_choice, students
     from transkimmer_jax.training.loop import train_and_evaluate
 
     students.require_labelled(config, args.labelled, args.label_column)
     keep_freed_memory()
     use_compilation_cache()
+    if args.layers is not None:
+        config = override(config, {"model.layers": ",".join(map(str, layer_choice.choose(config, args.layers)))})
     result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))
     model = os.path.join(args.output, "model")
     print(students.report(result, students.compare(config, model, args.labelled, args.label_column)))

@@ -166,7 +166,8 @@ def checked_size(value: Any, argument: str, least: int = 1) -> int:
 def checked_batch(batch_tokens: Any, batch_size: Any) -> tuple[int | None, int | None]:
     """Tokens of a batch, or texts of a batch; None for both leaves it to the device. Raises `ConfigError` for both, or for no size."""
     if batch_tokens is not None and batch_size is not None:
-        raise ConfigError(f"batch_tokens={shown(batch_tokens)} and batch_size={shown(batch_size)} say the same: give one of them")
+        given = f"batch_tokens={shown(batch_tokens)} and batch_size={shown(batch_size)}"
+        raise ConfigError(f"{given} both say how large a batch is: give one of them")
     return (
         None if batch_tokens is None else checked_size(batch_tokens, "batch_tokens"),
         None if batch_size is None else checked_size(batch_size, "batch_size"),

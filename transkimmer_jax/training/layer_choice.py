@@ -1,0 +1,82 @@
+"""Which layers of a dense model its student can do without.
+
+Layers are left out one after the other, each time the one without which the model, untrained, still answers most as the whole one does
+(Men et al., 2024, leave layers of language models out by what they change). No labels are read. The first layers of a classifier are a good
+start without a choice; of an embedder they are not, as its last layers make the vectors (docs/ablations.md).
+"""
+
+import functools
+import logging
+
+from flax import nnx
+
+from transkimmer_jax.config import Config
+from transkimmer_jax.data import batches, pipeline
+from transkimmer_jax.data.examples import subsample
+from transkimmer_jax.data.prepared import prepare
+from transkimmer_jax.data.sources import load_split
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.evaluation import masked
+from transkimmer_jax.evaluation.agreement import compute_agreement
+from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.progress import tqdm
+from transkimmer_jax.training.models import load_task, teacher_options
+from transkimmer_jax.weights.files import resolve
+
+logger = logging.getLogger("transkimmer_jax")
+
+TEXTS = 256  # held-out ones that are answered
+
+
+def choose(config: Config, count: int) -> tuple[int, ...]:
+    """The numbers of the `count` layers of `model.pretrained` to keep, rising.
+
+    Raises:
+      ConfigError: layers that the config names already, or more than there are. DataError, CheckpointError: as a run of the config.
+    """
+    if config.model.layer_count is not None:
+        raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers or model.num_hidden_layers")
+    task = load_task(config)
+    model_class, options = HEADS[task.head], teacher_options(config, task)
+    whole = model_class.from_pretrained(config.model.pretrained, **options)
+    there = whole.arch.num_hidden_layers
+    if not 1 <= count <= there:
+        raise ConfigError(f"{count} layers of {config.model.pretrained}, which has {there}: take 1 to {there}")
+    split = next(iter(task.validation_splits.values()))
+    texts = subsample(load_split(task, split, config.data), TEXTS, config.train.seed)
+    tokenizer = pipeline.load_tokenizer(resolve(config.model.pretrained), whole.arch.vocab_size)
+    tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
+    planned = batches.evaluation_batches(
+        tokens, config.data.eval_batch_size, config.data.length_buckets, task.max_length, tokenizer.pad_token_id
+    )
+    step = functools.cache(masked.evaluation_step)  # a program for each number of layers
+
+    def answers(model) -> Predictions:
+        graph, params = nnx.split(model)
+        return masked.predict(step(graph), params, planned, len(tokens), 0.0)
+
+    wanted, kept = answers(whole), tuple(range(there))
+    # The first layer of a pre-norm encoder is of another kind than the others.
+    fixed = 1 if whole.arch.kind.pre_norm else 0
+    trials = sum(size - fixed for size in range(count + 1, there + 1))
+    with tqdm(total=trials, desc="choosing layers", disable=not processes.is_first(), leave=False) as shown:
+        while len(kept) > count:
+            likeness = {}
+            for layer in kept[fixed:]:
+                rest = tuple(other for other in kept if other != layer)
+                model = model_class.from_pretrained(config.model.pretrained, layers=rest, **options)
+                likeness[rest] = _likeness(task, answers(model), wanted)
+                shown.update()
+            kept = max(likeness, key=likeness.__getitem__)
+    left_out = [layer for layer in range(there) if layer not in kept]
+    logger.info("%s: of its %d layers, %s are left out", config.model.pretrained, there, ", ".join(map(str, left_out)) or "none")
+    return kept
+
+
+def _likeness(task: Task, answers: Predictions, wanted: Predictions) -> float:
+    """More is better: of vectors the cosine, of values their correlation, of labels and places the negative divergence."""
+    measures = compute_agreement(task, answers, wanted)
+    return -measures["divergence"] if "divergence" in measures else next(iter(measures.values()))
