@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from qnli_collection import collection
-from record import circumstances, portable
+from record import circumstances, explained, portable
 from row import Run
 
 from transkimmer_jax import files
@@ -126,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with explained():
+        main()

@@ -13,7 +13,7 @@ import shlex
 import sys
 
 import numpy as np
-from record import circumstances, portable
+from record import circumstances, explained, portable
 from row import Scored, read_runs
 
 from transkimmer_jax import files
@@ -76,4 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with explained():
+        main()

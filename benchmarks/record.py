@@ -10,21 +10,34 @@ batch counts. benchmarks/tables.py makes the tables of the documents from such r
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shlex
 import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from transkimmer_jax import files
+from transkimmer_jax.errors import TranskimmerError
 
 
 def circumstances() -> dict[str, Any]:
     """Where and from which code a record is made."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     return {"cores": len(os.sched_getaffinity(0)), "commit": commit}
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Ends the script with the one line of an error of this package instead of its traceback."""
+    try:
+        yield
+    except TranskimmerError as error:
+        sys.exit(f"error: {error}")
 
 
 def portable(command: str) -> str:

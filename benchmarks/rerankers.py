@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from qnli_collection import collection
-from record import circumstances, portable
+from record import circumstances, explained, portable
 from row import Run
 
 from transkimmer_jax import files
@@ -87,4 +87,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with explained():
+        main()

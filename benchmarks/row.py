@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from record import circumstances, portable
+from record import circumstances, explained, portable
 
 from transkimmer_jax import config as configs
 from transkimmer_jax import files
@@ -252,13 +252,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the clock (default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "rows"))
     args = parser.parse_args()
-    try:
-        run, dense = read_runs(args.run, args.dense)
-        if args.budgets and not run.config.skim.trained_levels:
-            raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
-        scored = Scored.load(dense)
-    except ConfigError as error:
-        parser.error(str(error))
+    run, dense = read_runs(args.run, args.dense)
+    if args.budgets and not run.config.skim.trained_levels:
+        raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
+    scored = Scored.load(dense)
     budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets
     label = args.label or ("" if run.config.skim.enabled else f"static{run.config.model.layer_count}")
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
@@ -278,4 +275,5 @@ def _read(path: pathlib.Path) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    with explained():
+        main()

@@ -8,6 +8,7 @@ import statistics
 import jax
 import pytest
 import row
+from record import explained
 from training import runs
 
 from transkimmer_jax import cli
@@ -188,11 +189,10 @@ def test_texts_without_labels(workdirs, tmp_path, capsys):
         (["static", "--dense", "recipe", "--budgets", "0.5"], "was not trained for several budgets"),
     ],
 )
-def test_refusals(workdirs, capsys, tmp_path, arguments, says):
+def test_refusals(workdirs, tmp_path, arguments, says):
     paths = [str(workdirs / word) if word[0].isalpha() else word for word in arguments]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=says), explained():
         made(workdirs, tmp_path, *paths)
-    assert says in capsys.readouterr().err
 
 
 def test_another_seed_is_not_compared(workdirs, tmp_path):
