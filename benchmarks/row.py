@@ -82,9 +82,9 @@ class Run:
 
     def described(self) -> list[tuple[str, float | None]]:
         """What its model is called at each of its budgets, and the threshold there."""
-        layers = self.config.model.layer_count
+        part = self.config.model.part
         if not self.config.skim.enabled:
-            return [("dense" if layers is None else f"static student, {layers} layers", None)]
+            return [("dense" if part is None else f"static student, {part}", None)]
         return [(f"student, {budget:.0%} of FLOPs", self.threshold(budget)) for budget in self.config.skim.targets]
 
 
@@ -102,10 +102,10 @@ def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, R
         raise ConfigError(f"{workdir} holds a single run: give --dense, the workdir of its dense run")
     else:
         ours, theirs = Run.read(workdir), Run.read(dense / "dense" if (dense / "dense").is_dir() else dense)
-    if theirs.config.skim.enabled or theirs.config.model.layer_count is not None:
-        raise ConfigError(f"--dense {theirs.folder} is no dense run of all layers")
-    if not ours.config.skim.enabled and ours.config.model.layer_count is None:
-        raise ConfigError(f"{ours.folder} skims nothing and has all layers: a static student has some, see model.layers")
+    if theirs.config.skim.enabled or theirs.config.model.part is not None:
+        raise ConfigError(f"--dense {theirs.folder} is no dense run of a whole model")
+    if not ours.config.skim.enabled and ours.config.model.part is None:
+        raise ConfigError(f"{ours.folder} skims nothing and leaves nothing out: a static student does, see model.layers")
     # Of texts alone the dense run, which is the teacher, says for what task.
     for name in ("seed",) if ours.config.data.task == TEXTS else ("task", "seed"):
         if ours.result[name] != theirs.result[name]:
@@ -257,7 +257,9 @@ def main() -> None:
         raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
     scored = Scored.load(dense)
     budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets
-    label = args.label or ("" if run.config.skim.enabled else f"static{run.config.model.layer_count}")
+    part = run.config.model
+    sizes = "x".join(str(size) for size in (part.layer_count, part.intermediate_size) if size is not None)
+    label = args.label or ("" if run.config.skim.enabled else f"static{sizes}")
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:
         timed = args.timed or TIMED.get(scored.task.name, _MOST_TIMED)

@@ -33,6 +33,11 @@ class ModelConfig:
     layers: Annotated[
         tuple[int, ...] | None, "these layers of the checkpoint, from 0, as in 0,2,4,5: another way to leave some out. None takes all"
     ] = None
+    intermediate_size: Annotated[
+        int | None,
+        "only so many neurons of each feed-forward block: those that the others can be told from, by least squares on training texts;"
+        " budget and FLOPs saved are still of those of all. None takes all",
+    ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
     ] = "renormalized"
@@ -48,6 +53,13 @@ class ModelConfig:
     def layer_count(self) -> int | None:
         """How many layers of the checkpoint are taken; None: all."""
         return self.num_hidden_layers if self.layers is None else len(self.layers)
+
+    @property
+    def part(self) -> str | None:
+        """What is taken of the checkpoint, as in '4 layers of 512 neurons'; None: all."""
+        layers = None if self.layer_count is None else f"{self.layer_count} layers"
+        neurons = None if self.intermediate_size is None else f"{self.intermediate_size} neurons"
+        return " of ".join(filter(None, [layers, neurons])) or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +303,8 @@ class Config:
             layers is None or self.model.layers is None,
             "model.layers and model.num_hidden_layers both say which layers to take: set one of them to none",
         )
+        neurons = self.model.intermediate_size
+        require(neurons is None or neurons >= 1, f"model.intermediate_size must be at least 1, not {neurons}")
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
         require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(0 <= self.distill.token_noise < 1, f"distill.token_noise must lie in [0, 1), not {self.distill.token_noise}")

@@ -184,8 +184,8 @@ def test_texts_without_labels(workdirs, tmp_path, capsys):
     [
         (["static"], "holds a single run: give --dense"),
         (["missing", "--dense", "recipe"], "holds no finished run"),
-        (["static", "--dense", "recipe/skimming"], "is no dense run of all layers"),
-        (["recipe/dense", "--dense", "recipe"], "skims nothing and has all layers"),
+        (["static", "--dense", "recipe/skimming"], "is no dense run of a whole model"),
+        (["recipe/dense", "--dense", "recipe"], "skims nothing and leaves nothing out"),
         (["static", "--dense", "recipe", "--budgets", "0.5"], "was not trained for several budgets"),
     ],
 )

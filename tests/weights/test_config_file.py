@@ -35,7 +35,17 @@ def test_label_names(fields, names):
 
 
 def test_null_is_the_same_as_left_out():
-    optional = ("layer_norm_eps", "hidden_act", "skim", "task", "dense_layers", "problem_type", "initializer_range", "model_type")
+    optional = (
+        "layer_norm_eps",
+        "hidden_act",
+        "skim",
+        "task",
+        "dense_layers",
+        "dense_intermediate",
+        "problem_type",
+        "initializer_range",
+        "model_type",
+    )
     left_out = {name: value for name, value in CONFIG.items() if name not in optional}
     null = config_file.parse(left_out | dict.fromkeys(optional), "here")
     assert (null.architecture, null.task) == (config_file.parse(left_out, "here").architecture, config_file.SavedTask())
@@ -61,6 +71,7 @@ def test_all_that_is_wrong_is_one_line():
         ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification' is not supported"),
         ({"model_type": "transkimmer"}, "model_type is 'transkimmer', but there is no skim section"),
         ({"dense_layers": 2}, "dense_layers 2 is less than num_hidden_layers 3"),
+        ({"dense_intermediate": 63}, "dense_intermediate 63 is less than intermediate_size 64"),
         ({"task": {"max_length": 41}}, "task.max_length 41 is more than max_position_embeddings 40"),
         ({"hidden_size": True}, "hidden_size must be a whole number"),
         ({"layer_norm_eps": 0}, "layer_norm_eps must be a number from 1e-30 to 1, not 0"),
@@ -72,7 +83,9 @@ def test_what_does_not_go_together(fields, message):
 
 
 def test_what_is_written_is_read():
-    saved = config_file.parse(CONFIG | {"skim": {"predictor_size": 7, "threshold": -1}, "dense_layers": 5}, "here")
+    saved = config_file.parse(
+        CONFIG | {"skim": {"predictor_size": 7, "threshold": -1}, "dense_layers": 5, "dense_intermediate": 70}, "here"
+    )
     assert config_file.parse(config_file.to_values(saved.architecture, saved.label_names, 0), "here").architecture == saved.architecture
 
 

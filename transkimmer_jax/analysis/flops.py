@@ -85,10 +85,11 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
 def dense(arch: Architecture, lengths: Array) -> Array:
     """Operations [B] of the dense model (no predictors) on examples of `lengths` [B] tokens.
 
-    Of a model that has only the first layers of a dense one: that one with all of its layers.
+    Of a model that has only a part of a dense one: that one as a whole.
     """
-    inner = (arch.dense_layers or arch.num_hidden_layers) - 1
-    return _computed(arch, inner * lengths, inner * lengths * lengths, lengths, lengths)
+    whole = arch.compared
+    inner = whole.num_hidden_layers - 1
+    return _computed(whole, inner * lengths, inner * lengths * lengths, lengths, lengths)
 
 
 def _computed(arch: Architecture, tokens: Array, pairs: Array, last: Array, lengths: Array) -> Array:

@@ -120,10 +120,10 @@ class Workload:
 
     def _compacted(self, topology: Topology) -> list[Costs]:
         """Of batches of texts of `length` tokens: the dense model's program, and the engine's for each rung that differs."""
-        sizes, layers = hardware("tpu"), self.arch.num_hidden_layers
+        sizes = hardware("tpu")
         count = max(1, (self.batch_tokens or sizes.batch_tokens) // self.length)
         bucket = Bucket(count, count * self.length, self.length)
-        dense = dataclasses.replace(self.arch, skim=None, num_hidden_layers=self.arch.dense_layers or layers)
+        dense = self.arch.compared
         programs = [self._packed("dense, packed", dense, Schedule.full(bucket, dense.num_hidden_layers), topology)]
         if self.arch.skim is not None:
             # Of equal ones the last, which has room for all.

@@ -56,7 +56,7 @@ def measure(
     """
     model, examples, arch = workload.model, workload.examples, workload.model.arch
     dense = workload.dense or references.without_predictors(model)
-    baseline = dataclasses.replace(dense.arch, dense_layers=None)  # as it is timed
+    baseline = dataclasses.replace(dense.arch, dense_layers=None, dense_intermediate=None)  # as it is timed
     setting = _Setting(workload, dense, batch_size, progress)
     timed = min(timed or max(1, len(examples) // 2), len(examples))
     parts = samples(examples, timed, repeats)

@@ -69,8 +69,9 @@ class Architecture:
     head: str = "sequence_classification"  # one of `heads.HEADS`; a model sets that which it is
     pooling: PoolingArchitecture = PoolingArchitecture()  # of the head 'sentence_embedding'
     skim: SkimArchitecture | None = SkimArchitecture()  # None: the dense model
-    # Of the dense model that FLOPs are compared with, where this one has only some of them; None: as many as this one.
+    # Layers, and the intermediate size, of the dense model that FLOPs are compared with, where this one has less; None: as this one.
     dense_layers: int | None = None
+    dense_intermediate: int | None = None
     compute_dtype: str = "float32"
     remat: bool = False
 
@@ -102,6 +103,25 @@ class Architecture:
         if self.head == "sequence_classification":
             return self.classifier_pooling == "mean"
         return self.head in ("token_classification", "question_answering")
+
+    @property
+    def compared(self) -> "Architecture":
+        """The dense model that FLOPs are compared with."""
+        return dataclasses.replace(
+            self,
+            skim=None,
+            num_hidden_layers=self.dense_layers or self.num_hidden_layers,
+            intermediate_size=self.dense_intermediate or self.intermediate_size,
+            dense_layers=None,
+            dense_intermediate=None,
+        )
+
+    def narrowed(self, intermediate_size: int | None) -> "Architecture":
+        """With feed-forward blocks of so many neurons, and FLOPs compared with those of all; None: as it is."""
+        if intermediate_size in (None, self.intermediate_size):
+            return self
+        whole = self.dense_intermediate or self.intermediate_size
+        return dataclasses.replace(self, intermediate_size=intermediate_size, dense_intermediate=whole)
 
     @property
     def maps_forwarded(self) -> bool:

@@ -85,15 +85,15 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
 
 
 def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) -> None:
-    """Raises `ConfigError` where a model of the first few layers of a dense one costs less than the budget as it is."""
+    """Raises `ConfigError` where a part of a dense model costs less than the budget as it is."""
     length = np.array(mean_length)
     whole = float(flops.skimmed(arch, [length] * arch.num_hidden_layers, length) / flops.dense(arch, length))
     largest = skim.targets[0]
     if skim.target_kind == "flops" and whole < largest:
         name = "skim.target" if largest == skim.target else "skim.levels"
         raise ConfigError(
-            f"{name}={largest} of {arch.dense_layers} layers is more than {arch.num_hidden_layers} of them "
-            f"cost with nothing skimmed, {whole:.2f}: lower it, or take more layers"
+            f"{name}={largest} is more than the model costs with nothing skimmed, {whole:.2f} of the dense one with all layers and neurons:"
+            " lower it, or leave out less"
         )
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
-from transkimmer_jax.training import budget, forwarding, inputs, landmarks, models, results, validation
+from transkimmer_jax.training import budget, forwarding, inputs, landmarks, models, narrowing, results, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
 from transkimmer_jax.training.dispatch import StepsInFlight
@@ -80,6 +81,14 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     evaluate_every = train.eval_every or tokens.plan.steps_per_epoch
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
 
+    def first_batches() -> Iterator[dict[str, jax.Array]]:
+        """Those of the first steps, read apart from the steps."""
+        texts = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
+        return (placement.global_batch(batch, rows, batch_size) for batch in texts)
+
+    with jax.set_mesh(placement.mesh):
+        student = narrowing.narrowed(student, config.model.intermediate_size, first_batches(), placement)
+
     # -------------------------------------------------------------------------------------------------------------------------- steps
     served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
@@ -119,9 +128,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             step = int(state.step)
             logger.info("resuming at step %d of %d", step, total_steps)
         elif forwarding.are_fresh(state.params):
-            texts = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
-            first = (placement.global_batch(batch, rows, batch_size) for batch in texts)
-            state = dataclasses.replace(state, params=forwarding.fitted(train_step.graph, state.params, first, placement))
+            state = dataclasses.replace(state, params=forwarding.fitted(train_step.graph, state.params, first_batches(), placement))
         started = time.monotonic()
         window = MetricsWindow(before.open_window)
         due: tuple[int, MetricsWindow] | None = None

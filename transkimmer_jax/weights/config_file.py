@@ -1,8 +1,8 @@
 """A model folder's `config.json`: the fields that are read, what they may hold, and what they mean.
 
 Names and meanings are those of transformers' configs. The table here has BERT's names; what other backbones call the same is in
-`backbones.py`. `backbone`, `skim`, `pooling`, `task` and `dense_layers` are ours. Further fields are ModernBERT's, in the spellings of
-transformers 4 and 5.
+`backbones.py`. `backbone`, `skim`, `pooling`, `task`, `dense_layers` and `dense_intermediate` are ours. Further fields are ModernBERT's, in
+the spellings of transformers 4 and 5.
 """
 
 import dataclasses
@@ -150,6 +150,7 @@ _CONFIG = Section(
         "id2label": Field(_Labels()),
         "problem_type": Field(Supported(("regression", "single_label_classification"))),
         "dense_layers": Field(Integer(1, 1000)),
+        "dense_intermediate": Field(_SIZE),
         "architectures": Field(Texts(16)),
         "skim": Field(_SKIM),
         "pooling": Field(_POOLING),
@@ -311,6 +312,7 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
         pooling=PoolingArchitecture(**fields["pooling"] or {}),
         skim=None if skim is None else _skim_architecture(skim),
         dense_layers=fields["dense_layers"],
+        dense_intermediate=fields["dense_intermediate"],
     )
     task = fields["task"]
     columns = task.get("text_columns")
@@ -417,8 +419,9 @@ def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]
         wrong.append(f"num_labels is {count}, but id2label names {len(names)}")
     if fields["problem_type"] == "regression" and _label_count(fields) != 1:
         wrong.append(f"regression has one output, not {_label_count(fields)}: see id2label")
-    if fields["dense_layers"] is not None and fields["dense_layers"] < fields["num_hidden_layers"]:
-        wrong.append(f"dense_layers {fields['dense_layers']} is less than {form.field('num_hidden_layers')} {fields['num_hidden_layers']}")
+    for whole, part in (("dense_layers", "num_hidden_layers"), ("dense_intermediate", "intermediate_size")):
+        if fields[whole] is not None and fields[whole] < fields[part]:
+            wrong.append(f"{whole} {fields[whole]} is less than {form.field(part)} {fields[part]}")
     if fields["skim"] is not None and fields["skim"]["pinned"] is not None and fields["type_vocab_size"] < 2:
         wrong.append(f"skim.pinned='first_segment' needs token types, and type_vocab_size is {fields['type_vocab_size']}")
     length = fields["task"].get("max_length")
@@ -509,5 +512,6 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
         "pad_token_id": pad_token_id,  # None, which transformers takes, of a vocabulary without the usual one
         **of_head,
         **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
+        **({"dense_intermediate": arch.dense_intermediate} if arch.dense_intermediate else {}),
         **({"skim": dataclasses.asdict(arch.skim)} if arch.skim else {}),
     }

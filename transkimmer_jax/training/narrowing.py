@@ -1,0 +1,136 @@
+"""Feed-forward blocks of fewer neurons, before anything is trained: of a fine-tuned encoder's, half can be told from the others.
+
+Kept are the neurons that add most to a block's output: by the root mean square of their values, times the length of their outgoing weights.
+These weights then become the least squares of the whole block's output, so that what is left out is told from what is there (He et al.,
+2017, prune channels so). Training texts decide, and no labels.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+from transkimmer_jax.models.skim import ThresholdGate, path_keys
+from transkimmer_jax.parallel import processes
+from transkimmer_jax.parallel.placement import Placement, gathered
+from transkimmer_jax.progress import tqdm
+
+BATCHES = 48  # of training texts
+_RIDGE = 1e-3  # of a neuron's mean square
+
+Model = TypeVar("Model", bound=TranskimmerPreTrainedModel)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Kernels and biases of a feed-forward block: up [H, I], or [H, 2 I] of a gated one, and down [I, H]; biases where it has some."""
+
+    up: np.ndarray
+    down: np.ndarray
+    up_bias: np.ndarray | None
+    down_bias: np.ndarray | None
+
+    def narrowed(self, moments: np.ndarray, size: int) -> "_Block":
+        """The block of `size` neurons. moments: [I + 1, I + 1], the sum over tokens of x x', where x is the neurons' values and 1."""
+        neurons = len(self.down)
+        ridge = _RIDGE * float(np.mean(np.diagonal(moments)[:neurons]))
+        # A block without a bias can tell neurons from the others by their values alone.
+        known = neurons + 1 if self.down_bias is not None else neurons
+        square = moments[:known, :known] + ridge * np.eye(known)
+        added = np.sqrt(np.diagonal(moments)[:neurons]) * np.linalg.norm(self.down.astype(np.float64), axis=1)
+        kept = np.sort(np.argsort(-added, kind="stable")[:size])
+        features = np.append(kept, np.arange(neurons, known))
+        weights = np.zeros((known, self.down.shape[1]))
+        weights[:neurons] = self.down
+        # The ridge draws each weight to what it was.
+        solution = np.linalg.solve(square[np.ix_(features, features)], square[features] @ weights)
+        of_gates = kept if self.up.shape[1] == neurons else np.append(kept, neurons + kept)
+        return _Block(
+            self.up[:, of_gates],
+            solution[:size].astype(self.down.dtype),
+            None if self.up_bias is None else self.up_bias[of_gates],
+            None if self.down_bias is None else (self.down_bias + solution[size]).astype(self.down_bias.dtype),
+        )
+
+
+def narrowed(model: Model, size: int | None, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> Model:
+    """`model` with feed-forward blocks of `size` neurons; None: as it is.
+
+    batches: of training texts, over all devices; the first `BATCHES` are read.
+
+    Raises:
+      ConfigError: more neurons than there are.
+    """
+    there = model.arch.intermediate_size
+    if size is None or size == there:
+        return model
+    if size > there:
+        raise ConfigError(f"model.intermediate_size={size} of a checkpoint with {there} neurons in a feed-forward block: take 1 to {there}")
+    graph, state = nnx.split(model)
+    blocks = [_block(model, number) for number in range(model.arch.num_hidden_layers)]
+    summed = _summed_moments(graph, state, batches, placement)
+    changed: dict[tuple, np.ndarray] = {}
+    for number, (block, moments) in enumerate(zip(blocks, summed, strict=True)):
+        small, at = block.narrowed(moments, size), ("encoder", "layers", number)
+        parts = {"up": (small.up, small.up_bias), "down": (small.down, small.down_bias)}
+        for name, (kernel, bias) in parts.items():
+            changed |= {(*at, name, "kernel"): kernel} | ({} if bias is None else {(*at, name, "bias"): bias})
+    old = {path_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    new_graph, shapes = nnx.split(type(model).abstract(model.arch.narrowed(size)))
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(changed.get(path_keys(path), old[path_keys(path)])), shapes)
+    return nnx.merge(new_graph, filled)
+
+
+def _block(model: TranskimmerPreTrainedModel, number: int) -> _Block:
+    layer = model.encoder.layers[number]
+
+    def values(parameter: Any) -> np.ndarray | None:
+        return None if parameter is None else np.asarray(parameter[...])
+
+    up, down = values(layer.up.kernel), values(layer.down.kernel)
+    assert up is not None and down is not None
+    return _Block(up, down, values(layer.up.bias), values(layer.down.bias))
+
+
+def _summed_moments(
+    graph: nnx.GraphDef, params: nnx.State, batches: Iterable[dict[str, jax.Array]], placement: Placement
+) -> list[np.ndarray]:
+    """Of each layer the sum over the real tokens of x x' [I + 1, I + 1]: x is the values of its neurons, and 1."""
+    placed = placement.put(params)
+    moments = jax.jit(lambda params, batch: _moments(graph, params, batch), out_shardings=placement.replicated)
+    shown = tqdm(itertools.islice(batches, BATCHES), desc="choosing neurons", total=BATCHES, disable=not processes.is_first(), leave=False)
+    total: list[np.ndarray] | None = None
+    for batch in shown:
+        part = [np.asarray(values, np.float64) for values in jax.device_get(moments(placed, batch))]
+        total = part if total is None else [before + values for before, values in zip(total, part, strict=True)]
+    assert total is not None
+    return total
+
+
+def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]) -> list[jax.Array]:
+    model = nnx.merge(graph, gathered(params))
+    model.encoder.remat = False  # values seen within a layer may then leave it
+    real = batch["attention_mask"].astype(jnp.float32)[..., None]
+    seen: list[jax.Array] = []
+    for layer in model.encoder.layers:
+        layer.down = _watched(layer.down, real, seen)
+    model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], gate=ThresholdGate(-jnp.inf))
+    return seen
+
+
+def _watched(down: Any, real: jax.Array, seen: list[jax.Array]) -> Any:
+    """The map `down`, which adds the moments of what it is given to `seen`."""
+
+    def watched(inner: jax.Array) -> jax.Array:
+        values = real * jnp.concatenate([inner.astype(jnp.float32), jnp.ones_like(inner[..., :1], jnp.float32)], axis=-1)
+        seen.append(jnp.einsum("bsi,bsj->ij", values, values))
+        return down(inner)
+
+    return watched
