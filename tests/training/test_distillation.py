@@ -25,7 +25,7 @@ from transkimmer_jax.training import inputs, landmarks
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
-from transkimmer_jax.weights import sentence_transformers
+from transkimmer_jax.weights import config_file, sentence_transformers
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,
@@ -156,7 +156,8 @@ def test_the_command(teachers, texts, tmp_path, capsys):
     )
     arguments = [
         "distil", "--teacher", str(teachers["classifier"]), "--texts", str(texts), "--text-columns", "first", "second", "--target", "0.6",
-        "--output", str(tmp_path / "run"), "--labelled", str(labelled), "--max-length", "24", "--config.train.steps=2",
+        "--output", str(tmp_path / "run"), "--labelled", str(labelled), "--max-length", "24", "--config.train.steps=2", "--layers", "1",
+        "--config.model.intermediate_size=20", "--config.skim.target=0.2",
         *(f"--config.{name}={value}" for name, value in FEW.items() if name != "data.max_length"),
     ]  # fmt: skip
     with jax.numpy_dtype_promotion("standard"):
@@ -164,7 +165,8 @@ def test_the_command(teachers, texts, tmp_path, capsys):
     said = capsys.readouterr().out
     for line in ("agreement with the teacher", "accuracy, labelled texts", "fewer FLOPs than unpadded dense", "times as fast", "model: "):
         assert line in said
-    assert (tmp_path / "run" / "model" / "config.json").exists()
+    arch = config_file.read(tmp_path / "run" / "model").architecture
+    assert (arch.num_hidden_layers, arch.intermediate_size, arch.dense_layers, arch.dense_intermediate) == (1, 20, 2, 32)
 
 
 def test_the_commands_config_is_kept():
