@@ -6,10 +6,10 @@
 Labels are ints or strings for classes, floats for regression. Without a validation file a tenth of the training file is held out;
 a test file is scored at the end, and nothing is chosen on it.
 
-The skimming model has the first four of the encoder's six layers. It is for 50, 40 and 28.5 % of what the dense model with all six spends.
-Another encoder, other budgets, longer texts, and more passes for fewer texts:
+The skimming model has a third of the neurons of the encoder's feed-forward blocks. It is for 50, 40 and 28.5 % of what the dense
+model spends. Another encoder, other budgets, longer texts, and more passes for fewer texts:
 
-    --config.model.pretrained=DIR --config.skimming.model.num_hidden_layers=8
+    --config.model.pretrained=DIR --config.skimming.model.intermediate_size=1024
     --config.skim.target=0.4 --config.skim.levels=0.6
     --config.data.max_length=256
     --config.train.epochs=8

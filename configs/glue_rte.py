@@ -2,10 +2,11 @@
 
     transkimmer train --config configs/glue_rte.py
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of its six layers. Other budgets, or all layers:
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks. Other budgets, or a
+third of a larger encoder's:
 
     transkimmer train --config configs/glue_rte.py --config.skim.target=0.4 --config.skim.levels=0.6
-    transkimmer train --config configs/glue_rte.py --config.skimming.model.num_hidden_layers=none
+    transkimmer train --config configs/glue_rte.py --config.model.pretrained=DIR --config.skimming.model.intermediate_size=1024
 """
 
 from configs import base

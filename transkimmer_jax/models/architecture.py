@@ -116,13 +116,6 @@ class Architecture:
             dense_intermediate=None,
         )
 
-    def narrowed(self, intermediate_size: int | None) -> "Architecture":
-        """With feed-forward blocks of so many neurons, and FLOPs compared with those of all; None: as it is."""
-        if intermediate_size in (None, self.intermediate_size):
-            return self
-        whole = self.dense_intermediate or self.intermediate_size
-        return dataclasses.replace(self, intermediate_size=intermediate_size, dense_intermediate=whole)
-
     @property
     def maps_forwarded(self) -> bool:
         """Whether there are maps of the states that tokens leave with: a head that reads position 0 alone needs none."""

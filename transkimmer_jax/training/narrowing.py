@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import ThresholdGate, path_keys
 from transkimmer_jax.parallel import processes
@@ -60,30 +61,41 @@ class _Block:
         )
 
 
+def narrowed_shapes(arch: Architecture, size: int | None) -> Architecture:
+    """The architecture with feed-forward blocks of `size` neurons, whose FLOPs are compared with those of all; None: as it is.
+
+    Raises:
+      ConfigError: more neurons than there are.
+    """
+    there = arch.intermediate_size
+    if size is None or size == there:
+        return arch
+    if size > there:
+        raise ConfigError(f"model.intermediate_size={size} of a checkpoint with {there} neurons in a feed-forward block: take 1 to {there}")
+    return dataclasses.replace(arch, intermediate_size=size, dense_intermediate=arch.dense_intermediate or there)
+
+
 def narrowed(model: Model, size: int | None, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> Model:
     """`model` with feed-forward blocks of `size` neurons; None: as it is.
 
     batches: of training texts, over all devices; the first `BATCHES` are read.
 
-    Raises:
-      ConfigError: more neurons than there are.
+    Raises: as `narrowed_shapes`.
     """
-    there = model.arch.intermediate_size
-    if size is None or size == there:
+    arch = narrowed_shapes(model.arch, size)
+    if arch == model.arch:
         return model
-    if size > there:
-        raise ConfigError(f"model.intermediate_size={size} of a checkpoint with {there} neurons in a feed-forward block: take 1 to {there}")
     graph, state = nnx.split(model)
     blocks = [_block(model, number) for number in range(model.arch.num_hidden_layers)]
     summed = _summed_moments(graph, state, batches, placement)
     changed: dict[tuple, np.ndarray] = {}
     for number, (block, moments) in enumerate(zip(blocks, summed, strict=True)):
-        small, at = block.narrowed(moments, size), ("encoder", "layers", number)
+        small, at = block.narrowed(moments, arch.intermediate_size), ("encoder", "layers", number)
         parts = {"up": (small.up, small.up_bias), "down": (small.down, small.down_bias)}
         for name, (kernel, bias) in parts.items():
             changed |= {(*at, name, "kernel"): kernel} | ({} if bias is None else {(*at, name, "bias"): bias})
     old = {path_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    new_graph, shapes = nnx.split(type(model).abstract(model.arch.narrowed(size)))
+    new_graph, shapes = nnx.split(type(model).abstract(arch))
     filled = jax.tree_util.tree_map_with_path(lambda path, _: jax.device_put(changed.get(path_keys(path), old[path_keys(path)])), shapes)
     return nnx.merge(new_graph, filled)
 
