@@ -220,9 +220,12 @@ def _static(curve: Curve, curves: list[Curve]) -> str:
 
 
 def _nearest_static(curve: Curve, curves: list[Curve]) -> tuple[Point, Point] | None:
-    """The static student whose FLOPs are nearest to a point of the curve, and that point."""
-    pairs = [(student.points[0], curve.nearest(student.points[0].flops_vs_unpadded)) for student in static_students(curve, curves)]
-    return min(pairs, key=lambda pair: abs(math.log(pair[0].flops_vs_unpadded / pair[1].flops_vs_unpadded)), default=None)
+    """Of static students the one that is nearest to the largest of `SAVINGS`, and the point of the curve that is nearest to it."""
+    points = [student.points[0] for student in static_students(curve, curves)]
+    if not points:
+        return None
+    student = min(points, key=lambda point: abs(math.log(point.flops_vs_unpadded / SAVINGS[-1])))
+    return student, curve.nearest(student.flops_vs_unpadded)
 
 
 def in_words(records: list[dict[str, Any]]) -> str:
@@ -245,7 +248,7 @@ def in_words(records: list[dict[str, Any]]) -> str:
         if nearest:
             student, point = nearest
             line += (
-                f" The first layers alone lose {_points(student.mean)} at {student.flops_vs_unpadded:.1f} times,"
+                f" A static student loses {_points(student.mean)} at {student.flops_vs_unpadded:.1f} times,"
                 f" skimming {_points(point.mean)} at {point.flops_vs_unpadded:.1f}."
             )
         lines.append(line)

@@ -116,7 +116,7 @@ def test_words():
     assert curves.in_words([*MRPC, STATIC, COLA, IMDB]).splitlines()[:3] == [
         "- **CoLA** (is the sentence grammatical?), minilm-6l: no budget stays under one point; 5.0 points are lost at 3.5 times.",
         "- **MRPC** (do both sentences say the same?), minilm-6l: under one point at 2.5 times fewer FLOPs; 3.0 points are lost at 3.5 "
-        "times. The first layers alone lose 5.0 points at 3.0 times, skimming 3.0 points at 3.5.",
+        "times. A static student loses 5.0 points at 3.0 times, skimming 3.0 points at 3.5.",
         "- **IMDB** (does the review praise the film?), minilm-6l: under one point at 3.5 times fewer FLOPs.",
     ]
 
