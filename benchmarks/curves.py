@@ -297,7 +297,7 @@ def _averages(points: list[Point]) -> str:
         )
     )
     return (
-        f"{padded:.2f}x fewer FLOPs than padded dense, of which padding alone is {padding:.2f}x and skimming {unpadded:.2f}x; "
+        f"{padded:.2f}x fewer FLOPs than padded dense, of which padding alone is {padding:.2f}x and the student {unpadded:.2f}x; "
         f"{lost:.2f} points lost"
     )
 

@@ -125,7 +125,7 @@ def test_the_convention_of_papers():
     """Each task at its largest saving, dense where every budget loses more; and all at one budget. IMDB is none of GLUE's."""
     said = curves.average([*MRPC, STATIC, COLA, IMDB])
     padded, padding, unpadded, lost = (5.0 + 6.0) / 2, (2.0 + 6.0) / 2, (2.5 + 1.0) / 2, 0.9 / 2
-    assert f"{padded:.2f}x fewer FLOPs than padded dense, of which padding alone is {padding:.2f}x and skimming {unpadded:.2f}x" in said
+    assert f"{padded:.2f}x fewer FLOPs than padded dense, of which padding alone is {padding:.2f}x and the student {unpadded:.2f}x" in said
     assert f"{lost:.2f} points lost. Dense counts for CoLA." in said and "minilm-6l, 2 tasks (CoLA, MRPC)" in said
     assert "all at one budget" not in said, "1.2 points are lost on average at a half"
     better = record("glue/cola", points=[point(0.5, 0.84, 2.0, 6.0), point(0.285, 0.80, 3.5, 6.0)])
