@@ -86,8 +86,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         texts = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
         return (placement.global_batch(batch, rows, batch_size) for batch in texts)
 
-    with jax.set_mesh(placement.mesh):
-        student = narrowing.narrowed(student, config.model.intermediate_size, first_batches(), placement)
+    if config.model.intermediate_size is not None:
+        with jax.set_mesh(placement.mesh):
+            student = narrowing.narrowed(student, config.model.intermediate_size, first_batches(), placement)
 
     # -------------------------------------------------------------------------------------------------------------------------- steps
     served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths)
