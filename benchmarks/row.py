@@ -257,8 +257,8 @@ def main() -> None:
         raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
     scored = Scored.load(dense)
     budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets
-    part = run.config.model
-    sizes = "x".join(str(size) for size in (part.layer_count, part.intermediate_size) if size is not None)
+    model = run.config.model
+    sizes = "x".join(str(size) for size in (model.layer_count, model.intermediate_size) if size is not None)
     label = args.label or ("" if run.config.skim.enabled else f"static{sizes}")
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:

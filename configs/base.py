@@ -9,12 +9,15 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 SMALL = {"dense": (1e-4, 5.0), "skimming": (1e-4, 8.0)}
 MIDDLE = {"dense": (1e-4, 2.0), "skimming": (1e-4, 3.0)}
 LARGE = {"dense": (5e-5, 2.0), "skimming": (1e-4, 1.0)}
-# Of the 1,536 of a feed-forward block of MiniLM: what a budget spends less on them goes into tokens (docs/ablations.md).
-NEURONS = 512
+# What the skimming model has of MiniLM, so that more of a budget goes into tokens (docs/ablations.md): a third of the neurons of its
+# feed-forward blocks, or the first four of its six layers.
+THIRD_OF_NEURONS = {"model.intermediate_size": 512}
+FIRST_LAYERS = {"model.num_hidden_layers": 4}
+ALL: dict[str, int] = {}
 
 
-def recipe(data: DataConfig, length: dict[str, tuple[float, float]], neurons: int | None = NEURONS) -> Recipe:
-    """Dense, then skimming, on `data`. neurons: of a block of the skimming model; None: all."""
+def recipe(data: DataConfig, length: dict[str, tuple[float, float]], part: dict[str, int] = THIRD_OF_NEURONS) -> Recipe:
+    """Dense, then skimming, on `data`. part: what the skimming model has of the dense one."""
     common = Config(
         model=ModelConfig(pretrained="packaged:minilm-6l"),
         skim=SkimConfig.settling((0.285, 0.5, 0.4)),
@@ -23,11 +26,11 @@ def recipe(data: DataConfig, length: dict[str, tuple[float, float]], neurons: in
         train=TrainConfig(),
     )
     own = {run: {"optimizer.learning_rate": rate, "train.epochs": passes} for run, (rate, passes) in length.items()}
-    return Recipe.of(common, dense=own["dense"], skimming=own["skimming"] | {"model.intermediate_size": neurons})
+    return Recipe.of(common, dense=own["dense"], skimming=own["skimming"] | part)
 
 
 def reading_recipe(data: DataConfig, length: dict[str, tuple[float, float]]) -> Recipe:
     """The same for questions, which are never skimmed: at 40 % with all neurons, as their tokens stay."""
-    common = recipe(data, length, neurons=None)
+    common = recipe(data, length, ALL)
     skim = dataclasses.replace(common.skimming.skim, pinned="first_segment", target=0.4, levels=())
     return dataclasses.replace(common, skimming=dataclasses.replace(common.skimming, skim=skim))

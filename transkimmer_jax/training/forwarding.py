@@ -4,9 +4,8 @@ A model that is yet to learn skimming tells for each token what state it has bef
 is the best linear guess at the second from the first (Belrose et al., 2023, call such maps a tuned lens).
 """
 
-import itertools
+import functools
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,8 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.models.skim import ThresholdGate, path_keys
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, gathered
-from transkimmer_jax.progress import tqdm
-
-BATCHES = 48  # of training texts
-_RIDGE = 1e-3  # of a feature's mean square
+from transkimmer_jax.training import moments
 
 
 def are_fresh(params: nnx.State) -> bool:
@@ -31,14 +26,9 @@ def are_fresh(params: nnx.State) -> bool:
 def fitted(graph: nnx.GraphDef, params: nnx.State, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> nnx.State:
     """`params` with maps that guess final states, of a model that skims nothing.
 
-    batches: of training texts, over all devices; the first `BATCHES` are read.
+    batches: of training texts, over all devices; see `moments.summed`.
     """
-    sums: Any = None
-    moments = jax.jit(lambda params, batch: _moments(graph, params, batch), out_shardings=placement.replicated)
-    shown = tqdm(itertools.islice(batches, BATCHES), desc="fitting maps", total=BATCHES, disable=not processes.is_first(), leave=False)
-    for batch in shown:
-        part = jax.tree.map(lambda values: np.asarray(values, np.float64), jax.device_get(moments(params, batch)))
-        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+    sums = moments.summed(functools.partial(_moments, graph), params, batches, placement, "fitting maps")
     solutions = [_solved(square, product) for square, product in zip(*sums, strict=True)]
 
     def filled(path, leaf: jax.Array) -> jax.Array:
@@ -71,6 +61,6 @@ def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]
 
 def _solved(square: np.ndarray, product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The kernel [H, H] and the bias [H]."""
-    ridge = _RIDGE * np.trace(square) / len(square)
+    ridge = moments.RIDGE * np.trace(square) / len(square)
     solution = np.linalg.solve(square + ridge * np.eye(len(square)), product)
     return solution[:-1], solution[-1]

@@ -6,7 +6,7 @@ These weights then become the least squares of the whole block's output, so that
 """
 
 import dataclasses
-import itertools
+import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -19,12 +19,8 @@ from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import ThresholdGate, path_keys
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, gathered
-from transkimmer_jax.progress import tqdm
-
-BATCHES = 48  # of training texts
-_RIDGE = 1e-3  # of a neuron's mean square
+from transkimmer_jax.training import moments
 
 Model = TypeVar("Model", bound=TranskimmerPreTrainedModel)
 
@@ -38,14 +34,14 @@ class _Block:
     up_bias: np.ndarray | None
     down_bias: np.ndarray | None
 
-    def narrowed(self, moments: np.ndarray, size: int) -> "_Block":
-        """The block of `size` neurons. moments: [I + 1, I + 1], the sum over tokens of x x', where x is the neurons' values and 1."""
+    def narrowed(self, sums: np.ndarray, size: int) -> "_Block":
+        """The block of `size` neurons. sums: [I + 1, I + 1], over tokens of x x', where x is the neurons' values and 1."""
         neurons = len(self.down)
-        ridge = _RIDGE * float(np.mean(np.diagonal(moments)[:neurons]))
+        ridge = moments.RIDGE * float(np.mean(np.diagonal(sums)[:neurons]))
         # A block without a bias can tell neurons from the others by their values alone.
         known = neurons + 1 if self.down_bias is not None else neurons
-        square = moments[:known, :known] + ridge * np.eye(known)
-        added = np.sqrt(np.diagonal(moments)[:neurons]) * np.linalg.norm(self.down.astype(np.float64), axis=1)
+        square = sums[:known, :known] + ridge * np.eye(known)
+        added = np.sqrt(np.diagonal(sums)[:neurons]) * np.linalg.norm(self.down.astype(np.float64), axis=1)
         kept = np.sort(np.argsort(-added, kind="stable")[:size])
         features = np.append(kept, np.arange(neurons, known))
         weights = np.zeros((known, self.down.shape[1]))
@@ -78,7 +74,7 @@ def narrowed_shapes(arch: Architecture, size: int | None) -> Architecture:
 def narrowed(model: Model, size: int | None, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> Model:
     """`model` with feed-forward blocks of `size` neurons; None: as it is.
 
-    batches: of training texts, over all devices; the first `BATCHES` are read.
+    batches: of training texts, over all devices; see `moments.summed`.
 
     Raises: as `narrowed_shapes`.
     """
@@ -87,10 +83,10 @@ def narrowed(model: Model, size: int | None, batches: Iterable[dict[str, jax.Arr
         return model
     graph, state = nnx.split(model)
     blocks = [_block(model, number) for number in range(model.arch.num_hidden_layers)]
-    summed = _summed_moments(graph, state, batches, placement)
+    summed = moments.summed(functools.partial(_moments, graph), placement.put(state), batches, placement, "choosing neurons")
     changed: dict[tuple, np.ndarray] = {}
-    for number, (block, moments) in enumerate(zip(blocks, summed, strict=True)):
-        small, at = block.narrowed(moments, arch.intermediate_size), ("encoder", "layers", number)
+    for number, (block, sums) in enumerate(zip(blocks, summed, strict=True)):
+        small, at = block.narrowed(sums, arch.intermediate_size), ("encoder", "layers", number)
         parts = {"up": (small.up, small.up_bias), "down": (small.down, small.down_bias)}
         for name, (kernel, bias) in parts.items():
             changed |= {(*at, name, "kernel"): kernel} | ({} if bias is None else {(*at, name, "bias"): bias})
@@ -111,22 +107,8 @@ def _block(model: TranskimmerPreTrainedModel, number: int) -> _Block:
     return _Block(up, down, values(layer.up.bias), values(layer.down.bias))
 
 
-def _summed_moments(
-    graph: nnx.GraphDef, params: nnx.State, batches: Iterable[dict[str, jax.Array]], placement: Placement
-) -> list[np.ndarray]:
-    """Of each layer the sum over the real tokens of x x' [I + 1, I + 1]: x is the values of its neurons, and 1."""
-    placed = placement.put(params)
-    moments = jax.jit(lambda params, batch: _moments(graph, params, batch), out_shardings=placement.replicated)
-    shown = tqdm(itertools.islice(batches, BATCHES), desc="choosing neurons", total=BATCHES, disable=not processes.is_first(), leave=False)
-    total: list[np.ndarray] | None = None
-    for batch in shown:
-        part = [np.asarray(values, np.float64) for values in jax.device_get(moments(placed, batch))]
-        total = part if total is None else [before + values for before, values in zip(total, part, strict=True)]
-    assert total is not None
-    return total
-
-
 def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]) -> list[jax.Array]:
+    """Of each layer the sum over the real tokens of x x' [I + 1, I + 1]: x is the values of its neurons, and 1."""
     model = nnx.merge(graph, gathered(params))
     model.encoder.remat = False  # values seen within a layer may then leave it
     real = batch["attention_mask"].astype(jnp.float32)[..., None]
