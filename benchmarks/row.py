@@ -258,7 +258,7 @@ def main() -> None:
     scored = Scored.load(dense)
     budgets = sorted({*run.budgets, *args.budgets}, reverse=True) if args.budgets else run.budgets
     model = run.config.model
-    sizes = "x".join(str(size) for size in (model.layer_count, model.intermediate_size) if size is not None)
+    sizes = "x".join(f"{size:g}" for size in (model.layer_count, model.intermediate_size) if size is not None)
     label = args.label or ("" if run.config.skim.enabled else f"static{sizes}")
     record = row(run, dense, scored, curve(scored, run, budgets), label, shlex.join(["python", *sys.argv]))
     if not args.no_clock:

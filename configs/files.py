@@ -9,7 +9,7 @@ a test file is scored at the end, and nothing is chosen on it.
 The skimming model has a third of the neurons of the encoder's feed-forward blocks. It is for 50, 40 and 28.5 % of what the dense
 model spends. Another encoder, other budgets, longer texts, and more passes for fewer texts:
 
-    --config.model.pretrained=DIR --config.skimming.model.intermediate_size=1024
+    --config.model.pretrained=DIR
     --config.skim.target=0.4 --config.skim.levels=0.6
     --config.data.max_length=256
     --config.train.epochs=8

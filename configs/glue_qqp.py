@@ -4,11 +4,11 @@
 
 Never run: the data was not at hand.
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks. Other budgets, or a
-third of a larger encoder's:
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks. Other budgets, or
+all neurons:
 
     transkimmer train --config configs/glue_qqp.py --config.skim.target=0.4 --config.skim.levels=0.6
-    transkimmer train --config configs/glue_qqp.py --config.model.pretrained=DIR --config.skimming.model.intermediate_size=1024
+    transkimmer train --config configs/glue_qqp.py --config.skimming.model.intermediate_size=none
 """
 
 from configs import base

@@ -19,5 +19,5 @@ def get_config() -> Recipe:
     return Recipe.of(
         common,
         dense={"train.steps": 300, "train.eval_every": 150},
-        skimming={"train.steps": 400, "train.eval_every": 400, "model.intermediate_size": 512, "optimizer.learning_rate": 1e-4},
+        skimming={"train.steps": 400, "train.eval_every": 400, "model.intermediate_size": 1 / 3, "optimizer.learning_rate": 1e-4},
     )

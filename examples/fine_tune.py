@@ -23,7 +23,6 @@ def main() -> None:
     parser.add_argument("--target", default="0.28", help="share of the dense model's FLOPs to spend")
     parser.add_argument("--pretrained", default="packaged:minilm-6l", help="folder or hub id of the encoder to start from")
     parser.add_argument("--max-length", default="128", help="tokens read of a text")
-    parser.add_argument("--layers", default="4", help="of the encoder, that the skimming model has")
     parser.add_argument("--steps", default="None", help="of each of both runs, instead of passes over the file")
     args = parser.parse_args()
 
@@ -35,7 +34,6 @@ def main() -> None:
             "data.max_length": args.max_length,
             "skim.target": args.target,
             "model.pretrained": args.pretrained,
-            "skimming.model.num_hidden_layers": args.layers,
             "train.steps": args.steps,
         },
     )

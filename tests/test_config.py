@@ -175,6 +175,7 @@ def test_mistyped_values(name, text, expected):
         {"distill.weight": "1.5"}, {"distill.temperature": "0"},
         {"distill.token_noise": "0.1"}, {"distill.token_noise": "1", "distill.teacher": "folder"},
         {"distill.unlabelled_file": "more.txt"},
+        {"model.intermediate_size": "0"}, {"model.intermediate_size": "1.5"}, {"model.num_hidden_layers": "0"},
         {"model.hidden_dropout": "1"}, {"model.attention_dropout": "-0.1"}, {"data.batch_size": "0"}, {"data.eval_batch_size": "0"},
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
         {"data.train_examples": "0"}, {"data.eval_examples": "0"},
@@ -241,6 +242,14 @@ def test_round_trip_through_json(config):
     assert difference(to_dict(config), to_dict(again)) == []
     assert type(again.data.length_buckets) is tuple
     assert type(again.skim.threshold) is float
+
+
+def test_part_of_a_checkpoint():
+    """Layers by number or from the first; neurons by number or as a share."""
+    parts = {(None, None, 0.5): "50% of the neurons", (4, None, 512.0): "4 layers of 512 neurons", (None, (0, 2), None): "2 layers"}
+    for (count, layers, size), text in parts.items():
+        assert ModelConfig(num_hidden_layers=count, layers=layers, intermediate_size=size).part == text
+    assert ModelConfig().part is None
 
 
 def test_dictionary_of_an_older_run():

@@ -34,9 +34,9 @@ class ModelConfig:
         tuple[int, ...] | None, "these layers of the checkpoint, from 0, as in 0,2,4,5: another way to leave some out. None takes all"
     ] = None
     intermediate_size: Annotated[
-        int | None,
-        "only so many neurons of each feed-forward block: those that the others can be told from, by least squares on training texts;"
-        " budget and FLOPs saved are still of those of all. None takes all",
+        float | None,
+        "only so many neurons of each feed-forward block, or this share of them if below 1: those that the others can be told from, by"
+        " least squares on training texts; budget and FLOPs saved are still of those of all. None takes all",
     ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
@@ -58,7 +58,8 @@ class ModelConfig:
     def part(self) -> str | None:
         """What is taken of the checkpoint, as in '4 layers of 512 neurons'; None: all."""
         layers = None if self.layer_count is None else f"{self.layer_count} layers"
-        neurons = None if self.intermediate_size is None else f"{self.intermediate_size} neurons"
+        size = self.intermediate_size
+        neurons = None if size is None else f"{size:.0%} of the neurons" if size < 1 else f"{size:g} neurons"
         return " of ".join(filter(None, [layers, neurons])) or None
 
 
@@ -304,7 +305,10 @@ class Config:
             "model.layers and model.num_hidden_layers both say which layers to take: set one of them to none",
         )
         neurons = self.model.intermediate_size
-        require(neurons is None or neurons >= 1, f"model.intermediate_size must be at least 1, not {neurons}")
+        require(
+            neurons is None or 0 < neurons < 1 or (neurons >= 1 and neurons.is_integer()),
+            f"model.intermediate_size={neurons}: take a number of neurons, or a share of them between 0 and 1",
+        )
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
         require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(0 <= self.distill.token_noise < 1, f"distill.token_noise must lie in [0, 1), not {self.distill.token_noise}")

@@ -63,7 +63,7 @@ def test_fine_tuning(tokenizer_folder, tmp_path):
     runs.write_model(tmp_path / "checkpoint", tokenizer_folder)
     records = runs.make_reviews(120, seed=0)
     runs.write_jsonl(tmp_path / "reviews.jsonl", records)
-    options = ("--pretrained", "checkpoint", "--layers", "2", "--max-length", "12", "--steps", "20", "--target", "0.6")
+    options = ("--pretrained", "checkpoint", "--max-length", "12", "--steps", "20", "--target", "0.6")
     command = (EXAMPLES / "fine_tune.py", "reviews.jsonl", "--workdir", "run", *options)
     said = run(tmp_path, *command)
     assert re.search(r"^accuracy, validation +0\.\d+ +0\.\d+", said, re.MULTILINE)

@@ -93,5 +93,6 @@ def test_what_is_saved_is_told_from_the_whole(tmp_path):
     assert flops.dense(again.arch, np.array(9.0)) == flops.dense(model.arch, np.array(9.0))
     assert narrow(again, NEURONS, ()) is again and narrow(again, None, ()) is again
     assert narrow(again, NEURONS // 2, make_batches(2)).arch.dense_intermediate == 2 * NEURONS
+    assert narrow(model, 1 / 3, make_batches(2)).arch.intermediate_size == 13  # of 40
     with pytest.raises(ConfigError, match=re.escape("model.intermediate_size=41 of a checkpoint with 40 neurons in a feed-forward block")):
         narrow(model, 2 * NEURONS + 1, ())

@@ -57,8 +57,10 @@ class _Block:
         )
 
 
-def narrowed_shapes(arch: Architecture, size: int | None) -> Architecture:
+def narrowed_shapes(arch: Architecture, size: float | None) -> Architecture:
     """The architecture with feed-forward blocks of `size` neurons, whose FLOPs are compared with those of all; None: as it is.
+
+    size: below 1 it is a share of the neurons, rounded to a whole number of them.
 
     Raises:
       ConfigError: more neurons than there are.
@@ -67,12 +69,15 @@ def narrowed_shapes(arch: Architecture, size: int | None) -> Architecture:
     if size is None or size == there:
         return arch
     if size > there:
-        raise ConfigError(f"model.intermediate_size={size} of a checkpoint with {there} neurons in a feed-forward block: take 1 to {there}")
-    return dataclasses.replace(arch, intermediate_size=size, dense_intermediate=arch.dense_intermediate or there)
+        raise ConfigError(
+            f"model.intermediate_size={size:g} of a checkpoint with {there} neurons in a feed-forward block: take 1 to {there}, or a share"
+        )
+    neurons = max(1, round(size * there)) if size < 1 else int(size)
+    return dataclasses.replace(arch, intermediate_size=neurons, dense_intermediate=arch.dense_intermediate or there)
 
 
-def narrowed(model: Model, size: int | None, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> Model:
-    """`model` with feed-forward blocks of `size` neurons; None: as it is.
+def narrowed(model: Model, size: float | None, batches: Iterable[dict[str, jax.Array]], placement: Placement) -> Model:
+    """`model` with feed-forward blocks of `size` neurons, see `narrowed_shapes`; None: as it is.
 
     batches: of training texts, over all devices; see `moments.summed`.
 
