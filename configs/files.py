@@ -24,4 +24,4 @@ _LENGTH = {"dense": (1e-4, 4.0), "skimming": (1e-4, 6.0)}
 def get_config() -> Recipe:
     # A program is compiled for every padded length, which counts where a run takes minutes.
     data = DataConfig(task="files", length_buckets=(16, 32, 64, 128, 256, 384, 512))
-    return base.recipe(data, _LENGTH)
+    return base.recipe(data, _LENGTH, base.THIRD_OF_NEURONS)

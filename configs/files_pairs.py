@@ -14,6 +14,6 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 def get_config() -> Recipe:
     data = DataConfig(task="files", text_columns=("query", "document"), length_buckets=(16, 32, 64, 128, 256, 384, 512))
-    recipe = base.recipe(data, base.SMALL)
+    recipe = base.recipe(data, base.SMALL, base.THIRD_OF_NEURONS)
     skim = dataclasses.replace(recipe.skimming.skim, pinned="first_segment")
     return dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, skim=skim))

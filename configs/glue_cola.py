@@ -2,7 +2,7 @@
 
     transkimmer train --config configs/glue_cola.py
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of its six layers. Other budgets, or all layers:
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers. Other budgets, or all layers:
 
     transkimmer train --config configs/glue_cola.py --config.skim.target=0.4 --config.skim.levels=0.6
     transkimmer train --config configs/glue_cola.py --config.skimming.model.num_hidden_layers=none

@@ -2,11 +2,10 @@
 
     transkimmer train --config configs/glue_sst2.py
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks. Other budgets, or
-all neurons:
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers. Other budgets, or all layers:
 
     transkimmer train --config configs/glue_sst2.py --config.skim.target=0.4 --config.skim.levels=0.6
-    transkimmer train --config configs/glue_sst2.py --config.skimming.model.intermediate_size=none
+    transkimmer train --config configs/glue_sst2.py --config.skimming.model.num_hidden_layers=none
 """
 
 from configs import base
@@ -14,4 +13,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/sst2"), base.LARGE)
+    return base.recipe(DataConfig(task="glue/sst2"), base.LARGE, base.FIRST_LAYERS)
