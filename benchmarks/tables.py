@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py, and
-'reranker_in_words' says it for README.
+'embedder_in_words' and 'reranker_in_words' say it for README.
 The view 'serving' is of records of benchmarks/serving.py, 'guarantees' of benchmarks/guarantee.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
@@ -205,6 +205,21 @@ def embedders(records: list[dict]) -> str:
     )
     commands = dict.fromkeys(command for record in records for command in record["commands"])
     return "\n".join([*_table(_without_empty(rows)), "", told, "", "```", *commands, "```", ""])
+
+
+def embedder_in_words(records: list[dict]) -> str:
+    """What an embedder's fastest student saves and loses, beside its dense model in float32 and in its own precision."""
+    (record,) = records
+    by_precision = {row["precision"]: row for row in record["rows"] if row["model"] == "dense"}
+    fastest = max(record["rows"], key=lambda row: row["texts_per_second"])
+    dense, same = by_precision["float32"], by_precision[fastest["precision"]]
+    lost, queries = (f"{100 * (dense[name] - fastest[name]):.1f}" for name in ("qnli_recall@10", "queries_recall@10"))
+    speeds = [f"{row['texts_per_second']:,.0f}" for row in (fastest, same, dense)]
+    return (
+        f"An embedder's student that spends {fastest['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs computes {speeds[0]} texts a second in "
+        f"{fastest['precision']}, where its teacher computes\n{speeds[1]}, and {speeds[2]} in float32. It loses {lost} points of "
+        f"recall@10, and {queries} where it computes the queries alone.\n"
+    )
 
 
 def reranking(records: list[dict]) -> str:
@@ -408,6 +423,7 @@ def table(view: str, files: list[str]) -> str:
         "leads": leads,
         "embedders": embedders,
         "reranking": reranking,
+        "embedder_in_words": embedder_in_words,
         "reranker_in_words": reranker_in_words,
         "serving": serving,
         "guarantees": guarantees,

@@ -37,6 +37,20 @@ def test_rerankers():
     assert "500 queries, the first 50 of 3,911 documents each; the embedder alone: MRR 65.0, nDCG@10 70.0." in said
 
 
+def test_embedder_in_words():
+    dense = {
+        "model": "dense", "precision": "float32", "qnli_recall@10": 0.9, "queries_recall@10": 0.9, "qnli_flops_vs_unpadded": 1.0,
+        "texts_per_second": 100.0,
+    }  # fmt: skip
+    student = dense | {"model": "student", "qnli_recall@10": 0.88, "queries_recall@10": 0.895, "qnli_flops_vs_unpadded": 2.5}
+    quick = {"precision": "int8", "texts_per_second": 1200.4}
+    rows = [dense, dense | {"precision": "int8", "texts_per_second": 250.0}, student | {"texts_per_second": 240.0}, student | quick]
+    assert tables.embedder_in_words([{"rows": rows}]) == (
+        "An embedder's student that spends 2.5x fewer FLOPs computes 1,200 texts a second in int8, where its teacher computes\n"
+        "250, and 100 in float32. It loses 2.0 points of recall@10, and 0.5 where it computes the queries alone.\n"
+    )
+
+
 def test_rerankers_in_words():
     quick = RERANKERS["rows"][1] | {"precision": "int8", "milliseconds": 40.2}
     said = tables.reranker_in_words([RERANKERS | {"rows": [*RERANKERS["rows"], ROW | {"precision": "int8", "milliseconds": 180.0}, quick]}])
