@@ -9,7 +9,7 @@ from training import runs
 
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
-from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.errors import ConfigError, TrainingError
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.recipe import train_recipe
@@ -44,6 +44,22 @@ def test_result(finished):
     assert result["seconds"] == pytest.approx(dense["seconds"] + skimming["seconds"], abs=0.11)
     assert (dense["steps"], skimming["steps"]) == (20, 30) and len(skimming["kept_per_layer"]) == 2
     assert dense["flops_vs_unpadded"] == 1.0 and dense["kept_tokens"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("intermediate_size", 40.0, "model.intermediate_size=40 of a checkpoint with 32 neurons"),
+        ("num_hidden_layers", 1, "skim.target=0.5 is more than the model costs with nothing skimmed"),
+    ],
+)
+def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, message):
+    """Refused before the dense run, which takes long."""
+    model = dataclasses.replace(recipe.skimming.model, **{name: value})
+    other = dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, model=model))
+    with pytest.raises(ConfigError, match=message):
+        train_recipe(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_test_file_is_scored_under_its_own_name(finished):
