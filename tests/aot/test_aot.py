@@ -31,12 +31,13 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-WHOLE = "--config.model.intermediate_size=None"  # whatever a recipe leaves out of the encoder that it is for
+# Whatever a recipe leaves out of the encoder that it is for.
+WHOLE = ("--config.model.intermediate_size=none", "--config.model.num_hidden_layers=none")
 
 
 def arguments(checkpoint, *more, name="v5e:2x2"):
     config = str(runs.TRAIN_PY.parent / "configs" / "glue_sst2.py")
-    return ["aot", "--topology", name, "--config", config, f"--config.model.pretrained={checkpoint}", WHOLE, *more]
+    return ["aot", "--topology", name, "--config", config, f"--config.model.pretrained={checkpoint}", *WHOLE, *more]
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:", "v5e:4", "v5e:4x4x4", "v5e:0x4", "v5e:4*4", "v5p:2x2", "v99:2x2", ":2x2"])
@@ -97,7 +98,7 @@ def compiled(tmp_path, monkeypatch, write):
         values = {"model.pretrained": checkpoint, "skim.predictor_size": 8} | values
         settings = [f"--config.{name}={value}" for name, value in values.items()]
         path = runs.TRAIN_PY.parent / "configs" / f"{config}.py"
-        sizes = ["--batch-per-chip", "2", "--length", "24", "--batch-tokens", "96", "--json", "records.json", WHOLE]
+        sizes = ["--batch-per-chip", "2", "--length", "24", "--batch-tokens", "96", "--json", "records.json", *WHOLE]
         with jax.numpy_dtype_promotion("standard"):
             cli.main(["aot", "--topology", "v5e:1x1", "--config", str(path), *sizes, *settings, *more])
         found = json.loads(pathlib.Path("records.json").read_text(encoding="utf-8"))
