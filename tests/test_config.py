@@ -250,6 +250,7 @@ def test_part_of_a_checkpoint():
     for (count, layers, size), text in parts.items():
         assert ModelConfig(num_hidden_layers=count, layers=layers, intermediate_size=size).part == text
     assert ModelConfig().part is None
+    assert Config(model=ModelConfig(intermediate_size=512)) == Config(model=ModelConfig(intermediate_size=512.0))
 
 
 def test_dictionary_of_an_older_run():

@@ -306,7 +306,7 @@ class Config:
         )
         neurons = self.model.intermediate_size
         require(
-            neurons is None or 0 < neurons < 1 or (neurons >= 1 and neurons.is_integer()),
+            neurons is None or 0 < neurons < 1 or (neurons >= 1 and neurons % 1 == 0),
             f"model.intermediate_size={neurons}: take a number of neurons, or a share of them between 0 and 1",
         )
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")

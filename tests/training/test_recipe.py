@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
+import numpy as np
 import pytest
 from training import runs
 
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
 from transkimmer_jax.errors import ConfigError, TrainingError
+from transkimmer_jax.training import budget
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.models import load_task, student_shapes
 from transkimmer_jax.training.recipe import train_recipe
 
 
@@ -60,6 +64,30 @@ def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, me
     with pytest.raises(ConfigError, match=message):
         train_recipe(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_runs_allow_is_not_refused(recipe):
+    """Layers cost more of short texts than of long ones, only budgets must be spendable, and a dense model that is there is enough."""
+    arch = student_shapes(recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense))
+    skim = dataclasses.replace(recipe.skimming.skim, target=0.7)
+    with pytest.raises(ConfigError, match="skim.target=0.7 is more than the model costs"):
+        budget.require_spendable(skim, arch, 12.0)
+    budget.require_spendable(skim, arch, np.arange(1.0, 13.0))
+    budget.require_spendable(dataclasses.replace(skim, objective="coefficient"), arch, 12.0)
+
+
+def test_a_recipe_goes_on_without_the_encoder_that_it_started_from(recipe, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    shutil.rmtree(workdir / "skimming")
+    for name in ("result.json", "config.json", "SHA256SUMS"):
+        (workdir / name).unlink(missing_ok=True)
+    checkpoint = pathlib.Path(recipe.dense.model.pretrained)
+    hidden = checkpoint.rename(checkpoint.with_name("hidden"))
+    try:
+        assert train_recipe(recipe, workdir)["metrics"] == finished[1]["metrics"]
+    finally:
+        hidden.rename(checkpoint)
 
 
 def test_the_test_file_is_scored_under_its_own_name(finished):

@@ -64,13 +64,11 @@ def _aot(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.aot import topology
     from transkimmer_jax.aot.workload import Workload
-    from transkimmer_jax.training.models import load_task, model_options, teacher_options
-    from transkimmer_jax.training.narrowing import narrowed_shapes
+    from transkimmer_jax.training.models import load_task, student_shapes, teacher_options
     from transkimmer_jax.weights import huggingface
 
     task = load_task(config)
-    arch = huggingface.shapes(config.model.pretrained, task.head, **model_options(config, task))
-    arch = narrowed_shapes(arch, config.model.intermediate_size)
+    arch = student_shapes(config, task)
     length = args.length or task.max_length
     if length > arch.max_position_embeddings:
         raise ConfigError(f"--length={length} is more than the {arch.max_position_embeddings} positions of {config.model.pretrained}")

@@ -9,7 +9,8 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.weights import config_file, sentence_transformers
+from transkimmer_jax.training.narrowing import narrowed_shapes
+from transkimmer_jax.weights import config_file, huggingface, sentence_transformers
 from transkimmer_jax.weights.files import resolve
 
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
@@ -49,6 +50,16 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     if task.max_length > limit:
         raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {config.model.pretrained}")
     return student
+
+
+def student_shapes(config: Config, task: Task) -> Architecture:
+    """The architecture of the model that a run trains, from files of its checkpoint that are no weights.
+
+    Raises:
+      CheckpointError: a checkpoint that cannot be used, or has fewer layers. ConfigError: it has fewer neurons.
+    """
+    arch = huggingface.shapes(config.model.pretrained, task.head, **model_options(config, task))
+    return narrowed_shapes(arch, config.model.intermediate_size)
 
 
 def load_teacher(config: Config, task: Task, student: Architecture) -> TranskimmerPreTrainedModel | None:

@@ -9,18 +9,16 @@ import os
 import shlex
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from transkimmer_jax import files
 from transkimmer_jax.config import Recipe
-from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import budget
 from transkimmer_jax.training.loop import train_and_evaluate
-from transkimmer_jax.training.models import model_options
-from transkimmer_jax.training.narrowing import narrowed_shapes
+from transkimmer_jax.training.models import load_task, student_shapes
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
-from transkimmer_jax.weights import huggingface
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -33,9 +31,11 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
     folder = epath.Path(workdir)
     with files.explained(folder), processes.explained():
         finished = finished_result(folder, recipe)
+        begun = (folder / "dense").exists()
     if finished is not None:
         return finished
-    _require_part(recipe)
+    if not begun:
+        _require_part(recipe)
     dense_folder, skimming_folder = folder / "dense", folder / "skimming"
     logger.info("run 1 of 2: the dense model, in %s", dense_folder)
     dense = train_and_evaluate(recipe.dense, dense_folder, command)
@@ -55,11 +55,9 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
 def _require_part(recipe: Recipe) -> None:
     """Raises before the dense run what the skimming one would raise behind it: the encoder has no such layers or neurons, or they cost less
     than a budget."""
-    config = recipe.after(recipe.dense.model.pretrained)
-    task = get_task(config.data)
-    arch = huggingface.shapes(config.model.pretrained, task.head, **model_options(config, task))
-    # Neurons left out save least of the longest texts.
-    budget.require_spendable(config.skim, narrowed_shapes(arch, config.model.intermediate_size), task.max_length)
+    config, task = recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense)
+    # How long the texts are is known when the runs have read them.
+    budget.require_spendable(config.skim, student_shapes(config, task), np.arange(1, task.max_length + 1))
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:

@@ -75,7 +75,7 @@ class TrainStep:
           ConfigError: the model has too few layers to spend the budget.
         """
         served = served or ServedLengths.like(32.0)
-        if config.skim.enabled and config.skim.objective == "budget":
+        if config.skim.enabled:
             budget.require_spendable(config.skim, model.arch, served.mean)
         settled = config.skim.noise_end if config.skim.enabled and config.skim.freeze else None
         optimizer = create_optimizer(config.optimizer, total_steps, settled)
