@@ -169,6 +169,11 @@ def _table(rows: list[list[str]]) -> list[str]:
     return lines
 
 
+def _dense(record: dict, precision: str) -> dict:
+    """The row of a record's dense model."""
+    return next(row for row in record["rows"] if row["model"] == "dense" and row["precision"] == precision)
+
+
 def embedders(records: list[dict]) -> str:
     """Embedders and their students: similarity and retrieval in points, and the clock beside that of the dense model in float32."""
     rows = [[
@@ -176,7 +181,7 @@ def embedders(records: list[dict]) -> str:
         "fewer FLOPs",
     ]]  # fmt: skip
     for record in records:
-        dense = next(row for row in record["rows"] if row["model"] == "dense" and row["precision"] == "float32")
+        dense = _dense(record, "float32")
         torch = record.get("sentence_transformers_texts_per_second")
         if torch:
             speed, times = f"{torch:,.0f}", f"{torch / dense['texts_per_second']:.2f}x"
@@ -210,14 +215,13 @@ def embedders(records: list[dict]) -> str:
 def embedder_in_words(records: list[dict]) -> str:
     """What an embedder's fastest student saves and loses, beside its dense model in float32 and in its own precision."""
     (record,) = records
-    by_precision = {row["precision"]: row for row in record["rows"] if row["model"] == "dense"}
     fastest = max(record["rows"], key=lambda row: row["texts_per_second"])
-    dense, same = by_precision["float32"], by_precision[fastest["precision"]]
+    dense, same = _dense(record, "float32"), _dense(record, fastest["precision"])
     lost, queries = (f"{100 * (dense[name] - fastest[name]):.1f}" for name in ("qnli_recall@10", "queries_recall@10"))
     speeds = [f"{row['texts_per_second']:,.0f}" for row in (fastest, same, dense)]
     return (
         f"An embedder's student that spends {fastest['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs computes {speeds[0]} texts a second in "
-        f"{fastest['precision']}, where its teacher computes\n{speeds[1]}, and {speeds[2]} in float32. It loses {lost} points of "
+        f"{fastest['precision']}, where its teacher computes\n{speeds[1]}, and {speeds[2]} in float32. The student loses {lost} points of "
         f"recall@10, and {queries} where it computes the queries alone.\n"
     )
 
@@ -245,9 +249,8 @@ def reranking(records: list[dict]) -> str:
 def reranker_in_words(records: list[dict]) -> str:
     """What a reranker's student saves most and loses, beside its dense model in float32 and in its own precision."""
     (record,) = records
-    by_precision = {row["precision"]: row for row in record["rows"] if row["model"] == "dense"}
     least = min(record["rows"], key=lambda row: row["milliseconds"])
-    dense, same = by_precision["float32"], by_precision[least["precision"]]
+    dense, same = _dense(record, "float32"), _dense(record, least["precision"])
     saving, ranks = f"{least['flops_vs_unpadded']:.1f}x", [f"{100 * row['mrr']:.1f}" for row in (least, dense)]
     times = [f"{row['milliseconds']:.0f} ms" for row in (least, same, dense)]
     return (

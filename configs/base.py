@@ -10,7 +10,8 @@ SMALL = {"dense": (1e-4, 5.0), "skimming": (1e-4, 8.0)}
 MIDDLE = {"dense": (1e-4, 2.0), "skimming": (1e-4, 3.0)}
 LARGE = {"dense": (5e-5, 2.0), "skimming": (1e-4, 1.0)}
 # What the skimming model has of MiniLM, so that more of a budget goes into tokens: the first four of its six layers, or all with a third of
-# the neurons of their feed-forward blocks. These do better where two texts are compared, and of few texts (docs/ablations.md).
+# the neurons of their feed-forward blocks. The latter does better where two texts are compared, or training texts are few
+# (docs/ablations.md).
 THIRD_OF_NEURONS = {"model.intermediate_size": 1 / 3}
 FIRST_LAYERS = {"model.num_hidden_layers": 4}
 ALL: dict[str, float] = {}

@@ -47,7 +47,7 @@ def test_embedder_in_words():
     rows = [dense, dense | {"precision": "int8", "texts_per_second": 250.0}, student | {"texts_per_second": 240.0}, student | quick]
     assert tables.embedder_in_words([{"rows": rows}]) == (
         "An embedder's student that spends 2.5x fewer FLOPs computes 1,200 texts a second in int8, where its teacher computes\n"
-        "250, and 100 in float32. It loses 2.0 points of recall@10, and 0.5 where it computes the queries alone.\n"
+        "250, and 100 in float32. The student loses 2.0 points of recall@10, and 0.5 where it computes the queries alone.\n"
     )
 
 
