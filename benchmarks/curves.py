@@ -24,6 +24,7 @@ TASKS = {
     "glue/stsb": ("STS-B", "how similar are both sentences?"),
     "glue/wnli": ("WNLI", "whom does the pronoun mean?"),
     "imdb_reviews": ("IMDB", "does the review praise the film?"),
+    "questions": ("reader", "where does the context answer the question?"),
     "tags": ("tagger", "which words name people and places?"),
 }
 
@@ -202,7 +203,12 @@ def told(records: list[dict[str, Any]]) -> str:
     here = [curve for curve in Curve.of(records) if curve.skims]
     if not here:
         return "No row has been made yet."
-    machines = sorted({f"{record['cores']} cores, {record['cpu']}" for curve in here for record in curve.records if "clock" in record})
+    timed: dict[str, dict[str, None]] = {}
+    for curve in here:
+        for record in curve.records:
+            if "clock" in record:
+                timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[curve.name] = None
+    machines = [machine if len(timed) == 1 else f"{machine} ({', '.join(names)})" for machine, names in sorted(timed.items())]
     changes = [curve.changed_by_int8 for curve in here if not math.isnan(curve.changed_by_int8)]
     int8 = f" int8 moves the metric by {max(changes):.1f} points at most." if changes else ""
     clock = f" The clock is of batches of {_batch(here)} on {'; '.join(machines)}.{int8}" if machines else ""

@@ -36,7 +36,7 @@ from transkimmer_jax.benchmarking.measurement import processor
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.examples import subsample
-from transkimmer_jax.data.prepared import Prepared, prepare
+from transkimmer_jax.data.prepared import Prepared, QuestionLabels, prepare
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import TEXTS, Task, get_task
 from transkimmer_jax.errors import ConfigError
@@ -134,7 +134,9 @@ class Scored:
 
     @property
     def examples(self) -> int:
-        return len(self.prepared.tokens)
+        """Texts, pairs or questions; a question is read in one or several windows."""
+        labels = self.prepared.labels
+        return len(labels.contexts) if isinstance(labels, QuestionLabels) else len(self.prepared.tokens)
 
     def evaluate(self, engine: SkimEngine, threshold: float | None = None) -> SplitEvaluation:
         """What an engine's model does on them."""
@@ -163,11 +165,11 @@ def clock(
 ) -> dict[str, Any]:
     """By 'RUNTIME PRECISION': texts a second and the metric, of the dense model and at each budget of the record, all by turns.
 
-    ways: runtimes and precisions. timed: texts of a round. `times_dense` are medians of the ratios within a round, against the dense model
-    of the same way, without padding.
+    ways: runtimes and precisions. timed: texts of a round; of questions, windows. `times_dense` are medians of the ratios within a round,
+    against the dense model of the same way, without padding.
     """
     budgets = [point["budget"] for point in record["curve"]]
-    timed = min(timed, scored.examples)
+    timed = min(timed, len(scored.prepared.tokens))
     parts = samples(scored.prepared.tokens, timed, rounds)
     entries: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[TokenizedExamples], Any]] = {}

@@ -31,7 +31,7 @@ def recipe(data: DataConfig, length: dict[str, tuple[float, float]], part: dict[
 
 
 def reading_recipe(data: DataConfig, length: dict[str, tuple[float, float]]) -> Recipe:
-    """The same for questions, which are never skimmed: at 40 % with all neurons, as their tokens stay."""
+    """The same for questions, which are never skimmed, and with all layers and neurons."""
     common = recipe(data, length, ALL)
-    skim = dataclasses.replace(common.skimming.skim, pinned="first_segment", target=0.4, levels=())
+    skim = dataclasses.replace(common.skimming.skim, pinned="first_segment")
     return dataclasses.replace(common, skimming=dataclasses.replace(common.skimming, skim=skim))

@@ -105,6 +105,13 @@ def test_the_table():
     )
 
 
+def test_a_clock_is_of_a_machine():
+    """Of one processor the foot of a table names it; of several it says whose rows each has timed."""
+    of_cola = record("glue/cola", points=FIRST, **timed(FIRST, (1.5, 2.0, 3.0)) | {"cpu": "another"})
+    assert curves.told(MRPC).endswith("batches of 32 on 2 cores, a processor. int8 moves the metric by 0.5 points at most.")
+    assert "on 2 cores, a processor (MRPC); 2 cores, another (CoLA)." in curves.told([*MRPC, of_cola])
+
+
 def test_variants_have_rows_of_their_own():
     variant = record(points=FIRST, label="mean head")
     rows = curves.table([*MRPC, variant])[1:]

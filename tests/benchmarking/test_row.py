@@ -13,6 +13,8 @@ from training import runs
 
 from transkimmer_jax import cli
 from transkimmer_jax.config import Recipe, TrainConfig, override
+from transkimmer_jax.data.prepared import QuestionLabels
+from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.recipe import train_recipe
@@ -110,6 +112,13 @@ def test_the_clock(of_recipe):
         assert [point["budget"] for point in entry["curve"]] == list(BUDGETS)
         assert entry["dense"]["texts_per_second"] > 0
         assert all(point["texts_per_second"] > 0 and point["times_dense"] > 0 for point in entry["curve"])
+
+
+def test_questions_are_counted_and_not_their_windows(workdirs):
+    scored = row.Scored.load(row.read_runs(workdirs / "recipe", None)[0])
+    asked = QuestionLabels(None, ["a context", "another"], [Answers((), ()), Answers((), ())])
+    in_windows = dataclasses.replace(scored, prepared=dataclasses.replace(scored.prepared, labels=asked))
+    assert len(in_windows.prepared.tokens) == scored.examples == 50 and in_windows.examples == 2
 
 
 def test_the_clock_is_medians_of_rounds(workdirs, of_recipe, monkeypatch):
