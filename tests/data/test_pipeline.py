@@ -164,6 +164,7 @@ def test_tokenize_pairs_cuts_the_longer_text(tokenizer_folder):
     result = tokenize(examples, tokenizer, max_length=7)
     assert tokenizer.convert_ids_to_tokens(result.input_ids[:7].tolist()) == ["[CLS]", "a", "[SEP]", "b", "c", "a", "[SEP]"]
     assert result.token_type_ids.tolist() == [0, 0, 0, 1, 1, 1, 1] + [0, 0, 1] and result.lengths.tolist() == [7, 3]
+    assert result.first_segments.tolist() == [3, 2] and result.take(np.array([1])).first_segments.tolist() == [2]
     with pytest.raises(DataError, match=r"data\.max_length=2 .* 3 special"):
         tokenize(examples, tokenizer, max_length=2)
 

@@ -90,6 +90,29 @@ def test_a_budget_below_the_possible():
     np.testing.assert_allclose(goal, 1 / 20, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+def test_a_goal_beside_pinned_tokens(kind, caplog):
+    """The whole costs the budget, each layer keeps the pinned ones, and of the others falling parts. What cannot be met is told, once, and
+    leaves the pinned ones alone."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=6, hidden_size=384, intermediate_size=1536)
+    served = ServedLengths.from_lengths(np.full(9, 40), np.full(9, 40), pinned=10.0)
+    skim = SkimConfig(target=0.5, levels=(0.3, 0.1), target_kind=kind, pinned="first_segment")
+    kept = budget.goals(skim, arch, served).astype(np.float64) * 40
+    spent = [
+        flops.skimmed(arch, row, np.array(40.0)) / flops.dense(arch, np.array(40.0)) if kind == "flops" else row.mean() / 40 for row in kept
+    ]
+    floor = budget.least(skim, arch, served)
+    assert [float(share) for share in spent] == pytest.approx([0.5, 0.3, floor], rel=1e-3) and 0.2 < floor < 0.3
+    assert (kept > 10 - 1e-4).all() and (np.diff(kept[:2]) < 0).all()
+    np.testing.assert_allclose(kept[2], 10, rtol=1e-3)
+    budget.warn_of_pinned(dataclasses.replace(skim, levels=(0.3,)), arch, served)
+    budget.warn_of_pinned(dataclasses.replace(skim, pinned=None), arch, ServedLengths.like(40.0))
+    assert not caplog.records
+    budget.warn_of_pinned(skim, arch, served)
+    (record,) = caplog.records
+    assert f"keeps 10 of 40 tokens of a text, which cost {100 * floor:.0f} % of the dense model: a budget of 10 %" in record.getMessage()
+
+
 def test_a_budget_of_layers_that_are_left_out():
     """Four layers of twelve, with nothing skimmed, cost less than a third of all: that is no budget to skim to, a quarter is."""
     arch = dataclasses.replace(ARCH, num_hidden_layers=4, dense_layers=12, hidden_size=384, intermediate_size=1536)

@@ -37,6 +37,11 @@ class TokenizedExamples:
         """Tokens of each example, [N] int64."""
         return np.diff(self.offsets)
 
+    @property
+    def first_segments(self) -> np.ndarray:
+        """Tokens of the first text of each example and its special ones, [N] int64: those whose type is 0."""
+        return np.diff(np.concatenate([[0], np.cumsum(self.token_type_ids == 0)])[self.offsets])
+
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Where in `input_ids` the tokens of the examples at `rows` lie, one example after the other, [tokens of these] int64."""
         counts = self.lengths[rows]

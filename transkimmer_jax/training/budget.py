@@ -10,6 +10,7 @@ A model for several budgets has a controller for each, which sees the texts that
 """
 
 import dataclasses
+import logging
 import math
 
 import jax
@@ -20,6 +21,8 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture
+
+logger = logging.getLogger("transkimmer_jax")
 
 _LENGTH_CLASSES = 8
 # Of the moving sums, a step. What is measured late makes a controller swing.
@@ -34,11 +37,12 @@ class ServedLengths:
     ones would.
 
     mean: tokens of a served text on average. counts: [longest + 1] float32, for how many served texts a training text of a length
-    stands, 1 on average over the training texts.
+    stands, 1 on average over the training texts. pinned: of `mean`, tokens that are never skimmed: position 0, or what `skim.pinned` names.
     """
 
     mean: float
     counts: np.ndarray
+    pinned: float = 1.0
 
     @classmethod
     def like(cls, mean: float) -> "ServedLengths":
@@ -46,8 +50,8 @@ class ServedLengths:
         return cls(mean, np.ones(1, np.float32))
 
     @classmethod
-    def from_lengths(cls, served: np.ndarray, training: np.ndarray) -> "ServedLengths":
-        """From the lengths [N] of texts as they will be served, and those [M] of the training texts.
+    def from_lengths(cls, served: np.ndarray, training: np.ndarray, pinned: float = 1.0) -> "ServedLengths":
+        """From the lengths [N] of texts as they will be served, and those [M] of the training texts; `pinned` as the field.
 
         Both are counted in classes of length that hold about as many served texts each.
         """
@@ -61,7 +65,7 @@ class ServedLengths:
         # A class without training texts is left to the others.
         counts = np.divide(wanted, given, out=np.zeros_like(wanted), where=given > 0)
         counts /= np.sum(counts * given)
-        return cls(float(served.mean()), counts[classes(np.arange(max(served.max(), training.max()) + 1))].astype(np.float32))
+        return cls(float(served.mean()), counts[classes(np.arange(max(served.max(), training.max()) + 1))].astype(np.float32), pinned)
 
     def counts_at(self, lengths: jax.Array) -> jax.Array:
         """`counts` of texts of these lengths [B]; of a longer one as of the longest."""
@@ -100,11 +104,30 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float |
         )
 
 
-def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
+def least(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> float:
+    """The share of the budget's unit that texts spend of which nothing but pinned tokens is kept."""
+    if skim.target_kind == "tokens":
+        return served.pinned / served.mean
+    length = np.array(served.mean)
+    return float(flops.skimmed(arch, [np.array(served.pinned)] * arch.num_hidden_layers, length) / flops.dense(arch, length))
+
+
+def warn_of_pinned(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> None:
+    """Log where what `skim.pinned` keeps costs more than the smallest budget: all other tokens go then, and the budget is not met."""
+    smallest = skim.targets[-1]
+    if skim.enabled and skim.objective == "budget" and skim.pinned is not None and (floor := least(skim, arch, served)) > smallest:
+        logger.warning(
+            "skim.pinned=%s keeps %.0f of %.0f tokens of a text, which cost %.0f %% of the dense model: a budget of %.0f %% cannot be met."
+            " Ask for more by skim.target and skim.levels, or pin nothing",
+            skim.pinned, served.pinned, served.mean, 100 * floor, 100 * smallest,
+        )  # fmt: skip
+
+
+def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float = 1.0) -> np.ndarray:
     """The share of `available` to be spent in the end: the budget itself, or what it leaves to each layer, [layers].
 
-    Of texts of `mean_length` tokens layer l of 1 to N then keeps position 0, and of the other tokens the part p ** (l ** steepness),
-    with the p for which the whole costs the budget.
+    Of texts of `mean_length` tokens layer l of 1 to N then keeps the `pinned` ones, and of the others the part p ** (l ** steepness), with
+    the p for which the whole costs the budget; none where the pinned ones alone cost more.
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
@@ -112,7 +135,7 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
     steepness = skim.steepness if skim.steepness is not None else (0.1 if arch.reads_every_token else 0.5)
 
     def kept(part: float) -> np.ndarray:
-        return 1 + (mean_length - 1) * part ** np.arange(1, arch.num_hidden_layers + 1) ** steepness
+        return pinned + (mean_length - pinned) * part ** np.arange(1, arch.num_hidden_layers + 1) ** steepness
 
     def share(part: float) -> float:
         if skim.target_kind == "tokens":
@@ -127,9 +150,9 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray
     return (kept(low) / mean_length).astype(np.float32)
 
 
-def goals(skim: SkimConfig, arch: Architecture, mean_length: float) -> np.ndarray:
+def goals(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> np.ndarray:
     """The `goal` of each of a model's budgets, falling: [levels] or [levels, layers]."""
-    return np.stack([goal(dataclasses.replace(skim, target=target), arch, mean_length) for target in skim.targets])
+    return np.stack([goal(dataclasses.replace(skim, target=target), arch, served.mean, served.pinned) for target in skim.targets])
 
 
 def target_share(skim: SkimConfig, goal: np.ndarray, step: jax.Array, total_steps: int) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.config import Config
+from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.data import batches, sources
 from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
 from transkimmer_jax.data.examples import Examples, subsample
@@ -29,12 +29,13 @@ class RunExamples:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A validation or test split, ready to be evaluated. lengths: [N], in the order of the split. labels: see
-    `metrics.compute_metrics`."""
+    """A validation or test split, ready to be evaluated. lengths, first_segments: [N], in the order of the split, see `TokenizedExamples`.
+    labels: see `metrics.compute_metrics`."""
 
     batches: EvaluationBatches
     labels: Any
     lengths: np.ndarray
+    first_segments: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,10 @@ class RunInputs:
     def served_lengths(self) -> np.ndarray:
         """Tokens of the texts that the budget is of: those of the first validation split, [N]."""
         return next(iter(self.validation.values())).lengths
+
+    def served_pinned(self, skim: SkimConfig) -> float:
+        """Tokens of one of these texts that are never skimmed, on average."""
+        return 1.0 if skim.pinned is None else float(next(iter(self.validation.values())).first_segments.mean())
 
     def total_steps(self, config: Config) -> int:
         """Optimiser steps of the whole run."""
@@ -107,7 +112,7 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     def split(texts: Examples) -> Split:
         ready = prepare(task, texts, tokenizer, data.doc_stride)
         planned = batches.evaluation_batches(ready.tokens, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
-        return Split(planned, ready.labels, ready.tokens.lengths)
+        return Split(planned, ready.labels, ready.tokens.lengths, ready.tokens.first_segments)
 
     training = prepare(task, examples.training, tokenizer, data.doc_stride).tokens
     first = next(iter(examples.validation.values()))

@@ -79,7 +79,7 @@ class TrainStep:
             budget.require_spendable(config.skim, model.arch, served.mean)
         settled = config.skim.noise_end if config.skim.enabled and config.skim.freeze else None
         optimizer = create_optimizer(config.optimizer, total_steps, settled)
-        goals = budget.goals(config.skim, model.arch, served.mean)
+        goals = budget.goals(config.skim, model.arch, served)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
         return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goals, served, teacher_graph, special_ids)
 
