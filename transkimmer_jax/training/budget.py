@@ -106,10 +106,15 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float |
 
 def least(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> float:
     """The share of the budget's unit that texts spend of which nothing but pinned tokens is kept."""
+    return _share(skim, arch, np.full(arch.num_hidden_layers, served.pinned), served.mean)
+
+
+def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: float) -> float:
+    """The same where each layer keeps so many of `mean_length` tokens, [layers]."""
     if skim.target_kind == "tokens":
-        return served.pinned / served.mean
-    length = np.array(served.mean)
-    return float(flops.skimmed(arch, [np.array(served.pinned)] * arch.num_hidden_layers, length) / flops.dense(arch, length))
+        return float(kept.mean() / mean_length)
+    length = np.array(mean_length)
+    return float(flops.skimmed(arch, kept, length) / flops.dense(arch, length))
 
 
 def warn_of_pinned(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> None:
@@ -137,16 +142,10 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float
     def kept(part: float) -> np.ndarray:
         return pinned + (mean_length - pinned) * part ** np.arange(1, arch.num_hidden_layers + 1) ** steepness
 
-    def share(part: float) -> float:
-        if skim.target_kind == "tokens":
-            return float(kept(part).mean() / mean_length)
-        length = np.array(mean_length)
-        return float(flops.skimmed(arch, kept(part), length) / flops.dense(arch, length))
-
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if share(middle) < skim.target else (low, middle)
+        low, high = (middle, high) if _share(skim, arch, kept(middle), mean_length) < skim.target else (low, middle)
     return (kept(low) / mean_length).astype(np.float32)
 
 
