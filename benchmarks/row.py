@@ -36,7 +36,7 @@ from transkimmer_jax.benchmarking.measurement import processor
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.examples import subsample
-from transkimmer_jax.data.prepared import Prepared, QuestionLabels, prepare
+from transkimmer_jax.data.prepared import Prepared, prepare
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import TEXTS, Task, get_task
 from transkimmer_jax.errors import ConfigError
@@ -115,11 +115,12 @@ def read_runs(workdir: pathlib.Path, dense: pathlib.Path | None) -> tuple[Run, R
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """The texts that models are scored on: `examples` of `split`, as tokens."""
+    """The texts that models are scored on, as tokens. examples: how many of `split` they are; a question is read in one or more windows."""
 
     task: Task
     split: str
     prepared: Prepared
+    examples: int
 
     @classmethod
     def load(cls, run: Run) -> "Scored":
@@ -130,13 +131,7 @@ class Scored:
         name, split = next(iter((task.test_splits or task.validation_splits).items()))
         examples = subsample(load_split(task, split, run.config.data), EXAMPLES.get(task.name), seed=0)
         tokenizer = SkimEngine.from_pretrained(run.model).tokenizer
-        return cls(task, name, prepare(task, examples, tokenizer, run.config.data.doc_stride))
-
-    @property
-    def examples(self) -> int:
-        """Texts, pairs or questions; a question is read in one or several windows."""
-        labels = self.prepared.labels
-        return len(labels.contexts) if isinstance(labels, QuestionLabels) else len(self.prepared.tokens)
+        return cls(task, name, prepare(task, examples, tokenizer, run.config.data.doc_stride), len(examples))
 
     def evaluate(self, engine: SkimEngine, threshold: float | None = None) -> SplitEvaluation:
         """What an engine's model does on them."""

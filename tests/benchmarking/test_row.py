@@ -12,9 +12,7 @@ from record import explained
 from training import runs
 
 from transkimmer_jax import cli
-from transkimmer_jax.config import Recipe, TrainConfig, override
-from transkimmer_jax.data.prepared import QuestionLabels
-from transkimmer_jax.data.token_files import Answers
+from transkimmer_jax.config import DataConfig, Recipe, TrainConfig, override
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.recipe import train_recipe
@@ -114,11 +112,16 @@ def test_the_clock(of_recipe):
         assert all(point["texts_per_second"] > 0 and point["times_dense"] > 0 for point in entry["curve"])
 
 
-def test_questions_are_counted_and_not_their_windows(workdirs):
-    scored = row.Scored.load(row.read_runs(workdirs / "recipe", None)[0])
-    asked = QuestionLabels(None, ["a context", "another"], [Answers((), ()), Answers((), ())])
-    in_windows = dataclasses.replace(scored, prepared=dataclasses.replace(scored.prepared, labels=asked))
-    assert len(in_windows.prepared.tokens) == scored.examples == 50 and in_windows.examples == 2
+def test_questions_are_counted_and_not_their_windows(workdirs, tmp_path):
+    run, _ = row.read_runs(workdirs / "recipe", None)
+    asked = [{"question": "is it", "context": "a film " * 20, "answers": {"text": [], "answer_start": []}}] * 2
+    path = runs.write_jsonl(tmp_path / "questions.jsonl", asked)
+    data = DataConfig(
+        task="questions", train_file=str(path), test_file=str(path), text_columns=("question", "context"), label_column="answers",
+        max_length=12, doc_stride=2,
+    )  # fmt: skip
+    scored = row.Scored.load(dataclasses.replace(run, config=dataclasses.replace(run.config, data=data)))
+    assert len(scored.prepared.tokens) > 4 and scored.examples == 2
 
 
 def test_the_clock_is_medians_of_rounds(workdirs, of_recipe, monkeypatch):
