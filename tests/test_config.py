@@ -230,7 +230,7 @@ configs = st.builds(
         max_length=st.none() | st.integers(3, 512),
     ),
     optimizer=st.builds(OptimizerConfig, learning_rate=share, predictor_learning_rate=st.none() | share),
-    train=st.builds(TrainConfig, steps=st.none() | positive, seed=st.integers()),
+    train=st.builds(TrainConfig, steps=st.none() | positive, seed=st.integers(0, 2**32 - 1)),
 )
 
 
@@ -317,7 +317,7 @@ def test_what_describe_prints_can_be_given_back():
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.floats(allow_nan=False), st.integers())
+@given(st.floats(allow_nan=False), st.integers(0, 2**32 - 1))
 def test_numbers_survive_the_command_line(number, seed):
     changed = override(Config(), {"skim.threshold": repr(number), "train.seed": str(seed)})
     assert changed.skim.threshold == number

@@ -356,6 +356,8 @@ class Config:
         for name in ("data", "fsdp"):
             value = getattr(self.mesh, name)
             require(value is None or value >= 1, f"mesh.{name} must be at least 1, not {value}")
+        require(0 <= train.seed < 2**32, f"train.seed must lie in [0, 2**32), not {train.seed}")
+        require(data.doc_stride >= 0, f"data.doc_stride must not be negative, got {data.doc_stride}")
         require(train.epochs > 0, f"train.epochs must be positive, not {train.epochs}")
 
 

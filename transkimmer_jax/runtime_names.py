@@ -2,6 +2,7 @@
 
 RUNTIMES = ("onnx", "jax")
 PROVIDERS = ("onnxruntime", "openvino")
+PLATFORMS = ("cpu", "cuda", "tpu")  # of programs that `export` writes
 PRECISIONS = ("float32", "bfloat16", "int8")
 # What the JAX runtime, and each provider of the other one, computes in.
 COMPUTES_IN: dict[str, tuple[str, ...]] = {

@@ -56,6 +56,8 @@ def test_similarity(models, write, capsys):
     cosines = np.sum(vectors * np.roll(vectors, -1, axis=0), axis=1)
     assert result["value"] == pytest.approx(scipy.stats.spearmanr(scores, cosines).statistic)
     assert result["metrics"]["test file"]["pearson"] == pytest.approx(scipy.stats.pearsonr(scores, cosines).statistic, abs=1e-5)
+    cut = said(capsys, "evaluate", "--model", models["embedder"], "--data", write("pairs.jsonl", records), "--max-length", 3)
+    assert cut["value"] != result["value"]
     assert result["examples"] == {"test file": 6} and result["flops_vs_unpadded"] > 0.5 and 0 < result["kept_tokens"] <= 1
 
 

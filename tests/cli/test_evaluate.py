@@ -214,6 +214,8 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     assert f"{mixed}, line 1: label 'mixed' is none of the labels trained on (neg, pos)" in refusal(*model, "--data", mixed)
     assert refusal(*model, "--data", write("empty.jsonl", "")).endswith("the file holds no example: write one a line")
     assert "did you mean 'glue/sst2'" in refusal(*model, "--task", "glue/sst")
+    assert "--text-columns and --label-column are of --data" in refusal(*model, "--task", "glue/sst2", "--label-column", "label")
+    assert "--precision is of compacted computation" in refusal(*model, "--data", reviews, "--mode", "masked", "--precision", "int8")
 
 
 def test_a_task_with_other_labels(refusal, model_folder):

@@ -83,7 +83,7 @@ def test_decisions_and_logits(lengths, seed, threshold, case):
     assume(is_decided(expected, threshold))
     answer = compacted(model, capacities, examples, threshold)
     assert [not lost for lost in answer.lost[: len(examples)]] == who_fits(expected, capacities)
-    assert bool(answer.overflow) == answer.lost.any() and not answer.lost[len(examples) :].any()
+    assert not answer.lost[len(examples) :].any()
     assert_same(answer, expected, examples)
 
 
@@ -133,17 +133,17 @@ def test_a_dense_model_packs_too():
         ids[0, : end - start], types[0, : end - start] = examples.input_ids[start:end], examples.token_type_ids[start:end]
         expected = padded(ids, (np.arange(WIDTH) < end - start).astype(np.int32)[None], types)
         np.testing.assert_allclose(answer.logits[row], expected[0], atol=TOLERANCE, rtol=0)
-    assert not answer.overflow
+    assert not answer.lost.any()
 
 
 def test_too_long_for_the_width_or_the_rows_overflows():
     """Also where nothing is skimmed, so that a wrong bucket cannot pass unseen."""
     dense = make_model(dataclasses.replace(ARCH, skim=None))
-    assert compacted(dense, CAPACITIES[0], make_examples([WIDTH + 1]), 0.0).overflow
+    assert compacted(dense, CAPACITIES[0], make_examples([WIDTH + 1]), 0.0).lost.any()
     model = make_model()
     nothing_skimmed = ((16, 12), (16, 12), (16, 12))
-    assert compacted(model, nothing_skimmed, make_examples([12, 5]), -np.inf).overflow
-    assert not compacted(model, nothing_skimmed, make_examples([12, 4]), -np.inf).overflow
+    assert compacted(model, nothing_skimmed, make_examples([12, 5]), -np.inf).lost.any()
+    assert not compacted(model, nothing_skimmed, make_examples([12, 4]), -np.inf).lost.any()
 
 
 def test_post_softmax_is_refused():

@@ -177,8 +177,30 @@ def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tm
     (target / "onnx" / "thesis.onnx").write_text("years", encoding="utf-8")
     capsys.readouterr()
     assert console.run(main, ["--model", model_folder, "--output", target]) == 2
-    assert capsys.readouterr().err == f"error: {target} holds files and is no export to replace: choose a new folder\n"
+    complaint = f"error: {target}/onnx/thesis.onnx is not of transkimmer's export, which would delete it: choose a new folder\n"
+    assert capsys.readouterr().err == complaint
     assert (target / "onnx" / "thesis.onnx").read_text(encoding="utf-8") == "years"
+    (target / "onnx" / "thesis.onnx").unlink()
+    (target / "model-00001-of-00002.safetensors").write_bytes(b"weights")
+    assert console.run(main, ["--model", model_folder, "--output", target]) == 2
+    assert capsys.readouterr().err == f"error: {target} holds files and is no export to replace: choose a new folder\n"
+
+
+def test_graphs_of_another_exporter(tokenizer_folder, tmp_path, capsys, caplog):
+    """Beside a model's weights: an engine leaves them alone, without a warning, and an export does not delete them."""
+    caplog.set_level("WARNING", "transkimmer_jax")
+    model = save_model(tmp_path, tokenizer_folder)
+    expected = SkimEngine.from_pretrained(model).predict(TEXTS)
+    main(["--model", model, "--output", model])
+    graph = onnx.load(model / "onnx" / "model.onnx")
+    del graph.metadata_props[:]
+    onnx.save(graph, model / "onnx" / "model.onnx")
+    capsys.readouterr()
+    assert console.run(main, ["--model", model, "--output", model]) == 2
+    assert f"error: {model}/onnx/model.onnx is not of transkimmer's export" in capsys.readouterr().err
+    answers = SkimEngine.from_pretrained(model).predict(TEXTS)
+    np.testing.assert_array_equal([answer.logits for answer in answers], [answer.logits for answer in expected])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("flag", [("--platforms", "cpu"), ("--lengths", "12"), ("--batch-tokens", "80"), ("--dtype", "float32")])

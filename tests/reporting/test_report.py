@@ -15,7 +15,8 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
-from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.models.heads import HEADS, load
+from transkimmer_jax.weights.sentence_transformers import Prompts
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
@@ -81,6 +82,28 @@ def test_what_it_says_is_what_was_computed(models, write, tmp_path, kind):
         assert text["wrong"] == [text["truth"] is not None and not answer.startswith("yes") for answer in text["answers"]]
 
 
+def test_labels_are_numbers_or_names(models, write, tmp_path):
+    """As for training: the number of a class is as good as its name, in CSV as in JSONL, and a file's name may end in capitals."""
+    lines = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in (("good", 1), ("bad plot", "no "), ("film", 0)))
+    said = report(models["classifier"], write("TEXTS.CSV", lines), tmp_path / "page.html", "--label-column", "label")
+    assert [text["truth"] for text in said["texts"]] == ["yes", "no", "no"]
+    assert [text["wrong"] for text in said["texts"]] == [[not text["answers"][0].startswith(text["truth"])] for text in said["texts"]]
+    assert len(report(models["classifier"], write("A.TXT", "good\nbad\n"), tmp_path / "page.html")["texts"]) == 2
+
+
+def test_a_default_prompt(models, write, tmp_path):
+    """An embedder reads it before each text, and the page shows the text alone."""
+    folder = tmp_path / "prompted"
+    tokenizer = load_tokenizer(models["embedder"])
+    load(models["embedder"]).save_pretrained(folder, tokenizer=tokenizer, prompts=Prompts({"query": "the plot "}, "query"))
+    said = report(folder, write("texts.txt", "good film\nbad\n"), tmp_path / "page.html")
+    engine = SkimEngine.from_pretrained(folder, depths=True)
+    depths = engine.predict_tokenized(engine.tokenize(["the plot good film", "the plot bad"])).depths
+    for text, expected, count in zip(said["texts"], depths, (2, 1), strict=True):
+        assert [int(depth, 36) for depth in text["depths"][0]] == expected[3 : 3 + count].tolist()
+        assert [text["parts"][0][start:end] for _, start, end in text["tokens"]] == text["parts"][0].split()
+
+
 def test_nearest_texts(models, write, tmp_path):
     """Of an embedder: by the cosines of its vectors."""
     said = report(models["embedder"], write("texts.txt", "good film\nbad plot\nthe film\n"), tmp_path / "page.html")
@@ -96,7 +119,8 @@ def test_nearest_texts(models, write, tmp_path):
         (["--texts", "0"], ConfigError, "--texts must be at least 1"),
         (["--budgets", "1.5"], ConfigError, "--budgets are shares between 0 and 1"),
         (["--text-columns", "missing"], DataError, "no column 'missing'"),
-        (["--label-column", "missing"], DataError, "no column 'missing'"),
+        (["--label-column", "missing"], DataError, "no column 'missing', only 'text': set --label-column"),
+        (["--label-column", "text"], DataError, "label 'good' is none of the labels trained on"),
     ],
 )
 def test_what_cannot_be_meant(models, write, tmp_path, more, error, message):

@@ -77,6 +77,8 @@ def refused(server, path, body, headers=None):
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "Empty", "inputs.sentences is empty"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": MANY}}, 413, "Validation", "33 texts"),
         ("/similarity", {"inputs": {"sentences": ["a"]}}, 422, "Validation", "inputs.source_sentence:"),
+        ("/similarity", {"inputs": {"source_sentence": "", "sentences": ["a"]}}, 422, "Validation", "inputs.source_sentence:"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, 422, "Validation", "sentences: text 1 is empty"),
         ("/v1/embeddings", b"{", 400, "Validation", "the body is no JSON"),
         ("/v1/embeddings", {"input": []}, 400, "Empty", "input is empty"),
         ("/v1/embeddings", {"input": MANY}, 413, "Validation", "33 texts"),

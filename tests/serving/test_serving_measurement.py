@@ -43,3 +43,11 @@ def test_what_cannot_be_compared_is_wrong(answer):
     measurement = Measurement(None, 1e9)
     measurement.take(Body(b"", 1, np.array([[0.5]])), orjson.dumps(answer), HEADERS)
     assert measurement.wrong == 1
+
+
+@pytest.mark.parametrize("answer", [[[{"label": "LABEL_0", "score": 1.0}]], {"error": "no"}, [["a"]]], ids=str)
+def test_answers_of_another_model_are_wrong(answer):
+    """Other labels, or another shape."""
+    measurement = Measurement(("a", "b"), 1e9)
+    measurement.take(Body(b"", 1, np.array([[0.5, 0.5]])), orjson.dumps(answer), HEADERS)
+    assert measurement.checked == measurement.wrong == 1

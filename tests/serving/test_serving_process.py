@@ -1,7 +1,6 @@
 """The command: it starts, tells where, ends by a signal without losing what has come in, and starts again."""
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
@@ -13,9 +12,7 @@ import sys
 import pytest
 
 from transkimmer_jax import cli
-from transkimmer_jax.cli import serve
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.serving.limits import Limits
 
 
 @contextlib.contextmanager
@@ -96,12 +93,6 @@ print([console.run(cli.main, arguments) for arguments in {commands!r}])
     assert done.stdout == "[2, 2]\n"
     cure = "which is not installed: pip install 'transkimmer_jax[serve]'"
     assert done.stderr.splitlines() == [f"error: serving needs starlette, {cure}", f"error: sending requests needs aiohttp, {cure}"]
-
-
-def test_limits_are_those_of_the_server():
-    """The command declares them without importing the server."""
-    fields = {field.name: field.default for field in dataclasses.fields(Limits)}
-    assert {name: default for name, (_, default, _) in serve._LIMITS.items()} | {"auto_truncate": False, "threshold_range": None} == fields
 
 
 @pytest.mark.parametrize(

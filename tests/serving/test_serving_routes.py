@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -199,7 +200,12 @@ def test_tag(server, engines):
 
 
 def test_answer(server, engines):
-    """A span, also of a context that is read in windows, or none."""
+    """A span, also of a context that is read in windows, which are one text for the numbers; or none."""
+
+    def texts(what):
+        return float(re.search(rf"^te_predict_{what} (.*)$", server.ask("/metrics")[2].decode(), re.MULTILINE)[1])
+
+    asked, answered = texts("count"), texts("success")
     context = "the film is bad and " * 12 + "the b is good"
     expected = engines["reader"].answer("bad film", context, max_answer_len=4)
     body = {"inputs": {"question": "bad film", "context": context}, "parameters": {"max_answer_len": 4}}
@@ -209,6 +215,7 @@ def test_answer(server, engines):
     body["parameters"]["handle_impossible_answer"] = True
     expected = engines["reader"].answer("bad film", context, max_answer_len=4, no_answer_threshold=0.0)
     assert server.say("/answer", body)["answer"] == expected.text
+    assert texts("count") - asked == texts("success") - answered == 2
 
 
 def test_tokenize_and_decode(server, engines):

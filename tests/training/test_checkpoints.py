@@ -1,7 +1,6 @@
 """A checkpoint that is not, byte for byte, what was written is never resumed from: whatever is done to whichever of its files."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -242,43 +241,6 @@ def test_another_state(workdir):
     """That of another version: whole, and refused in one line."""
     with open_checkpoints(workdir) as checkpoints, pytest.raises(TrainingError, match="checkpoints/12 does not hold the state that this"):
         checkpoints.restore(State(jax.numpy.asarray(0), {"other": jax.numpy.zeros(3)}), data_at(0))
-
-
-@pytest.fixture
-def older(workdir):
-    """As versions without digests wrote it."""
-    for checkpoint in (workdir / "checkpoints").iterdir():
-        (checkpoint / checksums.SUMS_FILE).unlink()
-        path = checkpoint / "_CHECKPOINT_METADATA"
-        values = json.loads(path.read_text(encoding="utf-8"))
-        del values["custom_metadata"][verification.HAS_DIGESTS], values["custom_metadata"]["best"]
-        path.write_text(json.dumps(values), encoding="utf-8")
-    return workdir
-
-
-def test_a_checkpoint_of_an_older_version(older, caplog):
-    """It is read to its end, which is said."""
-    caplog.set_level("INFO", "transkimmer_jax")
-    assert restored(older) == 12
-    assert f"checkpoint {older}/checkpoints/12 is of an older version, without digests: read to its end instead" in said(caplog)
-
-
-# What reading can show: not, for one, a flipped bit in an array.
-SEEN_BY_READING = [
-    *(f"{file}: {kind}" for file in ("data iterator", "metrics", "_METADATA") for kind in ("empty", "deleted", "noise")),
-    *(f"_CHECKPOINT_METADATA: {kind}" for kind in ("empty", "deleted", "noise")),
-    *(f"{file}: {kind}" for file in ("manifest.ocdbt", "largest array file") for kind in ("empty", "truncated", "deleted")),
-    *(name for name in NAMED if "another" not in name),
-]
-
-
-@pytest.mark.parametrize("fault", SEEN_BY_READING)
-def test_damage_to_a_checkpoint_of_an_older_version(older, caplog, fault):
-    damaged = older / "checkpoints" / "12"
-    FAULTS[fault](damaged, seeded(fault))
-    verification.put_damaged_aside(epath.Path(older / "checkpoints"), KEPT)
-    assert [path.name for path in (older / "checkpoints").iterdir()] == ["9"]
-    assert any(f"checkpoint {damaged} is damaged (" in message for message in said(caplog))
 
 
 def test_a_sum_file_is_read_strictly(tmp_path):

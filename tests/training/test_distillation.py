@@ -199,6 +199,12 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
         override(config, {"data.task": "files"})
 
 
+def test_texts_beside_labelled_ones(teachers, texts, tmp_path):
+    """`distill.unlabelled_file` is for classes and values: here all texts are without labels."""
+    config = make_config(teachers["classifier"], texts, **{"distill.unlabelled_file": str(texts)})
+    refused(config, tmp_path, ConfigError, "data.task='texts' has none: give all texts by data.text_files")
+
+
 def test_a_teacher_with_another_tokenizer(teachers, texts, tmp_path, tokenizer_folder):
     """Its ids would mean other words."""
     tokenizer = load_tokenizer(tokenizer_folder)

@@ -53,6 +53,8 @@ def reviews_file(write, *changed):
     [
         ({"data__batchsize": 8}, "unknown config field 'data.batchsize'; did you mean 'data.batch_size'?"),
         ({"data__batch_size": "many"}, "data.batch_size='many': expected int"),
+        ({"train__seed": -1}, "train.seed must lie in [0, 2**32), not -1"),
+        ({"data__doc_stride": -1}, "data.doc_stride must not be negative, got -1"),
         ({"skim__target": 2}, "skim.target must lie in (0, 1], not 2.0"),
         ({"data__task": "glue/sst"}, "unknown task data.task='glue/sst'; did you mean 'glue/sst2'"),
         ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.onnx_runtime import padded
@@ -72,7 +73,7 @@ class DenseModel:
     def _torch_forward(self) -> Callable[[Arrays], np.ndarray]:
         import torch
 
-        torch.set_num_threads(sessions.available_threads())
+        torch.set_num_threads(available_processors())
 
         def forward(arrays: Arrays) -> np.ndarray:
             with torch.inference_mode():

@@ -6,7 +6,6 @@ round. All work from the same token ids and end with logits in the host's memory
 
 import dataclasses
 import functools
-import os
 import pathlib
 import platform
 import statistics
@@ -21,6 +20,7 @@ from transkimmer_jax.benchmarking import references
 from transkimmer_jax.benchmarking.clock import Rounds, interleaved, samples
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
+from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.inference.engine import SkimEngine
@@ -88,7 +88,7 @@ def measure(
         "length": workload.padded_length,
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.local_devices()),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_processors(),
         "machine": platform.machine(),
         "cpu": processor(),
         "threshold": workload.threshold,

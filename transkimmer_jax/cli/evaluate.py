@@ -67,7 +67,12 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.model} is an embedder: it is evaluated by cosines alone, without --mode masked and --predictions")
     pairs = labelled.load_pairs(args, args.split)
     engine = SkimEngine.from_pretrained(
-        args.model, pooling=args.pooling, batch_size=args.batch_size, threshold=args.threshold, **runtime.options(args)
+        args.model,
+        pooling=args.pooling,
+        max_length=args.max_length,
+        batch_size=args.batch_size,
+        threshold=args.threshold,
+        **runtime.options(args),
     )
     metrics, costs = {}, []
     for name, split in pairs.splits.items():
@@ -106,6 +111,8 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
     from transkimmer_jax.evaluation import masked, reports, summary
     from transkimmer_jax.inference.engine import SkimEngine
 
+    if args.mode == "masked" and (given := [name for name, value in runtime.options(args).items() if value is not None]):
+        raise ConfigError(f"--{given[0]} is of compacted computation: leave it out, or --mode masked")
     loaded = labelled.load(args, args.split)
     model, task = loaded.model, loaded.task
     if args.predictions and task.head != "sequence_classification":

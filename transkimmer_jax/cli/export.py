@@ -4,6 +4,7 @@ import argparse
 
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.runtime_names import PLATFORMS
 
 
 def add(commands) -> None:
@@ -22,10 +23,7 @@ def add(commands) -> None:
     )
     parser.add_argument("--format", choices=("jax", "onnx"), default="jax", help="what to write (default: jax)")
     parser.add_argument("--precision", nargs="+", choices=("float32", "int8"), help="onnx: the graphs to write (default: float32)")
-    # Not from inference.export, which is slow to import.
-    parser.add_argument(
-        "--platforms", nargs="+", choices=("cpu", "cuda", "tpu"), help="jax: where each program can run (default: what is at hand)"
-    )
+    parser.add_argument("--platforms", nargs="+", choices=PLATFORMS, help="jax: where each program can run (default: what is at hand)")
     parser.add_argument(
         "--lengths",
         nargs="+",

@@ -170,5 +170,7 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    if args.task and (args.text_columns or args.label_column):
+        raise ConfigError("--text-columns and --label-column are of --data: a task has columns of its own")
     if args.text_columns is not None and len(args.text_columns) > 2:
         raise ConfigError(f"--text-columns names one column or two, not {len(args.text_columns)}")

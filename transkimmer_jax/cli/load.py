@@ -88,7 +88,7 @@ def _texts(args: argparse.Namespace) -> list[Any]:
     from transkimmer_jax.data import records
 
     texts: list[Any] = []
-    for where, record in records.read_records(args.input, "text" if args.input.lower().endswith(".txt") else None):
+    for where, record in records.read_records(args.input):
         columns = [records.column_text(record, column, where, "--text-columns") for column in args.text_columns]
         if all(columns):  # servers refuse empty texts
             texts.append(columns[0] if len(columns) == 1 else (columns[0], columns[1]))

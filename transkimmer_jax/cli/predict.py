@@ -13,6 +13,7 @@ from transkimmer_jax import files, memory, termination
 from transkimmer_jax.cli import runtime, shards
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.data.records import is_text_file
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.progress import tqdm
 
@@ -148,7 +149,7 @@ def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...]
 
 
 def _format(args: argparse.Namespace, path: str) -> str | None:
-    return args.format or ("text" if path.lower().endswith(".txt") else None)
+    return args.format or ("text" if is_text_file(path) else None)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -79,20 +79,25 @@ def _report(args: argparse.Namespace) -> None:
 
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
     """The first texts of a file, each of one part or two, and their labels where a column of them is named."""
-    from transkimmer_jax.data.records import column_text, column_value, read_example_records
+    from transkimmer_jax.data.labelled_files import read_label
+    from transkimmer_jax.data.records import column_text, is_text_file, read_example_records
     from transkimmer_jax.weights import config_file
 
-    columns = tuple(args.text_columns or config_file.read(folder).task.text_columns or ("text",))
+    saved = config_file.read(folder)
+    names = saved.label_names
+    if args.label_column and (names is None or saved.architecture.head != "sequence_classification"):
+        raise ConfigError(f"--label-column marks texts that a classifier puts in another class, and {args.model} is none: leave it out")
+    columns = tuple(args.text_columns or saved.task.text_columns or ("text",))
     if len(columns) > 2:
         raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
-    if args.input.endswith(".txt"):
+    if is_text_file(args.input):
         columns = ("text",)
     texts: list[tuple[str, ...]] = []
     truths: list[str | None] = []
     for where, record in read_example_records(args.input, "--input", (".jsonl", ".csv", ".txt")):
         texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
-        truth = column_value(record, args.label_column, where, "--label-column") if args.label_column else None
-        truths.append(None if truth is None else str(truth))
+        labelled = args.label_column is not None and names is not None
+        truths.append(names[int(read_label(record, args.label_column, names, where, "--label-column"))] if labelled else None)
         if len(texts) == args.texts:
             break
     return texts, truths

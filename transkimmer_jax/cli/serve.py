@@ -4,26 +4,25 @@ import argparse
 import os
 import re
 import sys
-from typing import Any
 
 from transkimmer_jax import extras
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.serving.limits import Limits
 
 KEY_VARIABLE = "TRANSKIMMER_API_KEY"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Of `serving.limits.Limits`, which is not imported here, so that --help answers at once; a test compares them.
-_LIMITS: dict[str, tuple[type, Any, str]] = {
-    "max_concurrent_requests": (int, 512, "requests that are waited for at a time; a further one is refused with 429"),
-    "max_batch_tokens": (int, 16_384, "tokens that are computed together"),
-    "max_client_batch_size": (int, 32, "texts of one request"),
-    "max_input_characters": (int, 1_000_000, "characters of one text"),
-    "payload_limit": (int, 2_000_000, "bytes of a request's body"),
-    "max_header_bytes": (int, 16_384, "bytes of a request's line and headers"),
-    "read_seconds": (float, 30.0, "in which a request must have come in whole, and a client must read on"),
-    "keep_alive_seconds": (float, 75.0, "that a connection may stay open between requests"),
-    "drain_seconds": (float, 25.0, "that requests have to end in after a SIGTERM"),
+_LIMITS = {
+    "max_concurrent_requests": "requests that are waited for at a time; a further one is refused with 429",
+    "max_batch_tokens": "tokens that are computed together",
+    "max_client_batch_size": "texts of one request",
+    "max_input_characters": "characters of one text",
+    "payload_limit": "bytes of a request's body",
+    "max_header_bytes": "bytes of a request's line and headers",
+    "read_seconds": "in which a request must have come in whole, and a client must read on",
+    "keep_alive_seconds": "that a connection may stay open between requests",
+    "drain_seconds": "that requests have to end in after a SIGTERM",
 }
 _DESCRIPTION = """
 Serve models over HTTP, with the routes of text-embeddings-inference and of OpenAI's embeddings: /predict, /rerank, /embed, /embed_all,
@@ -55,9 +54,10 @@ def add(commands) -> None:
         "--threshold-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="thresholds that a request may ask for (default: none)"
     )
     parser.add_argument("--auto-truncate", action="store_true", help="cut texts that are too long where a request does not say")
-    for name, (kind, default, meaning) in _LIMITS.items():
+    for name, meaning in _LIMITS.items():
+        default = getattr(Limits, name)
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=f"{meaning} (default: {default:g})"
+            f"--{name.replace('_', '-')}", type=type(default), default=default, metavar="N", help=f"{meaning} (default: {default:,})"
         )
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: each model's)")
     parser.add_argument("--batch-tokens", type=int, help="of these, tokens of one call of the network (default: by the device)")
@@ -99,7 +99,6 @@ def _serve(args: argparse.Namespace) -> None:
     import jax
 
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.serving.limits import Limits
     from transkimmer_jax.serving.models import Models, ServedModel
 
     threshold_range = None if args.threshold_range is None else tuple(args.threshold_range)

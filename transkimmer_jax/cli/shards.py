@@ -5,7 +5,7 @@ import dataclasses
 import glob
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from etils import epath
@@ -85,7 +85,7 @@ def replaced_shard(path: str) -> Iterator[TextIO]:
         yield file
 
 
-def process_of(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+def process_of(index: int | None, count: int | None) -> tuple[int, int]:
     """(index, count) of this process among those that share the inputs: as given, else as JAX_PROCESS_ID and JAX_NUM_PROCESSES say
     where both are set, else 0 of 1.
 
@@ -97,9 +97,9 @@ def process_of(index: int | None, count: int | None, environ: Mapping[str, str] 
         raise ConfigError(f"{index_name} and {count_name} go together: give both or neither")
     if index is None or count is None:
         index_name, count_name = "JAX_PROCESS_ID", "JAX_NUM_PROCESSES"
-        if not (environ.get(index_name) and environ.get(count_name)):
+        if not (os.environ.get(index_name) and os.environ.get(count_name)):
             return 0, 1
-        index, count = _integer(environ, index_name), _integer(environ, count_name)
+        index, count = _integer(index_name), _integer(count_name)
     if count < 1:
         raise ConfigError(f"{count_name} must be at least 1, not {count}")
     if not 0 <= index < count:
@@ -107,8 +107,8 @@ def process_of(index: int | None, count: int | None, environ: Mapping[str, str] 
     return index, count
 
 
-def _integer(environ: Mapping[str, str], name: str) -> int:
+def _integer(name: str) -> int:
     try:
-        return int(environ[name])
+        return int(os.environ[name])
     except ValueError as error:
-        raise ConfigError(f"{name} must be an integer, not {environ[name]!r}") from error
+        raise ConfigError(f"{name} must be an integer, not {os.environ[name]!r}") from error

@@ -51,12 +51,13 @@ def hold_out(examples: Examples, seed: int, one_in: int = 10) -> tuple[Examples,
     """
     pairs = examples.pairs or [""] * len(examples)
     texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
-    keys = np.array([_drawn(f"{text}\t{pair}", seed) for text, pair in zip(texts, pairs, strict=True)], np.uint64)
+    keys = np.array([drawn(f"{text}\t{pair}", seed) for text, pair in zip(texts, pairs, strict=True)], np.uint64)
     is_held_out = keys <= np.sort(keys)[max(1, len(keys) // one_in) - 1]
     return examples.take(np.flatnonzero(~is_held_out)), examples.take(np.flatnonzero(is_held_out))
 
 
-def _drawn(text: str, seed: int) -> int:
+def drawn(text: str, seed: int) -> int:
+    """A property of the words alone: copies of a text fall on the same side of a split, in every version of Python."""
     words = " ".join(text.casefold().split())
     return int.from_bytes(
         hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8, salt=seed.to_bytes(8, "big")).digest(), "big"

@@ -31,8 +31,15 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
     for where, record in read_example_records(path):
         for column, values in zip(text_columns, texts, strict=True):
             values.append(column_text(record, column, where, "data.text_columns"))
-        labels.append(_label(_label_value(record, label_column, where), label_names, where))
+        labels.append(read_label(record, label_column, label_names, where))
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
+
+
+def read_label(
+    record: dict[str, Any], label_column: str, label_names: tuple[str, ...] | None, where: str, setting: str = "data.label_column"
+) -> int | float:
+    """The class index of one record, or the value to regress on; as `read_file`. `where` names the record, `setting` chooses the column."""
+    return _label(_label_value(record, label_column, where, setting), label_names, where)
 
 
 def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
@@ -71,8 +78,8 @@ def _label(value: float | str, label_names: tuple[str, ...] | None, where: str) 
     raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 
 
-def _label_value(record: dict[str, Any], label_column: str, where: str) -> int | float | str:
-    value = column_value(record, label_column, where, "data.label_column")
+def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str = "data.label_column") -> int | float | str:
+    value = column_value(record, label_column, where, setting)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):

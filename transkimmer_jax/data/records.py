@@ -71,6 +71,11 @@ def read_example_records(
         raise DataError(f"{path}: the file holds no example: write one a line")
 
 
+def is_text_file(path: str | pathlib.Path) -> bool:
+    """Whether a file has a text a line, by its name."""
+    return _FORMATS.get(pathlib.Path(path).suffix.lower()) == "text"
+
+
 def require_readable(path: str | pathlib.Path) -> None:
     """Raises `DataError` for what cannot be opened and read as a file, without opening it; '-' is standard input."""
     if str(path) == "-":

@@ -3,7 +3,7 @@
 import pathlib
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import column_text, read_example_records
+from transkimmer_jax.data.records import column_text, is_text_file, read_example_records
 
 
 def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting: str, cure: str) -> Examples:
@@ -19,7 +19,7 @@ def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting:
       DataError: as `read_file`, but for what it says of labels.
     """
     is_pair = len(text_columns) == 2
-    columns = ("text",) if pathlib.Path(path).suffix.lower() == ".txt" and not is_pair else text_columns
+    columns = ("text",) if is_text_file(path) and not is_pair else text_columns
     rows = [
         [column_text(record, column, where, cure) for column in columns]
         for where, record in read_example_records(path, setting, (".jsonl", ".csv", ".txt"))

@@ -53,9 +53,8 @@ def _wanted(texts: Sequence[str]) -> Sequence[str]:
     return [text for text in texts if normalized(text)] or [""]
 
 
-def question_metrics(predictions: Predictions, labels: QuestionLabels, no_answer_threshold: float = 0.0) -> dict[str, float]:
-    """F1 and exact match of a reader; where some question has no answer, none is given where that scores higher by
-    `no_answer_threshold`."""
-    limit = None if all(answers.texts for answers in labels.answers) else no_answer_threshold
+def question_metrics(predictions: Predictions, labels: QuestionLabels) -> dict[str, float]:
+    """F1 and exact match of a reader; where some question has no answer, none is given where that scores higher."""
+    limit = None if all(answers.texts for answers in labels.answers) else 0.0
     answered = answers.answered(predictions, labels.windows, labels.contexts, LONGEST_ANSWER, limit)
     return scores([answer.text for answer in answered], [answers.texts for answers in labels.answers])

@@ -33,9 +33,9 @@ class Calibration:
     threshold: float
 
     @classmethod
-    def of(cls, lengths: np.ndarray, kept: np.ndarray, threshold: float, seed: int = 0) -> "Calibration":
+    def of(cls, lengths: np.ndarray, kept: np.ndarray, threshold: float) -> "Calibration":
         """From the numbers of many texts, of which about a thousand are drawn."""
-        rows = np.sort(np.random.default_rng(seed).permutation(len(lengths))[:CALIBRATION_TEXTS])
+        rows = np.sort(np.random.default_rng(0).permutation(len(lengths))[:CALIBRATION_TEXTS])
         return cls(np.asarray(lengths)[rows].astype(int), np.asarray(kept)[:, rows].astype(int), float(threshold))
 
     @classmethod

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import TokenizedExamples
@@ -22,7 +23,7 @@ from transkimmer_jax.inference.answers import Answer, SpanAnswer, TaggedText, an
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
 from transkimmer_jax.inference.inputs import Text
-from transkimmer_jax.inference.predictions import Predictions, Statistics, sigmoid
+from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.runtimes import create
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
@@ -238,7 +239,7 @@ class SkimEngine:
         predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
         column = 0 if label is None else names.index(label)
         raw = predictions.logits[:, column]
-        scores = raw if raw_scores else sigmoid(raw) if self.arch.num_labels == 1 else predictions.probabilities()[:, column]
+        scores = raw if raw_scores else scipy.special.expit(raw) if self.arch.num_labels == 1 else predictions.probabilities()[:, column]
         # The sigmoids of large logits are all 1.
         order = np.argsort(-(raw if self.arch.num_labels == 1 else scores), kind="stable")[:most]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in order.tolist()]

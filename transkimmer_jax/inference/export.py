@@ -33,7 +33,6 @@ FORMAT = "transkimmer_jax.export"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
-PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
@@ -56,7 +55,7 @@ def export(
     Args:
       model: a model folder or hub id.
       output: a new folder, an empty one, or an older export, which is replaced.
-      platforms: any of `PLATFORMS`; each program runs on all of them. None: the one at hand.
+      platforms: any of `runtime_names.PLATFORMS`; each program runs on all of them. None: the one at hand.
       lengths: export the buckets that texts of so many tokens use. None: all.
       threshold: written to the manifest as the default. None: the model's.
       batch_tokens: rows T of a program. None: what suits the platforms.

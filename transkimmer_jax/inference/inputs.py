@@ -43,16 +43,16 @@ def checked_sequence(texts: Any, argument: str = "texts") -> Sequence[Any]:
     return texts  # type: ignore[return-value]
 
 
-def checked_stream(texts: Any, argument: str = "texts") -> Iterator[Any]:
+def checked_stream(texts: Any) -> Iterator[Any]:
     """An iterator over texts that may still be coming.
 
     Raises:
       DataError: a single text, or what cannot be walked through in an order.
     """
     if isinstance(texts, str | bytes | bytearray | np.ndarray):
-        return iter(checked_sequence(texts, argument))
+        return iter(checked_sequence(texts, "texts"))
     if isinstance(texts, collections.abc.Mapping | collections.abc.Set) or not isinstance(texts, collections.abc.Iterable):
-        raise DataError(f"{argument} is {_described(texts)}: give an iterable of strings, or of pairs of strings")
+        raise DataError(f"texts is {_described(texts)}: give an iterable of strings, or of pairs of strings")
     return iter(texts)
 
 
@@ -200,10 +200,10 @@ def checked_progress(show_progress_bar: Any) -> bool:
     return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if shows is None else shows
 
 
-def checked_path(folder: Any, argument: str = "folder") -> str:
+def checked_path(folder: Any) -> str:
     """A folder or hub id. Raises `ConfigError` for what is no path."""
     if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str) or not os.fspath(folder):
-        raise ConfigError(f"{argument} must be a model folder or hub id, not {shown(folder)}")
+        raise ConfigError(f"folder must be a model folder or hub id, not {shown(folder)}")
     return os.fspath(folder)  # type: ignore[return-value]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
@@ -16,7 +17,7 @@ from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
-from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session, available_threads
+from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
 from transkimmer_jax.progress import tqdm
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
@@ -46,7 +47,7 @@ class OnnxRuntime:
     ):
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
-        self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_threads()), batch_size
+        self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_processors()), batch_size
         self._sizes = BFLOAT16_GRAPH_ROWS if precision == "bfloat16" else None
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
         graph = None if folder is None or depths or token_embeddings else saved.load(folder, precision, model)

@@ -4,15 +4,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import scipy.special
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Between 0 and 1, in the logits' dtype, without overflow."""
-    return np.exp(-np.logaddexp(logits.dtype.type(0), -logits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +43,7 @@ class Predictions:
 
     def probabilities(self) -> np.ndarray:
         """Of the classes: softmax of `logits`, in their shape."""
-        exponentials = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return scipy.special.softmax(self.logits, axis=1)
 
     def costs(self, arch: Architecture) -> tuple[np.ndarray, np.ndarray]:
         """FLOPs of each example [N], and those of the dense model without padding; float64."""

@@ -10,7 +10,6 @@ import dataclasses
 class Backbone:
     """The parts of an encoder.
 
-    token_types: whether a token's segment is added to its embedding.
     rotary: whether queries and keys are rotated by their positions, where others add a table of positions to the embeddings.
     relative_bias: whether scores have a bias by the distance of query and key, one table for all layers.
     pre_norm: whether norms stand before attention and feed-forward, and one behind the last layer; else they stand behind both.
@@ -19,7 +18,6 @@ class Backbone:
     prediction_head: whether every classifier, of texts or tokens, has that product first, and a norm behind its activation.
     """
 
-    token_types: bool = True
     rotary: bool = False
     relative_bias: bool = False
     pre_norm: bool = False
@@ -32,8 +30,8 @@ BACKBONES = {
     "bert": Backbone(),  # Devlin et al., 2019
     "roberta": Backbone(),  # Liu et al., 2019; positions start behind that of the padding, see `Architecture.position_offset`
     "xlm-roberta": Backbone(),  # Conneau et al., 2020
-    "distilbert": Backbone(token_types=False, pooled_by="relu"),  # Sanh et al., 2019
-    "mpnet": Backbone(token_types=False, relative_bias=True),  # Song et al., 2020
+    "distilbert": Backbone(pooled_by="relu"),  # Sanh et al., 2019
+    "mpnet": Backbone(relative_bias=True),  # Song et al., 2020
     # Warner et al., 2024; some of its layers see only what is near, see `Architecture.local_layers`
-    "modernbert": Backbone(token_types=False, rotary=True, pre_norm=True, gated=True, pooled_by="gelu", prediction_head=True),
+    "modernbert": Backbone(rotary=True, pre_norm=True, gated=True, pooled_by="gelu", prediction_head=True),
 }

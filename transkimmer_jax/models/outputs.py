@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +101,3 @@ class CompactedOutput:
     def logits(self) -> jax.Array:
         """A classifier's answers."""
         return self.answers["logits"]
-
-    @property
-    def overflow(self) -> jax.Array:
-        """Whether some sequence was lost, bool."""
-        return jnp.any(self.lost)

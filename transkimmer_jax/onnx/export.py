@@ -19,7 +19,7 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
-from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
+from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, is_marked, mark
 from transkimmer_jax.weights import config_file, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
@@ -40,21 +40,20 @@ def export(
       The files with graphs.
 
     Raises:
-      CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export.
+      CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export, or graphs of another
+        exporter.
       TrainingError: the disk is full.
     """
     folder, output = resolve(os.fspath(model)), pathlib.Path(output)
     into_model = output.resolve() == folder.resolve()
-    if not into_model:
-        _require_replaceable(output)
+    _require_replaceable(output, into_model)
     loaded = heads.load(folder, dense=None)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     config = dict(config_file.read(folder).values) | {"model_type": loaded.arch.backbone}
     if threshold is not None and loaded.arch.skim is not None:
-        skim = dataclasses.replace(loaded.arch.skim, threshold=threshold)
-        loaded.arch = dataclasses.replace(loaded.arch, skim=skim)
-        config["skim"] = dataclasses.asdict(skim)
+        loaded.arch = loaded.arch.with_threshold(threshold)
+        config["skim"] = dataclasses.asdict(loaded.arch.skim)
     graph = build(loaded)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
@@ -69,10 +68,14 @@ def export(
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
-def _require_replaceable(output: pathlib.Path) -> None:
-    if not output.is_dir() or not any(output.iterdir()):
+def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:
+    """Raise `CheckpointError` where an export would delete what is none of ours: other graphs, or a model."""
+    graphs = sorted((output / GRAPH_FOLDER).iterdir()) if (output / GRAPH_FOLDER).is_dir() else []
+    foreign = next((path for path in graphs if path.name not in FILES.values() or not is_marked(path)), None)
+    if foreign is not None:
+        raise CheckpointError(f"{foreign} is not of transkimmer's export, which would delete it: choose a new folder")
+    if into_model or not output.is_dir() or not any(output.iterdir()):
         return
-    names = {path.name for path in output.iterdir()}
-    graphs = {path.name for path in (output / GRAPH_FOLDER).iterdir()} if (output / GRAPH_FOLDER).is_dir() else set()
-    if "config.json" not in names or "model.safetensors" in names or not graphs or graphs - set(FILES.values()):
+    holds_weights = any(path.suffix in (".safetensors", ".bin") for path in output.iterdir())
+    if not graphs or holds_weights or not (output / "config.json").is_file():
         raise CheckpointError(f"{output} holds files and is no export to replace: choose a new folder")

@@ -24,8 +24,16 @@ def mark(graph: onnx.ModelProto, model: TranskimmerPreTrainedModel) -> None:
     onnx.helper.set_model_props(graph, {_MODEL: _fingerprint(model)})
 
 
+def is_marked(path: pathlib.Path) -> bool:
+    """Whether a file holds a graph of ours. Raises nothing: a file that cannot be read is none."""
+    try:
+        return bool(_marks(onnx.load(path, load_external_data=False)))
+    except Exception:  # protobuf's own, which are not public
+        return False
+
+
 def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel) -> onnx.ModelProto | None:
-    """The graph of a model in this precision that its folder holds; None where there is none, or it is of another model."""
+    """The graph of a model in this precision that its folder holds; None where there is none, or it is not this model's."""
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")
     if not path.is_file():
         return None
@@ -34,10 +42,17 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     except Exception as error:  # protobuf's own, which are not public
         logger.warning("%s cannot be read (%s): the graph is built from the weights", path, str(error).partition("\n")[0])
         return None
-    if _fingerprint(model) not in [entry.value for entry in graph.metadata_props if entry.key == _MODEL]:
+    marks = _marks(graph)
+    if not marks:
+        return None  # of another exporter, which computes every token
+    if _fingerprint(model) not in marks:
         logger.warning("%s is of other weights or another config.json than the folder's: the graph is built anew; export it again", path)
         return None
     return graph
+
+
+def _marks(graph: onnx.ModelProto) -> list[str]:
+    return [entry.value for entry in graph.metadata_props if entry.key == _MODEL]
 
 
 def _fingerprint(model: TranskimmerPreTrainedModel) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from transkimmer_jax import extras
+from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.runtime_names import COMPUTES_IN
@@ -37,7 +38,7 @@ class Session(abc.ABC):
         """
         if precision not in COMPUTES_IN[self.provider]:
             raise InferenceError(f"{self.provider} computes in {' or '.join(COMPUTES_IN[self.provider])}, not {precision!r}")
-        self._load(model, threads or available_threads(), precision)
+        self._load(model, threads or available_processors(), precision)
 
     @abc.abstractmethod
     def _load(self, model: Any, threads: int, precision: str) -> None:
@@ -114,11 +115,6 @@ class OpenVinoSession(Session):
     def _compute(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = self._compiled(feeds)
         return {name: answers[name] for name in self._outputs}
-
-
-def available_threads() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def openvino_has_bfloat16() -> bool:

@@ -67,14 +67,15 @@ def contents(
 ) -> Contents:
     """Read texts at the engine's threshold, and at those that spend these shares of the dense model's FLOPs on them.
 
-    engine: with depths. texts: of one part each, or of two.
+    engine: with depths; of an embedder its default prompt stands before each text. texts: of one part each, or of two.
 
     Raises:
       CheckpointError: a tokenizer that does not tell where tokens lie.
     """
     if not tokenizer.is_fast:
         raise CheckpointError("a report needs a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
-    firsts, seconds = [parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
+    before = engine.default_prompt
+    firsts, seconds = [before + parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
     encoded = tokenizer(
         firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
     ).encodings
@@ -96,8 +97,14 @@ def contents(
     read = []
     for number, parts in enumerate(texts):
         encoding = encoded[number]
-        places = [place for place, part in enumerate(encoding.sequence_ids) if part is not None]
-        spans = [(int(encoding.sequence_ids[place]), *encoding.offsets[place]) for place in places]
+        ends = [end for _, end in encoding.offsets]
+        places = [
+            place for place, part in enumerate(encoding.sequence_ids) if part is not None and (not before or ends[place] > len(before))
+        ]
+        spans = [
+            (int(encoding.sequence_ids[place]), max(0, encoding.offsets[place][0] - len(before)), ends[place] - len(before))
+            for place in places
+        ]
         depths = [(one.depths or [])[number][places].tolist() for one in predictions]
         costs = [float(shares_of_one[number]) for shares_of_one in shares_of_texts]
         said = [answered[number] for answered in answers]

@@ -144,7 +144,7 @@ class Exchange:
             computed = await self._while_connected(job)
         seconds = (time.perf_counter() - self._began, computed.tokenization, computed.queue, computed.inference)
         lengths = computed.predictions.lengths.tolist()
-        service.metrics.answered(self._route, method, lengths, seconds)
+        service.metrics.answered(self._route, method, len(inputs), lengths, seconds)
         return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
 
     async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -19,7 +19,7 @@ class ApiKey:
     Args:
       app: behind it.
       key: that requests carry as 'Authorization: Bearer KEY'.
-      open_paths: that GET requests need no key for.
+      open_paths: that GET and HEAD requests need no key for.
       refused: is told the label of a refusal.
     """
 
@@ -29,7 +29,7 @@ class ApiKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and not (scope["method"] == "GET" and scope["path"] in self._open):
+        if scope["type"] == "http" and not (scope["method"] in ("GET", "HEAD") and scope["path"] in self._open):
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._expected):
                 await _refuse(errors.unauthorized(), scope, receive, send, self._refused, {"www-authenticate": "Bearer"})

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.special
 from starlette.responses import Response
 
 from transkimmer_jax.inference.answers import answered, tagged
-from transkimmer_jax.inference.predictions import Predictions, sigmoid
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.serving import errors, schemas
@@ -74,11 +75,11 @@ async def similarity(exchange: Exchange, body: schemas.SimilarityRequest) -> Res
     """The cosine of every sentence with the source sentence."""
     asked, parameters = body.inputs, body.parameters
     done = await exchange.compute(
-        [asked.source_sentence, *asked.sentences], field="inputs.sentences", single=False, threshold=body.threshold,
+        [*asked.sentences, asked.source_sentence], field="inputs.sentences", single=False, threshold=body.threshold,
         truncate=parameters.truncate, direction=parameters.truncation_direction, prompt=exchange.prompt(parameters.prompt_name), spare=1,
     )  # fmt: skip
     vectors = unit(done.computed.predictions.outputs["sentence_embedding"])
-    return done.response(vectors[1:] @ vectors[0])
+    return done.response(vectors[:-1] @ vectors[-1])
 
 
 async def openai_embeddings(exchange: Exchange, body: schemas.OpenAIRequest) -> Response:
@@ -146,7 +147,7 @@ def _scores(predictions: Predictions, function: str | None) -> np.ndarray:
     if function == "none":
         return logits
     if function == "sigmoid" or (function is None and logits.shape[1] == 1):
-        return sigmoid(logits)
+        return scipy.special.expit(logits)
     return predictions.probabilities()
 
 

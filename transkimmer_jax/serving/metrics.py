@@ -65,8 +65,9 @@ class Metrics:
         """So many more batches have lost texts."""
         self.overflown.labels(model.name).inc(count)
 
-    def answered(self, route: str | None, method: str, lengths: list[int], seconds: tuple[float, float, float, float]) -> None:
-        """A request was answered. route: 'embed' or 'predict', or neither. seconds: in all, reading, waiting and computing."""
+    def answered(self, route: str | None, method: str, texts: int, lengths: list[int], seconds: tuple[float, float, float, float]) -> None:
+        """A request was answered. route: 'embed' or 'predict', or neither. lengths: of its texts, or of their windows. seconds: in all,
+        reading, waiting and computing."""
         self.success.labels(method).inc()
         for length in lengths:
             self.lengths.observe(length)
@@ -74,7 +75,7 @@ class Metrics:
             histogram.observe(value)
         if route is not None:
             _, success, histograms = self.routes[route]
-            success.inc(len(lengths))
+            success.inc(texts)
             for histogram, value in zip(histograms, seconds, strict=True):
                 histogram.observe(value)
 

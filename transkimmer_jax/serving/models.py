@@ -69,7 +69,10 @@ class ServedModel:
             tokenizer.truncation_side = side
 
     def tokens(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[dict[str, Any]]]:
-        """What the tokenizer makes of texts, not cut: id, text, special, start and stop of every token."""
+        """What the tokenizer makes of texts, not cut: id, text, special, start and stop of every token. Raises `RequestError` for a
+        tokenizer that does not tell where tokens lie."""
+        if not self.engine.tokenizer.is_fast:
+            raise errors.other_model(f"{self.name!r} has a slow tokenizer, which does not tell where tokens lie")
         encoded = self.engine.tokenizer(list(texts), add_special_tokens=add_special_tokens, truncation=False)
         answers = []
         for text, one in zip(texts, encoded.encodings, strict=True):
@@ -91,7 +94,7 @@ class ServedModel:
     def warm_up(self) -> None:
         """Do ahead of time what the first request would wait for."""
         self.engine.warm_up(progress=False)
-        self.tokens(["warm"], True)  # which transformers may have to be imported for
+        self.engine.tokenizer("warm")  # which transformers may have to be imported for
         if self.kind == READER:
             self.engine.answer("warm", "up", progress=False)
         elif self.kind == TAGGER:

@@ -141,7 +141,7 @@ class EmbedRequest(EmbedAllRequest):
 class SimilarityInputs(_Fields):
     """One text, and those that it is compared with."""
 
-    source_sentence: str
+    source_sentence: str = pydantic.Field(min_length=1)
     sentences: list[str]
 
 
@@ -164,7 +164,6 @@ class OpenAIRequest(ModelRequest):
     """OpenAI's."""
 
     input: _Texts
-    user: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = pydantic.Field(default=None, ge=1)
 

@@ -91,8 +91,7 @@ class Checkpoints:
             {"state": state, "data": data},
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
-            custom_metadata=dataclasses.asdict(progress)
-            | {"processes": jax.process_count(), "best": max(ranked)[1] if ranked else None, verification.HAS_DIGESTS: True},
+            custom_metadata=dataclasses.asdict(progress) | {"processes": jax.process_count(), "best": max(ranked)[1] if ranked else None},
         )
         assert saving is not None  # `force`
         saving.on_complete(lambda _: self._committed(step))

@@ -83,9 +83,14 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     `evaluate`, after the choices between runs were made.
 
     Raises:
-      DataError: data that cannot be used.
+      ConfigError: texts without labels beside none that have some. DataError: data that cannot be used.
     """
     data, seed = config.data, config.train.seed
+    if config.distill.unlabelled_file is not None and (task.head != "sequence_classification" or task.judge == "teacher"):
+        raise ConfigError(
+            f"distill.unlabelled_file adds texts to labelled ones of a classifier or regressor, and data.task={task.name!r} has none:"
+            " give all texts by data.text_files, to `transkimmer distil`"
+        )
     training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, seed)
     if config.distill.unlabelled_file is not None:
         training = sources.with_unlabelled(training, task, config.distill.unlabelled_file)

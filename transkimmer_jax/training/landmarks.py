@@ -11,6 +11,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.masked import EvaluationStep
+from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training.inputs import RunInputs
 
@@ -27,4 +28,4 @@ def vectors(teacher: EvaluationStep, params: Any, inputs: RunInputs, config: Con
     texts = batches.evaluation_batches(inputs.training.take(rows), plan.batch_size, plan.buckets, plan.buckets[-1], inputs.pad_token_id)
     answers = masked.predict(teacher, params, texts, len(rows), 0.0, "landmarks" if processes.is_first() else None)
     values = answers.outputs["sentence_embedding"]
-    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+    return unit(values)

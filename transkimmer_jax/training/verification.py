@@ -7,10 +7,8 @@ only with the best one before it: where that is damaged the run goes back to bef
 
 import json
 import logging
-import math
 from typing import Any
 
-import tensorstore
 from etils import epath
 
 from transkimmer_jax import checksums, files
@@ -21,8 +19,6 @@ logger = logging.getLogger("transkimmer_jax")
 _COMMIT_MARK = "commit_success.txt"
 # Orbax writes this one once more as it commits, with the time.
 _METADATA = "_CHECKPOINT_METADATA"
-# In the metadata of a checkpoint that has digests, so that one without is known to be of an older version, or damaged.
-HAS_DIGESTS = "sha256sums"
 
 
 def write_digests(folder: epath.Path, step: int) -> None:
@@ -47,12 +43,7 @@ def fault(checkpoint: epath.Path) -> str | None:
             return "it is no folder"
         if not files.is_remote(checkpoint):
             files.remove_leftovers(checkpoint, [checksums.SUMS_FILE])  # of a run that was killed as it completed the digests
-        noted = metadata(checkpoint)
-        if not (checkpoint / checksums.SUMS_FILE).exists():
-            if HAS_DIGESTS in noted:
-                return f"{checksums.SUMS_FILE} is missing"
-            logger.info("checkpoint %s is of an older version, without digests: read to its end instead", checkpoint)
-            return _fault_without_digests(checkpoint)
+        metadata(checkpoint)
         sums = checksums.read(checkpoint)
         return checksums.fault(checkpoint, sums, [_COMMIT_MARK] if _METADATA in sums else [_COMMIT_MARK, _METADATA])
     except FileNotFoundError as error:
@@ -119,28 +110,3 @@ def _move_aside(path: epath.Path, what: str, instead: str) -> None:
     if aside.exists():
         aside.rmtree() if aside.is_dir() else aside.unlink()
     path.rename(aside)
-
-
-def _fault_without_digests(checkpoint: epath.Path) -> str | None:
-    """What can be seen of damage by reading everything. Raises `OSError` and `ValueError` for more of it."""
-    seconds = metadata(checkpoint).get("seconds")
-    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-        return f"{_METADATA} is not what was written"
-    if not _read_object(checkpoint, "state/_METADATA").get("tree_metadata"):
-        return "state/_METADATA is not what was written"
-    places = [f"data/{path.name}" for path in (checkpoint / "data").glob("process_*.json")]
-    if not places:
-        return "data/process_*.json is missing"
-    for name in places:
-        index = _read_object(checkpoint, name).get("next_index")
-        if not isinstance(index, int) or index < 0:
-            return f"{name} is not what was written"
-    if (checkpoint / "metrics").exists() and not isinstance(_read_object(checkpoint, "metrics/metrics").get("rank"), (int, float)):
-        return "metrics/metrics is not what was written"
-    base = str(checkpoint / "state")
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base if "://" in base else f"file://{base}"}).result()
-    keys = store.list().result()
-    for key in keys:
-        if not store.read(key).result().value:
-            return f"state has nothing for {key.decode()}"
-    return None if keys else "state holds no array"

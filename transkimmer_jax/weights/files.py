@@ -13,7 +13,8 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.files import copy_folder, is_remote
 from transkimmer_jax.weights.sentence_transformers import is_embedder
 
-_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", SUMS_FILE]
+_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", SUMS_FILE]
+_PYTORCH_WEIGHTS = "pytorch_model.bin"  # where a hub has no safetensors
 _MODULE_CONFIGS = "[0-9]_*/config.json"  # of sentence-transformers
 # What nobody calls a model on a hub, and people do call their own folders and files.
 _LOCAL_STARTS = ("/", "\\", ".", "~")
@@ -45,8 +46,9 @@ def resolve(name: str) -> pathlib.Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        # Where both forms are offered, safetensors is what is read.
         folder = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]))
+        if not any(folder.glob("*.safetensors")):
+            huggingface_hub.snapshot_download(name, allow_patterns=[_PYTORCH_WEIGHTS])
         if is_embedder(folder):
             huggingface_hub.snapshot_download(name, allow_patterns=[_MODULE_CONFIGS])
         return folder

@@ -230,7 +230,7 @@ def save(
 
 def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
     """The weights under the names, and in the layout, that a Hugging Face checkpoint has them."""
-    parameters = {path_keys(path): np.asarray(leaf) for path, leaf in _leaves(nnx.state(model, nnx.Param))}
+    parameters = {path_keys(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))}
     return {
         names.checkpoint_name(name, model.arch): tensor
         for row in names.parameter_table(model.arch)
@@ -343,7 +343,3 @@ def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, S
     # Not jnp.asarray, which compiles a copy for each shape.
     filled = jax.tree_util.tree_map_with_path(lambda path, leaf: jax.device_put(loaded.get(path_keys(path), leaf)), state)
     return nnx.merge(graph, filled)
-
-
-def _leaves(state):
-    return jax.tree_util.tree_leaves_with_path(state)
