@@ -92,7 +92,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run an exported model on texts.")
     parser.add_argument("folder")
     parser.add_argument("texts", nargs="+", metavar="TEXT")
-    parser.add_argument("--threshold", type=float, help="keep a token where its margin exceeds this (default: the export's)")
+    parser.add_argument("--threshold", type=float, help="as of `transkimmer predict` (default: the export's)")
     args = parser.parse_args()
     if args.threshold is not None and not np.isfinite(args.threshold):
         parser.error(f"--threshold must be a finite number, not {args.threshold}")

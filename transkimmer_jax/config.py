@@ -35,8 +35,8 @@ class ModelConfig:
     ] = None
     intermediate_size: Annotated[
         float | None,
-        "only so many neurons of each feed-forward block, or this share of them if below 1: those that the others can be told from, by"
-        " least squares on training texts; budget and FLOPs saved are still of those of all. None takes all",
+        "neurons to keep in each feed-forward block, or their share if below 1; least squares on training texts tell the others from them;"
+        " budget and FLOPs saved still count all neurons. None keeps all",
     ] = None
     attention_masking: Annotated[
         Literal["renormalized", "post_softmax"], "'renormalized' equals deleting the skimmed tokens; 'post_softmax' is the paper's Eq. 4"
@@ -189,8 +189,8 @@ class DataConfig:
 
     task: Annotated[
         str,
-        "'glue/<name>', 'imdb_reviews', 'movie_reviews', 'squad/v1.1', 'squad/v2.0'; of files 'files' of classes or values, 'tags' of words"
-        " with a tag each, 'questions' with answers in a context, and 'texts' without labels",
+        "'glue/<name>', 'imdb_reviews', 'yelp_polarity_reviews', '20newsgroups', 'movie_reviews', 'squad/v1.1', 'squad/v2.0'; of files"
+        " 'files' of classes or values, 'tags' of words with a tag each, 'questions' with answers in a context, and 'texts' without labels",
     ] = "glue/sst2"
     data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
     train_file: Annotated[str | None, "of files with labels: JSONL, or CSV of classes or values, to train on"] = None
@@ -564,9 +564,9 @@ student: some of the dense model's layers.
 
 
 def describe(config: Config | None = None) -> str:
-    """Every field with its value and its sentence, for `--help`, and what a field means to a recipe."""
+    """Every field with its value and its sentence, for `--help`; without a config also what a field means to a recipe."""
+    lines = [_OF_RECIPES] if config is None else []
     config = config or Config()
-    lines = [_OF_RECIPES]
     for name, (section, sentence) in _hints(Config).items():
         lines.append(f"{name}: {sentence}")
         for key, (_, help_text) in _hints(section).items():

@@ -67,12 +67,12 @@ def add(commands) -> None:
     )
     parser.add_argument("--model", help="folder of a skimming model, to be measured on --task or --data")
     parser.add_argument("--dense", help="folder of the dense model to compare with (default: the model's weights without predictors)")
-    parser.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews: its validation split")
+    parser.add_argument("--task", help=f"{labelled.TASKS}: its validation split")
     parser.add_argument("--data", metavar="FILE", help=".jsonl, .csv or .txt; labels are not needed and not read")
     parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--examples", type=int, help="of --task or --data only this many, drawn by seed 0; synthetic: this many")
-    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser)
     parser.add_argument("--synthetic", action="store_true", help="instead, random weights and tokens: needs no model and no data")
     parser.add_argument(
         "--hidden-size", type=int, default=384, help="synthetic: H, with heads of 64 (of 32 below 768) and an inner size of 4 H"

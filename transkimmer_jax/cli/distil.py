@@ -36,8 +36,8 @@ def add(commands) -> None:
         nargs="+",
         metavar="SHARE",
         default=[TARGET],
-        help="share of the dense model's FLOPs that the student spends (default: %(default)s); of several the student is for all, and "
-        "--threshold 0.6 of other commands has it spend 0.4",
+        help=f"share of the dense model's FLOPs that the student spends (default: {TARGET}); with several shares one student serves all, "
+        "and --threshold 0.6 of other commands makes it spend 0.4",
     )
     parser.add_argument(
         "--layers",
@@ -49,7 +49,7 @@ def add(commands) -> None:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the teacher's, or 128)")
-    parser.add_argument("--labelled", metavar="FILE", help="texts with labels, or pairs with scores, to score teacher and student on")
+    parser.add_argument("--labelled", metavar="FILE", help="texts with labels, of an embedder pairs with a score: to score both on")
     parser.add_argument("--label-column", help="of --labelled")
     parser.set_defaults(command=_distil, takes_overrides=True)
 

@@ -27,10 +27,10 @@ def add(commands) -> None:
         "--split",
         choices=("validation", "test"),
         default="validation",
-        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB (default: %(default)s)",
+        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB, Yelp, 20 Newsgroups (default: %(default)s)",
     )
     parser.add_argument("--pooling", choices=("mean", "cls"), help="evaluate a bare encoder as an embedder that pools so")
-    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser)
     parser.add_argument(
         "--mode",
         choices=("compacted", "masked"),

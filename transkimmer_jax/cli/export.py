@@ -31,7 +31,7 @@ def add(commands) -> None:
         metavar="N",
         help="jax: only programs that answer texts of these numbers of tokens, each of the narrowest width that holds one (default: all)",
     )
-    add_threshold(parser, "the default of who runs it (default: the model's)")
+    add_threshold(parser)
     parser.add_argument("--batch-tokens", type=int, help="jax: tokens of a batch (default: by the platforms)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="jax: of weights and matrix products (default: the model's)")
     parser.set_defaults(command=_export)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 
+TASKS = "glue/<name>, imdb_reviews, yelp_polarity_reviews, 20newsgroups or movie_reviews"
 _TEST_FILE = "test file"  # the name of --data in reports
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
     data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--task", help="glue/<name>, imdb_reviews or movie_reviews")
+    data.add_argument("--task", help=f"{TASKS}; of a reader squad/v1.1 or squad/v2.0")
     data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")

@@ -75,7 +75,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--prefix", help="of the names of the answers' fields (default: 'predicted_' where --copy names one of them, else none)"
     )
-    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser)
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
     runtime.add_arguments(parser)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from transkimmer_jax import files
-from transkimmer_jax.cli import runtime
+from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError
@@ -26,7 +26,7 @@ def add(commands) -> None:
     subject.add_argument("--run", metavar="WORKDIR", help="instead, a run of `train` or `distil`, which may still go on")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--input", metavar="FILE", help=".txt (a text a line), .jsonl or .csv file")
-    source.add_argument("--task", help="instead, the validation split of glue/<name>, imdb_reviews or movie_reviews, with its labels")
+    source.add_argument("--task", help=f"instead, the validation split, with labels, of {labelled.TASKS}")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, e.g. report.html")
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
@@ -36,7 +36,7 @@ def add(commands) -> None:
         "--budgets", nargs="+", type=float, default=[], metavar="SHARE", help="more shares of FLOPs, for a slider, e.g. 0.6 0.3"
     )
     parser.add_argument("--title", help="of the page (default: by the folder's name)")
-    add_threshold(parser, "keep a token where its margin exceeds this (default: the model's)")
+    add_threshold(parser)
     runtime.add_arguments(parser)
     defaults = {name: parser.get_default(name) for name in vars(parser.parse_args(["--run", "", "--output", ""]))}
     parser.set_defaults(command=lambda args: _report_run(args, defaults) if args.model is None else _report(args))

@@ -49,7 +49,7 @@ def add(commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
     parser.add_argument("--port", type=int, default=8080, help="(default: %(default)s; 0: any that is free)")
     parser.add_argument("--api-key", metavar="KEY", help=f"that requests must carry (default: the environment's {KEY_VARIABLE}, or none)")
-    add_threshold(parser, "keep a token where its margin exceeds this (default: each model's)")
+    add_threshold(parser, "each model's")
     parser.add_argument(
         "--threshold-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="thresholds that a request may ask for (default: none)"
     )

@@ -6,9 +6,10 @@ from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.weights.schema import is_finite_number
 
 
-def add_threshold(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """Declare the flag; None where it is not given."""
-    parser.add_argument("--threshold", type=_finite, metavar="MARGIN", help=meaning)
+def add_threshold(parser: argparse.ArgumentParser, default: str = "the model's") -> None:
+    """Declare the flag; None where it is not given. default: what that stands for."""
+    meaning = f"share of FLOPs to save, of a model for several budgets; else the margin that a token must exceed (default: {default})"
+    parser.add_argument("--threshold", type=_finite, metavar="T", help=meaning)
 
 
 def _finite(text: str) -> float:

@@ -27,7 +27,11 @@ def add(commands) -> None:
     group.add_argument("--num-processes", type=int, help="of the run (default: JAX_NUM_PROCESSES)")
     group.add_argument("--process-id", type=int, help="of this one, from 0 (default: JAX_PROCESS_ID)")
     group.add_argument(
-        "--peer-timeout", type=int, default=100, metavar="SECONDS", help="after which a process that does not answer counts as gone"
+        "--peer-timeout",
+        type=int,
+        default=100,
+        metavar="SECONDS",
+        help="after which a process that does not answer counts as gone (default: %(default)s)",
     )
     parser.set_defaults(command=_train, takes_overrides=True)
 
