@@ -1,4 +1,4 @@
-"""`predict`: labels and kept tokens of texts, one JSON object a line."""
+"""`predict`: what a model says of texts, one JSON object a line."""
 
 import argparse
 import contextlib
@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transkimmer_jax import files, memory, termination
 from transkimmer_jax.cli import runtime, shards
+from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.data.records import is_text_file
@@ -18,15 +19,19 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, Trai
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
-    from transkimmer_jax.inference.answers import Answer
     from transkimmer_jax.inference.engine import SkimEngine
 
-_ANSWERED = ("label", "probabilities", "tokens", "kept", "truncated")
 _WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
-Example = tuple[str | tuple[str, str], dict[str, Any]]  # a text or pair, and the columns to copy
+Example = tuple[Any, dict[str, Any]]  # a text, a pair or a list of words, and the columns to copy
 _DESCRIPTION = """
-Label texts. Each becomes a line of JSON: copied columns, label, probabilities, tokens, kept share, truncated. Where a copied column
-has one of these names, as in --copy label, the answers' names begin with 'predicted_', or with what --prefix says.
+Answer texts. Each becomes a line of JSON: copied columns, the answer, tokens, kept share, truncated (readers read all). Answers are
+
+  of a classifier or cross-encoder   label, probabilities
+  of an embedder                     embedding
+  of a tagger                        tags, each with word, label, score, start, end
+  of a reader                        answer, start, end, score, no_answer_score
+
+Where a copied column has one of these names, as in --copy label, the answers' names begin with 'predicted_', or with what --prefix says.
 
 Several files are answered into a folder, --output-dir, each X into its shard <stem of X>.jsonl, which is written whole or not at all.
 The same command goes on after an interruption: a shard that is there is skipped. A finished shard is trusted by its name; delete it
@@ -41,7 +46,7 @@ def add(commands) -> None:
     """Declare the command and its flags."""
     parser = commands.add_parser(
         "predict",
-        help="labels of texts, as JSON lines",
+        help="labels, vectors, tags or answers of texts, as JSON lines",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -68,13 +73,19 @@ def add(commands) -> None:
         choices=("jsonl", "csv", "text"),
         help="of every input; text is one text a line (default: by the file's name; jsonl for standard input)",
     )
-    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
+    parser.add_argument(
+        "--text-columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="one; of pairs, or of questions and contexts, two (default: the model's, or 'text')",
+    )
     parser.add_argument(
         "--copy", nargs="+", metavar="COLUMN", help="columns of the input to repeat in the output (default: 'id', if there)"
     )
     parser.add_argument(
         "--prefix", help="of the names of the answers' fields (default: 'predicted_' where --copy names one of them, else none)"
     )
+    parser.add_argument("--prompt-name", metavar="NAME", help="of an embedder: the prompt that stands before texts (default: its default)")
     add_threshold(parser)
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
@@ -89,14 +100,13 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    _field_names(args)
 
 
-def _field_names(args: argparse.Namespace) -> dict[str, str]:
+def _field_names(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, str]:
     """What the output calls the fields of an answer. Raises `ConfigError` where that is the name of a copied column."""
     copied = set(args.copy or ())
-    prefix = args.prefix if args.prefix is not None else "predicted_" if copied & set(_ANSWERED) else ""
-    names = {name: prefix + name for name in _ANSWERED}
+    prefix = args.prefix if args.prefix is not None else "predicted_" if copied & set(fields) else ""
+    names = {name: prefix + name for name in fields}
     taken = sorted(copied & set(names.values()))
     if taken:
         raise ConfigError(
@@ -130,18 +140,16 @@ def _shards(args: argparse.Namespace) -> list[Shard]:
     return shards.plan(inputs, args.output_dir, args.overwrite)[index::count]
 
 
-def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...] | None) -> tuple[str, ...]:
+def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...] | None, answering: Answering) -> tuple[str, ...]:
     """Where the texts of a file are. Raises `ConfigError` where the model was trained on another number of columns."""
     if _format(args, path) == "text":
         where = "" if args.output_dir is None else f"{path}: "
         if args.text_columns:
             raise ConfigError(f"{where}--text-columns is for jsonl and csv: in the text format each line is a text")
-        if of_model is not None and len(of_model) == 2:
+        if len(of_model or answering.columns) == 2:
             raise ConfigError(f"{where}{args.model} reads pairs of texts, and the text format has one a line: give jsonl or csv")
         return ("text",)
-    columns = tuple(args.text_columns or of_model or ("text",))
-    if len(columns) > 2:
-        raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
+    columns = answering.checked_columns(tuple(args.text_columns or of_model or answering.columns))
     if of_model is not None and len(columns) != len(of_model):
         wanted = "pairs: name two columns" if len(of_model) == 2 else "single texts: name one column"
         raise ConfigError(f"--text-columns {' '.join(columns)}, but {args.model} reads {wanted}")
@@ -186,10 +194,12 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    trained_on = config_file.read(folder).task.text_columns
-    columns = {shard.input: _text_columns(args, shard.input, trained_on) for shard in own}
+    saved = config_file.read(folder)
+    answering = OF_HEADS[saved.architecture.head](args.prompt_name)
+    names = _field_names(args, answering.fields)
+    columns = {shard.input: _text_columns(args, shard.input, saved.task.text_columns, answering) for shard in own}
     for shard in left:
-        _read_first(args, shard, columns)
+        _read_first(args, shard, columns, answering)
     memory.give_back_freed_memory()  # a long line was there several times while it was read
     options = {"max_length": args.max_length} if args.max_length is not None else {}
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
@@ -202,17 +212,17 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     if args.max_length is not None and args.max_length > limit:
         raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
     try:
-        summary = _answer(args, own, columns, engine)
+        summary = _answer(args, own, columns, engine, answering, names)
     except BrokenPipeError:
         return  # whoever reads has seen enough, as `head` does
     print(summary, file=sys.stderr)
 
 
-def _read_first(args: argparse.Namespace, shard: Shard, columns: dict[str, tuple[str, ...]]) -> None:
+def _read_first(args: argparse.Namespace, shard: Shard, columns: dict[str, tuple[str, ...]], answering: Answering) -> None:
     """Raises `DataError` where the first record of a file is not to be read, or holds no text in its place. Nothing is kept of it: beside
     the model that is loaded next, a long one would take the memory."""
     if os.path.isfile(shard.input):  # what comes through a pipe comes when it comes, and once
-        next(_read(args, shard.input, columns[shard.input]), None)
+        next(_read(args, shard.input, columns[shard.input], answering), None)
 
 
 def _answer(
@@ -220,8 +230,12 @@ def _answer(
     own: list[Shard],
     columns: dict[str, tuple[str, ...]],
     engine: "SkimEngine",
+    answering: Answering,
+    names: dict[str, str],
 ) -> str:
-    """Answer file by file what is left; a line about it all."""
+    """Answer file by file what is left; a line about it all. names: of an answer's fields, see `_field_names`."""
+    from transkimmer_jax.inference.hardware import STREAM_WINDOW
+
     started, count, kept, skipped = time.perf_counter(), 0, 0.0, 0
     with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
         for number, shard in enumerate(own, start=1):
@@ -230,8 +244,18 @@ def _answer(
                 continue
             if args.output_dir is not None:
                 bar.set_postfix(file=f"{number} of {len(own)}")
-            examples = _read(args, shard.input, columns[shard.input])
-            texts, shares = _answer_file(args, shard, examples, engine, bar)
+            examples = _read(args, shard.input, columns[shard.input], answering)
+            texts, shares = 0, 0.0
+            with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
+                for window in _windows(examples, STREAM_WINDOW):
+                    answers = answering.answer(engine, [text for text, _ in window], not args.quiet)
+                    for (_, copied), answer in zip(window, answers, strict=True):
+                        line = copied | {names[name]: value for name, value in answer.items()}
+                        file.write(json.dumps(line, allow_nan=False) + "\n")
+                    file.flush()
+                    texts += len(window)
+                    shares += sum(answer["kept"] for answer in answers)
+                    bar.update(len(window))
             count, kept = count + texts, kept + shares
     seconds, statistics = time.perf_counter() - started, engine.statistics
     share = f"{kept / count:.3f}" if count else "none"
@@ -244,23 +268,6 @@ def _answer(
 
 def _answered_before(count: int, files: int) -> str:
     return f"{count} of {files} files were there already"
-
-
-def _answer_file(args: argparse.Namespace, shard: Shard, examples: Iterator[Example], engine: "SkimEngine", bar: tqdm) -> tuple[int, float]:
-    """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
-    from transkimmer_jax.inference.hardware import STREAM_WINDOW
-
-    count, kept, names = 0, 0.0, _field_names(args)
-    with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
-        for window in _windows(examples, STREAM_WINDOW):
-            answers = engine.predict([text for text, _ in window], progress=not args.quiet)
-            for (_, copied), answer in zip(window, answers, strict=True):
-                file.write(json.dumps(copied | _described(answer, names), allow_nan=False) + "\n")
-            file.flush()
-            count += len(window)
-            kept += sum(answer.kept for answer in answers)
-            bar.update(len(window))
-    return count, kept
 
 
 def _windows(examples: Iterator[Example], most: int) -> Iterator[list[Example]]:
@@ -278,12 +285,12 @@ def _windows(examples: Iterator[Example], most: int) -> Iterator[list[Example]]:
         yield window
 
 
-def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> Iterator[Example]:
-    """(text or pair, columns to copy) of every record of a file."""
+def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...], answering: Answering) -> Iterator[Example]:
+    """The input of every record of a file, and its columns to copy."""
     from transkimmer_jax.data import records
 
     for where, record in records.read_records(path, _format(args, path)):
-        texts = [records.column_text(record, column, where, "--text-columns") for column in columns]
+        text = answering.read(record, columns, where)
         if args.copy is None:
             copied = {"id": record["id"]} if "id" in record else {}
         else:
@@ -293,14 +300,7 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...]) -> Iter
                 json.dumps(value, allow_nan=False)
             except ValueError as error:  # Python reads NaN and Infinity, which JSON does not have
                 raise DataError(f"{where}: column {column!r} holds NaN or Infinity, which are no JSON: correct it") from error
-        yield (texts[0] if len(texts) == 1 else (texts[0], texts[1])), copied
-
-
-def _described(answer: "Answer", names: dict[str, str]) -> dict[str, Any]:
-    values = {written: getattr(answer, name) for name, written in names.items()}
-    if answer.probabilities is None:
-        del values[names["probabilities"]]
-    return values
+        yield text, copied
 
 
 @contextlib.contextmanager

@@ -96,8 +96,10 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     truths: list[str | None] = []
     for where, record in read_example_records(args.input, "--input", (".jsonl", ".csv", ".txt")):
         texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
-        labelled = args.label_column is not None and names is not None
-        truths.append(names[int(read_label(record, args.label_column, names, where, "--label-column"))] if labelled else None)
+        if args.label_column is None or names is None:
+            truths.append(None)
+        else:
+            truths.append(names[int(read_label(record, args.label_column, names, where, "--label-column"))])
         if len(texts) == args.texts:
             break
     return texts, truths

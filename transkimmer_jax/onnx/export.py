@@ -52,8 +52,8 @@ def export(
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     config = dict(config_file.read(folder).values) | {"model_type": loaded.arch.backbone}
     if threshold is not None and loaded.arch.skim is not None:
+        config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
-        config["skim"] = dataclasses.asdict(loaded.arch.skim)
     graph = build(loaded)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}

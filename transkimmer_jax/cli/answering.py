@@ -1,0 +1,122 @@
+"""What `predict` reads of a record and says of it, by the model's head."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from transkimmer_jax.data import records
+from transkimmer_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transkimmer_jax.inference.engine import SkimEngine
+
+_DECIMALS = 8  # of vectors' numbers; those of float32 say no more of numbers near 1
+_SETTING = "--text-columns"
+
+
+class Answering(abc.ABC):
+    """How a head's texts are read and answered. fields: of an answer. columns: where a file's texts are if nobody says so."""
+
+    fields: ClassVar[tuple[str, ...]]
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+
+    def __init__(self, prompt_name: str | None = None):
+        """prompt_name: of an embedder's prompts, that which stands before texts; None: its default."""
+        if prompt_name is not None:
+            raise ConfigError("--prompt-name is of embedders, and this model is none")
+
+    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns of texts. Raises `ConfigError` for a number of them that the head does not read."""
+        if len(columns) > 2:
+            raise ConfigError(f"{_SETTING} names one column or two, not {len(columns)}")
+        return columns
+
+    def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
+        """The input of a record. Raises `DataError`; `where` names the record."""
+        texts = [records.column_text(record, column, where, _SETTING) for column in columns]
+        return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
+    @abc.abstractmethod
+    def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
+        """An answer for each input, its `fields` by name."""
+
+
+class Labels(Answering):
+    """Of classifiers, regressors and cross-encoders; a regressor's answers have no probabilities."""
+
+    fields = ("label", "probabilities", "tokens", "kept", "truncated")
+
+    def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
+        answers = engine.predict(inputs, progress=progress)
+        named = [{name: getattr(answer, name) for name in self.fields} for answer in answers]
+        return [{name: value for name, value in answer.items() if value is not None} for answer in named]
+
+
+class Embeddings(Answering):
+    """Of embedders: a vector a text."""
+
+    fields = ("embedding", "tokens", "kept", "truncated")
+
+    def __init__(self, prompt_name: str | None = None):
+        self._prompt_name = prompt_name
+
+    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if len(columns) != 1:
+            raise ConfigError(f"{_SETTING} names one column: an embedder reads one text at a time")
+        return columns
+
+    def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
+        before = engine.prompt_text(self._prompt_name)
+        tokens = engine.tokenize([before + text for text in inputs])
+        engine.statistics.truncated += int(tokens.truncated.sum())
+        predictions = engine.predict_tokenized(tokens, progress=progress)
+        vectors = predictions.outputs["sentence_embedding"].astype(float).round(_DECIMALS)
+        rows = (vectors, predictions.lengths, predictions.shares_kept(), tokens.truncated)
+        return [dict(zip(self.fields, row, strict=True)) for row in zip(*(values.tolist() for values in rows), strict=True)]
+
+
+class Tags(Answering):
+    """Of taggers: a text's words with their tags. A column holds texts, or lists of words."""
+
+    fields = ("tags", "tokens", "kept", "truncated")
+
+    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if len(columns) != 1:
+            raise ConfigError(f"{_SETTING} names one column: a tagger reads one text at a time")
+        return columns
+
+    def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
+        words = records.column_value(record, columns[0], where, _SETTING)
+        if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+            return words
+        return super().read(record, columns, where)
+
+    def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(answer) for answer in engine.tag(inputs, progress=progress)]
+
+
+class Spans(Answering):
+    """Of readers: the span of a context that answers a question."""
+
+    fields = ("answer", "start", "end", "score", "no_answer_score", "tokens", "kept")
+    columns = ("question", "context")
+
+    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if len(columns) != 2:
+            raise ConfigError(f"{_SETTING} names two columns: a reader reads questions and contexts")
+        return columns
+
+    def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
+        questions, contexts = zip(*inputs, strict=True)
+        answers = engine.answer(questions, contexts, progress=progress)
+        assert isinstance(answers, list)
+        return [{name: getattr(answer, "text" if name == "answer" else name) for name in self.fields} for answer in answers]
+
+
+OF_HEADS: dict[str, type[Answering]] = {
+    "sequence_classification": Labels,
+    "sentence_embedding": Embeddings,
+    "token_classification": Tags,
+    "question_answering": Spans,
+}
