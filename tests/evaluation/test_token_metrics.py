@@ -1,5 +1,8 @@
 """Scores of tags and of answers, by hand and by the definition of SQuAD's official script."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,10 @@ from hypothesis import strategies as st
 
 from transkimmer_jax.data.batches import NO_LABEL
 from transkimmer_jax.data.prepared import TagLabels
-from transkimmer_jax.evaluation import squad, tags
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.evaluation import retrieval, squad, tags
+from transkimmer_jax.evaluation.metrics import require_scorer
 
 TAGS = ("O", "B-A", "I-A", "B-B")
 WORDS = st.lists(st.sampled_from(["the", "a", "cat", "Cat.", "an", "dog's", "dog", "!", "42"]), max_size=5).map(" ".join)
@@ -65,3 +71,17 @@ def test_tags_of_single_words():
     """Accuracy alone, without seqeval."""
     measured = tags.tag_metrics(np.eye(2)[[0, 1, 1]], tag_labels([[0, 1, 0]]), ("DET", "NOUN"))
     assert measured == {"accuracy": pytest.approx(2 / 3)}
+
+
+def test_a_missing_scorer_is_told_before_anything_is_computed(monkeypatch):
+    """Of entities, and of rankings; single words and classes need neither."""
+    for package in ("seqeval", "pytrec_eval"):
+        monkeypatch.setitem(sys.modules, package, None)
+    tagger = Task("tags", ("tokens",), ("O", "B-X", "I-X"), 16, head="token_classification")
+    with pytest.raises(ConfigError, match="scoring entities needs seqeval, which is not installed"):
+        require_scorer(tagger)
+    with pytest.raises(ConfigError, match="measuring retrieval needs pytrec_eval, which is not installed"):
+        retrieval.require_scorer()
+    require_scorer(dataclasses.replace(tagger, label_names=("O", "X")))
+    require_scorer(dataclasses.replace(tagger, judge="teacher"))
+    require_scorer(Task("files", ("text",), ("B-X", "I-X"), 16))

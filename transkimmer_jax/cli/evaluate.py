@@ -109,12 +109,14 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
 
     from transkimmer_jax.data.batches import evaluation_batches
     from transkimmer_jax.evaluation import masked, reports, summary
+    from transkimmer_jax.evaluation.metrics import require_scorer
     from transkimmer_jax.inference.engine import SkimEngine
 
     if args.mode == "masked" and (given := [name for name, value in runtime.options(args).items() if value is not None]):
         raise ConfigError(f"--{given[0]} is of compacted computation: leave it out, or --mode masked")
     loaded = labelled.load(args, args.split)
     model, task = loaded.model, loaded.task
+    require_scorer(task)
     if args.predictions and task.head != "sequence_classification":
         raise ConfigError(f"--predictions are of classes and values, and {args.model} is for {task.head.replace('_', ' ')}")
     threshold = loaded.threshold if args.threshold is None else args.threshold

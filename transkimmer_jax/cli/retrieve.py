@@ -46,6 +46,7 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     if args.top < 1:
         raise ConfigError(f"--top must be at least 1, not {args.top}")
+    retrieval.require_scorer()
     queries = retrieval.read_texts(args.queries, "queries")
     documents = retrieval.read_texts(args.documents, "documents")
     judgements = retrieval.read_judgements(args.judgements, queries, documents)

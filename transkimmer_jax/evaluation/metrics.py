@@ -6,11 +6,11 @@ import numpy as np
 
 from transkimmer_jax import extras
 from transkimmer_jax.data.prepared import QuestionLabels, TagLabels
-from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.data.tasks import Task, are_entities
 from transkimmer_jax.evaluation import agreement
 from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearman
 from transkimmer_jax.evaluation.squad import question_metrics
-from transkimmer_jax.evaluation.tags import tag_metrics
+from transkimmer_jax.evaluation.tags import require_seqeval, tag_metrics
 from transkimmer_jax.inference.predictions import Predictions
 
 with extras.needed("train", "scoring"):
@@ -35,6 +35,12 @@ def compute_metrics(task: Task, predictions: Predictions, labels: Any) -> dict[s
     if isinstance(labels, QuestionLabels):
         return question_metrics(predictions, labels)
     return score_logits(task, predictions.logits, labels)
+
+
+def require_scorer(task: Task) -> None:
+    """Raises `ConfigError` where the package that scores a task is not installed: before what is to be scored is computed."""
+    if task.head == "token_classification" and task.judge == "labels" and are_entities(task.label_names or ()):
+        require_seqeval()
 
 
 def score_logits(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -96,14 +96,21 @@ def rerank(ranked: Iterable[np.ndarray], score: Callable[[int, np.ndarray], np.n
     return [numbers[np.argsort(-score(query, numbers), kind="stable")] for query, numbers in enumerate(ranked)]
 
 
+def require_scorer() -> None:
+    """Raises `ConfigError` where pytrec_eval is not installed."""
+    with extras.needed("evaluation", "measuring retrieval"):
+        import pytrec_eval  # noqa: F401
+
+
 def measures(run: Run, judgements: Judgements) -> dict[str, float]:
     """`MEASURES`, each the mean over the judged queries.
 
     Raises:
-      ConfigError: pytrec_eval is not installed.
+      ConfigError: as `require_scorer`.
     """
-    with extras.needed("evaluation", "measuring retrieval"):
-        import pytrec_eval
+    require_scorer()
+    import pytrec_eval
+
     evaluator = pytrec_eval.RelevanceEvaluator(judgements, set(MEASURES.values()))
     results = evaluator.evaluate({query: run.get(query, {}) for query in judgements})
     return {name: float(np.mean([results[query][key] for query in judgements])) for name, key in MEASURES.items()}

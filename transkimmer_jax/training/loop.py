@@ -25,6 +25,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import Preempted
 from transkimmer_jax.evaluation import masked
+from transkimmer_jax.evaluation.metrics import require_scorer
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption
@@ -64,6 +65,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
 
     # ---------------------------------------------------------------------------------------------------------------- devices and data
     task = models.load_task(config)
+    require_scorer(task)
     placement = Placement.create(config.mesh)
     rows = placement.rows(batch_size)
     inputs.require_shareable(config, placement)
