@@ -203,11 +203,13 @@ def told(records: list[dict[str, Any]]) -> str:
     here = [curve for curve in Curve.of(records) if curve.skims]
     if not here:
         return "No row has been made yet."
+    several = len({curve.first["backbone"] for curve in here}) > 1
     timed: dict[str, dict[str, None]] = {}
     for curve in here:
+        name = f"{curve.name} of {curve.first['backbone']}" if several else curve.name
         for record in curve.records:
             if "clock" in record:
-                timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[curve.name] = None
+                timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[name] = None
     machines = [machine if len(timed) == 1 else f"{machine} ({', '.join(names)})" for machine, names in sorted(timed.items())]
     changes = [curve.changed_by_int8 for curve in here if not math.isnan(curve.changed_by_int8)]
     int8 = f" int8 moves the metric by {max(changes):.1f} points at most." if changes else ""
@@ -272,8 +274,10 @@ def average(records: list[dict[str, Any]]) -> str:
     lines = []
     for backbone in sorted({curve.first["backbone"] for curve in curves}):
         here = [curve for curve in curves if curve.first["backbone"] == backbone]
+        if len(here) == 1:
+            continue  # of one task there is no average
         tasks = ", ".join(curve.name for curve in here)
-        lines.append(f"{backbone}, {len(here)} task{'s' if len(here) > 1 else ''} ({tasks}):\n")
+        lines.append(f"{backbone}, {len(here)} tasks ({tasks}):\n")
         best = [(curve, curve.largest_saving or _dense(curve)) for curve in here]
         lost_more = [curve.name for curve, point in best if point.budget == 1.0]
         dense = f" Dense counts for {', '.join(lost_more)}." if lost_more else ""

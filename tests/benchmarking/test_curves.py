@@ -110,6 +110,7 @@ def test_a_clock_is_of_a_machine():
     of_cola = record("glue/cola", points=FIRST, **timed(FIRST, (1.5, 2.0, 3.0)) | {"cpu": "another"})
     assert curves.told(MRPC).endswith("batches of 32 on 2 cores, a processor. int8 moves the metric by 0.5 points at most.")
     assert "on 2 cores, a processor (MRPC); 2 cores, another (CoLA)." in curves.told([*MRPC, of_cola])
+    assert "2 cores, another (CoLA of mpnet-base)." in curves.told([*MRPC, of_cola | {"backbone": "mpnet-base"}])
 
 
 def test_variants_have_rows_of_their_own():
@@ -137,6 +138,7 @@ def test_the_convention_of_papers():
     assert "all at one budget" not in said, "1.2 points are lost on average at a half"
     better = record("glue/cola", points=[point(0.5, 0.84, 2.0, 6.0), point(0.285, 0.80, 3.5, 6.0)])
     assert "all at one budget, 50.0% of the FLOPs: 8.01x fewer" in curves.average([*MRPC, better])
+    assert curves.average([*MRPC, COLA | {"backbone": "mpnet-base"}]) == "", "of one task there is no average"
 
 
 def test_commands_are_of_the_first_seed():
