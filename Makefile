@@ -34,4 +34,4 @@ docs: .venv/bin/python
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv site

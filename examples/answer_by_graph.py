@@ -22,8 +22,9 @@ class Graph:
         folder = pathlib.Path(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.labels = [config["id2label"][str(number)] for number in range(len(config.get("id2label", {})))]
-        self.max_length = config.get("task", {}).get("max_length") or config["max_position_embeddings"]
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        limit = min(self.tokenizer.model_max_length, config["max_position_embeddings"])
+        self.max_length = config.get("task", {}).get("max_length") or limit
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # the threshold is an input, which is meant so, and warned of
         self.session = onnxruntime.InferenceSession(folder / "onnx" / file, options)

@@ -85,6 +85,15 @@ def test_fields_of_a_recipe():
     assert recipe.after("d").model.pretrained == "d"
 
 
+@pytest.mark.parametrize("field", [{"model.num_hidden_layers": "3"}, {"model.layers": "0,2", "model.num_hidden_layers": "none"}])
+def test_a_part_is_taken_once(field):
+    """Of the dense model, by the skimming one: else that would take a part of a part. A dense run by itself takes it of the encoder."""
+    recipe, name = load_config(SST2, field), next(iter(field)).removeprefix("model.")
+    assert recipe.dense.model == load_config(SST2).dense.model
+    wanted = getattr(recipe.skimming.model, name)
+    assert wanted in (3, (0, 2)) and getattr(load_config(SST2, field | {"skim.enabled": "false"}).model, name) == wanted
+
+
 def test_one_run_of_a_recipe():
     """The dense model alone, or the skimming one alone from a dense model that is there."""
     recipe = load_config(SST2)
@@ -116,6 +125,7 @@ def test_a_static_student_of_a_recipe():
         ({"dense.skim.enabled": "true"}, "skim.enabled is False of a recipe's dense run"),
         ({"dense.data.max_length": "8"}, "data.max_length must be the same for both runs of a recipe, not 8 and None"),
         ({"distill.teacher": "none"}, "distill.teacher of a recipe is its own dense model"),
+        ({"skimming.model.pretrained": "x"}, "skimming.model.pretrained: a recipe's skimming run starts from its dense model"),
     ],
 )
 def test_recipes_that_cannot_be_meant(fields, message):

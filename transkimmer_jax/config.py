@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import pathlib
 import sys
 import types
@@ -288,7 +289,13 @@ class Config:
             "skim.levels are budgets: they go with skim.objective='budget' and a skim.target below 1",
         )
         require(
-            not skim.freeze or skim.noise_end is not None, "skim.freeze needs skim.noise_end, the share of the steps at which to freeze"
+            not skim.freeze or skim.objective == "budget",
+            "skim.freeze is of skim.objective='budget': set skim.freeze=false, or leave the objective as it is",
+        )
+        require(
+            not skim.freeze or (skim.noise_end is not None and skim.noise_end >= skim.warmup + skim.anneal),
+            f"skim.freeze needs a skim.noise_end, at which to freeze, of skim.warmup + skim.anneal at least, {skim.warmup} + {skim.anneal},"
+            f" and not {skim.noise_end}: before, the target is not reached",
         )
         require(
             skim.loss_normalization == "real" or self.model.attention_masking == "post_softmax",
@@ -317,8 +324,16 @@ class Config:
             "distill.token_noise needs distill.teacher: nobody else labels texts with replaced tokens",
         )
         require(
+            self.distill.state_weight == 0 or self.distill.teacher is not None,
+            "distill.state_weight needs distill.teacher, whose states they are",
+        )
+        require(
             self.distill.unlabelled_file is None or self.distill.teacher is not None,
             "distill.unlabelled_file needs distill.teacher: nobody else labels these texts",
+        )
+        require(
+            data.task == "texts" or self.model.pooling is None,
+            f"model.pooling is of embedders, which data.task='texts' trains, and not {data.task!r}",
         )
         require(data.task == "texts" or not data.text_files, f"data.text_files are for data.task='texts', not {data.task!r}")
         require(
@@ -352,6 +367,11 @@ class Config:
             f"data.batch_size ({data.batch_size}) must be a multiple of optimizer.accumulation ({optimizer.accumulation})",
         )
         require(optimizer.learning_rate > 0, f"optimizer.learning_rate must be positive, not {optimizer.learning_rate}")
+        predictors = optimizer.predictor_learning_rate
+        require(predictors is None or predictors > 0, f"optimizer.predictor_learning_rate must be positive, not {predictors}")
+        for name in ("beta1", "beta2"):
+            value = getattr(optimizer, name)
+            require(0 <= value < 1, f"optimizer.{name} must lie in [0, 1), not {value}")
         require(0 <= optimizer.warmup <= 1, f"optimizer.warmup must lie in [0, 1], not {optimizer.warmup}")
         for name in ("data", "fsdp"):
             value = getattr(self.mesh, name)
@@ -369,6 +389,8 @@ _STAGES = ("dense", "skimming")
 # Stands for the model folder of a recipe's dense run, which has a name once there is a workdir.
 _DENSE_MODEL = "the dense run's model"
 _SKIMMING_SECTIONS = ("skim", "distill")
+# What the skimming model has of the dense one.
+_PARTS = ("model.layers", "model.num_hidden_layers", "model.intermediate_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -511,10 +533,11 @@ def override(config: Recipe, overrides: dict[str, str]) -> Config | Recipe: ...
 def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Recipe:
     """`config` with dotted fields replaced by values parsed from text.
 
-    Of a recipe a field is changed in both runs, those of `skim` and `distill` in the skimming one alone; 'dense.data.batch_size' and
-    'skimming.data.batch_size' are of one run. Where a single run is asked for, that is what is returned: the dense one by
-    skim.enabled=false, the skimming one by a distill.teacher other than the recipe's dense model. By both it is the skimming one that skims
-    nothing: with fewer layers a static student, which learns of the same teacher as long as the skimming model does.
+    Of a recipe a field is changed in both runs; those of `skim` and `distill`, and those that leave out layers or neurons, in the skimming
+    one alone. 'dense.data.batch_size' and 'skimming.data.batch_size' are of one run. Where a single run is asked for, that is what is
+    returned: the dense one by skim.enabled=false, the skimming one by a distill.teacher other than the recipe's dense model. By both it is
+    the skimming one that skims nothing: with fewer layers a static student, which learns of the same teacher as long as the skimming model
+    does.
 
     Raises:
       ConfigError: a name or value that does not fit.
@@ -528,13 +551,18 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
             values[stage][field] = _parsed(field, text, written=name)
         else:
             value = _parsed(name, text)
-            for member in _STAGES[1:] if stage in _SKIMMING_SECTIONS else _STAGES:
+            for member in _STAGES[1:] if stage in _SKIMMING_SECTIONS or name in _PARTS else _STAGES:
                 values[member].setdefault(name, value)
     if values["skimming"].get("distill.teacher") is not None:
         values["skimming"].setdefault("model.pretrained", values["skimming"]["distill.teacher"])
         return _changed(config.skimming, values["skimming"])
     if values["skimming"].get("skim.enabled") is False:
-        return _changed(config.dense, values["dense"])
+        parts = {name: values["skimming"][name] for name in _PARTS if name in overrides}
+        return _changed(config.dense, parts | values["dense"])
+    if "skimming.model.pretrained" in overrides:
+        raise ConfigError(
+            "skimming.model.pretrained: a recipe's skimming run starts from its dense model; give distill.teacher to start elsewhere"
+        )
     # The skimming run starts from the dense one, wherever that starts from.
     values["skimming"].pop("model.pretrained", None)
     return Recipe(*(_changed(getattr(config, stage), values[stage]) for stage in _STAGES))
@@ -556,10 +584,10 @@ def _section(name: str, field: str) -> Any:
 
 _OF_RECIPES = """\
 Most config files are recipes, of two runs: a dense model, then a skimming one that starts from it and has it as its teacher. There
---config.SECTION.FIELD is of both runs, but skim.* and distill.* of the skimming one; --config.dense.SECTION.FIELD and
---config.skimming.SECTION.FIELD are of one. --config.skim.enabled=false trains the dense model alone, --config.distill.teacher=DIR the
-skimming one alone, from the dense model that is there. Both together, with --config.model.num_hidden_layers or .layers, train a static
-student: some of the dense model's layers.
+--config.SECTION.FIELD is of both runs; skim.*, distill.* and what leaves out layers or neurons are of the skimming one alone;
+--config.dense.SECTION.FIELD and --config.skimming.SECTION.FIELD are of one. --config.skim.enabled=false trains the dense model alone,
+--config.distill.teacher=DIR the skimming one alone, from the dense model that is there. Both together, with
+--config.model.num_hidden_layers or .layers, train a static student: some of the dense model's layers.
 """
 
 
@@ -630,13 +658,18 @@ def _parse(text: str, field_type, name: str):
     if field_type is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if field_type in (int, float):
-        try:
-            return field_type(text)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return _finite(field_type(text), name)
     if field_type is str or (get_origin(field_type) is Literal and text in get_args(field_type)):
         return text
     raise ConfigError(f"{name}={text!r}: expected {_describe_type(field_type)}")
+
+
+def _finite(value, name: str):
+    """`value`, a number. Raises `ConfigError` for infinity and NaN, which no field means."""
+    if not math.isfinite(value):
+        raise ConfigError(f"{name}={value}: expected a finite number")
+    return value
 
 
 def _coerce(value, field_type, name: str):
@@ -645,8 +678,8 @@ def _coerce(value, field_type, name: str):
         return None if value is None else _coerce(value, get_args(field_type)[0], name)
     if get_origin(field_type) is tuple and isinstance(value, list):
         return tuple(_coerce(part, get_args(field_type)[0], name) for part in value)
-    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if field_type is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(float(value), name)
     fits = value in get_args(field_type) if get_origin(field_type) is Literal else type(value) is field_type
     if not fits:
         raise ConfigError(f"{name}={value!r}: expected {_describe_type(field_type)}")

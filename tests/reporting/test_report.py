@@ -104,6 +104,15 @@ def test_a_default_prompt(models, write, tmp_path):
         assert [text["parts"][0][start:end] for _, start, end in text["tokens"]] == text["parts"][0].split()
 
 
+def test_every_kind_of_word_is_counted(models, write, tmp_path, tokenizer_folder):
+    """Of a tagger whose first label is no 'O', as those of parts of speech are."""
+    model = load(models["tagger"])
+    model.save_pretrained(tmp_path / "speech", tokenizer=load_tokenizer(tokenizer_folder), label_names=("ADJ", "NOUN", "VERB"))
+    said = report(tmp_path / "speech", write("texts.jsonl", [{"text": TEXTS[0]}]), tmp_path / "page.html")
+    counts = dict(reversed(part.split()) for part in said["texts"][0]["answers"][0].split(", "))
+    assert sum(map(int, counts.values())) == 5 and set(counts) <= {"ADJ", "NOUN", "VERB"}, "tokens: one of four words has two"
+
+
 def test_nearest_texts(models, write, tmp_path):
     """Of an embedder: by the cosines of its vectors."""
     said = report(models["embedder"], write("texts.txt", "good film\nbad plot\nthe film\n"), tmp_path / "page.html")

@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import nnx
 from training import runs
 
@@ -197,6 +199,49 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
     )
     with pytest.raises(ConfigError, match="text_files are for data.task='texts'"):
         override(config, {"data.task": "files"})
+
+
+def test_a_teacher_that_was_never_trained(teachers, texts, tmp_path, tokenizer_folder):
+    """A bare encoder has no classifier, and a fresh one would teach chance."""
+    bare = tmp_path / "bare"
+    shutil.copytree(teachers["classifier"], bare)
+    tensors = safetensors.numpy.load_file(bare / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("classifier.", "bert.pooler."))}
+    safetensors.numpy.save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
+    (bare / "SHA256SUMS").unlink()
+    refused(make_config(bare, texts), tmp_path, CheckpointError, "has no trained classifier and pooler, and cannot teach")
+
+
+def test_a_teacher_that_reads_less(teachers, texts, tmp_path, tokenizer_folder):
+    """Than the student: it is named, before anything is written."""
+    wide = HEADS["sequence_classification"](dataclasses.replace(ARCH, num_labels=3, max_position_embeddings=64), rngs=nnx.Rngs(0))
+    wide.save_pretrained(tmp_path / "wide", tokenizer=load_tokenizer(tokenizer_folder), label_names=TEACHERS["classifier"][2])
+    changes = {"model.pretrained": str(tmp_path / "wide"), "data.max_length": "48", "data.length_buckets": "48"}
+    config = make_config(teachers["classifier"], texts, **changes)
+    refused(config, tmp_path, CheckpointError, f"data.max_length=48 is more than the 32 positions of {teachers['classifier']}")
+
+
+def test_a_model_that_could_not_be_saved(texts, tmp_path, tokenizer_folder):
+    """Is refused before it is trained: DistilBERT has no token types, by which questions are told from contexts."""
+    arch = dataclasses.replace(ARCH, backbone="distilbert", type_vocab_size=0)
+    HEADS["sequence_classification"](arch, rngs=nnx.Rngs(0)).save_pretrained(
+        tmp_path / "distilbert", tokenizer=load_tokenizer(tokenizer_folder), label_names=("a", "b")
+    )
+    config = make_config(tmp_path / "distilbert", texts, **{"skim.pinned": "first_segment"})
+    refused(config, tmp_path, CheckpointError, "skim.pinned='first_segment' needs token types")
+
+
+def test_a_student_has_its_teachers_prompts(teachers, texts, tmp_path):
+    """Also where it starts from an encoder without any: they stood before all texts that it was trained on."""
+    folder = tmp_path / "plain"
+    shutil.copytree(teachers["embedder"], folder)
+    (folder / "config_sentence_transformers.json").unlink()
+    (folder / "SHA256SUMS").unlink()
+    prompts = sentence_transformers.read_prompts(teachers["embedder"])
+    assert prompts.default is not None and sentence_transformers.read_prompts(folder).default is None
+    config = make_config(teachers["embedder"], texts, **{"model.pretrained": str(folder), "train.steps": "2", "skim.target": "1.0"})
+    train_and_evaluate(config, tmp_path / "run")
+    assert sentence_transformers.read_prompts(tmp_path / "run" / "model") == prompts
 
 
 def test_texts_beside_labelled_ones(teachers, texts, tmp_path):

@@ -99,7 +99,11 @@ class Workload:
         if teacher is None:
             return None
         shape = (landmarks.COUNT, teacher.arch.hidden_size)
-        chosen = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placement.replicated) if self.arch.head == "sentence_embedding" else None
+        chosen = (
+            jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placement.parameter(shape))
+            if self.arch.head == "sentence_embedding"
+            else None
+        )
         return TeacherState(_placed(nnx.split(teacher)[1], placement), chosen)
 
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:

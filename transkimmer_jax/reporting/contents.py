@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.data.token_files import OUTSIDE
 from transkimmer_jax.data.words import tokenized
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.evaluation.thresholds import find_threshold
@@ -125,10 +126,12 @@ def _answers(
         return _spans(predictions, encoded, texts)
     names = engine.label_names
     if head == "token_classification":
-        labels = [row.argmax(axis=1) for row in predictions.by_text("logits")]
+        inside = [[part is not None for part in one.sequence_ids] for one in encoded]
+        labels = [row.argmax(axis=1)[mask] for row, mask in zip(predictions.by_text("logits"), inside, strict=True)]
         counts = [np.bincount(row, minlength=engine.arch.num_labels) for row in labels]
         shown = [
-            ", ".join(f"{count} {names[label] if names else label}" for label, count in enumerate(row) if count and label) for row in counts
+            ", ".join(f"{count} {name}" for name, count in zip(engine.label_texts, row.tolist(), strict=True) if count and name != OUTSIDE)
+            for row in counts
         ]
         return [("", text or "nothing") for text in shown]
     if names is None:

@@ -41,7 +41,7 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
         raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers or model.num_hidden_layers")
     task = load_task(config)
     model_class, options = HEADS[task.head], teacher_options(config, task)
-    whole = model_class.from_pretrained(config.model.pretrained, **options)
+    whole = model_class.from_pretrained(config.model.pretrained, complete=True, **options)
     there = whole.arch.num_hidden_layers
     if not 1 <= count <= there:
         raise ConfigError(f"{count} layers of {config.model.pretrained}, which has {there}: take 1 to {there}")

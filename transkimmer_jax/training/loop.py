@@ -76,6 +76,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     student = models.load_student(config, task)
     teacher = models.load_teacher(config, task, student.arch)
     tokenizer = models.load_tokenizer(config, student.arch)
+    results.require_savable(config, task, student.arch, tokenizer)
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)
@@ -199,7 +200,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         result["command"] = command
         params = results.on_host(exact, placement)
         if processes.is_first():
-            results.write(workdir, student.arch, params, tokenizer, task, config.data.doc_stride, evaluated, result)
+            results.write(workdir, student.arch, params, tokenizer, task, config, evaluated, result)
         processes.wait_for_all("result written")
     return result
 

@@ -46,10 +46,14 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     """
     options = model_options(config, task)
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
-    limit = student.arch.max_position_embeddings
-    if task.max_length > limit:
-        raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {config.model.pretrained}")
+    _require_positions(task, student.arch, config.model.pretrained)
     return student
+
+
+def _require_positions(task: Task, arch: Architecture, name: str) -> None:
+    limit = arch.max_position_embeddings
+    if task.max_length > limit:
+        raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {name}")
 
 
 def student_shapes(config: Config, task: Task) -> Architecture:
@@ -71,7 +75,8 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     name, pretrained = config.distill.teacher, config.model.pretrained
     if name is None:
         return None
-    teacher = HEADS[task.head].from_pretrained(name, **teacher_options(config, task))
+    teacher = HEADS[task.head].from_pretrained(name, complete=True, **teacher_options(config, task))
+    _require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
     theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()

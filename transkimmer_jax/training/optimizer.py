@@ -22,7 +22,7 @@ def create_optimizer(config: OptimizerConfig, total_steps: int, predictors_until
 
     def adamw(peak: float, until: float = 1.0) -> optax.GradientTransformation:
         update = optax.adamw(
-            linear_warmup_decay(peak, config.warmup / max(until, config.warmup), max(round(until * total_steps), 1)),
+            linear_warmup_decay(peak, round(config.warmup * total_steps), round(until * total_steps)),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
@@ -36,9 +36,11 @@ def create_optimizer(config: OptimizerConfig, total_steps: int, predictors_until
     return optax.partition({"base": adamw(config.learning_rate), "predictor": predictors}, roles)
 
 
-def linear_warmup_decay(peak: float, warmup: float, total_steps: int) -> optax.Schedule:
-    """0 to `peak` over the share `warmup` of the steps, then linearly to 0 at `total_steps`."""
-    warmup_steps = round(warmup * total_steps)
+def linear_warmup_decay(peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """0 to `peak` over the first steps, then linearly to 0 at `total_steps`, where it stays."""
+    if total_steps == 0:
+        return optax.constant_schedule(0.0)
+    warmup_steps = min(warmup_steps, total_steps)
     decay = optax.linear_schedule(peak, 0.0, max(total_steps - warmup_steps, 1))
     if warmup_steps == 0:
         return decay

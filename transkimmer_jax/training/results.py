@@ -16,7 +16,7 @@ from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
-from transkimmer_jax.weights import sentence_transformers
+from transkimmer_jax.weights import config_file, sentence_transformers
 from transkimmer_jax.weights.files import is_hub_id, resolve
 from transkimmer_jax.weights.model_card import Provenance
 
@@ -47,24 +47,43 @@ def describe(
     }
 
 
+def require_savable(config: Config, task: Task, arch: Architecture, tokenizer: Any) -> None:
+    """Raises `CheckpointError` for a model that `write` could not save: before it is trained."""
+    values = config_file.to_values(arch, task.label_names, tokenizer.pad_token_id) | {"task": _described(task, config.data.doc_stride)}
+    config_file.parse(values, f"cannot train {config.model.pretrained}")
+
+
+def _described(task: Task, doc_stride: int) -> dict[str, Any]:
+    """What `config.json` says of the task."""
+    return {
+        "name": task.name,
+        "max_length": task.max_length,
+        "text_columns": list(task.text_columns[:1] if task.texts_are_apart else task.text_columns),
+        "label_column": task.label_column,
+        **({"doc_stride": doc_stride} if task.head == "question_answering" else {}),
+    }
+
+
 def write(
     workdir: epath.Path,
     arch: Architecture,
     params: nnx.State,
     tokenizer: Any,
     task: Task,
-    doc_stride: int,
+    config: Config,
     evaluated: CheckpointEvaluation,
     result: dict[str, Any],
 ) -> None:
     """Write `model/`, with the kept tokens of the validation texts beside the weights, and then `result.json`.
 
-    params: whole, in this process's memory. doc_stride: of questions. The model's threshold is the one at which it was evaluated.
+    params: whole, in this process's memory. The model's threshold is the one at which it was evaluated. An embedder has its teacher's
+    prompts, which stood before the texts that it was trained on.
 
     Raises:
       TrainingError: the disk is full.
     """
-    served, extra_files, pretrained = arch.with_threshold(evaluated.threshold), {}, result["pretrained"]
+    served, extra_files = arch.with_threshold(evaluated.threshold), {}
+    pretrained, is_embedder = config.model.pretrained, task.head == "sentence_embedding"
     if served.skim is not None:
         # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
@@ -74,17 +93,10 @@ def write(
         workdir / "model",
         tokenizer=tokenizer,
         label_names=task.label_names,
-        extra_config={
-            "task": {
-                "name": task.name, "max_length": task.max_length,
-                "text_columns": list(task.text_columns[:1] if task.texts_are_apart else task.text_columns),
-                "label_column": task.label_column,
-                **({"doc_stride": doc_stride} if task.head == "question_answering" else {}),
-            }
-        },
-        prompts=sentence_transformers.read_prompts(resolve(pretrained)) if task.head == "sentence_embedding" else None,
+        extra_config={"task": _described(task, config.data.doc_stride)},
+        prompts=sentence_transformers.read_prompts(resolve(config.distill.teacher or pretrained)) if is_embedder else None,
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
-    )  # fmt: skip
+    )
     write_result(workdir, result)
     logger.info("%s %.4f, %.1f %% of the tokens kept", task.primary_metric, result["value"], 100 * evaluated.first.kept_tokens)

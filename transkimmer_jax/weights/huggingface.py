@@ -56,11 +56,13 @@ def load(
     pooling_overrides: dict[str, Any] | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
+    complete: bool = False,
     **overrides: Any,
 ) -> Model:
     """A model with the weights of a checkpoint.
 
-    A head or skim predictor that the file lacks is made fresh from `seed` and named in the log.
+    A head or skim predictor that the file lacks is made fresh from `seed` and named in the log, or refused of a model that must be
+    `complete`.
 
     Args:
       model_class: what to make, e.g. `TranskimmerForSequenceClassification`.
@@ -93,6 +95,11 @@ def load(
             tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, folder)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
+        if fresh and complete:
+            raise CheckpointError(
+                f"{folder} has no trained {' and '.join(sorted(fresh))}, and cannot teach: train it first; a bare encoder becomes an"
+                " embedder by pooling"
+            )
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
         return _built(model_class, arch, tensors, seed if fresh else None)
