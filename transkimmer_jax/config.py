@@ -150,6 +150,16 @@ class SkimConfig:
         return self.targets if self.enabled and len(self.targets) > 1 else ()
 
     @property
+    def has_budget(self) -> bool:
+        """Whether it states what may be spent."""
+        return self.enabled and self.objective == "budget"
+
+    @property
+    def settled_from(self) -> float | None:
+        """The share of the steps from which on predictors no longer learn; None: they always do."""
+        return self.noise_end if self.enabled and self.freeze else None
+
+    @property
     def initial_threshold(self) -> float:
         """The threshold as long as none was fitted."""
         return 1.0 - self.target if self.trained_levels else self.threshold

@@ -96,7 +96,7 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float |
     length = np.asarray(mean_length)
     whole = float(np.max(flops.skimmed(arch, [length] * arch.num_hidden_layers, length) / flops.dense(arch, length)))
     largest = skim.targets[0]
-    if skim.objective == "budget" and skim.target_kind == "flops" and whole < largest:
+    if skim.has_budget and skim.target_kind == "flops" and whole < largest:
         name = "skim.target" if largest == skim.target else "skim.levels"
         raise ConfigError(
             f"{name}={largest} is more than the model costs with nothing skimmed, {whole:.2f} of the dense one with all layers and neurons:"
@@ -120,7 +120,7 @@ def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: 
 def warn_of_pinned(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> None:
     """Log where what `skim.pinned` keeps costs more than the smallest budget: all other tokens go then, and the budget is not met."""
     smallest = skim.targets[-1]
-    if skim.enabled and skim.objective == "budget" and skim.pinned is not None and (floor := least(skim, arch, served)) > smallest:
+    if skim.has_budget and skim.pinned is not None and (floor := least(skim, arch, served)) > smallest:
         logger.warning(
             "skim.pinned=%s keeps %.0f of %.0f tokens of a text, which cost %.0f %% of the dense model: a budget of %.0f %% cannot be met."
             " Ask for more by skim.target and skim.levels, or pin nothing",
@@ -175,7 +175,7 @@ def gate_noise(skim: SkimConfig, step: jax.Array, total_steps: int) -> jax.Array
 
 def settles_at(skim: SkimConfig, total_steps: int) -> float:
     """The step from which on predictors no longer learn and nothing is priced; infinity where they always do."""
-    return skim.noise_end * total_steps if skim.enabled and skim.freeze and skim.noise_end is not None else math.inf
+    return math.inf if skim.settled_from is None else skim.settled_from * total_steps
 
 
 @jax.tree_util.register_dataclass

@@ -18,6 +18,7 @@ from transkimmer_jax.models.layers import unit
 
 with extras.needed("train", "training"):
     import chex
+    import optax
 
 Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]
@@ -50,8 +51,7 @@ def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Ar
     if jnp.issubdtype(labels.dtype, jnp.floating):
         losses = jnp.square(logits[:, 0] - labels)
     else:
-        log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-        losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.sum(losses * weight)
 
 
@@ -62,9 +62,13 @@ def distillation_loss(logits: jax.Array, teacher_logits: jax.Array, weight: jax.
     """
     if logits.shape[-1] == 1:
         return jnp.sum(jnp.square(logits[:, 0] - teacher_logits[:, 0]) * weight)
-    student = jax.nn.log_softmax(logits / temperature, axis=-1)
-    teacher = jax.nn.log_softmax(teacher_logits / temperature, axis=-1)
-    return jnp.sum(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1) * weight) * temperature**2
+    return jnp.sum(_divergence(logits / temperature, teacher_logits / temperature) * weight) * temperature**2
+
+
+def _divergence(logits: jax.Array, teacher: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """Kullback-Leibler, of the softmax of logits [..., n] from that of the teacher's, [...]. where: [..., n], what counts; None: all."""
+    given, wanted = (jax.nn.log_softmax(values, axis=-1) for values in (logits, teacher))
+    return optax.losses.kl_divergence_with_log_targets(given, wanted, where=where)
 
 
 def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight: jax.Array) -> jax.Array:
@@ -101,10 +105,8 @@ def embedding_loss(vectors: jax.Array, teacher: jax.Array, landmarks: jax.Array,
         return jnp.sum(distance * weight)
     cosines = wanted @ landmarks.T
     others = cosines < _SAME_TEXT
-    log_given, log_wanted = (
-        jax.nn.log_softmax(jnp.where(others, values / SIMILARITY_TEMPERATURE, -1e9), axis=-1) for values in (given @ landmarks.T, cosines)
-    )
-    divergence = jnp.sum(jnp.where(others, jnp.exp(log_wanted) * (log_wanted - log_given), 0.0), axis=-1)
+    near, near_wanted = (jnp.where(others, values / SIMILARITY_TEMPERATURE, -1e9) for values in (given @ landmarks.T, cosines))
+    divergence = _divergence(near, near_wanted, others)
     return jnp.sum((distance + similarity_weight * divergence) * weight)
 
 
@@ -116,8 +118,7 @@ def tagging_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax
     """
     chex.assert_rank([logits, labels, weight], [3, 2, 1])
     has_label = labels != NO_LABEL
-    log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-    losses = -jnp.take_along_axis(log_probabilities, jnp.where(has_label, labels, 0)[:, :, None], axis=-1)[:, :, 0]
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, jnp.where(has_label, labels, 0))
     return jnp.sum(_mean_of_tokens(losses, has_label) * weight)
 
 
@@ -128,8 +129,7 @@ def tag_distillation_loss(
 
     logits, teacher: [B, S, num_labels].
     """
-    given, wanted = (jax.nn.log_softmax(values / temperature, axis=-1) for values in (logits, teacher))
-    divergence = jnp.sum(jnp.exp(wanted) * (wanted - given), axis=-1) * temperature**2
+    divergence = _divergence(logits / temperature, teacher / temperature) * temperature**2
     return jnp.sum(_mean_of_tokens(divergence, attention_mask != 0) * weight)
 
 
@@ -141,17 +141,16 @@ def _mean_of_tokens(values: jax.Array, counted: jax.Array) -> jax.Array:
 
 def span_loss(logits: jax.Array, places: jax.Array, attention_mask: jax.Array, weight: jax.Array) -> jax.Array:
     """Weighted sum over texts of the cross-entropy of a place among the text's tokens: logits [B, S] float32, places [B] int."""
-    log_probabilities = jax.nn.log_softmax(_of_real_tokens(logits, attention_mask), axis=-1)
-    return -jnp.sum(jnp.take_along_axis(log_probabilities, places[:, None], axis=-1)[:, 0] * weight)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(_of_real_tokens(logits, attention_mask), places)
+    return jnp.sum(losses * weight)
 
 
 def span_distillation_loss(
     logits: jax.Array, teacher: jax.Array, attention_mask: jax.Array, weight: jax.Array, temperature: float
 ) -> jax.Array:
     """Weighted sum over texts of the divergence from the teacher's distribution over places, as `distillation_loss`; logits [B, S]."""
-    given, wanted = (jax.nn.log_softmax(_of_real_tokens(values, attention_mask) / temperature, axis=-1) for values in (logits, teacher))
-    divergence = jnp.sum(jnp.where(attention_mask != 0, jnp.exp(wanted) * (wanted - given), 0.0), axis=-1)
-    return jnp.sum(divergence * weight) * temperature**2
+    given, wanted = (_of_real_tokens(values, attention_mask) / temperature for values in (logits, teacher))
+    return jnp.sum(_divergence(given, wanted, attention_mask != 0) * weight) * temperature**2
 
 
 def _of_real_tokens(logits: jax.Array, attention_mask: jax.Array) -> jax.Array:

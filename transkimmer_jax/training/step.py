@@ -77,8 +77,7 @@ class TrainStep:
         served = served or ServedLengths.like(32.0)
         if config.skim.enabled:
             budget.require_spendable(config.skim, model.arch, served.mean)
-        settled = config.skim.noise_end if config.skim.enabled and config.skim.freeze else None
-        optimizer = create_optimizer(config.optimizer, total_steps, settled)
+        optimizer = create_optimizer(config.optimizer, total_steps, config.skim.settled_from)
         goals = budget.goals(config.skim, model.arch, served)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
         return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goals, served, teacher_graph, special_ids)
@@ -108,7 +107,7 @@ class TrainStep:
         batch = batch | {"level": level}
         if not skimming:
             coefficient = jnp.float32(0.0)
-        elif skim.objective == "budget":
+        elif skim.has_budget:
             coefficient = jnp.where(settled, 0.0, state.controller.price)
         else:
             coefficient = jnp.float32(skim.coefficient)
@@ -118,7 +117,7 @@ class TrainStep:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
-        if skimming and skim.objective == "budget":
+        if skim.has_budget:
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
             shift = shift if shift.ndim == 2 else shift[:, None]
             params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), self.arch.num_hidden_layers)))

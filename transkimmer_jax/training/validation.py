@@ -118,7 +118,7 @@ class Validation:
     def _threshold(self, params: nnx.State, step: int) -> float:
         """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""
         skim = self.config.skim
-        fits = has_budget(skim) and skim.fit_threshold
+        fits = skim.has_budget and skim.fit_threshold
         if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
             return skim.initial_threshold
         return self._threshold_of(params, skim.target)
@@ -139,11 +139,6 @@ class Validation:
         return masked.evaluate(self.step, params, split.batches, split.labels, self.task, self.arch, threshold, progress)
 
 
-def has_budget(skim: SkimConfig) -> bool:
-    """Whether a config states what may be spent."""
-    return skim.enabled and skim.objective == "budget"
-
-
 def budget_share(skim: SkimConfig, split: SplitEvaluation) -> float:
     """What a model spent of what the budget is of."""
     return split.flops_share if skim.target_kind == "flops" else split.kept_tokens
@@ -156,7 +151,7 @@ def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation, settled:
     settled: whether the run had come as far as decisions stand for, or never freezes them (`budget.settles_at`). Before, a checkpoint's
     metric at one threshold says little of its other budgets.
     """
-    if has_budget(skim):
+    if skim.has_budget:
         share = budget_share(skim, evaluated.first)
         if share > skim.target * _BUDGET_TOLERANCE:
             return -1000.0 * (1.0 + share)
