@@ -203,14 +203,17 @@ def told(records: list[dict[str, Any]]) -> str:
     here = [curve for curve in Curve.of(records) if curve.skims]
     if not here:
         return "No row has been made yet."
-    several = len({curve.first["backbone"] for curve in here}) > 1
-    timed: dict[str, dict[str, None]] = {}
+    timed: dict[str, dict[tuple[str, str], None]] = {}  # by machine: curves and their backbones
     for curve in here:
-        name = f"{curve.name} of {curve.first['backbone']}" if several else curve.name
         for record in curve.records:
             if "clock" in record:
-                timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[name] = None
-    machines = [machine if len(timed) == 1 else f"{machine} ({', '.join(names)})" for machine, names in sorted(timed.items())]
+                timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[curve.name, curve.first["backbone"]] = None
+    backbones = [backbone for rows in timed.values() for backbone in {backbone for _, backbone in rows}]
+    column = 1 if len(set(backbones)) == len(backbones) else 0  # backbones say whose rows they are where none stands at two machines
+    machines = [
+        machine if len(timed) == 1 else f"{machine} ({', '.join(dict.fromkeys(row[column] for row in rows))})"
+        for machine, rows in sorted(timed.items())
+    ]
     changes = [curve.changed_by_int8 for curve in here if not math.isnan(curve.changed_by_int8)]
     int8 = f" int8 moves the metric by {max(changes):.1f} points at most." if changes else ""
     clock = f" The clock is of batches of {_batch(here)} on {'; '.join(machines)}.{int8}" if machines else ""
