@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
@@ -190,20 +189,18 @@ def test_weights_of_another_size(refusal, damaged):
     assert message.endswith("; and 32 more")
 
 
-def test_a_teacher_with_another_vocabulary(refusal, damaged, config):
-    tensors = load_file(damaged / "model.safetensors")
-    name = "bert.embeddings.word_embeddings.weight"
-    tensors[name] = np.concatenate([tensors[name], tensors[name][:1]])
-    save_file(tensors, damaged / "model.safetensors")
-    (damaged / "config.json").write_text(json.dumps(runs.TINY | {"vocab_size": 61}), encoding="utf-8")
-    message = refusal(distill__teacher=damaged)
-    assert message == f"distill.teacher={damaged} has another vocabulary than {config.model.pretrained}"
+def test_a_teacher_with_another_vocabulary(refusal, tmp_path, config):
+    other = runs.TINY | {"vocab_size": 61}
+    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
+    message = refusal(distill__teacher=teacher)
+    assert message == f"distill.teacher={teacher} has another vocabulary than {config.model.pretrained}"
 
 
-def test_a_teacher_with_its_labels_in_another_order(refusal, damaged, config):
-    (damaged / "config.json").write_text(json.dumps(runs.TINY | {"id2label": {"0": "pos", "1": "neg"}}), encoding="utf-8")
-    message = refusal(distill__teacher=damaged)
-    assert message == f"distill.teacher={damaged} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
+def test_a_teacher_with_its_labels_in_another_order(refusal, tmp_path, config):
+    other = runs.TINY | {"id2label": {"0": "pos", "1": "neg"}}
+    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
+    message = refusal(distill__teacher=teacher)
+    assert message == f"distill.teacher={teacher} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
 
 
 def test_a_teacher_of_another_size(refusal, tmp_path, config, tokenizer_folder):

@@ -142,6 +142,8 @@ def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, caplog, 
     caplog.set_level("INFO", "transkimmer_jax")
     more = [f"{record['text']},a film" for record in runs.make_reviews(10, 4)]
     (tmp_path / "more.csv").write_text("\n".join(["first,second", *more]) + "\n", encoding="utf-8")
+    teacher = TranskimmerForSequenceClassification.from_pretrained(checkpoint, dense=True, num_labels=1)
+    teacher.save_pretrained(tmp_path / "teacher", tokenizer=load_tokenizer(checkpoint))
     for name, count, seed in (("train.csv", 64, 2), ("validation.csv", 20, 3)):
         rows = [
             f"{record['text']},a film,{(record['label'] == 'pos') + len(record['text']) / 100}" for record in runs.make_reviews(count, seed)
@@ -151,8 +153,9 @@ def test_regression_on_pairs_with_a_teacher(config, checkpoint, capsys, caplog, 
         config,
         {
             "data.train_file": str(tmp_path / "train.csv"), "data.validation_file": str(tmp_path / "validation.csv"),
-            "data.text_columns": "first,second", "data.label_column": "score", "distill.teacher": str(checkpoint), "distill.weight": "0.1",
-            "distill.unlabelled_file": str(tmp_path / "more.csv"), "train.steps": "8", "train.eval_every": "4", "skim.target": "1.0",
+            "data.text_columns": "first,second", "data.label_column": "score", "distill.weight": "0.1",
+            "distill.teacher": str(tmp_path / "teacher"), "distill.unlabelled_file": str(tmp_path / "more.csv"),
+            "train.steps": "8", "train.eval_every": "4", "skim.target": "1.0",
         },
     )  # fmt: skip
     result = train_and_evaluate(changed, tmp_path / "run")
