@@ -2,9 +2,8 @@
 
 A multiply and an add are two operations. Counted are the matrix products: projections, attention scores and mixing (quadratic
 in the kept tokens), feed-forward, predictors, maps of skimmed tokens' states (one for each, as the ONNX graph computes them), pooler and
-classifier. What is elementwise (LayerNorm,
-softmax, GELU) is left out, as in the literature: by XLA's count of the dense forward it is 3.3 % at H=384 and 1.6 % at H=768, most of it
-the polynomial that stands for GELU's error function (tests/analysis/test_flops.py).
+classifier. What is elementwise (LayerNorm, softmax, GELU) is left out, as in the literature: by XLA's count of the dense forward it is
+3.3 % at H=384 and 1.6 % at H=768, most of it the polynomial that stands for GELU's error function (tests/analysis/test_flops.py).
 A local layer computes the scores of all pairs and leaves out those that are too far apart, so all are counted, in the dense model too.
 
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.

@@ -16,10 +16,15 @@ _SETTING = "--text-columns"
 
 
 class Answering(abc.ABC):
-    """How a head's texts are read and answered. fields: of an answer. columns: where a file's texts are if nobody says so."""
+    """How a head's texts are read and answered.
+
+    fields: of an answer. columns: where a file's texts are if nobody says so. counts: how many columns there may be. wanted: that in words.
+    """
 
     fields: ClassVar[tuple[str, ...]]
     columns: ClassVar[tuple[str, ...]] = ("text",)
+    counts: ClassVar[tuple[int, ...]] = (1, 2)
+    wanted: ClassVar[str] = "one column or two"
 
     def __init__(self, prompt_name: str | None = None):
         """prompt_name: of an embedder's prompts, that which stands before texts; None: its default."""
@@ -28,8 +33,8 @@ class Answering(abc.ABC):
 
     def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """The columns of texts. Raises `ConfigError` for a number of them that the head does not read."""
-        if len(columns) > 2:
-            raise ConfigError(f"{_SETTING} names one column or two, not {len(columns)}")
+        if len(columns) not in self.counts:
+            raise ConfigError(f"{_SETTING} names {self.wanted}, not {len(columns)}")
         return columns
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
@@ -57,22 +62,17 @@ class Embeddings(Answering):
     """Of embedders: a vector a text."""
 
     fields = ("embedding", "tokens", "kept", "truncated")
+    counts = (1,)
+    wanted = "one column, since an embedder reads one text at a time"
 
     def __init__(self, prompt_name: str | None = None):
         self._prompt_name = prompt_name
 
-    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        if len(columns) != 1:
-            raise ConfigError(f"{_SETTING} names one column: an embedder reads one text at a time")
-        return columns
-
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
         before = engine.prompt_text(self._prompt_name)
-        tokens = engine.tokenize([before + text for text in inputs])
-        engine.statistics.truncated += int(tokens.truncated.sum())
-        predictions = engine.predict_tokenized(tokens, progress=progress)
+        predictions, truncated = engine.predict_texts([before + text for text in inputs], progress=progress)
         vectors = predictions.outputs["sentence_embedding"].astype(float).round(_DECIMALS)
-        rows = (vectors, predictions.lengths, predictions.shares_kept(), tokens.truncated)
+        rows = (vectors, predictions.lengths, predictions.shares_kept(), truncated)
         return [dict(zip(self.fields, row, strict=True)) for row in zip(*(values.tolist() for values in rows), strict=True)]
 
 
@@ -80,11 +80,8 @@ class Tags(Answering):
     """Of taggers: a text's words with their tags. A column holds texts, or lists of words."""
 
     fields = ("tags", "tokens", "kept", "truncated")
-
-    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        if len(columns) != 1:
-            raise ConfigError(f"{_SETTING} names one column: a tagger reads one text at a time")
-        return columns
+    counts = (1,)
+    wanted = "one column, since a tagger reads one text at a time"
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
         words = records.column_value(record, columns[0], where, _SETTING)
@@ -101,11 +98,8 @@ class Spans(Answering):
 
     fields = ("answer", "start", "end", "score", "no_answer_score", "tokens", "kept")
     columns = ("question", "context")
-
-    def checked_columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        if len(columns) != 2:
-            raise ConfigError(f"{_SETTING} names two columns: a reader reads questions and contexts")
-        return columns
+    counts = (2,)
+    wanted = "two columns, since a reader reads questions and contexts"
 
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
         questions, contexts = zip(*inputs, strict=True)

@@ -2,11 +2,12 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transkimmer_jax import files, memory, termination
@@ -14,7 +15,7 @@ from transkimmer_jax.cli import runtime, shards
 from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
-from transkimmer_jax.data.records import is_text_file
+from transkimmer_jax.data import records
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.progress import tqdm
 
@@ -157,7 +158,7 @@ def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...]
 
 
 def _format(args: argparse.Namespace, path: str) -> str | None:
-    return args.format or ("text" if is_text_file(path) else None)
+    return args.format or ("text" if records.is_text_file(path) else None)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -182,13 +183,11 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     if not left:  # and no model need be loaded
         print(_answered_before(len(own), len(own)), file=sys.stderr)
         return
-    # Imported here, so that --help answers at once.
-    from transkimmer_jax.data import records
-
     # At once, not after a model was loaded, nor after the hours that the other files take.
     for shard in left:
         records.require_readable(shard.input)
 
+    # Imported here, so that --help answers at once.
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve
@@ -234,8 +233,6 @@ def _answer(
     names: dict[str, str],
 ) -> str:
     """Answer file by file what is left; a line about it all. names: of an answer's fields, see `_field_names`."""
-    from transkimmer_jax.inference.hardware import STREAM_WINDOW
-
     started, count, kept, skipped = time.perf_counter(), 0, 0.0, 0
     with tqdm(desc="answered", unit=" texts", disable=args.quiet) as bar:
         for number, shard in enumerate(own, start=1):
@@ -245,17 +242,9 @@ def _answer(
             if args.output_dir is not None:
                 bar.set_postfix(file=f"{number} of {len(own)}")
             examples = _read(args, shard.input, columns[shard.input], answering)
-            texts, shares = 0, 0.0
+            answer = functools.partial(answering.answer, engine, progress=not args.quiet)
             with shards.replaced_shard(shard.output) if args.output_dir is not None else _output(shard.output) as file:
-                for window in _windows(examples, STREAM_WINDOW):
-                    answers = answering.answer(engine, [text for text, _ in window], not args.quiet)
-                    for (_, copied), answer in zip(window, answers, strict=True):
-                        line = copied | {names[name]: value for name, value in answer.items()}
-                        file.write(json.dumps(line, allow_nan=False) + "\n")
-                    file.flush()
-                    texts += len(window)
-                    shares += sum(answer["kept"] for answer in answers)
-                    bar.update(len(window))
+                texts, shares = _answer_file(file, examples, answer, names, bar)
             count, kept = count + texts, kept + shares
     seconds, statistics = time.perf_counter() - started, engine.statistics
     share = f"{kept / count:.3f}" if count else "none"
@@ -268,6 +257,28 @@ def _answer(
 
 def _answered_before(count: int, files: int) -> str:
     return f"{count} of {files} files were there already"
+
+
+def _answer_file(
+    file: TextIO,
+    examples: Iterator[Example],
+    answer: Callable[[list[Any]], list[dict[str, Any]]],
+    names: dict[str, str],
+    bar: tqdm,
+) -> tuple[int, float]:
+    """Read, answer and write window by window; how many texts, and the sum of the shares kept of them."""
+    from transkimmer_jax.inference.hardware import STREAM_WINDOW
+
+    count, kept = 0, 0.0
+    for window in _windows(examples, STREAM_WINDOW):
+        answers = answer([text for text, _ in window])
+        for (_, copied), fields in zip(window, answers, strict=True):
+            file.write(json.dumps(copied | {names[name]: value for name, value in fields.items()}, allow_nan=False) + "\n")
+        file.flush()
+        count += len(window)
+        kept += sum(fields["kept"] for fields in answers)
+        bar.update(len(window))
+    return count, kept
 
 
 def _windows(examples: Iterator[Example], most: int) -> Iterator[list[Example]]:
@@ -287,8 +298,6 @@ def _windows(examples: Iterator[Example], most: int) -> Iterator[list[Example]]:
 
 def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...], answering: Answering) -> Iterator[Example]:
     """The input of every record of a file, and its columns to copy."""
-    from transkimmer_jax.data import records
-
     for where, record in records.read_records(path, _format(args, path)):
         text = answering.read(record, columns, where)
         if args.copy is None:

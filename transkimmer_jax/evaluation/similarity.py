@@ -29,8 +29,7 @@ def embed(engine: SkimEngine, texts: Sequence[str], prompt: str | None = None, t
     Raises: as `SkimEngine.encode`.
     """
     before = engine.default_prompt if prompt is None else prompt
-    tokens = engine.tokenize([before + text for text in texts])
-    predictions = engine.predict_tokenized(tokens, threshold=threshold, progress=True)
+    predictions, _ = engine.predict_texts([before + text for text in texts], threshold=threshold, progress=True)
     spent, dense = predictions.costs(engine.arch)
     vectors = unit(predictions.outputs["sentence_embedding"])
     return Vectors(vectors, float(predictions.kept_per_layer().mean()), float(spent.sum()), float(dense.sum()))

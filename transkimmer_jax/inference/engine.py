@@ -182,7 +182,7 @@ class SkimEngine:
         singles, _ = inputs.checked_texts(inputs.checked_sequence(texts), False)
         if not singles:
             return np.zeros((0, min(columns, self.arch.hidden_size)), np.float32)
-        predictions, _ = self._compute([before + text for text in singles] if before else singles, 0, threshold, progress)
+        predictions, _ = self.predict_texts([before + text for text in singles], threshold=threshold, progress=progress)
         vectors = predictions.outputs["sentence_embedding"][:, :columns]
         if normalize_embeddings:
             vectors = unit(vectors)
@@ -236,7 +236,7 @@ class SkimEngine:
         inputs.checked_flag(return_documents, "return_documents")
         progress = inputs.checked_progress(show_progress_bar)
         texts, _ = inputs.checked_texts(documents, False)
-        predictions, _ = self._compute([(query, text) for text in texts], 0, threshold, progress)
+        predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
         column = 0 if label is None else names.index(label)
         raw = predictions.logits[:, column]
         scores = raw if raw_scores else scipy.special.expit(raw) if self.arch.num_labels == 1 else predictions.probabilities()[:, column]
@@ -314,11 +314,16 @@ class SkimEngine:
         threshold = inputs.checked_threshold(threshold, self.threshold)
         if not len(texts):
             return []
-        predictions, truncated = self._compute(texts, first, threshold, progress)
+        predictions, truncated = self.predict_texts(texts, first, threshold=threshold, progress=progress)
         return classified(predictions, truncated, self.label_names)
 
-    def _compute(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> tuple[Predictions, np.ndarray]:
-        """What the network says of texts, and which of them were cut, [N] bool. first: the number of the first text, for messages."""
+    def predict_texts(
+        self, texts: Sequence[Text], first: int = 0, *, threshold: float | None = None, progress: bool = False
+    ) -> tuple[Predictions, np.ndarray]:
+        """What the network says of texts, and which of them were cut, [N] bool. first: the number of the first text, for messages.
+
+        Raises: as `predict`.
+        """
         tokenized = self.tokenize(texts, first)
         self.statistics.truncated += int(tokenized.truncated.sum())
         predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
