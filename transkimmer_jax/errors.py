@@ -21,6 +21,14 @@ class DataError(TranskimmerError):
     """Data that cannot be trained or evaluated on."""
 
 
+class ExampleError(DataError):
+    """One example of many that cannot be read. number: which of them. reason: the message without the number, for who knows a better."""
+
+    def __init__(self, what: str, number: int, reason: str):
+        super().__init__(f"{what} {number}: {reason}")
+        self.number, self.reason = number, reason
+
+
 class TrainingError(TranskimmerError):
     """A run that cannot start or go on: a foreign workdir, gradients that are not finite, a full disk."""
 

@@ -175,8 +175,8 @@ def test_every_program_is_compiled_and_bounded(records):
         assert 0 < record["memory_bytes"] < record["chip_memory_bytes"]
         assert record["step_seconds"] == max(record[name] for name in ("compute_seconds", "memory_seconds", "collective_seconds"))
         assert 0 < record["utilization"] <= 1
-        # The compiler counts what is elementwise as well, and of short sequences' attention some padding.
-        assert 1 <= record["flops"] / record["model_flops"] < 1.25
+        # The compiler counts what is elementwise as well.
+        assert 1 <= record["flops"] / record["model_flops"] < 1.1
     costs = [whole[rung]["flops"] for rung in rungs]
     assert costs == sorted(costs) and costs[0] < 0.7 * whole["dense, packed"]["flops"] < costs[-1]
     assert not any(whole[rung]["collectives"] for rung in rungs)
@@ -190,7 +190,7 @@ def test_copies_reduce_their_gradients_and_parts_gather_their_weights(records):
     # Float32 gradients, or those of matrices in bfloat16 where the compiler converts them late; each chip sends 2 x 3/4 of them.
     assert 1.5 * 2 * matrices <= copies["sent_bytes"] <= 1.5 * 4 * 1.1 * matrices
     assert set(copies["collectives"]) == {"all-reduce"}
-    # Weights for both passes and gradients, not activations: those of 32 x 64 tokens are many more.
+    # Weights for both passes and for the teacher's, and gradients, not activations: those of 32 x 64 tokens are many more.
     assert "all-gather" in parts["collectives"]
-    assert parts["sent_bytes"] <= 3 / 4 * (2 * 4 + 2 * 4) * 1.1 * matrices
+    assert parts["sent_bytes"] <= 3 / 4 * (2 * 4 + 4 + 2 * 4) * 1.1 * matrices
     assert parts["memory_bytes"] < copies["memory_bytes"]

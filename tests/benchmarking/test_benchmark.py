@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from cli.saved import save_model
+from flax import nnx
 from inference.skimmers import make_examples
 from training import quick, runs
 
@@ -17,10 +18,12 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import clock, contenders, libraries, measurement, references, workloads
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.measurement import measure
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.heads import HEADS
 
 ARCH = Architecture(
     vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
@@ -251,6 +254,15 @@ def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
     read = {workload.examples.lengths[row] - 2 for row in range(9)}
     assert read <= {len(text.split()) for text in texts} and len(read) > 1
     assert "--data FILE" in record["command"] and str(tmp_path) not in record["command"]
+
+
+def test_a_model_of_another_head(tokenizer_folder, write, tmp_path, capsys):
+    """Is not timed as a classifier of random weights."""
+    embedder = HEADS["sentence_embedding"](dataclasses.replace(ARCH, vocab_size=60), rngs=nnx.Rngs(0))
+    embedder.save_pretrained(tmp_path / "embedder", tokenizer=load_tokenizer(tokenizer_folder))
+    arguments = ["benchmark", "--model", str(tmp_path / "embedder"), "--data", str(write("texts.txt", "good\n"))]
+    assert console.run(cli.main, arguments) == 2
+    assert "is for sentence embedding: classifiers and cross-encoders alone are measured here" in capsys.readouterr().err
 
 
 def test_an_interruption(capsys, tmp_path, monkeypatch):

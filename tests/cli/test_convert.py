@@ -9,7 +9,9 @@ from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 from weights.test_original import assert_same, exact, made, make_batch
 
 from transkimmer_jax import cli
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.models import heads
 
 TINY = CONFIG | {"vocab_size": 60, "architectures": ["BertForSequenceClassification"], "task": {"max_length": 12}}
@@ -47,6 +49,18 @@ def test_round_trip(source, tmp_path, capsys):
     second = load_file(tmp_path / "second" / "model.safetensors")
     assert set(second) == set(after) and all(np.array_equal(second[name], after[name]) for name in after)
     assert '"max_length": 12' in (tmp_path / "second" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_calibration_goes_along(source, tmp_path):
+    """Of a skimming model, so that an engine starts with capacities that fit."""
+    model = heads.load(source, skim_overrides={"predictor_size": 4})
+    model.save_pretrained(tmp_path / "skimming", tokenizer=load_tokenizer(source))
+    Calibration.of_shares([0.5] * model.arch.num_hidden_layers, 12, 0.0).save(tmp_path / "skimming")
+    convert("--model", tmp_path / "skimming", "--output", tmp_path / "converted")
+    convert("--model", tmp_path / "skimming", "--output", tmp_path / "dense", "--dense")
+    files = [tmp_path / name / "skim_calibration.json" for name in ("skimming", "converted", "dense")]
+    assert files[0].read_text() == files[1].read_text() and not files[2].exists()
+    assert Calibration.load(tmp_path / "converted", model.arch.num_hidden_layers) is not None, "and its digest is right"
 
 
 def test_a_bare_encoder_becomes_an_embedder(source, tmp_path, capsys):

@@ -104,16 +104,21 @@ def test_retrieval(models, collection, capsys, kind, label):
         ({"--model": "classifier"}, TranskimmerError, "call predict"),
         ({"--reranker": "embedder"}, CheckpointError, "is no cross-encoder: its head is sentence embedding"),
         ({"--top": 0}, ConfigError, "--top must be at least 1"),
+        ({"--relevant": "yes"}, ConfigError, "--relevant is a label of a --reranker: give one"),
+        ({"--reranker": "classifier"}, ConfigError, "has the labels .*: --relevant says by which it ranks"),
+        ({"--reranker": "classifier", "--relevant": "nobody"}, ConfigError, "--relevant nobody is none of the labels of"),
     ],
 )
-def test_retrieval_that_cannot_be_meant(models, collection, write, changes, error, message):
-    """One line each."""
+def test_retrieval_that_cannot_be_meant(models, collection, write, monkeypatch, changes, error, message):
+    """One line each, before a text is embedded."""
+    if "--model" not in changes:
+        monkeypatch.setattr(SkimEngine, "predict_texts", lambda *_, **__: pytest.fail("texts were embedded"))
     flags = {"--model": "embedder"} | collection | changes
     arguments = []
     for flag, value in flags.items():
         if flag in ("--model", "--reranker"):
             value = models[value]
-        elif isinstance(value, str):
+        elif isinstance(value, str) and flag in collection:
             value = write(f"changed{collection[flag].suffix}", value)
         arguments += [flag, str(value)]
     with pytest.raises(error, match=message), jax.numpy_dtype_promotion("standard"):

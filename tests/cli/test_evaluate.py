@@ -11,6 +11,8 @@ from models.reference import transkimmer
 from training import runs
 
 from transkimmer_jax import cli, console
+from transkimmer_jax.data import sources
+from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
 
 TENSORS = make_tensors()
@@ -218,9 +220,27 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     assert "--precision is of compacted computation" in refusal(*model, "--data", reviews, "--mode", "masked", "--precision", "int8")
 
 
-def test_a_task_with_other_labels(refusal, model_folder):
-    """Before any data is looked for."""
+def test_a_task_with_other_labels(refusal, model_folder, tokenizer_folder, tmp_path):
+    """Before any data is looked for: another number of labels, other names, or the same in another order."""
     assert refusal("--model", model_folder, "--task", "glue/mnli", "--max-length", 12) == f"{model_folder} has 2 labels, glue/mnli has 3"
+    message = refusal("--model", model_folder, "--task", "glue/sst2", "--max-length", 12)
+    assert message.startswith(f"{model_folder} calls its labels neg, pos, glue/sst2 calls them negative, positive: one would be scored as")
+    turned = save_model(tmp_path / "turned", tokenizer_folder, label_names=("positive", "negative"))
+    assert "calls its labels positive, negative" in refusal("--model", turned, "--task", "glue/sst2", "--max-length", 12)
+
+
+@pytest.mark.parametrize("names", [("NEGATIVE", "Positive"), ("LABEL_0", "LABEL_1")])
+def test_a_task(monkeypatch, tokenizer_folder, tmp_path, write, capsys, names):
+    """Of labels whose names differ in case alone, or say nothing: as of a file of the same texts."""
+    folder = save_model(tmp_path / "model", tokenizer_folder, label_names=names)
+    texts, labels = [record["text"] for record in RECORDS], [int(record["label"] == "pos") for record in RECORDS]
+    monkeypatch.setattr(sources, "load_split", lambda *_: Examples(texts, None, np.array(labels, np.int32)))
+    path = write("labels.jsonl", [{"text": text, "label": names[label]} for text, label in zip(texts, labels, strict=True)])
+    values = []
+    for given in (["--task", "glue/sst2", "--max-length", "12"], ["--data", str(path)]):
+        cli.main(["evaluate", "--model", str(folder), *given])
+        values.append(json.loads(capsys.readouterr().out)["value"])
+    assert values[0] == values[1]
 
 
 @pytest.mark.parametrize(("option", "least"), [("--max-length", 3), ("--batch-size", 1), ("--examples", 1)])

@@ -51,7 +51,7 @@ FILES = {
     "judged.txt": "q1 0 d1 1\n",
     "no_query.txt": "q1 0 d1 1\nq3 0 d1 1\n",
     "no_document.txt": "q1 0 d1 1\nq2 0 d7 1\n",
-    "texts.txt": "".join(f"{text}\n" for text in TEXTS * 5),
+    "texts.txt": "".join(f"{text} {other}\n" for text in TEXTS for other in TEXTS),
     "scores.jsonl": [{"sentence1": "good", "sentence2": "bad"}],
 }  # fmt: skip
 _RETRIEVE = ("retrieve", "--model", "embedder", "--queries", "queries.jsonl", "--documents", "documents.jsonl", "--judgements")
@@ -79,8 +79,8 @@ _PRETRAINED = "--config.model.pretrained"
         ((*_TAGS, "tags.jsonl"), DataError, "tags.jsonl, line 2: 2 words and 1 tags"),
         ((*_TAGS, "unknown.jsonl"), DataError, "line 1: tag 'I-Y' is none of the tags trained on"),
         # Contexts.
-        ((*_QUESTIONS, "long.jsonl", "--max-length", "12"), DataError, "question 1, 'is .* leaves no room"),
-        ((*_QUESTIONS, "blank.jsonl"), DataError, "context 1 holds no token"),
+        ((*_QUESTIONS, "long.jsonl", "--max-length", "12"), DataError, "question 1: 'is .* leaves no room"),
+        ((*_QUESTIONS, "blank.jsonl"), DataError, "question 1: its context holds no token"),
         ((*_QUESTIONS, "elsewhere.jsonl"), DataError, "line 1: answer 'good' does not stand at character 3"),
         # Scores.
         (("evaluate", "--model", "embedder", "--data", "scores.jsonl"), DataError, "line 1: no column 'score'"),

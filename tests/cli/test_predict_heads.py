@@ -12,6 +12,7 @@ from flax import nnx
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.inference import hardware
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.weights.sentence_transformers import Prompts
@@ -98,6 +99,14 @@ def test_answers(folders, predict, write):
 def test_what_cannot_be_meant(folders, predict, write, model, records, more, error, message):
     with pytest.raises(error, match=message):
         predict(folders / model, write("records.jsonl", records), *more)
+
+
+def test_the_line_of_a_context_without_a_token(folders, predict, write, monkeypatch):
+    """Whichever window of the file it stands in."""
+    monkeypatch.setattr(hardware, "STREAM_WINDOW", 4)
+    records = [{"question": "is it good", "context": "good"}] * 5 + [{"question": "is it good", "context": " "}]
+    with pytest.raises(DataError, match=r"records.jsonl, line 6: its context holds no token"):
+        predict(folders / "reader", write("records.jsonl", records))
 
 
 def test_a_text_a_line(folders, predict, write):

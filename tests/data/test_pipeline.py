@@ -1,3 +1,4 @@
+import resource
 import shutil
 
 import numpy as np
@@ -63,6 +64,30 @@ def test_batch_plan(lengths, batch_size, buckets, window, seed, epoch):
         rows, padded = again.batch(step)
         expected_rows, expected_padded = plan.batches(step // plan.steps_per_epoch)[step % plan.steps_per_epoch]
         assert rows.tolist() == expected_rows.tolist() and padded == expected_padded
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_length", [5, 6, 7, 12, 13])
+def test_pairs_are_cut_as_the_tokenizer_cuts_them(tokenizer_folder, side, max_length):
+    """The longer text first, then both: ids, types, and whether anything is missing."""
+    tokenizer, rng = load_tokenizer(tokenizer_folder), np.random.default_rng(max_length)
+    tokenizer.truncation_side = side
+    texts, pairs = (
+        [" ".join(rng.choice(["good", "bad", "film", "a", "b"], count)) for count in rng.integers(0, 20, 200)] for _ in range(2)
+    )
+    expected = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
+    read = tokenize(Examples(texts, pairs, np.zeros(200, np.int32)), tokenizer, max_length)
+    for values, wanted in ((read.input_ids, "input_ids"), (read.token_type_ids, "token_type_ids")):
+        assert [part.tolist() for part in np.split(values, read.offsets[1:-1])] == expected[wanted]
+    assert read.truncated.tolist() == [bool(one.overflowing) for one in expected.encodings]
+
+
+def test_a_long_pair_takes_the_memory_of_its_length(tokenizer_folder):
+    """And not that of every piece of one text with every piece of the other."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tokenize(Examples(["." * 4096] * 4, ["." * 4096] * 4, np.zeros(4, np.int32)), tokenizer, 64)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes; with all pieces it takes gigabytes
 
 
 def test_epochs_and_seeds_differ_and_the_remainder_changes():

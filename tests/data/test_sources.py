@@ -161,6 +161,12 @@ def test_errors_about_the_file_itself(write, tmp_path):
     assert "not UTF-8" in message(path)
 
 
+def test_a_number_that_nobody_can_read(write):
+    path = write("long.csv", f"text,label\na,{'9' * 5000}\nb,1\n")
+    with pytest.raises(DataError, match="line 2: label .* is no number that can be read"):
+        infer_labels(path, "label")
+
+
 def test_files_task_maps_validation_labels_by_the_training_file(write):
     train = write("train.jsonl", [{"text": "a", "label": label} for label in ("a", "b", "c")])
     validation = write("validation.csv", "text,label\nx,c\n")

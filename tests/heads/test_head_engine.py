@@ -83,6 +83,8 @@ def test_encode(engine, tokenizer):
     short = engine("embedder").encode(TEXTS, threshold=0.3, truncate_dim=5, show_progress_bar=False)
     np.testing.assert_array_equal(short, vectors[:, :5])
     assert engine("embedder").encode([], show_progress_bar=False).shape == (0, ARCH.hidden_size)
+    one = engine("embedder").encode(TEXTS[0], threshold=0.3, batch_size=4, show_progress_bar=False)
+    np.testing.assert_allclose(one, vectors[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -109,6 +111,18 @@ def test_prompts(tokenizer):
         np.testing.assert_allclose(prompted.encode(["film"], show_progress_bar=False, **options)[0], expected, atol=1e-6)
     with pytest.raises(ConfigError, match="prompt_name='document' is none of the model's prompts: 'none', 'query'"):
         prompted.encode(["film"], prompt_name="document")
+
+
+def test_queries_and_documents(tokenizer):
+    """Each behind its prompt; without one behind none, also not behind the default."""
+    prompts = sentence_transformers.Prompts({"query": "the ", "corpus": "a "}, "query")
+    both = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, prompts=prompts)
+    only = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, prompts=sentence_transformers.Prompts({"other": "a "}, "other"))
+    for vector, text in (
+        (both.encode_query("film"), "the film"), (both.encode_document(["film"])[0], "a film"), (only.encode_query("film"), "film"),
+        (only.encode_document("film", prompt_name="other"), "a film"), (only.encode_document("film", prompt="the "), "the film"),
+    ):  # fmt: skip
+        np.testing.assert_allclose(vector, only.encode(text, prompt=""), atol=1e-6)
 
 
 def test_rank(engine, tokenizer):
@@ -233,7 +247,7 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("embedder", lambda engine: engine.predict(["a"]), InferenceError, "this one is for sentence embedding: call encode"),
         ("classifier", lambda engine: engine.encode(["a"]), InferenceError, "this one is for sequence classification: call predict"),
         ("tagger", lambda engine: engine.answer("a", "b"), InferenceError, "this one is for token classification: call tag"),
-        ("embedder", lambda engine: engine.encode("a"), DataError, "put it in a list"),
+        ("classifier", lambda engine: engine.predict("a"), DataError, "put it in a list"),
         ("embedder", lambda engine: engine.encode(None), DataError, "texts is None"),
         ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
         ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
@@ -249,8 +263,8 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("tagger", lambda engine: engine.tag(["a", ["b"]]), DataError, "text 1 is a list of words among strings"),
         ("reader", lambda engine: engine.answer("a", ["b"]), DataError, "must both be texts"),
         ("reader", lambda engine: engine.answer(["a"], ["b", "c"]), DataError, "1 questions with 2 contexts"),
-        ("reader", lambda engine: engine.answer("a", ""), DataError, "context 0 holds no token"),
-        ("reader", lambda engine: engine.answer("a " * 60, "b"), DataError, "question 0, 'a a .*, has 60 tokens, which leaves no room"),
+        ("reader", lambda engine: engine.answer("a", ""), DataError, "question 0: its context holds no token"),
+        ("reader", lambda engine: engine.answer("a " * 60, "b"), DataError, "question 0: 'a a .* has 60 tokens, which leaves no room"),
     ],
 )  # fmt: skip
 def test_misuse_is_one_line(engine, kind, misuse, error, says):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
@@ -28,8 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, tmp_path, pooling):
     """The same vectors for every prompt, of our folder and of the one that sentence-transformers makes of it."""
     model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, pooling=pooling), rngs=nnx.Rngs(0))
-    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS)
+    task = {"name": "texts", "max_length": 8, "text_columns": ["text"], "label_column": "label"}
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS, extra_config={"task": task})
     theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert theirs.max_seq_length == 8
     assert {name: theirs.prompts[name] for name in PROMPTS.by_name} == PROMPTS.by_name and theirs.default_prompt_name == "document"
     theirs.save(str(tmp_path / "theirs"))
     for folder in ("ours", "theirs"):
@@ -38,6 +41,38 @@ def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, t
         for prompt in (None, "query"):
             expected = theirs.encode(TEXTS, prompt_name=prompt, show_progress_bar=False)
             np.testing.assert_allclose(engine.encode(TEXTS, prompt_name=prompt, show_progress_bar=False), expected, atol=2e-5)
+
+
+def test_a_converted_embedder(sentence_transformers_library, tokenizer_folder, tmp_path):
+    """Reads as much of a text as the folder of sentence-transformers that it was made of, which compares its vectors as before."""
+    model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, skim=None), rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS)
+    theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu", similarity_fn_name="dot")
+    theirs.max_seq_length = 9
+    theirs.save(str(tmp_path / "theirs"))
+    cli.main(["convert", "--model", str(tmp_path / "theirs"), "--output", str(tmp_path / "converted"), "--pooling", "mean"])
+    again = sentence_transformers_library.SentenceTransformer(str(tmp_path / "converted"), device="cpu")
+    assert (again.max_seq_length, again.similarity_fn_name, dict(again.prompts)) == (9, "dot", dict(theirs.prompts))
+    engine, long = SkimEngine.from_pretrained(tmp_path / "converted"), [TEXTS[0] * 5]
+    assert engine.max_length == 9
+    np.testing.assert_allclose(engine.encode(long, show_progress_bar=False), theirs.encode(long, show_progress_bar=False), atol=2e-5)
+    np.testing.assert_allclose(again.encode(long, show_progress_bar=False), theirs.encode(long, show_progress_bar=False), atol=2e-5)
+
+
+def test_scores_that_are_logits(sentence_transformers_library, tokenizer_folder, tmp_path):
+    """Of a cross-encoder whose folder asks for them, also when it has been converted."""
+    model = TranskimmerForSequenceClassification(dataclasses.replace(ARCH, skim=None, num_labels=1), rngs=nnx.Rngs(1))
+    asks = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.0"}}
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), extra_config=asks)
+    cli.main(["convert", "--model", str(tmp_path / "ours"), "--output", str(tmp_path / "converted")])
+    for name in ("ours", "converted"):
+        theirs = sentence_transformers_library.CrossEncoder(str(tmp_path / name), device="cpu", max_length=16)
+        expected = theirs.rank("is the film good", TEXTS, show_progress_bar=False)
+        engine = SkimEngine.from_pretrained(tmp_path / name)
+        ranked = engine.rank("is the film good", TEXTS, show_progress_bar=False)
+        np.testing.assert_allclose([entry["score"] for entry in ranked], [entry["score"] for entry in expected], atol=2e-5)
+        sigmoids = engine.rank("is the film good", TEXTS, show_progress_bar=False, raw_scores=False)
+        assert all(0 < entry["score"] < 1 for entry in sigmoids)
 
 
 def test_a_cross_encoder(sentence_transformers_library, tokenizer_folder, tmp_path):

@@ -112,6 +112,8 @@ def test_texts_in_other_containers():
 def test_nothing_to_answer(engine):
     for texts in ([], (), np.array([], str)):
         assert engine.predict(texts) == [] and list(engine.predict_stream(texts)) == []
+        predictions, truncated = engine.predict_texts(texts)
+        assert len(engine.tokenize(texts)) == len(predictions.lengths) == len(truncated) == 0
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,14 @@ def test_the_rung_that_costs_least(lost):
     assert ladders.choose(bucket, 0.0, 2, 1000) == 2, "what was lost on the second rung runs on the third"
 
 
+def test_thresholds_without_number():
+    """What was lost at the oldest of them is forgotten, and memory does not grow."""
+    ladders, bucket = Ladders(ARCH, HARDWARE, sample()), Bucket(50, 1024, 40, narrower=32)
+    for number in range(5000):
+        ladders.remember(bucket, number / 5000, 0, np.ones(50, bool))
+    assert len(ladders._seen) == 1024 and ladders.choose(bucket, 4999 / 5000, 0, 1) > 0 == ladders.choose(bucket, 0.0, 0, 1000)
+
+
 def test_a_batch_alone_is_given_more_room():
     """A text that it loses costs a batch of its own."""
     ladders = Ladders(ARCH, HARDWARE, sample())

@@ -12,18 +12,21 @@ import onnx
 import onnxruntime
 import pytest
 from cli.saved import save_model
+from flax import nnx
 from models.quick import program
 from training import runs
 from transformers import AutoTokenizer
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import digests
+from transkimmer_jax.weights import digests, sentence_transformers
+from transkimmer_jax.weights.sentence_transformers import Prompts
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -208,6 +211,35 @@ def test_flags_of_the_other_format(model_folder, tmp_path, capsys, flag):
     assert console.run(main, ["--model", model_folder, "--output", tmp_path / "export", *flag]) == 2
     assert capsys.readouterr().err == f"error: {flag[0]} is for --format jax, not onnx\n"
     assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_an_embedder(tokenizer_folder, tmp_path, mode):
+    """Clients that pool themselves find the tokens' states first, and the files that say how; an engine takes its folder's graph."""
+    arch = Architecture(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+        initializer_range=0.3, skim=SkimArchitecture(predictor_size=4, initial_bias=0.0),
+        pooling=PoolingArchitecture(mode, True),
+    )  # fmt: skip
+    prompts, task = Prompts({"query": "the "}), {"max_length": 12}
+    model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(1))
+    model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), prompts=prompts, extra_config={"task": task})
+    main(["--model", tmp_path / "model", "--output", tmp_path / "graph"])
+    main(["--model", tmp_path / "model", "--output", tmp_path / "model"])
+    graph = onnxruntime.InferenceSession(tmp_path / "graph" / "onnx" / "model.onnx")
+    assert [output.name for output in graph.get_outputs()] == ["token_embeddings", "sentence_embedding", "kept"]
+    engine = SkimEngine.from_pretrained(tmp_path / "model")
+    expected = SkimEngine(model, load_tokenizer(tokenizer_folder), max_length=12).encode(TEXTS[2:], show_progress_bar=False)
+    np.testing.assert_allclose(engine.encode(TEXTS[2:], show_progress_bar=False), expected, atol=1e-6)
+    batch = AutoTokenizer.from_pretrained(tmp_path / "graph")(TEXTS[2:], padding=True, truncation=True, max_length=12, return_tensors="np")
+    states, vectors, _ = graph.run(None, {name: batch[name] for name in NAMES})
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    mask = batch["attention_mask"][:, :, None]
+    pooled = (states * mask).sum(axis=1) / mask.sum(axis=1) if mode == "mean" else states[:, 0]
+    np.testing.assert_allclose(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), expected, atol=1e-6)
+    folder = tmp_path / "graph"
+    assert sentence_transformers.read_max_length(folder) == 12 and sentence_transformers.read_prompts(folder) == prompts
+    assert sentence_transformers.read_pooling(folder) == arch.pooling
 
 
 @pytest.mark.slow

@@ -11,8 +11,10 @@ from flax import nnx
 from reporting import browser as browsers
 
 from transkimmer_jax import cli
+from transkimmer_jax.data import sources
+from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS, load
@@ -76,7 +78,7 @@ def test_what_it_says_is_what_was_computed(models, write, tmp_path, kind):
             # All but [CLS], which every layer computes, and [SEP].
             assert 3 <= predictions.depths[place].sum() - sum(depths) <= 3 * special
     for text, given in zip(said["texts"], TEXTS, strict=True):
-        assert text["parts"][-1] == given and ("right" if text["truth"] is None else text["truth"]) in ("right", "yes")
+        assert text["parts"][-1] == given and text["truth"] == ("yes" if kind == "classifier" else None)
         for part, start, end in text["tokens"]:
             assert 0 <= start < end <= len(text["parts"][part])
         assert text["wrong"] == [text["truth"] is not None and not answer.startswith("yes") for answer in text["answers"]]
@@ -137,6 +139,34 @@ def test_what_cannot_be_meant(models, write, tmp_path, more, error, message):
     with pytest.raises(error, match=message):
         report(models["classifier"], write("texts.jsonl", [{"text": "good"}]), tmp_path / "page.html", *more)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_pairs_and_questions_are_no_lines_of_text(models, write, tmp_path):
+    with pytest.raises(ConfigError, match="names two columns, since .* reads questions and contexts"):
+        report(models["reader"], write("texts.txt", "good\n"), tmp_path / "page.html", "--text-columns", "text")
+    with pytest.raises(ConfigError, match="has a text a line, and .* reads pairs"):
+        report(models["reader"], write("texts.txt", "good\n"), tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(("kind", "names"), [("classifier", ("NEGATIVE", "Positive")), ("embedder", None)])
+def test_a_task(models, tokenizer_folder, tmp_path, monkeypatch, kind, names):
+    """Its labels are right or wrong by the model's names; of an embedder neither."""
+    labels = [0, 1, 1, 0]
+    monkeypatch.setattr(sources, "load_split", lambda *_: Examples(TEXTS, None, np.array(labels, np.int32)))
+    folder = tmp_path / "named"
+    load(models[kind]).save_pretrained(folder, tokenizer=load_tokenizer(tokenizer_folder), label_names=names)
+    cli.main(["report", "--model", str(folder), "--task", "glue/sst2", "--output", str(tmp_path / "page.html")])
+    said = json.loads(re.search(r"const data = (.*);\n", (tmp_path / "page.html").read_text(encoding="utf-8"))[1])
+    truths = {text["parts"][0]: text["truth"] for text in said["texts"]}
+    assert truths == {text: None if names is None else names[label] for text, label in zip(TEXTS, labels, strict=True)}
+    for text in said["texts"]:
+        assert text["wrong"] == [names is not None and not answer.startswith(text["truth"]) for answer in text["answers"]]
+
+
+def test_a_task_with_other_labels(models, tmp_path):
+    with pytest.raises(CheckpointError, match="calls its labels no, yes, glue/sst2 calls them negative, positive"):
+        report_of_task = ["report", "--model", str(models["classifier"]), "--task", "glue/sst2", "--output", str(tmp_path / "page.html")]
+        cli.main(report_of_task)
 
 
 @pytest.mark.slow

@@ -45,7 +45,6 @@ def refused(server, path, body, headers=None):
         ("/predict", {"inputs": ["a", "b", "c"]}, 422, "Validation", "inputs: must be a text, a pair"),
         ("/predict", {"inputs": [["a"], "b"]}, 422, "Validation", "inputs: must be a text, a pair"),
         ("/predict", {"inputs": [["a"], []]}, 422, "Validation", "inputs: must be a text, a pair"),
-        ("/predict", {"inputs": [["a"], ["b", "c"]]}, 422, "Tokenizer", "text 1 is a pair, expected single texts"),
         ("/predict", {"inputs": "a", "truncate": "yes"}, 422, "Validation", "truncate:"),
         ("/predict", {"inputs": "a", "truncation_direction": "up"}, 422, "Validation", "truncation_direction:"),
         ("/predict", {"inputs": "a", "parameters": {"top_k": 0}}, 422, "Validation", "parameters.top_k:"),
@@ -214,6 +213,27 @@ def test_answers_that_nobody_reads(models):
             assert len(rest) < int(head.partition(b"content-length: ")[2].split()[0]) - 1000
 
 
+def test_an_answer_that_is_read_slowly(models):
+    """But steadily: it is given whole, however long that takes."""
+    with serving([models["embedder"]], Limits(read_seconds=1.0, max_client_batch_size=20_000, payload_limit=10**7)) as server:
+        body = json.dumps({"inputs": ["good film"] * 20_000}).encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            connection.settimeout(60)
+            answer, began = connection.recv(1000), time.monotonic()
+            head, _, start = answer.partition(b"\r\n\r\n")
+            left = int(head.lower().partition(b"content-length: ")[2].split()[0]) - len(start)
+            while left > 0:
+                part = connection.recv(min(left, 100_000))
+                assert part, f"{left} bytes did not come"
+                left -= len(part)
+                if time.monotonic() - began < 3.5:
+                    time.sleep(0.05)
+            assert time.monotonic() - began > 3.5
+
+
 def test_disconnects(models):
     """Texts of a client that has gone are dropped, and the others' are answered."""
     with serving([models["classifier"]]) as server:
@@ -291,6 +311,17 @@ def test_defects_do_not_leave_the_server(models, monkeypatch, caplog):
         monkeypatch.setattr(type(server.service.pipeline), "submit", lambda self, job: 1 / 0)
         assert refused(server, "/predict", {"inputs": "a"})[:2] == (500, "Backend")
         assert server.service.in_flight == 0
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["_read", "_compute"])
+def test_a_defect_of_a_thread(models, monkeypatch, caplog, part):
+    """Whoever waited for it is told, and the next request is answered."""
+    with serving([models["classifier"]]) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(server.service.pipeline, part, lambda work: 1 / 0)
+            assert refused(server, "/predict", {"inputs": "a"})[:2] == (424, "Backend")
+        assert server.ask("/predict", {"inputs": "a"})[0] == 200 and server.service.in_flight == 0
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -60,10 +60,11 @@ def test_refusals_are_counted(models, load):
 
 
 def test_a_server_that_is_not_there(models, load):
-    """Its requests are failures and not lost."""
+    """Its requests are lost, and the command says so."""
     with serving([models["classifier"]]) as server:
         pass
-    result, _ = load(server, "--rate", 20)
+    result, told = load(server, "--rate", 20)
+    assert result["lost"] == result["requests"] > 0 and told == f"0 texts were answered wrongly, {result['lost']} requests not at all\n"
     assert result["answered"] == 0 and set(result["statuses"]) == {"ClientConnectorError"} and "milliseconds" not in result
 
 

@@ -45,6 +45,15 @@ def test_predict_many(server, engines):
         np.testing.assert_allclose(of_labels(answer), list(wanted.probabilities.values()), atol=ATOL)
 
 
+def test_predict_texts_and_pairs(server, engines):
+    """Of a model that reads either, in one request."""
+    mixed = [PAIRS[0], TEXTS[0], TEXTS[1], PAIRS[1]]
+    answers = server.say("/predict", {"inputs": [[text] if isinstance(text, str) else list(text) for text in mixed]})
+    for answer, text in zip(answers, mixed, strict=True):
+        (wanted,) = engines["classifier"].predict([text], progress=False)
+        np.testing.assert_allclose(of_labels(answer), list(wanted.probabilities.values()), atol=ATOL)
+
+
 def test_predict_with_parameters(server, engines):
     """The dialect of the Inference API."""
     logits = engines["classifier"].predict([TEXTS[0]], progress=False)[0].logits
@@ -145,6 +154,10 @@ def test_embed_token_ids(server, engines):
     expected = engines["embedder"].encode(TEXTS[:1] + TEXTS[2:3], normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(server.say("/embed", {"inputs": tokens}), expected, atol=ATOL)
     np.testing.assert_allclose(server.say("/embed", {"inputs": tokens[0][1:-1]}), expected[:1], atol=ATOL)
+    unknown = ["good \u2665 film", "\u2665"]
+    tokens = [[token["id"] for token in row] for row in server.say("/tokenize", {"inputs": unknown})]
+    expected = engines["embedder"].encode(unknown, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(server.say("/embed", {"inputs": tokens}), expected, atol=ATOL)
 
 
 def test_embed_all(server, folders):
@@ -163,6 +176,7 @@ def test_similarity(server, engines):
     body = {"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}}
     np.testing.assert_allclose(server.say("/similarity", body), vectors[1:] @ vectors[0], atol=ATOL)
     prompted = engines["embedder"].encode(TEXTS, prompt_name="query", normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(server.say("/similarity", body | {"parameters": None}), vectors[1:] @ vectors[0], atol=ATOL)
     answer = server.say("/similarity", body | {"parameters": {"prompt_name": "query"}})
     np.testing.assert_allclose(answer, prompted[1:] @ prompted[0], atol=ATOL)
     most = server.service.limits.max_client_batch_size  # beside the source sentence
@@ -196,7 +210,7 @@ def test_tag(server, engines):
     assert {entry["entity"] for answer in answers for entry in answer} == {"O", "b", "c"}
     some = server.say("/tag", {"inputs": TEXTS})
     assert some == [[entry for entry in answer if entry["entity"] != "O"] for answer in answers]
-    assert server.say("/tag", {"inputs": TEXTS[0]}) == some[0]
+    assert server.say("/tag", {"inputs": TEXTS[0]}) == server.say("/tag", {"inputs": TEXTS[0], "parameters": None}) == some[0]
 
 
 def test_answer(server, engines):
@@ -212,10 +226,11 @@ def test_answer(server, engines):
     assert server.say("/answer", body) == {
         "answer": expected.text, "score": pytest.approx(expected.score, abs=1e-4), "start": expected.start, "end": expected.end
     }  # fmt: skip
+    assert server.say("/answer", body | {"parameters": None})["answer"] == engines["reader"].answer("bad film", context).text
     body["parameters"]["handle_impossible_answer"] = True
     expected = engines["reader"].answer("bad film", context, max_answer_len=4, no_answer_threshold=0.0)
     assert server.say("/answer", body)["answer"] == expected.text
-    assert texts("count") - asked == texts("success") - answered == 2
+    assert texts("count") - asked == texts("success") - answered == 3
 
 
 def test_tokenize_and_decode(server, engines):

@@ -195,7 +195,11 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
         make_config(teachers["embedder"], write("few.txt", "one\n"), **{"data.text_columns": "text"}),
         tmp_path,
         DataError,
-        "too few to hold out",
+        "too few different ones to hold out",
+    )
+    copies = write("copies.txt", "good\nbad\nfilm\n" * 10)
+    refused(
+        make_config(teachers["embedder"], copies, **{"data.text_columns": "text"}), tmp_path, DataError, "30 texts are too few different"
     )
     with pytest.raises(ConfigError, match="text_files are for data.task='texts'"):
         override(config, {"data.task": "files"})

@@ -37,7 +37,7 @@ class Costs:
 
     program: what it does. examples: of a call, on all chips. compile_seconds: on this machine. memory_bytes: parameters, inputs,
     results and temporaries. flops: operations, by the compiler's count. model_flops: those that the model itself needs, by this
-    package's count (`analysis/flops.py`), of padded batches, three times a forward pass for training.
+    package's count (`analysis/flops.py`), of padded batches. Training needs three forward passes, and one of the teacher.
     traffic, bound: see `analysis/roofline.py`.
     """
 
@@ -81,12 +81,16 @@ class Workload:
         if program == "compacted":
             return self._compacted(topology)
         placement = Placement.create(self.config.mesh, topology.devices)
-        length = np.float64(self.length)
-        forward = self.batch * float(flops.skimmed(self.arch, [length] * self.arch.num_hidden_layers, length))
         with jax.set_mesh(placement.mesh):
             if program == "train":
-                return [_compiled("training step", self._train(placement), topology, self.batch, 3 * forward)]
-            return [_compiled("evaluation step", self._evaluate(placement), topology, self.batch, forward)]
+                operations = 3 * self._forward(self.arch) + (0 if self.teacher is None else self._forward(self.teacher))
+                return [_compiled("training step", self._train(placement), topology, self.batch, operations)]
+            return [_compiled("evaluation step", self._evaluate(placement), topology, self.batch, self._forward(self.arch))]
+
+    def _forward(self, arch: Architecture) -> float:
+        """Operations of a forward pass on each chip, every token of the padded batch kept."""
+        length = np.float64(self.length)
+        return self.batch * float(flops.skimmed(arch, [length] * arch.num_hidden_layers, length))
 
     def _train(self, placement: Placement) -> jax.stages.Lowered:
         model = _abstract(self.arch)

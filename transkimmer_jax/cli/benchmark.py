@@ -236,10 +236,14 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    trained_on = config_file.read(folder).task
+    config = config_file.read(folder)
+    trained_on = config.task
     saved = trained_on.max_length if args.data or args.task == trained_on.name else None
     task = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
     max_length = length or saved or (FILES_MAX_LENGTH if task is None else task.max_length)
+    if config.architecture.head != "sequence_classification":
+        head = config.architecture.head.replace("_", " ")
+        raise CheckpointError(f"{args.model} is for {head}: classifiers and cross-encoders alone are measured here")
     model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
@@ -255,6 +259,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     # As the model is served, unless the threshold is another.
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
+    same_labels = task is not None and config_file.same_labels(config.label_names, task.label_names)
     dense = None
     if args.dense is not None:
         dense = TranskimmerForSequenceClassification.from_pretrained(args.dense, dense=True)
@@ -268,7 +273,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
         threshold=threshold,
         calibration=calibration,
         dense=dense,
-        metrics=None if task is None or model.arch.num_labels != task.num_labels else _metrics(task, examples.labels),
+        metrics=_metrics(task, examples.labels) if task is not None and same_labels else None,
         tokenizing_seconds=statistics.median(seconds),
     )
 

@@ -29,6 +29,7 @@ def add(commands) -> None:
 def _convert(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.data import pipeline
+    from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models import heads
     from transkimmer_jax.weights import conversion
     from transkimmer_jax.weights.files import resolve
@@ -37,6 +38,9 @@ def _convert(args: argparse.Namespace) -> None:
     model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling, attention_masking=args.attention_masking)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     report = conversion.convert(model, folder, args.output, tokenizer)
+    calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
+    if calibration is not None:
+        calibration.save(args.output)
     for name, paths in sorted(report.read.items()) if args.tensors else ():
         print(f"{name} -> {', '.join(paths)}")
     for what, names in (("left out", report.left_out), ("made fresh", report.fresh)):

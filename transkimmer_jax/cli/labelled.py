@@ -41,6 +41,20 @@ def require_same_vocabulary(dense: str, of_dense: "Architecture", model: str, of
         raise CheckpointError(f"{dense} has another vocabulary than {model}: the same token ids mean something else to it")
 
 
+def require_same_labels(model: str, names: tuple[str, ...] | None, task: "Task") -> None:
+    """Raises `CheckpointError` where a classifier of these labels, None for values, has not those of a task, in its order."""
+    from transkimmer_jax.weights import config_file
+
+    count = 1 if names is None else len(names)
+    if task.num_labels != count:
+        raise CheckpointError(f"{model} has {count} labels, {task.name} has {task.num_labels}")
+    if not config_file.same_labels(names, task.label_names):
+        raise CheckpointError(
+            f"{model} calls its labels {', '.join(names or ())}, {task.name} calls them {', '.join(task.label_names or ())}: one would be "
+            "scored as another; where they mean the same, rename them in id2label of its config.json"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Labelled texts: tokens, and labels in the same order, see `metrics.compute_metrics`. count: of texts."""
@@ -108,8 +122,8 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     limit = model.arch.max_position_embeddings
     if task.max_length > limit:
         raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
-    if task.num_labels != model.arch.num_labels:
-        raise CheckpointError(f"{args.model} has {model.arch.num_labels} labels, {task.name} has {task.num_labels}")
+    if task.head == "sequence_classification":
+        require_same_labels(args.model, saved.label_names, task)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
     for name, examples in _examples(args, task, split).items():

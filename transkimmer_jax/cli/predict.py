@@ -16,14 +16,15 @@ from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.data import records
-from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, ExampleError, TrainingError
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
     from transkimmer_jax.inference.engine import SkimEngine
 
 _WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
-Example = tuple[Any, dict[str, Any]]  # a text, a pair or a list of words, and the columns to copy
+# A text, a pair or a list of words, the columns to copy, and where the example stands.
+Example = tuple[Any, dict[str, Any], str]
 _DESCRIPTION = """
 Answer texts. Each becomes a line of JSON: copied columns, the answer, tokens, kept share, truncated (readers read all). Answers are
 
@@ -271,8 +272,11 @@ def _answer_file(
 
     count, kept = 0, 0.0
     for window in _windows(examples, STREAM_WINDOW):
-        answers = answer([text for text, _ in window])
-        for (_, copied), fields in zip(window, answers, strict=True):
+        try:
+            answers = answer([text for text, _, _ in window])
+        except ExampleError as error:
+            raise DataError(f"{window[error.number][2]}: {error.reason}") from error
+        for (_, copied, _), fields in zip(window, answers, strict=True):
             file.write(json.dumps(copied | {names[name]: value for name, value in fields.items()}, allow_nan=False) + "\n")
         file.flush()
         count += len(window)
@@ -309,7 +313,7 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...], answeri
                 json.dumps(value, allow_nan=False)
             except ValueError as error:  # Python reads NaN and Infinity, which JSON does not have
                 raise DataError(f"{where}: column {column!r} holds NaN or Infinity, which are no JSON: correct it") from error
-        yield text, copied
+        yield text, copied, where
 
 
 @contextlib.contextmanager

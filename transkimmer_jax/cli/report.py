@@ -29,7 +29,12 @@ def add(commands) -> None:
     source.add_argument("--task", help=f"instead, the validation split, with labels, of {labelled.TASKS}")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, e.g. report.html")
-    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs (default: the model's, or 'text')")
+    parser.add_argument(
+        "--text-columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="one, or two for pairs (default: the model's, or 'text'; of readers question and context)",
+    )
     parser.add_argument("--label-column", metavar="COLUMN", help="of the labels, to mark errors (default: none)")
     parser.add_argument("--texts", type=int, default=200, help="of the file, its first (default: %(default)s)")
     parser.add_argument(
@@ -69,7 +74,7 @@ def _report(args: argparse.Namespace) -> None:
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    texts, truths = _of_task(args) if args.task else _of_file(args, folder)
+    texts, truths = _of_task(args, folder) if args.task else _of_file(args, folder)
     engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     title = args.title or f"What {os.path.basename(os.path.dirname(os.path.abspath(args.model))) or args.model} read"
@@ -85,12 +90,18 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
 
     saved = config_file.read(folder)
     names = saved.label_names
-    if args.label_column and (names is None or saved.architecture.head != "sequence_classification"):
+    head = saved.architecture.head
+    if args.label_column and (names is None or head != "sequence_classification"):
         raise ConfigError(f"--label-column marks texts that a classifier puts in another class, and {args.model} is none: leave it out")
-    columns = tuple(args.text_columns or saved.task.text_columns or ("text",))
+    usual = ("question", "context") if head == "question_answering" else ("text",)
+    columns = tuple(args.text_columns or saved.task.text_columns or usual)
     if len(columns) > 2:
         raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
+    if head == "question_answering" and len(columns) != 2:
+        raise ConfigError(f"--text-columns names two columns, since {args.model} reads questions and contexts")
     if is_text_file(args.input):
+        if len(columns) == 2:
+            raise ConfigError(f"--input {args.input} has a text a line, and {args.model} reads pairs: give a .jsonl or .csv file")
         columns = ("text",)
     texts: list[tuple[str, ...]] = []
     truths: list[str | None] = []
@@ -105,11 +116,12 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     return texts, truths
 
 
-def _of_task(args: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str | None]]:
-    """Texts of a task's validation split, drawn by seed 0, and the names of their classes."""
+def _of_task(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
+    """Texts of a task's validation split, drawn by seed 0, and the model's names of their classes, where the model has classes."""
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.tasks import get_task
+    from transkimmer_jax.weights import config_file
 
     if args.text_columns or args.label_column:
         raise ConfigError("--text-columns and --label-column are of --input: a task has columns of its own")
@@ -117,8 +129,12 @@ def _of_task(args: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str 
     task = get_task(data)
     if task.head != "sequence_classification":
         raise ConfigError(f"--task {args.task} has no labels of texts: give --input")
+    saved = config_file.read(folder)
+    names = None
+    if saved.architecture.head == "sequence_classification":
+        labelled.require_same_labels(args.model, saved.label_names, task)
+        names = saved.label_names
     examples = subsample(sources.load_split(task, next(iter(task.validation_splits.values())), data), args.texts, seed=0)
     columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
-    names = task.label_names
     truths: list[str | None] = [None if names is None else names[label] for label in examples.labels]
     return list(zip(*columns, strict=True)), truths

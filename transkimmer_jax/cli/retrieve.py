@@ -4,10 +4,15 @@ import argparse
 import json
 import shlex
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from transkimmer_jax.inference.engine import SkimEngine
 
 
 def add(commands) -> None:
@@ -27,8 +32,8 @@ def add(commands) -> None:
     parser.add_argument("--reranker", metavar="DIR", help="folder or hub id of a cross-encoder: a regressor of pairs, or a classifier")
     parser.add_argument("--relevant", metavar="LABEL", help="of a reranker with labels: the one whose probability is the score")
     parser.add_argument("--top", type=int, default=50, help="documents of each query that are ranked anew (default: %(default)s)")
-    parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query', if it has one)")
-    parser.add_argument("--document-prompt", help="the same for documents (default: 'document' or 'passage')")
+    parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query', or none)")
+    parser.add_argument("--document-prompt", help="the same for documents (default: 'document', 'passage' or 'corpus', or none)")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     runtime.add_arguments(parser)
@@ -46,6 +51,8 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     if args.top < 1:
         raise ConfigError(f"--top must be at least 1, not {args.top}")
+    if args.relevant is not None and args.reranker is None:
+        raise ConfigError("--relevant is a label of a --reranker: give one, or leave it out")
     retrieval.require_scorer()
     queries = retrieval.read_texts(args.queries, "queries")
     documents = retrieval.read_texts(args.documents, "documents")
@@ -53,18 +60,15 @@ def _retrieve(args: argparse.Namespace) -> None:
     judged = {name: queries[name] for name in judgements}
     options = runtime.options(args)
     embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, **options)
+    reranker = None if args.reranker is None else _reranker(args, options)
     names, texts = list(documents), list(documents.values())
 
-    def encoded(texts: list[str], prompt: str | None) -> tuple[np.ndarray, float]:
+    def encoded(encode: Callable[..., np.ndarray], texts: list[str], prompt: str | None) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        vectors = embedder.encode(texts, prompt_name=prompt, normalize_embeddings=True)
-        return vectors, time.perf_counter() - started
+        return encode(texts, prompt_name=prompt, normalize_embeddings=True), time.perf_counter() - started
 
-    def prompt(given: str | None, usual: tuple[str, ...]) -> str | None:
-        return given or next((name for name in usual if name in embedder.prompt_names), None)
-
-    document_vectors, document_seconds = encoded(texts, prompt(args.document_prompt, ("document", "passage")))
-    query_vectors, query_seconds = encoded(list(judged.values()), prompt(args.query_prompt, ("query",)))
+    document_vectors, document_seconds = encoded(embedder.encode_document, texts, args.document_prompt)
+    query_vectors, query_seconds = encoded(embedder.encode_query, list(judged.values()), args.query_prompt)
     ranked = nearest(query_vectors, document_vectors, max(args.top, 50))
     result = {
         "command": shlex.join(["transkimmer", *args.arguments]), "precision": args.precision or "float32",
@@ -73,10 +77,7 @@ def _retrieve(args: argparse.Namespace) -> None:
         "flops_vs_unpadded": embedder.statistics.dense_flops / embedder.statistics.flops,
         "milliseconds_a_query": 1000 * query_seconds / len(judged), "milliseconds_a_document": 1000 * document_seconds / len(documents),
     }  # fmt: skip
-    if args.reranker:
-        reranker = SkimEngine.from_pretrained(args.reranker, **options)
-        if reranker.arch.head != "sequence_classification":
-            raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
+    if reranker is not None:
         asked = list(judged.values())
         started = time.perf_counter()
         with tqdm(total=len(asked), desc="reranking", unit=" queries") as bar:
@@ -100,3 +101,18 @@ def _retrieve(args: argparse.Namespace) -> None:
     if args.json:
         files.write_json(args.json, result)
     print(json.dumps(result, indent=2))
+
+
+def _reranker(args: argparse.Namespace, options: dict[str, Any]) -> "SkimEngine":
+    """The cross-encoder, before anything is computed. Raises `CheckpointError` and `ConfigError` for one that gives no score."""
+    from transkimmer_jax.inference.engine import SkimEngine
+
+    reranker = SkimEngine.from_pretrained(args.reranker, **options)
+    if reranker.arch.head != "sequence_classification":
+        raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
+    names = reranker.label_texts
+    if args.relevant is None and reranker.arch.num_labels != 1:
+        raise ConfigError(f"{args.reranker} has the labels {', '.join(names)}: --relevant says by which it ranks")
+    if args.relevant is not None and args.relevant not in names:
+        raise ConfigError(f"--relevant {args.relevant} is none of the labels of {args.reranker}: {', '.join(names) or 'it gives a score'}")
+    return reranker

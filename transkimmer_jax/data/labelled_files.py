@@ -84,7 +84,12 @@ def _label_value(record: dict[str, Any], label_column: str, where: str, setting:
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
-    return _number_or_text(value) if isinstance(value, CsvCell) else value
+    if not isinstance(value, CsvCell):
+        return value
+    try:
+        return _number_or_text(value)
+    except ValueError as error:  # Python reads no integer of thousands of digits
+        raise DataError(f"{where}: label {shown(value)} is no number that can be read: {error}") from error
 
 
 def _number_or_text(cell: str) -> int | float | str:

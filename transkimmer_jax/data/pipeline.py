@@ -84,15 +84,15 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     if max_length < special:
         raise DataError(f"data.max_length={max_length} does not hold the {special} special tokens of an example")
     cutter = cutting.Cutter(tokenizer, max_length)
-    input_ids, token_type_ids, lengths, truncated = [], [], [], []
+    input_ids, token_type_ids = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
+    lengths: list[int] = []
+    truncated: list[bool] = []
     with tqdm(total=len(examples), desc="tokenizing", unit=" examples", disable=len(examples) <= _PROGRESS_BAR_FROM) as bar:
         for start in range(0, len(examples), _TOKENIZE_CHUNK):
             chunk = slice(start, start + _TOKENIZE_CHUNK)
             texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
             if tokenizer.is_fast:
-                encodings = _encode(tokenizer, texts, pairs, max_length)
-                ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
-                cut = [bool(one.overflowing) for one in encodings]
+                ids, types, cut = _encode(tokenizer, texts, pairs, max_length)
             else:
                 encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
                 ids, types = encoded["input_ids"], encoded["token_type_ids"]
@@ -114,15 +114,43 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     )
 
 
-def _encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int) -> list[Any]:
-    """What `tokenizer(texts, pairs, truncation="longest_first", max_length=max_length).encodings` is, without lists that nobody reads."""
+def _encode(
+    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+    """What `tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)` gives: ids and types, and whether a text was cut.
+
+    Pairs are cut here: the library keeps what it cuts off, every piece of one text with every piece of the other, in memory.
+    """
     backend = tokenizer.backend_tokenizer
     truncation = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": tokenizer.truncation_side}
-    if backend.truncation != truncation:
+    if pairs is not None:
+        backend.no_truncation()
+    elif backend.truncation != truncation:
         backend.enable_truncation(**truncation)
     backend.no_padding()
     backend.encode_special_tokens = tokenizer.split_special_tokens
-    return backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)))
+    encodings = backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)))
+    ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
+    if pairs is None:
+        return ids, types, [bool(one.overflowing) for one in encodings]
+    cut = [len(one) > max_length for one in ids]
+    for number in np.flatnonzero(cut):
+        places = _places_read(encodings[number].sequence_ids, max_length, tokenizer.truncation_side)
+        ids[number], types[number] = ([row[number][place] for place in places] for row in (ids, types))
+    return ids, types, cut
+
+
+def _places_read(sequence_ids: Sequence[int | None], max_length: int, side: str) -> np.ndarray:
+    """Which tokens of a pair are read where not all are, by "longest_first": the longer text is cut to the length of the other, and then
+    both are, to half the room each and the longer one to the odd token. sequence_ids: of each token its text, None of special ones."""
+    owner = np.array([-1 if number is None else number for number in sequence_ids])
+    texts = [np.flatnonzero(owner == number) for number in (0, 1)]
+    room = max_length - int((owner < 0).sum())
+    shorter, longer = sorted((0, 1), key=lambda number: len(texts[number]))
+    least = min(len(texts[shorter]), room // 2)
+    read = {shorter: least, longer: room - least}
+    places = [text[:count] if side == "right" else text[len(text) - count :] for text, count in ((texts[one], read[one]) for one in (0, 1))]
+    return np.sort(np.concatenate([np.flatnonzero(owner < 0), *places]))
 
 
 def training_iterator(

@@ -90,12 +90,10 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
     pairs = [text for part in parts for text in part.pairs or []]
     examples = Examples.without_labels(texts, pairs or None)
     training, held_out = hold_out(examples, _HELD_OUT_SEED)
-    if len(held_out) < 2 or not len(training):
-        raise DataError(f"{', '.join(data.text_files)}: {len(examples)} texts are too few to hold out some of them: give more")
-    if split == task.train_split:
-        return training
     validation, test = hold_out(held_out, _HELD_OUT_SEED + 1, one_in=2)
-    return test if split == "test" else validation
+    if not all(map(len, (training, validation, test))):
+        raise DataError(f"{', '.join(data.text_files)}: {len(examples)} texts are too few different ones to hold out some: give more")
+    return {task.train_split: training, "test": test}.get(split, validation)
 
 
 def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:

@@ -9,7 +9,10 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.records import shown
 from transkimmer_jax.data.words import tokenized
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.errors import ExampleError
+
+# Of a window the context has this part at least: with hardly any room, a long context would become a window a token.
+_LEAST_PART = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +35,17 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
     doc_stride: tokens that two windows share; fewer where they have no room for more.
 
     Raises:
-      DataError: a question that leaves no room for a context, or a context without a token.
+      ExampleError: a question that leaves less than a quarter of a window for its context, or a context without a token.
     """
     encodings, owner = [], []
     special = tokenizer.num_special_tokens_to_add(pair=True)
     for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
         asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
         room = max_length - special - asked
-        if room < 1:
-            raise DataError(
-                f"question {number}, {shown(question)}, has {asked} tokens, which leaves no room for a context within {max_length}: "
-                "shorten it"
-            )
+        if room < max_length // _LEAST_PART:
+            most = max_length - special - max_length // _LEAST_PART
+            reason = f"{shown(question)} has {asked} tokens, which leaves no room for a context within {max_length}: shorten it to {most}"
+            raise ExampleError("question", number, reason)
         encoded = tokenizer(
             question, context, truncation="only_second", max_length=max_length, stride=min(doc_stride, room // 2),
             return_overflowing_tokens=True, return_attention_mask=False,
@@ -51,7 +53,7 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
         encodings += encoded.encodings
         owner += [number] * len(encoded.encodings)
         if not any(sequence == 1 for one in encoded.encodings for sequence in one.sequence_ids):
-            raise DataError(f"context {number} holds no token: give a text to look for the answer in")
+            raise ExampleError("question", number, "its context holds no token: give a text to look for the answer in")
     return Windows(
         tokenized(encodings),
         np.array(owner, np.int64),

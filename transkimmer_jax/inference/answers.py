@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import NO_WORD, TokenizedWords
@@ -138,7 +139,8 @@ def answered(
 def best_span(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int) -> tuple[float, int, int]:
     """Score, first and last token of the best span [length] within the allowed tokens; -inf where there are none."""
     first, last = np.where(allowed, start, -np.inf), np.where(allowed, end, -np.inf)
-    sums = first[:, None] + last[None, :]
-    sums = np.where(np.tril(np.triu(np.ones_like(sums, bool)), most - 1), sums, -np.inf)
-    row, column = np.unravel_index(np.argmax(sums), sums.shape)
-    return float(sums[row, column]), int(row), int(column)
+    most = min(most, len(start))
+    # Of each first token the last ones within reach, [length, most].
+    sums = first[:, None] + sliding_window_view(np.pad(last, (0, most - 1), constant_values=-np.inf), most)
+    row, further = np.unravel_index(np.argmax(sums), sums.shape)
+    return float(sums[row, further]), int(row), int(row + further)

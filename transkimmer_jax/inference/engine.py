@@ -49,6 +49,7 @@ class SkimEngine:
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
       prompts: of an embedder; None: it has none.
+      raw_scores: of a cross-encoder, whether `rank` gives logits where nobody says otherwise.
       doc_stride: of a reader, tokens that two windows of a context share.
       calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
@@ -69,6 +70,7 @@ class SkimEngine:
         max_length: int | None = None,
         pairs: bool | None = None,
         prompts: Prompts | None = None,
+        raw_scores: bool = False,
         doc_stride: int = DataConfig.doc_stride,
         calibration: Calibration | None = None,
         threshold: float | None = None,
@@ -83,6 +85,7 @@ class SkimEngine:
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._prompts = prompts or Prompts()
+        self._raw_scores = bool(inputs.checked_flag(raw_scores, "raw_scores"))
         self._doc_stride = inputs.checked_size(doc_stride, "doc_stride", 0)
         self.pairs = inputs.checked_flag(pairs, "pairs")
         self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
@@ -117,6 +120,7 @@ class SkimEngine:
         saved = config_file.read(path)
         model = heads.load(path, dense=dense, pooling=pooling)
         options.setdefault("label_names", saved.label_names)
+        options.setdefault("raw_scores", sentence_transformers.gives_raw_scores(saved.values))
         options.setdefault("max_length", saved.task.max_length)
         if model.arch.head == "sentence_embedding":
             options["max_length"] = options["max_length"] or sentence_transformers.read_max_length(path)
@@ -151,21 +155,23 @@ class SkimEngine:
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        batch_size: int | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         show_progress_bar: bool | None = None,
         threshold: float | None = None,
     ) -> np.ndarray:
-        """An embedder's vectors in the order of `texts`, [N, H] float32; arguments are those of sentence-transformers.
+        """An embedder's vectors in the order of `texts`, [N, H] float32, of one text [H]; arguments are those of sentence-transformers.
 
         Args:
-          texts: a list, tuple, array or column of strings.
+          texts: a list, tuple, array or column of strings, or one.
           prompt_name: of the folder's prompts, that which stands before each text; None: its default, if it has one.
           prompt: instead, that text itself.
+          batch_size: not looked at, since the engine cuts batches by their tokens.
           normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
           truncate_dim: the first so many columns only.
           show_progress_bar: None shows one where the logger "transkimmer_jax" shows what is of level INFO, as in the commands.
@@ -179,14 +185,32 @@ class SkimEngine:
         inputs.checked_flag(normalize_embeddings, "normalize_embeddings")
         progress = inputs.checked_progress(show_progress_bar)
         columns = self.arch.hidden_size if truncate_dim is None else inputs.checked_size(truncate_dim, "truncate_dim")
-        singles, _ = inputs.checked_texts(inputs.checked_sequence(texts), False)
+        if batch_size is not None:
+            inputs.checked_size(batch_size, "batch_size")
+        singles, _ = inputs.checked_texts([texts] if isinstance(texts, str) else inputs.checked_sequence(texts), False)
         if not singles:
             return np.zeros((0, min(columns, self.arch.hidden_size)), np.float32)
         predictions, _ = self.predict_texts([before + text for text in singles], threshold=threshold, progress=progress)
         vectors = predictions.outputs["sentence_embedding"][:, :columns]
         if normalize_embeddings:
             vectors = unit(vectors)
-        return vectors
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def encode_query(self, texts: str | Sequence[str], **options: Any) -> np.ndarray:
+        """`encode` behind the prompt 'query', and behind none where the folder has no such prompt or another is given."""
+        return self.encode(texts, **self._prompted(("query",), options))
+
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> np.ndarray:
+        """`encode` behind the prompt 'document', 'passage' or 'corpus', and behind none where the folder has none of them or another is
+        given."""
+        return self.encode(texts, **self._prompted(("document", "passage", "corpus"), options))
+
+    def _prompted(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        """`encode`'s options with the first of these prompts that the folder has; '' keeps off its default one."""
+        if options.get("prompt_name") is not None or options.get("prompt") is not None:
+            return options
+        name = next((name for name in names if name in self.prompt_names), None)
+        return options | ({"prompt": ""} if name is None else {"prompt_name": name})
 
     def rank(
         self,
@@ -196,7 +220,7 @@ class SkimEngine:
         return_documents: bool = False,
         *,
         show_progress_bar: bool | None = None,
-        raw_scores: bool = False,
+        raw_scores: bool | None = None,
         label: str | None = None,
         threshold: float | None = None,
     ) -> list[dict[str, Any]]:
@@ -207,7 +231,8 @@ class SkimEngine:
           top_k: the best so many; None: all.
           return_documents: with their texts.
           show_progress_bar: as in `encode`.
-          raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it.
+          raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it; None: where the folder asks
+            sentence-transformers for them.
           label: of a classifier, the label whose probability is the score.
 
         Returns:
@@ -233,6 +258,7 @@ class SkimEngine:
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
         inputs.checked_flag(raw_scores, "raw_scores")
+        raw_scores = self._raw_scores and label is None if raw_scores is None else raw_scores
         inputs.checked_flag(return_documents, "return_documents")
         progress = inputs.checked_progress(show_progress_bar)
         texts, _ = inputs.checked_texts(documents, False)

@@ -50,8 +50,10 @@ class OnnxRuntime:
         self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_processors()), batch_size
         self._sizes = BFLOAT16_GRAPH_ROWS if precision == "bfloat16" else None
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
-        graph = None if folder is None or depths or token_embeddings else saved.load(folder, precision, model)
-        if graph is not None:
+        # An exported graph gives states of all tokens, for which a model that reads position 0 alone would compute more.
+        reads_first = model.arch.head == "sentence_embedding" and not model.arch.reads_every_token and not token_embeddings
+        graph = None if folder is None or depths or reads_first else saved.load(folder, precision, model)
+        if graph is not None and {output.name for output in self._outputs} <= {output.name for output in graph.graph.output}:
             precision = "float32"  # what is quantised already is computed as it is
         else:
             names = [output.name for output in self._outputs]

@@ -15,6 +15,9 @@ from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import FORGETTING, RUNGS, WIDTH_MULTIPLE, Hardware
 from transkimmer_jax.models.architecture import Architecture
 
+# Pairs of buckets and thresholds whose losses are known, the oldest going first: a server's clients choose thresholds freely.
+_REMEMBERED = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
@@ -136,6 +139,8 @@ class Ladders:
 
     def remember(self, bucket: Bucket, threshold: float, rung: int, lost: np.ndarray) -> None:
         """What a batch has lost on a rung, [b] bool."""
+        if len(self._seen) == _REMEMBERED and (bucket, threshold) not in self._seen:
+            del self._seen[next(iter(self._seen))]
         seen = self._seen.setdefault((bucket, threshold), np.zeros((len(RUNGS), 3)))
         seen *= FORGETTING
         seen[rung] += (1, lost.any(), lost.mean())

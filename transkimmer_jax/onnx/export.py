@@ -3,6 +3,9 @@
 config.json, tokenizer.json, ...
 onnx/model.onnx             float32
 onnx/model_quantized.onnx   int8
+
+An embedder's graph gives token_embeddings first, which such clients pool themselves, then sentence_embedding; the files of
+sentence-transformers beside it say how.
 """
 
 import dataclasses
@@ -17,10 +20,12 @@ from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, is_marked, mark
-from transkimmer_jax.weights import config_file, tokenizer_files
+from transkimmer_jax.weights import config_file, sentence_transformers, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
 
@@ -54,7 +59,8 @@ def export(
     if threshold is not None and loaded.arch.skim is not None:
         config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
-    graph = build(loaded)
+    embeds = loaded.arch.head == "sentence_embedding"
+    graph = build(loaded, outputs=[TOKEN_EMBEDDINGS, *(output.name for output in loaded.outputs), "kept"] if embeds else None)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
     with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
@@ -64,8 +70,17 @@ def export(
             onnx.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            for name, text in _of_embedder(folder, loaded.arch).items() if embeds else ():
+                (temporary / name).parent.mkdir(exist_ok=True)
+                (temporary / name).write_text(text, encoding="utf-8")
             tokenizer_files.save(tokenizer, temporary)
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
+
+
+def _of_embedder(folder: pathlib.Path, arch: Architecture) -> dict[str, str]:
+    """The files of sentence-transformers, by which its clients, and text-embeddings-inference, pool and cut as the model does."""
+    length = config_file.read(folder).task.max_length or sentence_transformers.read_max_length(folder) or arch.max_position_embeddings
+    return sentence_transformers.files_of(arch, min(length, arch.max_position_embeddings), sentence_transformers.read_prompts(folder))
 
 
 def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, TranskimmerError
 from transkimmer_jax.serving import errors
 from transkimmer_jax.serving.jobs import Computed, Job
 from transkimmer_jax.serving.limits import Limits
@@ -133,8 +133,10 @@ class Exchange:
         with self._admitted():
             texts = inputs
             if isinstance(inputs[0], list):
-                texts = await service.pipeline.with_tokenizer(self.model.texts_of, inputs, True)
+                texts = await service.pipeline.with_tokenizer(self.model.texts_read, inputs)
                 self.check(texts, field, spare)
+            if tokens:
+                await self._load_token_engine()
             job = Job(
                 self.model, [prompt + text for text in texts] if prompt else texts, "left" if direction == "left" else how,
                 service.limits.auto_truncate if truncate is None else truncate, asked, tokens,
@@ -146,6 +148,13 @@ class Exchange:
         lengths = computed.predictions.lengths.tolist()
         service.metrics.answered(self._route, method, len(inputs), lengths, seconds)
         return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
+
+    async def _load_token_engine(self) -> None:
+        """Where it is not there yet; the computing thread has others to serve meanwhile."""
+        try:
+            await asyncio.to_thread(self.model.engine_for, True)
+        except TranskimmerError as error:
+            raise errors.failed(str(error)) from error
 
     async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function of the model gives that reads by its tokenizer. Raises `RequestError` as `compute`, or as the function."""

@@ -1,5 +1,6 @@
 """What routes do: from a body to texts, and from predictions to an answer."""
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +74,7 @@ async def embed_all(exchange: Exchange, body: schemas.EmbedAllRequest) -> Respon
 
 async def similarity(exchange: Exchange, body: schemas.SimilarityRequest) -> Response:
     """The cosine of every sentence with the source sentence."""
-    asked, parameters = body.inputs, body.parameters
+    asked, parameters = body.inputs, body.parameters or schemas.SimilarityParameters()
     done = await exchange.compute(
         [*asked.sentences, asked.source_sentence], field="inputs.sentences", single=False, threshold=body.threshold,
         truncate=parameters.truncate, direction=parameters.truncation_direction, prompt=exchange.prompt(parameters.prompt_name), spare=1,
@@ -105,7 +106,7 @@ async def tag(exchange: Exchange, body: schemas.TagRequest) -> Response:
         inputs.texts, field="inputs", single=inputs.single, threshold=body.threshold, truncate=body.truncate, how="words"
     )
     assert done.computed.reading.words is not None
-    ignored = body.parameters.ignore_labels
+    ignored = (body.parameters or schemas.TagParameters()).ignore_labels
     answers = [
         [
             {"entity": tag.label, "score": np.float32(tag.score), "word": tag.word, "start": tag.start, "end": tag.end}
@@ -119,11 +120,13 @@ async def tag(exchange: Exchange, body: schemas.TagRequest) -> Response:
 
 async def answer(exchange: Exchange, body: schemas.AnswerRequest) -> Response:
     """The span of a context that answers a question."""
-    asked, parameters = body.inputs, body.parameters
+    asked, parameters = body.inputs, body.parameters or schemas.AnswerParameters()
     done = await exchange.compute([(asked.question, asked.context)], field="inputs", single=True, threshold=body.threshold, how="questions")
     assert done.computed.reading.windows is not None
     limit = 0.0 if parameters.handle_impossible_answer else None
-    span = answered(done.computed.predictions, done.computed.reading.windows, [asked.context], parameters.max_answer_len, limit)[0]
+    windows = done.computed.reading.windows
+    # Of a long context there are many windows to search, and the event loop has others to answer.
+    (span,) = await asyncio.to_thread(answered, done.computed.predictions, windows, [asked.context], parameters.max_answer_len, limit)
     return done.response({"answer": span.text, "score": span.score, "start": span.start or 0, "end": span.end or 0})
 
 

@@ -98,9 +98,10 @@ class Measurement:
     def result(self, traffic: Traffic) -> dict[str, Any]:
         """All of it; times in milliseconds."""
         answered = self.statuses["200"]
+        lost = self.asked - sum(count for status, count in self.statuses.items() if status.isdecimal())
         result: dict[str, Any] = {
             "clients": traffic.clients, "rate": traffic.rate, "seconds": traffic.seconds,
-            "requests": self.asked, "answered": answered, "statuses": dict(self.statuses), "lost": self.asked - sum(self.statuses.values()),
+            "requests": self.asked, "answered": answered, "statuses": dict(self.statuses), "lost": lost,
             "texts_per_second": self._speed(traffic.seconds),
             "kept_share": self.computed / self.tokens if self.tokens else None,
             "checked_texts": self.checked, "wrong_texts": self.wrong,

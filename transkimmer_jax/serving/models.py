@@ -1,8 +1,11 @@
 """The models that a server has, what each of them answers, and how they read texts."""
 
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.windows import Windows
@@ -10,6 +13,7 @@ from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
+from transkimmer_jax.serving.pieces import concatenated
 
 CLASSIFIER, RERANKER, EMBEDDER, TAGGER, READER = "classifier", "reranker", "embedding", "tagger", "reader"
 _KINDS = {"sentence_embedding": EMBEDDER, "token_classification": TAGGER, "question_answering": READER}
@@ -40,6 +44,7 @@ class ServedModel:
         self.name, self.folder, self._make = name, folder, make
         self.engine = make()
         self._token_engine: SkimEngine | None = None
+        self._loading = threading.Lock()
         self.precision = precision or self.engine.arch.compute_dtype
         head, labels = self.engine.arch.head, self.engine.arch.num_labels
         self.kind = _KINDS.get(head) or (RERANKER if labels == 1 else CLASSIFIER)
@@ -48,9 +53,10 @@ class ServedModel:
         """The engine, or one that gives states of tokens as well, which is loaded when they are first asked for."""
         if not tokens:
             return self.engine
-        if self._token_engine is None:
-            self._token_engine = self._make(token_embeddings=True)
-        return self._token_engine
+        with self._loading:
+            if self._token_engine is None:
+                self._token_engine = self._make(token_embeddings=True)
+            return self._token_engine
 
     def read(self, inputs: Sequence[Any], how: str) -> Reading:
         """Inputs as tokens; `how` as of `jobs.Job`. Raises `TranskimmerError` for what cannot be read."""
@@ -64,9 +70,18 @@ class ServedModel:
         side = tokenizer.truncation_side
         tokenizer.truncation_side = "left" if how == "left" else "right"
         try:
-            return Reading(self.engine.tokenize(inputs))
+            return Reading(self._tokenized(inputs))
         finally:
             tokenizer.truncation_side = side
+
+    def _tokenized(self, inputs: Sequence[Any]) -> TokenizedExamples:
+        """Texts, pairs, or both of a model that reads either."""
+        is_pair = np.array([isinstance(text, tuple) for text in inputs])
+        if self.engine.pairs is not None or is_pair.all() or not is_pair.any():
+            return self.engine.tokenize(inputs)
+        rows = [np.flatnonzero(~is_pair), np.flatnonzero(is_pair)]
+        parts = [self.engine.tokenize([inputs[row] for row in part.tolist()]) for part in rows]
+        return concatenated(parts).take(np.argsort(np.concatenate(rows)))
 
     def tokens(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[dict[str, Any]]]:
         """What the tokenizer makes of texts, not cut: id, text, special, start and stop of every token. Raises `RequestError` for a
@@ -82,6 +97,17 @@ class ServedModel:
                 entries.append({"id": number, "text": name if special else text[start:stop], "special": bool(special), **place})
             answers.append(entries)
         return answers
+
+    def texts_read(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Token ids as the texts that are read of them: without the special tokens around them, which every text gets, but with those
+        within, as that of an unknown word. Raises `RequestError` as `texts_of`."""
+        tokenizer = self.engine.tokenizer
+        around = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        inner = []
+        for row in ids:
+            places = [place for place, number in enumerate(row) if number not in around]
+            inner.append(row[places[0] : places[-1] + 1] if places else [])
+        return self.texts_of(inner, False)
 
     def texts_of(self, ids: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
         """Token ids as texts. Raises `RequestError` for one that is none of the tokenizer's."""

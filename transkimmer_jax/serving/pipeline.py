@@ -107,7 +107,7 @@ class Pipeline:
                 if not job.is_abandoned:
                     groups.setdefault((job.model.name, job.how, isinstance(job.inputs[0], tuple)), []).append(job)
             for jobs in groups.values():
-                self._read(jobs)
+                self._surely(jobs, self._read, jobs)
         self._waiting.close()
 
     def _read(self, jobs: list[Job]) -> None:
@@ -149,7 +149,14 @@ class Pipeline:
             for part in batch:
                 if part.start == 0:
                     part.job.started = now
-            self._compute(batch)
+            self._surely([part.job for part in batch], self._compute, batch)
+
+    def _surely(self, jobs: list[Job], function: Callable[[Any], None], argument: Any) -> None:
+        """Call it; where it fails nobody waits for these jobs any longer, and the thread goes on."""
+        try:
+            function(argument)
+        except Exception as error:
+            self._give_up(jobs, error)
 
     def _compute(self, batch: list[Part]) -> None:
         """Compute parts together; where that fails, one by one."""

@@ -1,7 +1,11 @@
 """HTTP of clients that do not mean well, or that are slow: heads without end, requests that never come in whole, answers that nobody
 reads."""
 
+import array
+import contextlib
+import fcntl
 import logging
+import termios
 from typing import Any, ClassVar
 
 import orjson
@@ -26,6 +30,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_head = True
     _reading_since: float | None = None
     _writing_since: float | None = None
+    _unsent = 0  # bytes of an answer, when the client was last seen to read
 
     def connection_made(self, transport: Any) -> None:
         """A client."""
@@ -72,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
-        self._writing_since = self.loop.time()
+        self._writing_since, self._unsent = self.loop.time(), self._unread_bytes()
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -94,6 +99,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def expire(self, now: float) -> None:
         """Close the connection if it has taken too long. now: by the loop's clock."""
         longest = self.limits.read_seconds
+        if self._writing_since is not None and (unsent := self._unread_bytes()) < self._unsent:
+            self._writing_since, self._unsent = now, unsent  # it reads, however slowly
         if self._writing_since is not None and now - self._writing_since > longest:
             self.transport.abort()
         elif self._reading_since is not None and now - self._reading_since > longest:
@@ -101,6 +108,13 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._close(RequestError(408, "Validation", f"the request did not come in within {longest:g} seconds", "timeout"))
             else:
                 self.transport.close()  # a handler waits for the rest, and learns that it does not come
+
+    def _unread_bytes(self) -> int:
+        """Of the answer, what the client has not taken yet: here, and in the system's buffer, which may hold seconds of a slow line."""
+        held = array.array("i", [0])
+        with contextlib.suppress(OSError):  # of a system that does not tell
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
+        return self.transport.get_write_buffer_size() + held[0]
 
     def _close(self, error: RequestError) -> None:
         body = orjson.dumps(error.content(False))

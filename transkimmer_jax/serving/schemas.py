@@ -157,7 +157,7 @@ class SimilarityRequest(ModelRequest):
     """Cosines with one text."""
 
     inputs: SimilarityInputs
-    parameters: SimilarityParameters = SimilarityParameters()
+    parameters: SimilarityParameters | None = None
 
 
 class OpenAIRequest(ModelRequest):
@@ -179,7 +179,7 @@ class TagRequest(ModelRequest):
 
     inputs: _PlainTexts
     truncate: bool | None = None
-    parameters: TagParameters = TagParameters()
+    parameters: TagParameters | None = None
 
 
 class Question(_Fields):
@@ -200,7 +200,7 @@ class AnswerRequest(ModelRequest):
     """A question to a context, which is read whole."""
 
     inputs: Question
-    parameters: AnswerParameters = AnswerParameters()
+    parameters: AnswerParameters | None = None
 
 
 class TokenizeRequest(ModelRequest):

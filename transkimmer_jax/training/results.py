@@ -53,6 +53,13 @@ def require_savable(config: Config, task: Task, arch: Architecture, tokenizer: A
     config_file.parse(values, f"cannot train {config.model.pretrained}")
 
 
+def _teachers_scores(config: Config) -> dict[str, Any]:
+    """How sentence-transformers is to show a cross-encoder's scores, which its student gives as the teacher does."""
+    if config.distill.teacher is None:
+        return {}
+    return sentence_transformers.cross_encoder_fields(config_file.read(resolve(config.distill.teacher)).values)
+
+
 def _described(task: Task, doc_stride: int) -> dict[str, Any]:
     """What `config.json` says of the task."""
     return {
@@ -93,7 +100,7 @@ def write(
         workdir / "model",
         tokenizer=tokenizer,
         label_names=task.label_names,
-        extra_config={"task": _described(task, config.data.doc_stride)},
+        extra_config={"task": _described(task, config.data.doc_stride), **_teachers_scores(config)},
         prompts=sentence_transformers.read_prompts(resolve(config.distill.teacher or pretrained)) if is_embedder else None,
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),

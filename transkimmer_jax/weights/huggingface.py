@@ -139,8 +139,11 @@ def shapes(
 
 def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: dict[str, Any]) -> PoolingArchitecture:
     pooling = saved.architecture.pooling
-    if "pooling" not in saved.values and "mode" not in overrides and sentence_transformers.is_embedder(folder):
-        pooling = sentence_transformers.read_pooling(folder)
+    if "pooling" not in saved.values and sentence_transformers.is_embedder(folder):
+        if "mode" in overrides:
+            pooling = dataclasses.replace(pooling, normalize=sentence_transformers.read_normalize(folder))
+        else:
+            pooling = sentence_transformers.read_pooling(folder)
     config_file.require_valid_pooling(overrides)
     return dataclasses.replace(pooling, **overrides)
 
@@ -215,14 +218,14 @@ def save(
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
     config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id) | (extra_config or {})
     # What could not be loaded again is not written.
-    max_length = config_file.parse(config, f"cannot save {folder}").task.max_length
+    task = config_file.parse(config, f"cannot save {folder}").task
     texts = {
         config_file.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
-        CARD_FILE: model_card(model.arch, label_names, provenance or Provenance()),
+        CARD_FILE: model_card(model.arch, label_names, provenance or Provenance(), bool(task.pairs)),
         **(extra_files or {}),
     }
     if model.arch.head == "sentence_embedding":
-        length = max_length or model.arch.max_position_embeddings
+        length = task.max_length or model.arch.max_position_embeddings
         texts = sentence_transformers.files_of(model.arch, length, prompts or sentence_transformers.Prompts()) | texts
     with files.replaced_folder(folder) as temporary:
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})

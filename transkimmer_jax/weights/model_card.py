@@ -23,10 +23,11 @@ class Provenance:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenance: Provenance) -> str:
-    """The card of a model, YAML front matter first; JSON's strings and numbers are YAML's."""
+def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenance: Provenance, pairs: bool = False) -> str:
+    """The card of a model, YAML front matter first; JSON's strings and numbers are YAML's. pairs: whether it reads pairs of texts."""
     kind = _KINDS[arch.head]
-    front = ["library_name: transkimmer_jax", f"pipeline_tag: {kind.pipeline_tag}"]
+    is_reranker = pairs and arch.head == "sequence_classification" and arch.num_labels == 1
+    front = ["library_name: transkimmer_jax", f"pipeline_tag: {'text-ranking' if is_reranker else kind.pipeline_tag}"]
     if provenance.base_model is not None:
         front.append(f"base_model: {json.dumps(provenance.base_model)}")
     if provenance.metrics:

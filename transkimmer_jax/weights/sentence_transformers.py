@@ -2,7 +2,7 @@
 
 modules.json                         what the model consists of
 1_Pooling/config.json                how vectors are pooled
-sentence_bert_config.json            max_seq_length
+sentence_bert_config.json            max_seq_length; newer folders leave it to tokenizer_config.json
 config_sentence_transformers.json    prompts
 """
 
@@ -19,9 +19,11 @@ from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, list
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
+TOKENIZER_FILE = "tokenizer_config.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _MOST_BYTES = 2**20
+_ACTIVATION = "sbert_ce_default_activation_function"  # of older cross-encoders
 _ORDER = ("Transformer", "Pooling", "Normalize")
 # Flags of older files; the first two are what this program computes.
 _FLAGS = {
@@ -32,9 +34,12 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# Older folders name the file by the backbone.
+_BACKBONES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+_LONGEST = 2**20  # tokens; tokenizers without a limit name a much larger number
 _BOOLEAN = Choice((True, False))
 _POOLING = Section({name: Field(_BOOLEAN) for name in (*_FLAGS, "include_prompt")})
-_LENGTH = Section({"max_seq_length": Field(Integer(1, 2**20)), "do_lower_case": Field(_BOOLEAN)})
+_LENGTH = Section({"max_seq_length": Field(Integer(1, _LONGEST)), "do_lower_case": Field(_BOOLEAN)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +94,44 @@ def _mode(values: Mapping[str, Any], path: pathlib.Path) -> str:
 
 def read_max_length(folder: pathlib.Path) -> int | None:
     """Tokens that are read of a text; None where the folder does not say. Raises `CheckpointError` for a file that cannot be meant."""
-    path = folder / LENGTH_FILE
-    if not path.is_file():
-        return None
-    values = read_object(path, _MOST_BYTES)
+    names = [LENGTH_FILE, *(f"sentence_{backbone}_config.json" for backbone in _BACKBONES)]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        return _tokenizer_length(folder)
+    values = {name: value for name, value in read_object(path, _MOST_BYTES).items() if value is not None}
     wrong = problems(values, _LENGTH)
     if values.get("do_lower_case"):
         wrong.append("do_lower_case=true is not supported: have the tokenizer lowercase")
     if wrong:
         raise CheckpointError(f"{path}: {listed(wrong)}")
-    return values.get("max_seq_length")
+    return values.get("max_seq_length") or _tokenizer_length(folder)
+
+
+def _tokenizer_length(folder: pathlib.Path) -> int | None:
+    """What a tokenizer says, if it has a limit."""
+    path = folder / TOKENIZER_FILE
+    length = read_object(path, _MOST_BYTES).get("model_max_length") if path.is_file() else None
+    return length if isinstance(length, int) and 0 < length <= _LONGEST else None
+
+
+def read_normalize(folder: pathlib.Path) -> bool:
+    """Whether the modules of a folder end in one that gives vectors the length 1."""
+    path = folder / MODULES_FILE
+    modules = read_value(path, _MOST_BYTES) if path.is_file() else []
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
+    return kinds[-1:] == [_ORDER[-1]]
+
+
+def gives_raw_scores(values: Mapping[str, Any]) -> bool:
+    """Whether a cross-encoder's `config.json` asks for its logits as scores, where others give their sigmoids."""
+    newer = values.get("sentence_transformers")
+    name = newer.get("activation_fn") if isinstance(newer, dict) else values.get(_ACTIVATION)
+    return isinstance(name, str) and name.rpartition(".")[2] == "Identity"
+
+
+def cross_encoder_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says to sentence-transformers' cross-encoders."""
+    return {name: values[name] for name in ("sentence_transformers", _ACTIVATION) if name in values}
 
 
 def read_prompts(folder: pathlib.Path) -> Prompts:
