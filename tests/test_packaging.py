@@ -111,7 +111,7 @@ import contextlib, sys
 sys.modules.update(dict.fromkeys({blocked!r}))
 from transkimmer_jax import cli, console
 for arguments in {[list(map(str, arguments)) for arguments in commands(model, texts, tmp_path).values()]!r}:
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(SystemExit) if "--help" in arguments else contextlib.nullcontext():
         assert console.run(cli.main, arguments) == 0, arguments
 print("----", file=sys.stderr)
 print([console.run(cli.main, arguments) for arguments in {[list(map(str, arguments)) for arguments in in_need(model, labelled)]!r}])

@@ -64,6 +64,11 @@ def test_no_module_imports_itself_by_way_of_others():
     assert len(list(graphlib.TopologicalSorter(graph()).static_order())) > 60  # raises CycleError, which names the modules
 
 
+def test_modules_without_a_place():
+    """These import nothing of the package, or everything; any other module, and every new one, stands on a floor."""
+    assert {module for module in module_names() if floor(module) is None} == {"__main__", "extras", "forking"}
+
+
 def test_imports_run_downward():
     upward = [
         f"{module} -> {imported}"

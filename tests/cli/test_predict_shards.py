@@ -132,8 +132,7 @@ def test_one_file(predict, inputs, tmp_path):
     assert names(tmp_path / "out") == ["b.jsonl"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("by", ["flags", "variables"])
+@pytest.mark.parametrize(("count", "by"), [(1, "flags"), (2, "variables"), (3, "flags"), (7, "flags")])
 def test_processes_share_the_files(count, by, predict, inputs, tmp_path, monkeypatch):
     """Each is answered by exactly one, however the inputs are ordered."""
     monkeypatch.setattr(SkimEngine, "predict", lambda self, texts, **options: [answer] * len(texts))

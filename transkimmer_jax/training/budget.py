@@ -4,8 +4,8 @@ The share is of texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
 get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two
-means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, until the
-gradient alone holds the share. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
+means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, since a fast
+one swings with the margins. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
 A model for several budgets has a controller for each, which sees the texts that are skimmed at its level.
 """
 
