@@ -252,7 +252,7 @@ class TrainConfig:
     seed: Annotated[int, "seed of the data order, dropout, gates and fresh parameters"] = 0
     log_every: Annotated[int, "steps between two lines of metrics.jsonl"] = 20
     eval_every: Annotated[int | None, "steps between evaluations; None: once an epoch"] = None
-    save_every: Annotated[int | None, "steps between checkpoints; None: at every evaluation"] = None
+    save_every: Annotated[int | None, "steps between checkpoints, beside those at evaluations; None: at these alone"] = 500
     keep_latest: Annotated[int, "checkpoints kept beside the best"] = 1
     save_timeout: Annotated[int, "seconds in which all processes must have written a checkpoint, else the run ends"] = 600
 

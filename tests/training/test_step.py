@@ -14,6 +14,7 @@ from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.skim import increasing
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import TeacherState, TrainState, TrainStep
 
@@ -211,6 +212,22 @@ def test_each_level_has_its_price_and_measure(count):
             moved = np.asarray(old["knots"][...] - new["knots"][...])
             # Adam moves a knot by its learning rate at most; the controller by what is to be corrected.
             np.testing.assert_allclose(moved, shift, atol=1.1e-2 + 1e-6)
+
+
+def test_knots_do_not_cross():
+    """Whatever the controllers ask for: a step leaves them as `Levels.scale` reads them, so that what is trained is what is evaluated."""
+    skim = SkimConfig(target=0.3, levels=(0.6,), warmup=0.0, anneal=0.0, controller_shift=50.0)
+    model = make_model(skim=LEVELS)
+    for level in model.encoder.levels:
+        level.knots[...] = jnp.array([3.0, 3.1])  # both skim nearly all, which is too much for the first and more than that
+    step = TrainStep.create(make_config(skim=skim), model, 20)
+    state = step.start(nnx.split(model)[1])
+    controller = dataclasses.replace(state.controller, spent=jnp.broadcast_to(jnp.array([[1.0], [0.0]]), state.controller.spent.shape))
+    after, _ = jax.jit(step.update)(dataclasses.replace(state, step=jnp.int32(4), controller=controller), make_batch(), None)
+    for level in after.params["encoder"]["levels"].values():
+        knots = np.asarray(level["knots"][...])
+        np.testing.assert_array_equal(knots, increasing(knots))
+        assert knots[1] - knots[0] == pytest.approx(1e-3, rel=1e-2), "they would have crossed"
 
 
 def test_frozen_predictors_stay():

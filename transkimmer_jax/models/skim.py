@@ -113,6 +113,15 @@ def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
     return jax.tree_util.tree_map_with_path(shifted, params)
 
 
+def with_increasing_levels(params: nnx.State) -> nnx.State:
+    """`params` whose knots rise as those of `Levels.scale` do: a level is trained at the margin at which it is evaluated."""
+
+    def risen(path, leaf: jax.Array) -> jax.Array:
+        return increasing(leaf) if "levels" in path_keys(path) else leaf
+
+    return jax.tree_util.tree_map_with_path(risen, params)
+
+
 def with_levels_at(params: nnx.State, saved: Sequence[float], thresholds: Sequence[float]) -> nnx.State:
     """`params` of a model whose levels save what `saved` [levels] says at the thresholds where it now takes `thresholds` [levels]."""
 

@@ -13,7 +13,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import TEXTS
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_shifted_margins
+from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_increasing_levels, with_shifted_margins
 from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
@@ -121,6 +121,7 @@ class TrainStep:
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
             shift = shift if shift.ndim == 2 else shift[:, None]
             params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), self.arch.num_hidden_layers)))
+            params = with_increasing_levels(params)
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
