@@ -183,7 +183,7 @@ def test_mistyped_values(name, text, expected):
         {"data.length_buckets": "16,16"}, {"data.length_buckets": ""}, {"data.batch_size": "33", "optimizer.accumulation": "2"},
         {"optimizer.learning_rate": "0"}, {"optimizer.learning_rate": "nan"}, {"optimizer.warmup": "1.5"}, {"train.epochs": "0"},
         {"train.epochs": "inf"}, {"optimizer.weight_decay": "nan"}, {"skim.threshold": "-inf"}, {"optimizer.beta1": "1"},
-        {"optimizer.predictor_learning_rate": "-1"}, {"distill.state_weight": "1"}, {"model.pooling": "mean"},
+        {"optimizer.predictor_learning_rate": "-1"}, {"model.pooling": "mean"},
         {"skim.freeze": "true", "skim.objective": "coefficient"}, {"skim.freeze": "true", "skim.noise_end": "none"},
         {"skim.freeze": "true", "skim.anneal": "0.9"}, {"skim.freeze": "true", "skim.noise_end": "0"},
     ],

@@ -187,11 +187,6 @@ class DistillConfig:
         float,
         "embedders: weight of the divergence of similarities to other training texts from the teacher's, beside the vectors'",
     ] = 1.0
-    state_weight: Annotated[
-        float,
-        "weight of the distance between position 0's states and the teacher's after every layer, beside the task loss; a student of fewer"
-        " layers has those of the teacher's in equal steps up to the last",
-    ] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,15 +322,10 @@ class Config:
             f"model.intermediate_size={neurons}: take a number of neurons, or a share of them between 0 and 1",
         )
         require(0 <= self.distill.weight <= 1, f"distill.weight must lie in [0, 1], not {self.distill.weight}")
-        require(self.distill.state_weight >= 0, f"distill.state_weight must not be negative, got {self.distill.state_weight}")
         require(0 <= self.distill.token_noise < 1, f"distill.token_noise must lie in [0, 1), not {self.distill.token_noise}")
         require(
             self.distill.token_noise == 0 or self.distill.teacher is not None,
             "distill.token_noise needs distill.teacher: nobody else labels texts with replaced tokens",
-        )
-        require(
-            self.distill.state_weight == 0 or self.distill.teacher is not None,
-            "distill.state_weight needs distill.teacher, whose states they are",
         )
         require(
             self.distill.unlabelled_file is None or self.distill.teacher is not None,

@@ -203,14 +203,6 @@ def test_a_teacher_with_its_labels_in_another_order(refusal, tmp_path, config):
     assert message == f"distill.teacher={teacher} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
 
 
-def test_a_teacher_of_another_size(refusal, tmp_path, config, tokenizer_folder):
-    """Its logits can be learned, its states cannot be compared."""
-    other = runs.TINY | {"hidden_size": 2 * runs.TINY["hidden_size"]}
-    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
-    message = refusal(distill__teacher=str(teacher), distill__state_weight=1.0)
-    assert message.startswith(f"distill.teacher={teacher} has states of size 32, {config.model.pretrained} of 16")
-
-
 def test_a_loss_that_is_not_finite(refusal, tmp_path):
     """Stops at the first window that shows it; what is on record and in checkpoints is finite."""
     message = refusal(optimizer__learning_rate=1e30, optimizer__predictor_learning_rate=1e30)

@@ -51,29 +51,6 @@ def test_distillation_is_the_kullback_leibler_divergence(temperature):
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_state_distillation():
-    """Squared distance over squared length, averaged over layers, weighted over examples."""
-    teacher = np.array([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]]])  # [layers 2, B 2, H 2]
-    student = np.array([[[3.0, 3.0], [1.0, 2.0]], [[1.0, 2.0], [1.0, 1.0]]])
-    first, second = (1 / 25 + 1 / 4) / 2, (4 / 1 + 0) / 2
-    for weight, expected in (([1.0, 1.0], first + second), ([1.0, 0.0], first), ([0.5, 2.0], 0.5 * first + 2 * second)):
-        loss = objectives.state_distillation_loss(jnp.array(student, jnp.bfloat16), jnp.array(teacher, jnp.float32), jnp.array(weight))
-        assert float(loss) == pytest.approx(expected, rel=1e-6)
-
-
-def test_state_distillation_of_fewer_layers():
-    """The last answers to the teacher's last, the others in equal steps."""
-    for teachers, paired in ((6, (1, 2, 4, 5)), (12, (1, 2, 4, 5, 7, 8, 10, 11)), (4, (0, 1, 2, 3)), (3, (2,)), (2, (0, 1, 1))):
-        teacher = np.random.default_rng(teachers).normal(size=(teachers, 3, 5)).astype(np.float32)
-        near = teacher[np.array(paired)]
-        assert float(objectives.state_distillation_loss(jnp.array(near), jnp.array(teacher), jnp.ones(3))) == 0
-        for layer in range(len(near)):
-            other = near.copy()
-            other[layer] = 0  # as far as the teacher's state is long
-            loss = objectives.state_distillation_loss(jnp.array(other), jnp.array(teacher), jnp.ones(3))
-            assert float(loss) == pytest.approx(3 / len(near), rel=1e-6)
-
-
 def test_distillation_is_zero_at_the_teacher_and_positive_elsewhere():
     weight = jnp.ones(3)
     loss = jax.jit(lambda logits: distillation_loss(logits, jnp.array(TEACHER), weight, 2.0))

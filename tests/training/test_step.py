@@ -288,27 +288,6 @@ def test_the_teacher_takes_part():
     assert any(np.abs(moved[name] - other[name]).max() > 1e-3 for name in moved)
 
 
-def test_the_teachers_states_take_part():
-    """Beside the task loss, and only the distance of what the layers make of position 0."""
-    batch = make_batch()
-    student, teacher = make_model(**NO_DROPOUT, **DENSE), make_model(seed=1, **DENSE)
-    inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
-    states, teacher_states = (
-        np.stack([np.asarray(state, np.float64)[:, 0] for state in model(*inputs).hidden_states[1:]]) for model in (student, teacher)
-    )
-    distance = (np.square(states - teacher_states).sum(axis=-1) / np.square(teacher_states).sum(axis=-1)).mean(axis=0)
-    expected = (distance * batch["weight"]).sum() / batch["weight"].sum()
-    assert expected > 0.1
-    losses = []
-    for state_weight in (0.0, 0.5):
-        config = make_config(
-            skim=dataclasses.replace(SKIM, enabled=False), distill=DistillConfig(teacher="given", weight=0.0, state_weight=state_weight)
-        )
-        step, state, params = create(config, student, 20, teacher)
-        losses.append(float(jax.jit(step.update)(state, batch, params)[1]["loss"]))
-    assert losses[1] - losses[0] == pytest.approx(0.5 * expected, rel=1e-4)
-
-
 def test_texts_without_labels_are_the_teachers_alone():
     """Their labels are not heard, the teacher is heard in full, and the budget counts them; in micro-batches as in whole ones."""
     model, teacher = make_decided_model(), make_model(seed=1, **DENSE)

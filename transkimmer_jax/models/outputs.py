@@ -35,14 +35,12 @@ class SkimmerOutput:
     last_hidden_state: [B, S, H], each token as of the last layer it was kept in; None where only what the head reads was asked for.
     hidden_states: embeddings and each layer's output, layers + 1 of [B, S, H]; without the last where the last layer computed position 0
       alone.
-    first_states: [layers, B, H], position 0 after each layer; of the last, what the pooler reads.
     """
 
     keep: jax.Array
     margin: jax.Array | None
     last_hidden_state: jax.Array | None
     hidden_states: tuple[jax.Array, ...]
-    first_states: jax.Array
 
 
 @jax.tree_util.register_dataclass

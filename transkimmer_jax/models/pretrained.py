@@ -124,7 +124,6 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
             margin=jnp.stack(out.margins) if out.margins else None,
             last_hidden_state=None if only_logits else out.final_states(),
             hidden_states=out.hidden_states,
-            first_states=jnp.stack([*(state[:, 0] for state in out.hidden_states[1 : self.arch.num_hidden_layers]), out.first]),
         )
 
     def compacted(

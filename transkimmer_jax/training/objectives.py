@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from transkimmer_jax import extras
 from transkimmer_jax.config import DistillConfig
@@ -69,22 +68,6 @@ def _divergence(logits: jax.Array, teacher: jax.Array, where: jax.Array | None =
     """Kullback-Leibler, of the softmax of logits [..., n] from that of the teacher's, [...]. where: [..., n], what counts; None: all."""
     given, wanted = (jax.nn.log_softmax(values, axis=-1) for values in (logits, teacher))
     return optax.losses.kl_divergence_with_log_targets(given, wanted, where=where)
-
-
-def state_distillation_loss(states: jax.Array, teacher_states: jax.Array, weight: jax.Array) -> jax.Array:
-    """Weighted sum over examples of the squared distance between position 0's states and the teacher's, relative to the teacher's
-    squared length, averaged over the student's layers.
-
-    A student of fewer layers has the teacher's in equal steps up to its last one: 2, 3, 5 and 6 for four of six.
-
-    Args:
-      states: [layers, B, H]. teacher_states: [teacher's layers, B, H]. weight: [B], 0 for padding examples.
-    """
-    layers, teachers = len(states), len(teacher_states)
-    paired = np.array([(layer * teachers - 1) // layers for layer in range(1, layers + 1)])
-    states, teacher_states = states.astype(jnp.float32), teacher_states[paired].astype(jnp.float32)
-    distance = jnp.sum(jnp.square(states - teacher_states), axis=-1) / jnp.sum(jnp.square(teacher_states), axis=-1)
-    return jnp.sum(jnp.mean(distance, axis=0) * weight)
 
 
 def embedding_loss(vectors: jax.Array, teacher: jax.Array, landmarks: jax.Array, weight: jax.Array, similarity_weight: float) -> jax.Array:

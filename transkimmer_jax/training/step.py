@@ -183,9 +183,6 @@ class TrainStep:
             wanted = {**model.outputs_of(answer), "landmarks": taught.landmarks}
             distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
             task = task + distill / denominators["weight"]
-            if config.distill.state_weight > 0:
-                states = objectives.state_distillation_loss(out.first_states, answer.first_states, weight)
-                task = task + config.distill.state_weight * states / denominators["weight"]
         kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
         logged = {"task_loss": task, "kept_tokens": kept}
         if not config.skim.enabled:
