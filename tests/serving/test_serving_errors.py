@@ -326,6 +326,23 @@ def test_defects_do_not_leave_the_server(models, monkeypatch, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["classifier", "embedder", "tagger", "reader"])
+def test_a_model_that_fails_on_everything(models, monkeypatch, caplog, name):
+    """Is told by the server's health, until it answers again."""
+    path, inputs = {
+        "classifier": ("/predict", "a"), "embedder": ("/embed", "a"), "tagger": ("/tag", "a"),
+        "reader": ("/answer", {"question": "a", "context": "b"}),
+    }[name]  # fmt: skip
+    with serving([models[name]]) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(models[name].engine, "predict_tokenized", lambda examples, **options: 1 / 0)
+            assert server.ask("/health")[0] == 200, "nothing has failed yet"
+            assert refused(server, path, {"inputs": inputs})[0] == 424
+            assert server.ask("/health")[0] == 503
+        assert server.ask("/health")[0] == 200 and server.ask(path, {"inputs": inputs})[0] == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize("part", ["_read", "_compute"])
 def test_a_defect_of_a_thread(models, monkeypatch, caplog, part):
     """Whoever waited for it is told, and the next request is answered."""

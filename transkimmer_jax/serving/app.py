@@ -123,7 +123,7 @@ async def _answered(service: Service, respond: Callable[[], Awaitable[Response]]
 
 def _health(service: Service) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        if service.pipeline.is_healthy:
+        if await service.is_healthy():
             return Response()
         return json_response(errors.unhealthy("unhealthy").content(False), 503)
 

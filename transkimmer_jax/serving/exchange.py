@@ -38,6 +38,20 @@ class Service:
     compute_type: str
     in_flight: int = 0
 
+    async def is_healthy(self) -> bool:
+        """Whether both threads are at work, and every model whose last batch met a defect answers again, which is tried."""
+        if not self.pipeline.is_healthy:
+            return False
+        for model in tuple(self.pipeline.failed):
+            text, how = model.sample
+            job = Job(model, [text], how, True, model.engine.threshold, False, asyncio.get_running_loop().create_future())
+            self.pipeline.submit(job)
+            try:
+                await job.future
+            except errors.RequestError:
+                return False
+        return True
+
 
 class Exchange:
     """A request and, by and by, what it is answered.

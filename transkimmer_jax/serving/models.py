@@ -117,16 +117,18 @@ class ServedModel:
             raise errors.invalid(f"{wrong} is no token id: they go from 0 to {size - 1}")
         return [self.engine.tokenizer.decode(list(row), skip_special_tokens=skip_special_tokens) for row in ids]
 
+    @property
+    def sample(self) -> tuple[Any, str]:
+        """A short input, and how it is read."""
+        how = {READER: "questions", TAGGER: "words"}.get(self.kind, "texts")
+        return ("warm", "up") if self.kind == READER or self.engine.pairs else "warm", how
+
     def warm_up(self) -> None:
         """Do ahead of time what the first request would wait for."""
         self.engine.warm_up(progress=False)
         self.engine.tokenizer("warm")  # which transformers may have to be imported for
-        if self.kind == READER:
-            self.engine.answer("warm", "up", progress=False)
-        elif self.kind == TAGGER:
-            self.engine.tag(["warm"], progress=False)
-        else:
-            self.engine.predict_tokenized(self.engine.tokenize([("warm", "up") if self.engine.pairs else "warm"]))
+        text, how = self.sample
+        self.engine.predict_tokenized(self.read([text], how).examples)
 
     def described(self) -> dict[str, Any]:
         """The model's part of /info, as text-embeddings-inference has it."""

@@ -21,7 +21,7 @@ from transkimmer_jax.serving.batching import Part, WaitingTexts
 from transkimmer_jax.serving.jobs import Computed, Job
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.metrics import Metrics
-from transkimmer_jax.serving.models import Reading
+from transkimmer_jax.serving.models import Reading, ServedModel
 from transkimmer_jax.serving.pieces import concatenated, divided, sliced
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Pipeline:
         self._unread: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting = WaitingTexts(limits.max_batch_tokens)
         self._threads: list[threading.Thread] = []
+        self.failed: set[ServedModel] = set()  # whose last batch met a defect, of the engine or of its device
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -170,9 +171,12 @@ class Pipeline:
                 for part in batch:
                     self._compute([part])
             else:
+                if not isinstance(error, TranskimmerError):
+                    self.failed.add(job.model)
                 self._give_up([job], error)
             return
         seconds = time.perf_counter() - started
+        self.failed.discard(job.model)
         self._metrics.batch(job.model, predictions)
         parts = divided(predictions, [part.stop - part.start for part in batch])
         done = [part.job for part, own in zip(batch, parts, strict=True) if part.job.is_computed(own, seconds)]
