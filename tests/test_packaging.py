@@ -73,7 +73,7 @@ def test_errors_name_extras_that_exist():
 
 @pytest.fixture(scope="module")
 def model(tokenizer_folder, tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
+    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder, label_names=("negative", "positive"))
 
 
 def commands(model, texts, folder):
@@ -105,7 +105,7 @@ def test_the_core_needs_none_of_the_extra(model, write, tmp_path):
     )
     assert {"chex", "grain", "matplotlib", "sklearn", "tensorboardX", "tensorflow_datasets"} <= set(blocked)
     texts = write("texts.txt", "\n".join(TEXTS))
-    labelled = write("labelled.jsonl", [{"text": text, "label": "pos"} for text in TEXTS])
+    labelled = write("labelled.jsonl", [{"text": text, "label": "positive"} for text in TEXTS])
     code = f"""
 import contextlib, sys
 sys.modules.update(dict.fromkeys({blocked!r}))
