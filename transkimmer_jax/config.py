@@ -127,7 +127,10 @@ class SkimConfig:
     fit_threshold: Annotated[
         bool, "budget: evaluate, and save the model, at the threshold that spends the target on the validation texts (their labels unseen)"
     ] = True
-    controller_gain: Annotated[float, "budget: change of the coefficient a step per unit of (measured - wanted) share"] = 0.03
+    controller_gain: Annotated[
+        float | None,
+        "budget: change of the coefficient a step per unit of (measured - wanted) share; None: 0.03 of classifiers, 0.3 of others",
+    ] = None
     controller_shift: Annotated[float, "budget: change of the predictors' margins a step per unit of (wanted - measured) share"] = 1.0
 
     @classmethod

@@ -148,7 +148,7 @@ def test_target_share_without_annealing_is_a_step():
 @pytest.mark.parametrize("share", [0.5, 1.1])
 def test_the_controller_waits_through_the_warmup(share):
     """Neither gates that skim of themselves nor predictors' overhead, which makes the share exceed 1, move anything."""
-    skim, controller, one = SkimConfig(), Controller.start(), jnp.float32(1.0)
+    skim, controller, one = SkimConfig(controller_gain=0.03), Controller.start(), jnp.float32(1.0)
     for _ in range(50):
         controller, shift = controller.update(skim, one, jnp.float32(share), one)
         assert float(controller.price) == 0 == float(shift)
@@ -169,14 +169,15 @@ def test_the_controller_by_hand():
 
 @pytest.mark.parametrize("target", [0.2, 0.4, 0.7])
 @pytest.mark.parametrize("resistance", [0.05, 0.5, 2.0])
-def test_the_controller_reaches_its_target(target, resistance):
+@pytest.mark.parametrize("gain", [0.03, 0.3])
+def test_the_controller_reaches_its_target(target, resistance, gain):
     """A simulated model whose margins fall where the price exceeds the worth of its tokens, and rise where it does not.
 
     The controller is told neither the worth nor how fast the model moves. It follows the falling goal closely from when the gates
     begin to close, and does not swing. What the model raises the margins by in a step, as long as the price is below the worth, the
     controller takes back in the step; for that it needs a share that is off by as much.
     """
-    skim, total_steps, speed = SkimConfig(target=target), 1000, 0.02
+    skim, total_steps, speed = SkimConfig(target=target, controller_gain=gain), 1000, 0.02
     # As a whole, and as two layers of which the second is reluctant.
     goal, resistance = np.array([target, target / 2], np.float32), jnp.array([resistance, 2 * resistance])
 
@@ -197,6 +198,14 @@ def test_the_controller_reaches_its_target(target, resistance):
     assert np.all(np.abs(shares[300:] - wanted[300:]) < 0.05 + pull[300:])
     assert np.all(pull[-1] < pull[0]) or np.all(pull == 0), "the price takes over"
     assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
+
+
+@pytest.mark.parametrize(("fields", "gain"), [({"num_labels": 2}, 0.03), ({"num_labels": 1}, 0.3), ({"head": "sentence_embedding"}, 0.3)])
+def test_the_gain_is_the_heads(fields, gain):
+    """Unless one is given."""
+    arch = dataclasses.replace(ARCH, **fields)
+    assert budget.with_gain(SkimConfig(), arch).controller_gain == gain
+    assert budget.with_gain(SkimConfig(controller_gain=1.0), arch).controller_gain == 1.0
 
 
 def test_gate_noise():

@@ -149,6 +149,14 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float
     return (kept(low) / mean_length).astype(np.float32)
 
 
+def with_gain(skim: SkimConfig, arch: Architecture) -> SkimConfig:
+    """`skim` with the price's gain for a head whose loss is on a scale of its own, where none is given (docs/ablations.md)."""
+    if skim.controller_gain is not None:
+        return skim
+    classifies = arch.head == "sequence_classification" and arch.num_labels > 1
+    return dataclasses.replace(skim, controller_gain=0.03 if classifies else 0.3)
+
+
 def goals(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> np.ndarray:
     """The `goal` of each of a model's budgets, falling: [levels] or [levels, layers]."""
     return np.stack([goal(dataclasses.replace(skim, target=target), arch, served.mean, served.pinned) for target in skim.targets])
@@ -209,6 +217,7 @@ class Controller:
           The new state, and what is to be added to the margins of all tokens, of the shape of `goals`. Where too much is skimmed the
           price falls below 0 and the margins rise. Neither moves while the target is still that of the dense model.
         """
+        assert skim.controller_gain is not None, "see `with_gain`"
         sums = [_MEMORY * old + (1 - _MEMORY) * new for old, new in ((self.spent, spent), (self.available, available))]
         seen = Controller(self.price, *sums)
         excess = jnp.where(target < 1.0, seen.measured - target, 0.0)

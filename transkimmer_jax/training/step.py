@@ -75,6 +75,7 @@ class TrainStep:
           ConfigError: the model has too few layers to spend the budget.
         """
         served = served or ServedLengths.like(32.0)
+        config = dataclasses.replace(config, skim=budget.with_gain(config.skim, model.arch))
         if config.skim.enabled:
             budget.require_spendable(config.skim, model.arch, served.mean)
         optimizer = create_optimizer(config.optimizer, total_steps, config.skim.settled_from)
