@@ -221,7 +221,7 @@ def test_an_embedder(tokenizer_folder, tmp_path, mode):
         initializer_range=0.3, skim=SkimArchitecture(predictor_size=4, initial_bias=0.0),
         pooling=PoolingArchitecture(mode, True),
     )  # fmt: skip
-    prompts, task = Prompts({"query": "the "}), {"max_length": 12}
+    prompts, task = Prompts({"query": "the "}, similarity="dot"), {"max_length": 12}
     model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(1))
     model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), prompts=prompts, extra_config={"task": task})
     main(["--model", tmp_path / "model", "--output", tmp_path / "graph"])

@@ -209,41 +209,40 @@ def test_slow_clients(server, beginning, told):
     assert server.ask("/health")[0] == 200 and server.service.in_flight == 0
 
 
-def test_answers_that_nobody_reads(models):
+@pytest.fixture
+def large_answer(models):
+    """A connection on which a large answer begins, what has come of it, and its length; a client has a second to go on reading."""
+    with serving([models["embedder"]], Limits(read_seconds=1.0, max_client_batch_size=20_000, payload_limit=10**7)) as server:
+        body = json.dumps({"inputs": ["good film"] * 20_000}).encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            connection.settimeout(60)
+            begun = connection.recv(1000)
+            assert begun.startswith(b"HTTP/1.1 200")
+            yield connection, begun, int(begun.partition(b"content-length: ")[2].split()[0])
+
+
+def test_answers_that_nobody_reads(large_answer):
     """Their connection is closed, too."""
-    with serving([models["embedder"]], Limits(read_seconds=1.0, max_client_batch_size=20_000, payload_limit=10**7)) as server:
-        body = json.dumps({"inputs": ["good film"] * 20_000}).encode()
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(("127.0.0.1", server.port))
-            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            connection.settimeout(60)
-            head = connection.recv(1000)
-            assert head.startswith(b"HTTP/1.1 200")
-            time.sleep(3.5)
-            rest = connection.makefile("rb").read()  # what was on its way
-            assert len(rest) < int(head.partition(b"content-length: ")[2].split()[0]) - 1000
+    connection, _, length = large_answer
+    time.sleep(3.5)
+    rest = connection.makefile("rb").read()  # what was on its way
+    assert len(rest) < length - 1000
 
 
-def test_an_answer_that_is_read_slowly(models):
+def test_an_answer_that_is_read_slowly(large_answer):
     """But steadily: it is given whole, however long that takes."""
-    with serving([models["embedder"]], Limits(read_seconds=1.0, max_client_batch_size=20_000, payload_limit=10**7)) as server:
-        body = json.dumps({"inputs": ["good film"] * 20_000}).encode()
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(("127.0.0.1", server.port))
-            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            connection.settimeout(60)
-            answer, began = connection.recv(1000), time.monotonic()
-            head, _, start = answer.partition(b"\r\n\r\n")
-            left = int(head.lower().partition(b"content-length: ")[2].split()[0]) - len(start)
-            while left > 0:
-                part = connection.recv(min(left, 100_000))
-                assert part, f"{left} bytes did not come"
-                left -= len(part)
-                if time.monotonic() - began < 3.5:
-                    time.sleep(0.05)
-            assert time.monotonic() - began > 3.5
+    connection, begun, length = large_answer
+    began, left = time.monotonic(), length - len(begun.partition(b"\r\n\r\n")[2])
+    while left > 0:
+        part = connection.recv(min(left, 100_000))
+        assert part, f"{left} bytes did not come"
+        left -= len(part)
+        if time.monotonic() - began < 3.5:
+            time.sleep(0.05)
+    assert time.monotonic() - began > 3.5
 
 
 def test_disconnects(models):

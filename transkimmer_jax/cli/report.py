@@ -7,6 +7,7 @@ from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled, runtime
+from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError
@@ -93,12 +94,8 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     head = saved.architecture.head
     if args.label_column and (names is None or head != "sequence_classification"):
         raise ConfigError(f"--label-column marks texts that a classifier puts in another class, and {args.model} is none: leave it out")
-    usual = ("question", "context") if head == "question_answering" else ("text",)
-    columns = tuple(args.text_columns or saved.task.text_columns or usual)
-    if len(columns) > 2:
-        raise ConfigError(f"--text-columns names one column or two, not {len(columns)}")
-    if head == "question_answering" and len(columns) != 2:
-        raise ConfigError(f"--text-columns names two columns, since {args.model} reads questions and contexts")
+    answering = OF_HEADS[head]()
+    columns = answering.checked_columns(tuple(args.text_columns or saved.task.text_columns or answering.columns))
     if is_text_file(args.input):
         if len(columns) == 2:
             raise ConfigError(f"--input {args.input} has a text a line, and {args.model} reads pairs: give a .jsonl or .csv file")

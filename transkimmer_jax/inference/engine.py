@@ -123,7 +123,7 @@ class SkimEngine:
         options.setdefault("raw_scores", sentence_transformers.gives_raw_scores(saved.values))
         options.setdefault("max_length", saved.task.max_length)
         if model.arch.head == "sentence_embedding":
-            options["max_length"] = options["max_length"] or sentence_transformers.read_max_length(path)
+            options["max_length"] = options["max_length"] or config_file.embedder_length(path, saved)
             options.setdefault("prompts", sentence_transformers.read_prompts(path))
         options.setdefault("doc_stride", saved.task.doc_stride)
         options.setdefault("pairs", saved.task.pairs)

@@ -55,7 +55,8 @@ def export(
     loaded = heads.load(folder, dense=None)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
-    config = dict(config_file.read(folder).values) | {"model_type": loaded.arch.backbone}
+    saved = config_file.read(folder)
+    config = dict(saved.values) | {"model_type": loaded.arch.backbone}
     if threshold is not None and loaded.arch.skim is not None:
         config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
@@ -70,17 +71,17 @@ def export(
             onnx.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            for name, text in _of_embedder(folder, loaded.arch).items() if embeds else ():
+            for name, text in _of_embedder(folder, saved, loaded.arch).items() if embeds else ():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
             tokenizer_files.save(tokenizer, temporary)
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
-def _of_embedder(folder: pathlib.Path, arch: Architecture) -> dict[str, str]:
+def _of_embedder(folder: pathlib.Path, saved: config_file.SavedConfig, arch: Architecture) -> dict[str, str]:
     """The files of sentence-transformers, by which its clients, and text-embeddings-inference, pool and cut as the model does."""
-    length = config_file.read(folder).task.max_length or sentence_transformers.read_max_length(folder) or arch.max_position_embeddings
-    return sentence_transformers.files_of(arch, min(length, arch.max_position_embeddings), sentence_transformers.read_prompts(folder))
+    length = config_file.embedder_length(folder, saved) or arch.max_position_embeddings
+    return sentence_transformers.files_of(arch, length, sentence_transformers.read_prompts(folder))
 
 
 def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:

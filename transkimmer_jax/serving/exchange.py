@@ -149,7 +149,7 @@ class Exchange:
             if isinstance(inputs[0], list):
                 texts = await service.pipeline.with_tokenizer(self.model.texts_read, inputs)
                 self.check(texts, field, spare)
-            if tokens:
+            if tokens and not self.model.has_token_engine:
                 await self._load_token_engine()
             job = Job(
                 self.model, [prompt + text for text in texts] if prompt else texts, "left" if direction == "left" else how,
@@ -164,7 +164,7 @@ class Exchange:
         return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
 
     async def _load_token_engine(self) -> None:
-        """Where it is not there yet; the computing thread has others to serve meanwhile."""
+        """Beside the computing thread, which has others to serve meanwhile."""
         try:
             await asyncio.to_thread(self.model.engine_for, True)
         except TranskimmerError as error:

@@ -49,6 +49,11 @@ class ServedModel:
         head, labels = self.engine.arch.head, self.engine.arch.num_labels
         self.kind = _KINDS.get(head) or (RERANKER if labels == 1 else CLASSIFIER)
 
+    @property
+    def has_token_engine(self) -> bool:
+        """Whether the engine that gives states of tokens is loaded."""
+        return self._token_engine is not None
+
     def engine_for(self, tokens: bool) -> SkimEngine:
         """The engine, or one that gives states of tokens as well, which is loaded when they are first asked for."""
         if not tokens:

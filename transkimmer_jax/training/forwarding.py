@@ -54,10 +54,8 @@ def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]
     for number in range(model.arch.num_hidden_layers):
         state = model.encoder.leaving(number).finished(out.hidden_states[number]).astype(jnp.float32)
         features = real * jnp.concatenate([state, jnp.ones_like(state[..., :1])], axis=-1)
-        # Accelerators would round the factors.
-        moments = functools.partial(jnp.einsum, "bsi,bsj->ij", features, precision=jax.lax.Precision.HIGHEST)
-        squares.append(moments(features))
-        products.append(moments(real * (final - state)))
+        squares.append(moments.products(features, features))
+        products.append(moments.products(features, real * (final - state)))
     return jnp.stack(squares), jnp.stack(products)
 
 

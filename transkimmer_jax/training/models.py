@@ -31,7 +31,7 @@ def load_task(config: Config) -> Task:
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
     length, prompt = saved.task.max_length, ""
     if head == "sentence_embedding":
-        length = length or sentence_transformers.read_max_length(folder)
+        length = config_file.embedder_length(folder, saved)
         prompts = sentence_transformers.read_prompts(folder)
         prompt = "" if prompts.default is None else prompts.by_name[prompts.default]
     length = min(length or FILES_MAX_LENGTH, saved.architecture.max_position_embeddings)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from transkimmer_jax.parallel import processes
@@ -13,6 +14,11 @@ from transkimmer_jax.progress import tqdm
 
 BATCHES = 48  # of training texts
 RIDGE = 1e-3  # of a feature's mean square
+
+
+def products(values: jax.Array, others: jax.Array) -> jax.Array:
+    """Sum over tokens of x y', [i, j], of x [B, S, i] and y [B, S, j]. Accelerators would round the factors."""
+    return jnp.einsum("bsi,bsj->ij", values, others, precision=jax.lax.Precision.HIGHEST)
 
 
 def summed(

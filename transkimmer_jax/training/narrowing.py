@@ -129,8 +129,7 @@ def _watched(down: Any, real: jax.Array, seen: list[jax.Array]) -> Any:
 
     def watched(inner: jax.Array) -> jax.Array:
         values = real * jnp.concatenate([inner.astype(jnp.float32), jnp.ones_like(inner[..., :1], jnp.float32)], axis=-1)
-        # Accelerators would round the factors.
-        seen.append(jnp.einsum("bsi,bsj->ij", values, values, precision=jax.lax.Precision.HIGHEST))
+        seen.append(moments.products(values, values))
         return down(inner)
 
     return watched

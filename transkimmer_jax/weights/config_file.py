@@ -274,6 +274,12 @@ def read(folder: pathlib.Path) -> SavedConfig:
     return dataclasses.replace(saved, architecture=dataclasses.replace(saved.architecture, head="sentence_embedding"))
 
 
+def embedder_length(folder: pathlib.Path, saved: SavedConfig) -> int | None:
+    """Tokens that an embedder's folder has it read of a text, at most as many as it has positions; None where the folder does not say."""
+    length = saved.task.max_length or sentence_transformers.read_max_length(folder)
+    return length and min(length, saved.architecture.max_position_embeddings)
+
+
 def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     """What the parsed `config.json` of a checkpoint says.
 

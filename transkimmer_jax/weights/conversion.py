@@ -45,12 +45,6 @@ def mapped(folder: pathlib.Path, arch: Architecture) -> Conversion:
     )
 
 
-def _copied(source: pathlib.Path) -> dict[str, str]:
-    """An embedder's prompts, and how sentence-transformers compares its vectors, as they stand."""
-    path = source / sentence_transformers.PROMPTS_FILE
-    return {path.name: path.read_text(encoding="utf-8")} if path.is_file() else {}
-
-
 def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokenizer: Any) -> Conversion:
     """Write a loaded model as a folder of its own, with what the source says of labels, task and prompts, and read it back.
 
@@ -59,17 +53,16 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
     saved = config_file.read(source)
     embeds = model.arch.head == "sentence_embedding"
     task = dict(saved.values.get("task") or {})
-    length = sentence_transformers.read_max_length(source) if embeds and saved.task.max_length is None else None
+    length = config_file.embedder_length(source, saved) if embeds else None
     if length is not None:
-        task["max_length"] = min(length, model.arch.max_position_embeddings)
+        task["max_length"] = length
     huggingface.save(
         model,
         output,
         tokenizer=tokenizer,
         label_names=saved.label_names if model.arch.head != "question_answering" else None,
         extra_config=({"task": task} if task else {}) | sentence_transformers.cross_encoder_fields(saved.values),
-        extra_files=_copied(source) if embeds else None,
-        prompts=sentence_transformers.read_prompts(source) if embeds else None,  # refuses what cannot be meant
+        prompts=sentence_transformers.read_prompts(source) if embeds else None,
     )
     again = huggingface.tensors(type(model).from_pretrained(output, dense=model.arch.skim is None))
     for name, tensor in huggingface.tensors(model).items():

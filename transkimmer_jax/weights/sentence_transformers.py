@@ -3,7 +3,7 @@
 modules.json                         what the model consists of
 1_Pooling/config.json                how vectors are pooled
 sentence_bert_config.json            max_seq_length; newer folders leave it to tokenizer_config.json
-config_sentence_transformers.json    prompts
+config_sentence_transformers.json    prompts, and how vectors are compared
 """
 
 import dataclasses
@@ -44,10 +44,12 @@ _LENGTH = Section({"max_seq_length": Field(Integer(1, _LONGEST)), "do_lower_case
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """Texts that stand before inputs of a kind. default: the name of that of inputs of no named kind; None: they have none."""
+    """Texts that stand before inputs of a kind. default: the name of that of inputs of no named kind; None: they have none. similarity: of
+    vectors, as sentence-transformers names it, which the same file says."""
 
     by_name: Mapping[str, str] = dataclasses.field(default_factory=dict)
     default: str | None = None
+    similarity: str = "cosine"
 
 
 def is_embedder(folder: pathlib.Path) -> bool:
@@ -65,7 +67,7 @@ def read_pooling(folder: pathlib.Path) -> PoolingArchitecture:
     modules = read_value(where, _MOST_BYTES)
     if not isinstance(modules, list) or not all(isinstance(module, dict) and isinstance(module.get("type"), str) for module in modules):
         raise CheckpointError(f"{where} must hold a list of modules, each with a type")
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
+    kinds = _kinds(modules)
     if kinds not in (list(_ORDER), list(_ORDER[:2])):
         raise CheckpointError(f"{where} names the modules {shown(kinds)}: supported are Transformer, Pooling and, behind these, Normalize")
     if modules[0].get("path"):
@@ -75,6 +77,11 @@ def read_pooling(folder: pathlib.Path) -> PoolingArchitecture:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing, and {where} names it: restore it, or give pooling='mean' or pooling='cls'")
     return PoolingArchitecture(_mode(read_object(path, _MOST_BYTES), path), normalize=len(kinds) == 3)
+
+
+def _kinds(modules: Any) -> list[str]:
+    """Of a list of modules."""
+    return [str(module.get("type")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
 
 
 def _mode(values: Mapping[str, Any], path: pathlib.Path) -> str:
@@ -117,9 +124,8 @@ def _tokenizer_length(folder: pathlib.Path) -> int | None:
 def read_normalize(folder: pathlib.Path) -> bool:
     """Whether the modules of a folder end in one that gives vectors the length 1."""
     path = folder / MODULES_FILE
-    modules = read_value(path, _MOST_BYTES) if path.is_file() else []
-    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
-    return kinds[-1:] == [_ORDER[-1]]
+    modules = read_value(path, _MOST_BYTES) if path.is_file() else None
+    return isinstance(modules, list) and _kinds(modules)[-1:] == [_ORDER[-1]]
 
 
 def gives_raw_scores(values: Mapping[str, Any]) -> bool:
@@ -145,7 +151,10 @@ def read_prompts(folder: pathlib.Path) -> Prompts:
         raise CheckpointError(f"{path}: prompts must be texts by name, not {shown(by_name)}")
     if default is not None and default not in by_name:
         raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(by_name))}")
-    return Prompts(by_name, default)
+    similarity = values.get("similarity_fn_name") or Prompts.similarity
+    if not isinstance(similarity, str):
+        raise CheckpointError(f"{path}: similarity_fn_name must be a name, not {shown(similarity)}")
+    return Prompts(by_name, default, similarity)
 
 
 def files_of(arch: Architecture, max_length: int, prompts: Prompts) -> dict[str, str]:
@@ -172,7 +181,7 @@ def files_of(arch: Architecture, max_length: int, prompts: Prompts) -> dict[str,
         PROMPTS_FILE: {
             "prompts": dict(prompts.by_name),
             "default_prompt_name": prompts.default,
-            "similarity_fn_name": "cosine",
+            "similarity_fn_name": prompts.similarity,
         },
     }
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
