@@ -133,7 +133,7 @@ def results(records: list[dict], path: pathlib.Path) -> None:
         panels[0][0].set_ylabel("points lost, the lower the line the worse")
         panels[0][0].invert_yaxis()
         if static:
-            labels["first layers alone"] = lines.Line2D([], [], color=INK, marker="x", linestyle="")
+            labels["static students"] = lines.Line2D([], [], color=INK, marker="x", linestyle="")
         figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
         figure.savefig(path, transparent=True, metadata={"Date": None, "Description": digest(main, static)})
         plt.close(figure)

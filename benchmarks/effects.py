@@ -60,8 +60,8 @@ def _gain(values: list[tuple[float, float]], texts: int | None) -> tuple[float, 
     of that, as both models err on much the same ones)."""
     differences = [100 * (one - other) for one, other in values]
     by_texts = math.nan
-    if texts is not None:
-        by_texts = 100 * math.sqrt(sum(share * (1 - share) for share in values[0]) / texts / len(values))
+    if texts is not None:  # all pairs are scored on the same
+        by_texts = 100 * math.sqrt(sum(share * (1 - share) for share in values[0]) / texts)
     if len(values) == 1:
         return differences[0], by_texts
     by_pairs = statistics.stdev(differences) / math.sqrt(len(differences))

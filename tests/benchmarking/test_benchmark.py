@@ -219,6 +219,8 @@ def test_who_takes_part(monkeypatch):
         (["benchmark", "--data", "d"], "--model and one of --task and --data belong together"),
         (["benchmark", "--model", "m", "--task", "t", "--data", "d"], "--model and one of --task and --data belong together"),
         (["benchmark", "--model", "m", "--task", "t", "--text-columns", "a"], "--text-columns names one column or two of --data"),
+        (["benchmark", "--model", "m", "--task", "t", "--layers", "7"], "--layers is of --synthetic: a model has its own"),
+        (["benchmark", "--model", "m", "--task", "t", "--keep", "0.1"], "--keep is of --synthetic: a model has its own"),
         ([*SYNTHETIC, "--dense", "d"], "--dense goes with --model, not with --synthetic"),
         ([*SYNTHETIC, "--keep", "0.1,0.5,0.9"], "--keep needs 3 falling numbers in (0, 1]"),
         ([*SYNTHETIC, "--keep", "many"], "--keep must be numbers with commas between, or 'all', not 'many'"),
@@ -270,6 +272,32 @@ def test_a_model_of_another_head(tokenizer_folder, write, tmp_path, capsys):
     arguments = ["benchmark", "--model", str(tmp_path / "embedder"), "--data", str(write("texts.txt", "good\n"))]
     assert console.run(cli.main, arguments) == 2
     assert "is for sentence embedding: classifiers and cross-encoders alone are measured here" in capsys.readouterr().err
+
+
+def test_dense_models_that_cannot_be_compared(model_folder, tokenizer_folder, write, tmp_path, capsys):
+    """By their logits: one of another head, or with other labels."""
+    embedder = HEADS["sentence_embedding"](dataclasses.replace(ARCH, vocab_size=60), rngs=nnx.Rngs(0))
+    embedder.save_pretrained(tmp_path / "embedder", tokenizer=load_tokenizer(tokenizer_folder))
+    three = save_model(
+        tmp_path / "three", tokenizer_folder, config=runs.TINY | {"id2label": {"0": "neg", "1": "pos", "2": "neutral"}},
+        label_names=("neg", "pos", "neutral"),
+    )  # fmt: skip
+    turned = save_model(tmp_path / "turned", tokenizer_folder, label_names=("pos", "neg"))
+    for dense, says in (
+        (tmp_path / "embedder", f"{tmp_path / 'embedder'} is for sentence embedding, {model_folder} is not"),
+        (three, f"{three} has 3 labels, {model_folder} has 2"),
+        (turned, f"{turned} calls its labels ['pos', 'neg'], {model_folder} ['neg', 'pos']"),
+    ):
+        command = ["benchmark", "--model", str(model_folder), "--dense", str(dense), "--data", str(write("texts.txt", "good\n"))]
+        assert console.run(cli.main, command) == 2
+        assert capsys.readouterr().err == f"error: {says}\n"
+
+
+def test_a_part_of_a_dense_model_says_what_it_is_compared_with(tokenizer_folder, write, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(measurement, "measure", lambda *_, **__: {})
+    folder = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"dense_layers": runs.TINY["num_hidden_layers"] + 1})
+    cli.main(["benchmark", "--model", str(folder), "--data", str(write("texts.txt", "good\n"))])
+    assert f"{folder} is a part of its dense model, and is compared with that part: --dense names the whole" in caplog.messages
 
 
 def test_an_interruption(capsys, tmp_path, monkeypatch):

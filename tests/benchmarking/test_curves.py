@@ -88,7 +88,7 @@ def test_the_table():
     (cola, mrpc, imdb) = (dict(zip(head, cells, strict=True)) for cells in rows)
     assert mrpc == {
         "task": "MRPC", "backbone": "minilm-6l", "metric": "accuracy, test", "dense": "85.0 (0.0)", "lost at 2x": "0.4 (0.1) at 2.01x",
-        "lost at 2.5x": "0.9 (0.1) at 2.50x", "lost at 3.5x": "3.0 (1.4) at 3.50x", "under one point": "2.50x",
+        "lost at 2.5x": "0.9 (0.1) at 2.50x", "lost at 3.5x": "3.0 (1.4) at 3.50x", "under one point": "2.50x", "vs padded": "7.0x",
         "static student; skimming nearby": "5.0 at 3.00x; 3.0 (1.4) at 3.50x", "clock, float32": "3.00x", "int8": "3.00x", "seeds": "0 1",
     }  # fmt: skip
     assert (cola["task"], cola["lost at 2.5x"], cola["under one point"], cola["static student; skimming nearby"]) == (
@@ -186,7 +186,7 @@ def test_a_chart(tmp_path):
         charts.results(records, path)
     svg = paths[0].read_text(encoding="utf-8")
     assert svg == paths[1].read_text(encoding="utf-8")
-    for words in ("MRPC", "CoLA", "IMDB", "first layers alone", "minilm-6l", "mpnet-base", "points lost", "2x"):
+    for words in ("MRPC", "CoLA", "IMDB", "static students", "minilm-6l", "mpnet-base", "points lost", "2x"):
         assert f">{words}" in svg
     assert not re.search(r"fill: #(ffffff|000000)", svg), "neither a background nor black ink"
     assert charts.digest(*charts.shown(records)) in svg

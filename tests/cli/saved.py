@@ -22,3 +22,11 @@ def save_model(
         folder / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=label_names, extra_config={"task": task}
     )
     return folder / "model"
+
+
+def save_dense(folder, model_folder, tokenizer_folder):
+    """Write the dense model of the weights in `model_folder` to `folder`, and return that."""
+    TranskimmerForSequenceClassification.from_pretrained(model_folder, dense=True).save_pretrained(
+        folder, tokenizer=load_tokenizer(tokenizer_folder), label_names=("neg", "pos")
+    )
+    return folder

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli.saved import make_tensors, save_model
+from cli.saved import make_tensors, save_dense, save_model
 from models.reference import transkimmer
 from training import runs
 
@@ -209,7 +209,12 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
         refusal(*model, "--data", unnamed)
         == f"{unnamed}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it"
     )
-    assert "no column 'review', only 'text', 'label'" in refusal(*model, "--data", reviews, "--text-columns", "review")
+    message = refusal(*model, "--data", reviews, "--text-columns", "review")
+    assert message.endswith("no column 'review', only 'text', 'label': set --text-columns")
+    message = refusal(*model, "--data", reviews, "--label-column", "stars")
+    assert message.endswith("no column 'stars', only 'text', 'label': set --label-column")
+    assert refusal(*model, "--data", reviews, "--split", "test") == "--split test is of --task: a file has no splits"
+    assert refusal(*model, "--data", reviews, "--threshold", "high") == "--threshold must be a finite number, not high"
     mixed = write("mixed.jsonl", [{"text": "a", "label": "mixed"}, {"text": "b", "label": "pos"}])
     assert f"{mixed}, line 1: label 'mixed' is none of the labels trained on (neg, pos)" in refusal(*model, "--data", mixed)
     assert refusal(*model, "--data", write("empty.jsonl", "")).endswith("the file holds no example: write one a line")
@@ -260,8 +265,24 @@ def test_a_maximal_length_beyond_the_positions(refusal, model_folder, reviews):
     assert refusal("--model", model_folder, "--task", "imdb_reviews") == f"512 {complaint}"
 
 
-def test_a_test_split_that_is_not_there(refusal, model_folder, reviews):
-    assert refusal("--model", model_folder, "--data", reviews, "--split", "test").startswith("files has no labelled test split")
+def test_a_test_split_that_is_not_there(refusal, tokenizer_folder, tmp_path):
+    folder = save_model(tmp_path / "model", tokenizer_folder, label_names=("negative", "positive"))
+    message = refusal("--model", folder, "--task", "glue/sst2", "--max-length", 12, "--split", "test")
+    assert message == "glue/sst2 has no labelled test split: its validation split is all that can be scored"
+
+
+def test_a_budget_of_a_dense_model(refusal, model_folder, reviews, tokenizer_folder, tmp_path):
+    """It has none: the number would be printed as if it had been used."""
+    dense = save_dense(tmp_path / "dense", model_folder, tokenizer_folder)
+    message = refusal("--model", dense, "--data", reviews, "--threshold", 0.5, "--max-length", 12)
+    assert message == f"--threshold is of skimming models, and {dense} is a dense one: leave it out"
+
+
+def test_how_many_texts_are_cut(evaluate, reviews, model_folder, capsys):
+    cli.main(["evaluate", "--model", str(model_folder), "--data", str(reviews), "--max-length", "4"])
+    lengths = [len(record["text"].split()) + 2 for record in RECORDS]
+    cut = json.loads(capsys.readouterr().out)["truncated"]
+    assert 0 < cut["test file"] == sum(length > 4 for length in lengths)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +292,6 @@ def test_a_test_split_that_is_not_there(refusal, model_folder, reviews):
         (["evaluate"], "--model"),
         (["evaluate", "--model", "m"], "--task --data"),
         (["evaluate", "--model", "m", "--data", "d", "--task", "t"], "not allowed with"),
-        (["evaluate", "--model", "m", "--data", "d", "--threshold", "high"], "--threshold"),
         (["predict"], "--model"),
     ],
 )

@@ -8,13 +8,12 @@ import math
 import shutil
 
 import pytest
-from cli.saved import make_tensors, save_model
+from cli.saved import make_tensors, save_dense, save_model
 from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax import cli, console
 from transkimmer_jax.cli import labelled
-from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.evaluation import guarantees
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
@@ -174,13 +173,16 @@ def first_not_rejected(tested, level):
     return next((number for number, each in enumerate(tested) if each["p_value"] > level), len(tested))
 
 
-def test_guaranteed_disagreement(model_folder, relabel, write, tmp_path):
+def test_guaranteed_disagreement(model_folder, relabel, write, tmp_path, capsys):
     """Tested on three quarters of the texts, exactly, up to the first that is not rejected. The right answers are dense's here."""
     data, tolerance = write("many.jsonl", relabel(MANY)), 0.35
     found = sweep(model_folder, data, tmp_path / "output", f"--tolerance={tolerance}", "--guarantee=0.9", "--risk=disagreement")
     tested = found["guarantee"].pop("tested")
     assert found["guarantee"] == {"confidence": 0.9, "risk": "disagreement", "tolerance": tolerance, "examples": 300}
     count = first_not_rejected(tested, 0.1)
+    last = capsys.readouterr().out.splitlines()[-1]
+    risk = tested[count - 1]["risk"]
+    assert last == f"certified at 90%: at most 0.35 other answers than the dense model's ({risk:.4f} in 300 texts)"
     finite = found["points"][1:-1]
     assert count > 1 and found["chosen"] == finite[count - 1]
     for each, point in zip(tested, finite, strict=False):
@@ -267,10 +269,10 @@ def test_another_dense_model(model_folder, reviews, result, evaluate, tokenizer_
     assert found["dense"] == str(other) and found["points"][0] == result["points"][0]
 
 
-def test_another_dense_model_with_other_labels(refusal, tokenizer_folder, tmp_path):
+def test_another_dense_model_with_other_labels(refusal, model_folder, tokenizer_folder, tmp_path):
     config = runs.TINY | {"id2label": {"0": "neg", "1": "pos", "2": "neutral"}}
     other = save_model(tmp_path, tokenizer_folder, config=config, label_names=("neg", "pos", "neutral"))
-    assert refusal("--dense", other) == f"{other} has 3 labels, files has 2"
+    assert refusal("--dense", other) == f"{other} has 3 labels, {model_folder} has 2"
 
 
 def test_no_threshold_is_good_enough(refusal, tmp_path):
@@ -292,10 +294,7 @@ def test_no_threshold_is_good_enough(refusal, tmp_path):
 
 
 def test_models_that_cannot_be_swept(refusal, model_folder, tokenizer_folder, tmp_path):
-    dense = tmp_path / "dense"
-    TranskimmerForSequenceClassification.from_pretrained(model_folder, dense=True).save_pretrained(
-        dense, tokenizer=load_tokenizer(tokenizer_folder), label_names=("neg", "pos")
-    )
+    dense = save_dense(tmp_path / "dense", model_folder, tokenizer_folder)
     assert refusal("--max-length=12", model=dense) == f"{dense} is a dense model: it has no thresholds to sweep"
     assert refusal(model=tmp_path / "nowhere") == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
 
@@ -309,13 +308,53 @@ def test_guarantees_that_cannot_be_given(refusal, tokenizer_folder, write, tmp_p
     assert message == "--guarantee counts right and wrong answers, and files is regression"
     assert refusal(*guarantee, "--examples=3") == "--guarantee needs more than 3 texts"
 
-    def load(args, really=labelled.load):
-        found = really(args)
-        return dataclasses.replace(found, task=dataclasses.replace(found.task, metrics=("matthews_correlation",)))
+    # F1 is what MRPC and QQP choose by, though they have an accuracy too.
+    for metrics in (("matthews_correlation",), ("f1", "accuracy")):
 
+        def load(args, split, metrics=metrics, really=labelled.load):
+            found = really(args, split)
+            return dataclasses.replace(found, task=dataclasses.replace(found.task, metrics=metrics))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(labelled, "load", load)
+            message = refusal(*guarantee)
+        assert message == f"files is scored by {metrics[0]}, not by accuracy: give --risk disagreement"
+
+
+def test_a_guarantee_on_texts_that_chose_the_model(model_folder, write, tmp_path, monkeypatch, caplog):
+    def load(args, split, really=labelled.load):
+        return dataclasses.replace(really(args, split), chose_the_model=True)
+
+    data = write("many.jsonl", MANY)
+    sweep(model_folder, data, tmp_path / "output", "--tolerance=0.3", "--guarantee=0.9")
+    assert not caplog.messages
     monkeypatch.setattr(labelled, "load", load)
-    message = refusal(*guarantee)
-    assert message == "files is scored by matthews_correlation, not by accuracy: give --risk disagreement"
+    sweep(model_folder, data, tmp_path / "output", "--tolerance=0.3", "--guarantee=0.9")
+    assert caplog.messages == ["test file many.jsonl has chosen this checkpoint: a guarantee needs texts that training has not seen"]
+    caplog.clear()
+    sweep(model_folder, data, tmp_path / "output", "--tolerance=0.3")
+    assert not caplog.messages, "what is promised of these texts alone is true of them"
+
+
+@pytest.fixture(scope="module")
+def part(tokenizer_folder, tmp_path_factory):
+    """A model with half of the dense one's layers, and that one."""
+    whole = save_model(tmp_path_factory.mktemp("whole"), tokenizer_folder)
+    config = runs.TINY | {"num_hidden_layers": 1, "dense_layers": runs.TINY["num_hidden_layers"]}
+    tensors = random_tensors(config, predictor_size=16, seed=3)
+    return save_model(tmp_path_factory.mktemp("part"), tokenizer_folder, config=config, tensors=tensors), whole
+
+
+def test_a_part_of_the_dense_model(part, reviews, refusal, evaluate, tmp_path, capsys):
+    """Losses are against the dense model where it is named; nothing that is called a loss is against the part itself."""
+    model, whole = part
+    message = refusal("--tolerance=0.1", model=model)
+    assert message == f"--tolerance is a loss against the dense model, of which {model} has a part: name it by --dense"
+    alone = sweep(model, reviews, tmp_path / "alone", "--points=3")
+    said = capsys.readouterr().out
+    assert "against unskimmed" in said and "against dense" not in said and alone["everything_kept"]["flops_vs_unpadded"] > 1.5
+    beside = sweep(model, reviews, tmp_path / "beside", "--points=3", "--dense", whole)
+    assert beside["dense_value"] == evaluate(whole, reviews, "--threshold=-1e9")["accuracy"] != alone["dense_value"]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +372,7 @@ def test_guarantees_that_cannot_be_given(refusal, tokenizer_folder, write, tmp_p
         (["--guarantee=0.9"], "--guarantee needs a --tolerance above 0: no sample can show that nothing at all is lost"),
         (["--guarantee=0.9", "--budget=0.5"], "--guarantee needs a --tolerance above 0: no sample can show that nothing at all is lost"),
         (["--guarantee=0.9", "--tolerance=0"], "--guarantee needs a --tolerance above 0: no sample can show that nothing at all is lost"),
+        (["--tolerance=0.1", "--risk=disagreement"], "--risk is what --guarantee bounds: give both, or neither"),
         (["--apply"], "--apply needs --budget or --tolerance: nothing is picked without"),
         (["--examples=0"], "--examples must be at least 1, not 0"),
     ],

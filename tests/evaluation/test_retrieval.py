@@ -86,9 +86,9 @@ def test_neighbours_of_copies():
 
 
 def test_rerank():
-    """Only those that were found, by the new score."""
-    best = retrieval.rerank([np.array([4, 2, 9]), np.array([1])], lambda query, numbers: numbers * (1.0 if query == 0 else -1.0))
-    assert [numbers.tolist() for numbers in best] == [[9, 4, 2], [1]]
+    """The first by the new score; those behind them keep their places, so that recall counts them."""
+    best = retrieval.rerank([np.array([4, 2, 9, 7]), np.array([1])], lambda query, numbers: numbers * (1.0 if query == 0 else -1.0), 3)
+    assert [numbers.tolist() for numbers in best] == [[9, 4, 2, 7], [1]]
 
 
 def test_measures():

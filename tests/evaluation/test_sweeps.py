@@ -159,12 +159,12 @@ def test_write_csv(tmp_path):
 def test_plot(tmp_path, name, signature, chosen):
     from matplotlib import pyplot
 
-    sweeps.plot(tmp_path / name, POINTS, "accuracy", 0.9, chosen, "glue/sst2")
+    sweeps.plot(tmp_path / name, POINTS, "accuracy", sweeps.Baseline("dense", 0.9, 1.0), chosen, "glue/sst2")
     content = (tmp_path / name).read_bytes()
     assert content.startswith(signature) and len(content) > 5000
     assert pyplot.get_fignums() == [], "every figure is closed"
 
 
 def test_plot_of_one_point(tmp_path):
-    sweeps.plot(tmp_path / "one.png", POINTS[:1], "accuracy", 0.9, POINTS[0], "files")
+    sweeps.plot(tmp_path / "one.png", POINTS[:1], "accuracy", sweeps.Baseline("unskimmed", 0.9, 1.5), POINTS[0], "files")
     assert (tmp_path / "one.png").stat().st_size > 5000

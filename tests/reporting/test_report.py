@@ -141,6 +141,26 @@ def test_what_cannot_be_meant(models, write, tmp_path, more, error, message):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_budgets_of_a_dense_model(models, write, tmp_path, tokenizer_folder):
+    """It has none to slide between."""
+    model = load(models["classifier"], dense=True)
+    model.save_pretrained(tmp_path / "dense", tokenizer=load_tokenizer(tokenizer_folder), label_names=("no", "yes"))
+    for more in (["--budgets", "0.5"], ["--threshold", "0.5"]):
+        with pytest.raises(ConfigError, match=f"{more[0]} is of skimming models, and .* is a dense one"):
+            report(tmp_path / "dense", write("texts.txt", "good\n"), tmp_path / "page.html", *more)
+
+
+def test_titles(models, write, tmp_path, tokenizer_folder):
+    """By the run's folder, or by the model's own."""
+    texts = write("texts.txt", "good\n")
+    run = models["classifier"].parent
+    assert report(models["classifier"], texts, tmp_path / "page.html")["title"] == f"What {run.name} read"
+    load(models["classifier"], dense=None).save_pretrained(
+        tmp_path / "reviews", tokenizer=load_tokenizer(tokenizer_folder), label_names=("no", "yes")
+    )
+    assert report(tmp_path / "reviews", texts, tmp_path / "page.html")["title"] == "What reviews read"
+
+
 def test_pairs_and_questions_are_no_lines_of_text(models, write, tmp_path):
     with pytest.raises(ConfigError, match="names two columns, since .* reads questions and contexts"):
         report(models["reader"], write("texts.txt", "good\n"), tmp_path / "page.html", "--text-columns", "text")

@@ -17,7 +17,7 @@ from transkimmer_jax.training.recipe import train_recipe
 LINES = [
     {"step": 1, "loss": 0.7, "task_loss": 0.7, "share": 0.9, "target": 1.0, "coefficient": 0.0, "grad_norm": 1.5},
     {"step": 2, "threshold": 0.1, "validation/accuracy": 0.5, "validation/kept_tokens": 0.4, "validation/kept_layer_0": 0.5,
-     "validation/kept_layer_1": 0.3, "validation/flops_vs_unpadded": 2.0},
+     "validation/kept_layer_1": 0.3, "validation/flops_vs_unpadded": 2.0, "validation/divergence": 1.25},
     {"step": 2, "loss": 0.6, "task_loss": 0.5, "share": 0.4, "target": 0.4, "coefficient": 0.1, "grad_norm": float("nan")},
 ]  # fmt: skip
 
@@ -88,6 +88,9 @@ def test_a_run_that_goes_on(tmp_path, write):
     assert run["facts"] == [["state", "goes on, or was interrupted, at step 2"]]
     assert curves(run)["Norm of the gradient", "before it is clipped"] == [[1, 1.5], [2, None]]
     assert curves(run)["Tokens kept by each layer in evaluation", "layer 2"] == [[2, 0.3]]
+    units = {chart["title"]: chart["unit"] for chart in run["charts"]}
+    assert units["Metrics"] == "share" and units["Divergence from the teacher"] == "number", "nats are no share"
+    assert curves(run)["Divergence from the teacher", "validation, divergence"] == [[2, 1.25]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from serving.served import TEXTS, served_model, serving
 
 from transkimmer_jax import cli
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.serving.limits import Limits
 
 
@@ -16,9 +16,14 @@ def load(write, capsys):
 
     def call(server, *arguments, texts=TEXTS):
         path = write("texts.jsonl", [{"text": text, "other": "good"} for text in texts])
-        cli.main(["load", "--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)])
+        command = ["load", "--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)]
+        told = ""
+        try:
+            cli.main(command)
+        except InferenceError as error:
+            told = str(error)
         captured = capsys.readouterr()
-        return json.loads(captured.out), captured.err
+        return json.loads(captured.out), told + captured.err
 
     return call
 
@@ -46,7 +51,7 @@ def test_wrong_answers(folders, load):
     with serving([served_model("classifier", folders["classifier"], threshold=1.5)]) as server:
         result, told = load(server, "--clients", 1, "--check", folders["classifier"])
     assert 0 < result["wrong_texts"] <= result["checked_texts"] and result["largest_difference"] > 1e-3
-    assert told == f"{result['wrong_texts']} texts were answered wrongly, 0 requests not at all\n"
+    assert told == f"{result['wrong_texts']} texts were answered wrongly, 0 requests not at all"
 
 
 def test_refusals_are_counted(models, load):
@@ -64,7 +69,8 @@ def test_a_server_that_is_not_there(models, load):
     with serving([models["classifier"]]) as server:
         pass
     result, told = load(server, "--rate", 20)
-    assert result["lost"] == result["requests"] > 0 and told == f"0 texts were answered wrongly, {result['lost']} requests not at all\n"
+    assert result["lost"] == result["requests"] > 0
+    assert told == f"0 texts were answered wrongly, {result['lost']} requests not at all"
     assert result["answered"] == 0 and set(result["statuses"]) == {"ClientConnectorError"} and "milliseconds" not in result
 
 
@@ -75,6 +81,7 @@ def test_a_server_that_is_not_there(models, load):
         (["--clients", "2", "--rate", "3"], ConfigError, "--clients or --rate"),
         (["--clients", "0"], ConfigError, "--clients must be positive"),
         (["--rate", "1", "--route", "/tag"], ConfigError, "--route /tag is none of"),
+        (["--rate", "1", "--warm-up", "-1"], ConfigError, "--warm-up is seconds from 0 on, not -1"),
         (["--rate", "1", "--texts", "-1"], ConfigError, "--texts must be positive"),
         (["--rate", "1", "--text-columns", "a", "b", "c"], ConfigError, "one column or two"),
     ],

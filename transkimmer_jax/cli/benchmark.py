@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import pathlib
 import shlex
 import statistics
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from transkimmer_jax.data.examples import Examples
     from transkimmer_jax.data.tasks import Task
 
+logger = logging.getLogger("transkimmer_jax")
+
 _CALIBRATED_ON = 1024  # texts, where the model folder says nothing of a threshold
 _TOKENIZED = 3  # times, of which the median counts
 _DESCRIPTION = f"""
 {__doc__}
 
-Results come setting by setting, and medians round by round on standard error. --synthetic alone takes the shape of the packaged
-encoder minilm-6l and the fewest rounds that have a median other than a mean: some minutes on two cores.
+Results come setting by setting, and medians round by round on standard error. --synthetic without other flags takes the
+shape of the packaged encoder minilm-6l, and three rounds: some minutes on two cores.
 """
 _WAYS = "\n".join(f"  {name:<10} {what}" for name, what in WAYS.items())
 _FIELDS = f"""
@@ -49,7 +52,8 @@ One JSON object a setting:
     metrics                 the task's, over all examples, where labels are known
     predictions_changed     answers other than those of the same weights in float32, of all examples
     batches, overflows, again, programs, compile_seconds   of this engine's compiled programs
-  flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than the dense model with and without padding
+  flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than that dense model with and without padding
+  layers, layers_dense                 of both
   max_logit_difference, decisions_flipped   of compacted computation in float32 against masked evaluation
   tokenizing_seconds        for all examples; no contender's time has it
 """
@@ -66,7 +70,9 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", help="folder of a skimming model, to be measured on --task or --data")
-    parser.add_argument("--dense", help="folder of the dense model to compare with (default: the model's weights without predictors)")
+    parser.add_argument(
+        "--dense", help="folder of the dense model to compare with (default: the model without predictors, which may be a part of that)"
+    )
     parser.add_argument("--task", help=f"{labelled.TASKS}: its validation split")
     parser.add_argument("--data", metavar="FILE", help=".jsonl, .csv or .txt; labels are not needed and not read")
     parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")
@@ -102,10 +108,12 @@ def add(commands) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds in which every contender runs once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="synthetic (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file, as a list")
-    parser.set_defaults(command=_benchmark)
+    synthetic = {name: parser.get_default(name) for name in _SYNTHETIC}
+    parser.set_defaults(command=lambda args: _benchmark(args, synthetic))
 
 
-def _benchmark(args: argparse.Namespace) -> None:
+def _benchmark(args: argparse.Namespace, synthetic: dict[str, Any]) -> None:
+    """synthetic: what flags of random models are where they are not given."""
     for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples", "timed"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
@@ -116,6 +124,9 @@ def _benchmark(args: argparse.Namespace) -> None:
         raise ConfigError("give either --synthetic, or --model with --task or --data")
     if not args.synthetic and (args.model is None or len(sources) != 1):
         raise ConfigError("--model and one of --task and --data belong together")
+    for name, value in synthetic.items():
+        if not args.synthetic and getattr(args, name) != value:
+            raise ConfigError(f"--{name.replace('_', '-')} is of --synthetic: a model has its own")
     if args.text_columns is not None and (args.data is None or len(args.text_columns) > 2):
         raise ConfigError("--text-columns names one column or two of --data")
     if args.synthetic and args.dense is not None:
@@ -262,8 +273,10 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     same_labels = task is not None and config_file.same_labels(config.label_names, task.label_names)
     dense = None
     if args.dense is not None:
+        labelled.require_comparable(args.dense, args.model)
         dense = TranskimmerForSequenceClassification.from_pretrained(args.dense, dense=True)
-        labelled.require_same_vocabulary(args.dense, dense.arch, args.model, model.arch)
+    elif not model.arch.is_whole:
+        logger.warning("%s is a part of its dense model, and is compared with that part: --dense names the whole", args.model)
     return Workload(
         name=pathlib.Path(args.data).name if task is None else task.name,
         model=model,

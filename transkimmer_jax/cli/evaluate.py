@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import logging
 import sys
 from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled, runtime
-from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError, InferenceError
+
+logger = logging.getLogger("transkimmer_jax")
 
 
 def add(commands) -> None:
@@ -23,12 +26,7 @@ def add(commands) -> None:
     )
     labelled.add_arguments(parser)
     runtime.add_arguments(parser)
-    parser.add_argument(
-        "--split",
-        choices=("validation", "test"),
-        default="validation",
-        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB, Yelp, 20 Newsgroups (default: %(default)s)",
-    )
+    labelled.add_split(parser)
     parser.add_argument("--pooling", choices=("mean", "cls"), help="evaluate a bare encoder as an embedder that pools so")
     add_threshold(parser)
     parser.add_argument(
@@ -74,6 +72,7 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         **runtime.options(args),
     )
+    require_skimming(args.model, engine.arch, threshold=args.threshold)
     metrics, costs = {}, []
     for name, split in pairs.splits.items():
         texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs
@@ -116,6 +115,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
         raise ConfigError(f"--{given[0]} is of compacted computation: leave it out, or --mode masked")
     loaded = labelled.load(args, args.split)
     model, task = loaded.model, loaded.task
+    require_skimming(args.model, model.arch, threshold=args.threshold)
     require_scorer(task)
     if args.predictions and task.head != "sequence_classification":
         raise ConfigError(f"--predictions are of classes and values, and {args.model} is for {task.head.replace('_', ' ')}")
@@ -150,11 +150,15 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
             lines.append(json.dumps(({"split": name} if len(loaded.splits) > 1 else {}) | answer) + "\n")
     result = summary.describe(task, evaluations) | {
         "examples": {name: split.count for name, split in loaded.splits.items()},
+        "truncated": {name: int(split.tokenized.truncated.sum()) for name, split in loaded.splits.items()},
         "task": task.name, "data": args.data, "model": args.model, "threshold": threshold, "mode": args.mode,
         "device": jax.devices()[0].device_kind, "reports": reported,
     }  # fmt: skip
     if args.predictions:
         files.write_text(args.predictions, "".join(lines))
     _tell(result, args.json)
+    cut = sum(result["truncated"].values())
+    if cut and task.head == "token_classification":
+        logger.warning("%d texts are longer than %d tokens: words behind these are not scored", cut, task.max_length)
     for name, values in reported.items():
         print(f"{loaded.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from transkimmer_jax.data.examples import Examples
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.calibration import Calibration
-    from transkimmer_jax.models.architecture import Architecture
     from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 
@@ -28,17 +27,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--task", help=f"{TASKS}; of a reader squad/v1.1 or squad/v2.0")
     data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
-    parser.add_argument("--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text')")
-    parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label')")
+    parser.add_argument(
+        "--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text'; of embedders sentence1 sentence2)"
+    )
+    parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label'; of embedders 'score')")
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
 
 
-def require_same_vocabulary(dense: str, of_dense: "Architecture", model: str, of_model: "Architecture") -> None:
-    """Raises `CheckpointError` where the folder of a `--dense` model cannot be compared with that of `--model`."""
-    if of_dense.vocab_size != of_model.vocab_size:
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Declare `--split`."""
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        default="validation",
+        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB, Yelp, 20 Newsgroups (default: %(default)s)",
+    )
+
+
+def require_comparable(dense: str, model: str) -> None:
+    """Raises `CheckpointError` where the classifier of `--dense` cannot be compared with that of `--model`: folders, or hub ids."""
+    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights.files import resolve
+
+    one, other = (config_file.read(resolve(checkpoint)) for checkpoint in (dense, model))
+    if one.architecture.head != other.architecture.head:
+        raise CheckpointError(f"{dense} is for {one.architecture.head.replace('_', ' ')}, {model} is not")
+    if one.architecture.vocab_size != other.architecture.vocab_size:
         raise CheckpointError(f"{dense} has another vocabulary than {model}: the same token ids mean something else to it")
+    counts = (one.architecture.num_labels, other.architecture.num_labels)
+    if counts[0] != counts[1]:
+        raise CheckpointError(f"{dense} has {counts[0]} labels, {model} has {counts[1]}")
+    if not config_file.same_labels(other.label_names, one.label_names):
+        raise CheckpointError(f"{dense} calls its labels {list(one.label_names or ())}, {model} {list(other.label_names or ())}")
 
 
 def require_same_labels(model: str, names: tuple[str, ...] | None, task: "Task") -> None:
@@ -69,7 +91,7 @@ class LabelledModel:
     """A model with what it is judged on.
 
     calibration: what the model folder says of kept tokens, if anything. pad_id: of its tokenizer. splits: by name, the first
-    being the one that counts. source: what that one is, for people.
+    being the one that counts. source: what that one is, for people. chose_the_model: they are the validation texts of its training.
     """
 
     model: "TranskimmerPreTrainedModel"
@@ -78,6 +100,7 @@ class LabelledModel:
     pad_id: int
     splits: dict[str, Split]
     source: str
+    chose_the_model: bool = False
 
     @property
     def threshold(self) -> float:
@@ -103,7 +126,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.weights import config_file
     from transkimmer_jax.weights.files import resolve
 
-    _check(args)
+    _check(args, split)
     if args.data:  # before a model is loaded
         require_readable(args.data)
     folder = resolve(args.model)
@@ -131,7 +154,8 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         splits[name] = Split(ready.tokens, ready.labels, len(examples))
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
-    return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source)
+    chose_the_model = args.task == saved.task.name and split == "validation" and args.task is not None
+    return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source, chose_the_model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +174,7 @@ def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPai
     """
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
 
-    _check(args)
+    _check(args, split)
     columns = tuple(args.text_columns or ("sentence1", "sentence2"))
     if args.data:
         label = args.label_column or "score"
@@ -167,6 +191,7 @@ def _examples(args: argparse.Namespace, task: "Task", split: str) -> "dict[str, 
     """The texts that the flags name, by the splits' names. Raises `DataError` for data that cannot be read, or a split that is missing."""
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
+    from transkimmer_jax.data.records import COLUMN_FLAGS
 
     parts = task.test_splits if split == "test" else task.validation_splits
     if not parts:
@@ -174,13 +199,17 @@ def _examples(args: argparse.Namespace, task: "Task", split: str) -> "dict[str, 
     data = DataConfig(task=task.name, data_dir=args.data_dir)
     return {
         name: subsample(
-            sources.read_labelled(task, args.data) if args.data else sources.load_split(task, part, data), args.examples, seed=0
+            sources.read_labelled(task, args.data, COLUMN_FLAGS) if args.data else sources.load_split(task, part, data),
+            args.examples,
+            seed=0,
         )
         for name, part in parts.items()
     }
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, split: str) -> None:
+    if args.data and split != "validation":
+        raise ConfigError(f"--split {split} is of --task: a file has no splits")
     for name, least in (("max_length", 3), ("batch_size", 1), ("examples", 1)):
         value = getattr(args, name)
         if value is not None and value < least:

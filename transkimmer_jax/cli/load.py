@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from typing import Any
 
 from transkimmer_jax import extras, files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.serve import KEY_VARIABLE
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 
 _ROUTES = ("/predict", "/embed", "/v1/embeddings")
 _DESCRIPTION = """
@@ -18,7 +17,8 @@ Send texts of a file to a server, and print throughput and waiting times as JSON
 answered, so the server is as busy as they can make it. --rate is an open loop: requests come at random times that do not depend on the
 answers, as those of users do.
 
-With --check every answer is compared with what the engine says of the same texts here.
+With --check every answer is compared with what the engine says of the same texts here. The status is 2 where answers are wrong, or
+requests are lost.
 """
 
 
@@ -61,6 +61,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ConfigError(f"--{name.replace('_', '-')} must be positive, not {value:g}")
+    if not args.warm_up >= 0:
+        raise ConfigError(f"--warm-up is seconds from 0 on, not {args.warm_up:g}")
 
 
 def _load(args: argparse.Namespace) -> None:
@@ -81,7 +83,7 @@ def _load(args: argparse.Namespace) -> None:
         files.write_json(args.json, result)
     print(json.dumps(result, indent=2))
     if result["wrong_texts"] or result["lost"]:
-        print(f"{result['wrong_texts']} texts were answered wrongly, {result['lost']} requests not at all", file=sys.stderr)
+        raise InferenceError(f"{result['wrong_texts']} texts were answered wrongly, {result['lost']} requests not at all")
 
 
 def _texts(args: argparse.Namespace) -> list[Any]:

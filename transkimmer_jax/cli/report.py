@@ -1,14 +1,13 @@
 """`report`: a page that shows which words a model read, and how deep; or the curves of a training run."""
 
 import argparse
-import os
 import pathlib
 from typing import Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.answering import OF_HEADS
-from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError
 
@@ -77,10 +76,19 @@ def _report(args: argparse.Namespace) -> None:
     folder = resolve(args.model)
     texts, truths = _of_task(args, folder) if args.task else _of_file(args, folder)
     engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
+    require_skimming(args.model, engine.arch, threshold=args.threshold, budgets=args.budgets)
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
-    title = args.title or f"What {os.path.basename(os.path.dirname(os.path.abspath(args.model))) or args.model} read"
+    title = args.title or f"What {_name(args.model)} read"
     files.write_text(args.output, page(contents(title, engine, tokenizer, texts, truths, args.budgets)))
     print(args.output)
+
+
+def _name(model: str) -> str:
+    """Of a model, for people: the folder's, or that of its run; of a hub id the id."""
+    path = pathlib.Path(model)
+    if not path.is_dir():
+        return model
+    return path.resolve().parent.name if path.resolve().name == "model" else path.resolve().name
 
 
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import runtime
+from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -31,10 +32,15 @@ def add(commands) -> None:
     parser.add_argument("--judgements", required=True, metavar="FILE")
     parser.add_argument("--reranker", metavar="DIR", help="folder or hub id of a cross-encoder: a regressor of pairs, or a classifier")
     parser.add_argument("--relevant", metavar="LABEL", help="of a reranker with labels: the one whose probability is the score")
-    parser.add_argument("--top", type=int, default=50, help="documents of each query that are ranked anew (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=int, default=50, help="documents of each query that are ranked anew, before all others (default: %(default)s)"
+    )
     parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query', or none)")
     parser.add_argument("--document-prompt", help="the same for documents (default: 'document', 'passage' or 'corpus', or none)")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
+    parser.add_argument("--max-length", type=int, help="tokens read of a query and of a document (default: the model's)")
+    add_threshold(parser, "the embedder's")
+    add_threshold(parser, "the reranker's", "--reranker-threshold")
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
     runtime.add_arguments(parser)
     parser.set_defaults(command=_retrieve)
@@ -51,15 +57,17 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     if args.top < 1:
         raise ConfigError(f"--top must be at least 1, not {args.top}")
-    if args.relevant is not None and args.reranker is None:
-        raise ConfigError("--relevant is a label of a --reranker: give one, or leave it out")
+    for name in ("relevant", "reranker_threshold"):
+        if getattr(args, name) is not None and args.reranker is None:
+            raise ConfigError(f"--{name.replace('_', '-')} is of a --reranker: give one, or leave it out")
     retrieval.require_scorer()
     queries = retrieval.read_texts(args.queries, "queries")
     documents = retrieval.read_texts(args.documents, "documents")
     judgements = retrieval.read_judgements(args.judgements, queries, documents)
     judged = {name: queries[name] for name in judgements}
     options = runtime.options(args)
-    embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, **options)
+    embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, max_length=args.max_length, threshold=args.threshold, **options)
+    require_skimming(args.model, embedder.arch, threshold=args.threshold)
     reranker = None if args.reranker is None else _reranker(args, options)
     names, texts = list(documents), list(documents.values())
 
@@ -90,7 +98,7 @@ def _retrieve(args: argparse.Namespace) -> None:
                 )
                 return np.array([entry["score"] for entry in sorted(entries, key=lambda entry: entry["corpus_id"])])
 
-            again = retrieval.rerank([numbers[: args.top] for numbers in ranked], score)
+            again = retrieval.rerank(ranked, score, args.top)
         seconds = time.perf_counter() - started
         result |= {
             "reranker": args.reranker, "top": args.top,
@@ -107,7 +115,8 @@ def _reranker(args: argparse.Namespace, options: dict[str, Any]) -> "SkimEngine"
     """The cross-encoder, before anything is computed. Raises `CheckpointError` and `ConfigError` for one that gives no score."""
     from transkimmer_jax.inference.engine import SkimEngine
 
-    reranker = SkimEngine.from_pretrained(args.reranker, **options)
+    reranker = SkimEngine.from_pretrained(args.reranker, threshold=args.reranker_threshold, **options)
+    require_skimming(args.reranker, reranker.arch, reranker_threshold=args.reranker_threshold)
     if reranker.arch.head != "sequence_classification":
         raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
     names = reranker.label_texts

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import math
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,11 @@ from transkimmer_jax.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from transkimmer_jax.evaluation.guarantees import Risk
     from transkimmer_jax.evaluation.sweeps import Point
     from transkimmer_jax.inference.engine import SkimEngine
+
+logger = logging.getLogger("transkimmer_jax")
 
 _DESCRIPTION = """
 Evaluate a skimming model at thresholds that are spread evenly over the FLOPs they spend, write sweep.json, sweep.csv and sweep.png to
@@ -23,7 +27,8 @@ Evaluate a skimming model at thresholds that are spread evenly over the FLOPs th
 
 With --guarantee 0.95 the choice is risk-controlled: a part of the texts chooses the candidates, the others test them, and the
 probability that the picked threshold's true risk exceeds --tolerance is at most 5 % (Learn then Test). The risk is the loss of
-accuracy, or with --risk disagreement the share of texts that are answered differently than by the dense model.
+accuracy, or with --risk disagreement the share of texts that are answered differently than by the dense model. Give texts that
+training has not seen: those of its validation have chosen the checkpoint.
 """
 
 
@@ -37,6 +42,7 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
+    labelled.add_split(parser)
     runtime.add_arguments(parser)
     parser.add_argument("--output", required=True, help="folder for sweep.json, sweep.csv and sweep.png")
     parser.add_argument("--points", type=int, default=16, help="of the curve; about two evaluations each (default: %(default)s)")
@@ -45,9 +51,7 @@ def add(commands) -> None:
     choice.add_argument("--budget", type=float, help="share of the unpadded dense model's FLOPs to spend at most, in (0, 1]")
     choice.add_argument("--tolerance", type=float, help="loss of the metric against dense to accept, e.g. 0.01")
     parser.add_argument("--guarantee", type=float, metavar="CONFIDENCE", help="with --tolerance: hold it with this probability, e.g. 0.95")
-    parser.add_argument(
-        "--risk", choices=("accuracy", "disagreement"), default="accuracy", help="what --guarantee bounds (default: accuracy)"
-    )
+    parser.add_argument("--risk", choices=("accuracy", "disagreement"), help="what --guarantee bounds (default: accuracy)")
     parser.add_argument("--apply", action="store_true", help="write the picked threshold, and a calibration for it, into the model folder")
     parser.set_defaults(command=_sweep)
 
@@ -64,6 +68,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"--guarantee is a probability between 0 and 1, not {args.guarantee}")
         if not args.tolerance:
             raise ConfigError("--guarantee needs a --tolerance above 0: no sample can show that nothing at all is lost")
+    elif args.risk is not None:
+        raise ConfigError("--risk is what --guarantee bounds: give both, or neither")
     if args.apply and args.budget is None and args.tolerance is None:
         raise ConfigError("--apply needs --budget or --tolerance: nothing is picked without")
 
@@ -78,7 +84,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from transkimmer_jax.progress import tqdm
 
     _check(args)
-    loaded = labelled.load(args)
+    loaded = labelled.load(args, args.split)
     model, task = loaded.model, loaded.task
     if task.head != "sequence_classification":
         raise CheckpointError(f"{args.model} is for {task.head.replace('_', ' ')}: sweeps are of classifiers and regressors")
@@ -86,8 +92,13 @@ def _sweep(args: argparse.Namespace) -> None:
         raise CheckpointError(f"{args.model} is a dense model: it has no thresholds to sweep")
     if args.guarantee is not None and task.is_regression:
         raise ConfigError(f"--guarantee counts right and wrong answers, and {task.name} is regression")
-    if args.guarantee is not None and args.risk == "accuracy" and "accuracy" not in task.metrics:
+    risk: Risk = args.risk or "accuracy"
+    if args.guarantee is not None and risk == "accuracy" and task.primary_metric != "accuracy":
         raise ConfigError(f"{task.name} is scored by {task.primary_metric}, not by accuracy: give --risk disagreement")
+    if args.tolerance is not None and args.dense is None and not model.arch.is_whole:
+        raise ConfigError(f"--tolerance is a loss against the dense model, of which {args.model} has a part: name it by --dense")
+    if args.guarantee is not None and loaded.chose_the_model:
+        logger.warning("%s has chosen this checkpoint: a guarantee needs texts that training has not seen", loaded.source)
     if args.apply and not pathlib.Path(args.model).is_dir():
         raise ConfigError(f"--apply writes into a model folder, and {args.model} is none")
     split = next(iter(loaded.splits.values()))
@@ -120,6 +131,7 @@ def _sweep(args: argparse.Namespace) -> None:
         dense_logits = points[0].evaluation.predictions.logits
     metric = task.primary_metric
     dense = score_logits(task, dense_logits, split.labels)[metric]
+    baseline = "dense" if args.dense or model.arch.is_whole else "unskimmed"
     result: dict[str, Any] = {
         "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
         "split": next(iter(loaded.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,
@@ -131,7 +143,7 @@ def _sweep(args: argparse.Namespace) -> None:
     everything_kept, best = points[0], sweeps.best(finite, metric)
     result |= {"everything_kept": everything_kept.describe(), "best": None if best is None else best.describe()}
     if args.guarantee is not None:
-        chosen, result["guarantee"] = _guaranteed(args, finite, dense_logits, split.labels, choosing, testing)
+        chosen, result["guarantee"] = _guaranteed(args, risk, finite, dense_logits, split.labels, choosing, testing)
     elif args.tolerance is not None:
         chosen = sweeps.cheapest_above(finite, metric, dense - args.tolerance)
     elif args.budget is not None:
@@ -142,11 +154,14 @@ def _sweep(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     files.write_json(output / "sweep.json", result)
     sweeps.write_csv(output / "sweep.csv", points)
-    sweeps.plot(output / "sweep.png", points, metric, dense, chosen, loaded.source)
-    print(f"{loaded.source}: {len(split.labels)} texts, dense {metric} {dense:.4f}")
-    _print_table(points, metric, dense, chosen)
-    can_be_had = _can_be_had(everything_kept, best, metric, dense)
+    saved = 1.0 if baseline == "dense" else everything_kept.evaluation.flops_vs_unpadded
+    sweeps.plot(output / "sweep.png", points, metric, sweeps.Baseline(baseline, dense, saved), chosen, loaded.source)
+    print(f"{loaded.source}: {len(split.labels)} texts, {baseline} {metric} {dense:.4f}")
+    _print_table(points, metric, dense, baseline, chosen)
+    can_be_had = _can_be_had(everything_kept, best, metric, dense, baseline)
     print(can_be_had)
+    if args.guarantee is not None and chosen is not None:
+        print(_certified(result["guarantee"], chosen))
     if chosen is None and (args.budget is not None or args.tolerance is not None):
         raise ConfigError(f"{_unmet(args, finite)}; {can_be_had}; {output / 'sweep.csv'} has all points")
     if args.apply and chosen is not None:
@@ -155,22 +170,16 @@ def _sweep(args: argparse.Namespace) -> None:
 
 def _dense_logits(args: argparse.Namespace, loaded: labelled.LabelledModel, tokenized: Any) -> "np.ndarray":
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
 
+    labelled.require_comparable(args.dense, args.model)
     options = {"max_length": loaded.task.max_length, "batch_size": args.batch_size, **runtime.options(args)}
     engine = SkimEngine.from_pretrained(args.dense, dense=True, **options)
-    if engine.arch.num_labels != loaded.task.num_labels:
-        raise CheckpointError(f"{args.dense} has {engine.arch.num_labels} labels, {loaded.task.name} has {loaded.task.num_labels}")
-    labelled.require_same_vocabulary(args.dense, engine.arch, args.model, loaded.model.arch)
-    names, others = (config_file.read(resolve(folder)).label_names for folder in (args.model, args.dense))
-    if not config_file.same_labels(names, others):
-        raise CheckpointError(f"{args.dense} calls its labels {list(others or ())}, {args.model} {list(names or ())}")
     return engine.predict_tokenized(tokenized, progress=True).logits
 
 
 def _guaranteed(
     args: argparse.Namespace,
+    risk: "Risk",
     points: list["Point"],
     dense_logits: "np.ndarray",
     labels: "np.ndarray",
@@ -181,36 +190,48 @@ def _guaranteed(
     from transkimmer_jax.evaluation import guarantees
 
     answers = [point.evaluation.predictions.logits.argmax(axis=1) for point in points]
-    losses = [guarantees.losses_of(args.risk, answer, dense_logits.argmax(axis=1), labels) for answer in answers]
-    count, p_values = guarantees.tested(args.risk, losses, choosing, testing, args.tolerance, args.guarantee)
+    losses = [guarantees.losses_of(risk, answer, dense_logits.argmax(axis=1), labels) for answer in answers]
+    count, p_values = guarantees.tested(risk, losses, choosing, testing, args.tolerance, args.guarantee)
     tested = [
         {"threshold": point.describe()["threshold"], "risk": float(values[testing].mean()), "p_value": p_value}
         for point, values, p_value in zip(points, losses, p_values, strict=False)
     ]
-    about = {"confidence": args.guarantee, "risk": args.risk, "tolerance": args.tolerance, "examples": len(testing), "tested": tested}
+    about = {"confidence": args.guarantee, "risk": risk, "tolerance": args.tolerance, "examples": len(testing), "tested": tested}
     return (points[count - 1] if count else None), about
 
 
-def _print_table(points: list["Point"], metric: str, dense: float, chosen: "Point | None") -> None:
-    print(f"{'threshold':>10} {metric:>10} {'against dense':>13} {'FLOPs vs unpadded':>18} {'tokens kept':>12}")
+def _certified(guarantee: dict[str, Any], chosen: "Point") -> str:
+    """What the tests have shown of the chosen point."""
+    what = {"accuracy": "accuracy lost", "disagreement": "other answers than the dense model's"}[guarantee["risk"]]
+    seen = next(entry["risk"] for entry in guarantee["tested"] if entry["threshold"] == chosen.threshold)
+    return (
+        f"certified at {guarantee['confidence']:.0%}: at most {guarantee['tolerance']:.4g} {what}"
+        f" ({seen:.4f} in {guarantee['examples']} texts)"
+    )
+
+
+def _print_table(points: list["Point"], metric: str, dense: float, baseline: str, chosen: "Point | None") -> None:
+    against = f"against {baseline}"
+    width = len(against)
+    print(f"{'threshold':>10} {metric:>10} {against:>{width}} {'FLOPs vs unpadded':>18} {'tokens kept':>12}")
     for point in points:
         evaluation, value = point.evaluation, point.value(metric)
         mark = "  <- chosen" if point is chosen else ""
         print(
-            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+13.4f} {evaluation.flops_vs_unpadded:17.2f}x"
+            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+{width}.4f} {evaluation.flops_vs_unpadded:17.2f}x"
             f" {evaluation.kept_tokens:12.1%}{mark}"
         )
 
 
-def _can_be_had(everything_kept: "Point", best: "Point | None", metric: str, dense: float) -> str:
+def _can_be_had(everything_kept: "Point", best: "Point | None", metric: str, dense: float, baseline: str) -> str:
     """The best that a threshold gives, and what the model gives that skims nothing."""
-    parts = [] if best is None else [f"the best is {_described(best, metric, dense)} at threshold {best.threshold:.4g}"]
-    return ", ".join([*parts, f"keeping everything gives {_described(everything_kept, metric, dense)}"])
+    parts = [] if best is None else [f"the best is {_described(best, metric, dense, baseline)} at threshold {best.threshold:.4g}"]
+    return ", ".join([*parts, f"keeping everything gives {_described(everything_kept, metric, dense, baseline)}"])
 
 
-def _described(point: "Point", metric: str, dense: float) -> str:
+def _described(point: "Point", metric: str, dense: float, baseline: str) -> str:
     value = point.value(metric)
-    return f"{metric} {value:.4f} ({value - dense:+.4f} against dense, {point.evaluation.flops_vs_unpadded:.2f}x fewer FLOPs)"
+    return f"{metric} {value:.4f} ({value - dense:+.4f} against {baseline}, {point.evaluation.flops_vs_unpadded:.2f}x fewer FLOPs)"
 
 
 def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:

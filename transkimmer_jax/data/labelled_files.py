@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
 from transkimmer_jax.errors import DataError
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_column: str, label_names: tuple[str, ...] | None) -> Examples:
+def read_file(
+    path: str | pathlib.Path,
+    text_columns: tuple[str, ...],
+    label_column: str,
+    label_names: tuple[str, ...] | None,
+    settings: tuple[str, str] = COLUMN_FIELDS,
+) -> Examples:
     """The examples of a `.jsonl` file (one object a line) or a `.csv` file (with a header), in UTF-8.
 
     Args:
@@ -21,6 +27,7 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
       text_columns: one column, or two for pairs. A text may be empty, but not missing.
       label_column: holds a class name, or a class index where no class name is a number; for regression a number.
       label_names: the classes in the order of the logits; None for regression.
+      settings: what chooses the columns of texts, and of labels.
 
     Raises:
       DataError: one line with file, line number and cure: no such file, no example, not UTF-8, invalid JSON or CSV,
@@ -30,14 +37,12 @@ def read_file(path: str | pathlib.Path, text_columns: tuple[str, ...], label_col
     labels = []
     for where, record in read_example_records(path):
         for column, values in zip(text_columns, texts, strict=True):
-            values.append(column_text(record, column, where, "data.text_columns"))
-        labels.append(read_label(record, label_column, label_names, where))
+            values.append(column_text(record, column, where, settings[0]))
+        labels.append(read_label(record, label_column, label_names, where, settings[1]))
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
 
 
-def read_label(
-    record: dict[str, Any], label_column: str, label_names: tuple[str, ...] | None, where: str, setting: str = "data.label_column"
-) -> int | float:
+def read_label(record: dict[str, Any], label_column: str, label_names: tuple[str, ...] | None, where: str, setting: str) -> int | float:
     """The class index of one record, or the value to regress on; as `read_file`. `where` names the record, `setting` chooses the column."""
     return _label(_label_value(record, label_column, where, setting), label_names, where)
 
@@ -51,7 +56,7 @@ def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]
     Raises:
       DataError: as `read_file`, and for a column with a single class.
     """
-    values = [_label_value(record, label_column, where) for where, record in read_example_records(path)]
+    values = [_label_value(record, label_column, where, COLUMN_FIELDS[1]) for where, record in read_example_records(path)]
     if not any(isinstance(value, str) for value in values):
         if any(isinstance(value, float) for value in values):
             return None
@@ -78,7 +83,7 @@ def _label(value: float | str, label_names: tuple[str, ...] | None, where: str) 
     raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 
 
-def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str = "data.label_column") -> int | float | str:
+def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str) -> int | float | str:
     value = column_value(record, label_column, where, setting)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")

@@ -100,6 +100,11 @@ def require_uncompressed(path: str | pathlib.Path) -> None:
         raise DataError(f"{path}: compressed files are not read: unpack it first")
 
 
+# What chooses the columns of texts and of labels: fields of a config, or flags of a command.
+COLUMN_FIELDS = ("data.text_columns", "data.label_column")
+COLUMN_FLAGS = ("--text-columns", "--label-column")
+
+
 def column_text(record: dict[str, Any], column: str, where: str, setting: str) -> str:
     """The text in a column of a record. Raises `DataError` where it is none; `where` names the record, `setting` chooses the column."""
     text = column_value(record, column, where, setting)

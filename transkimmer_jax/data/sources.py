@@ -13,7 +13,7 @@ from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, drawn, hold_out
 from transkimmer_jax.data.labelled_files import read_file
-from transkimmer_jax.data.records import first_line, is_text_file
+from transkimmer_jax.data.records import COLUMN_FIELDS, first_line, is_text_file
 from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task
 from transkimmer_jax.data.token_files import Answers, objects, read_questions, read_tags
 from transkimmer_jax.data.unlabelled_files import read_texts
@@ -66,13 +66,13 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     return training if split == task.train_split else validation
 
 
-def read_labelled(task: Task, path: str | pathlib.Path) -> Examples:
+def read_labelled(task: Task, path: str | pathlib.Path, settings: tuple[str, str] = COLUMN_FIELDS) -> Examples:
     """The examples of a file of the task's kind. Raises `DataError` as `read_file`, `read_tags` and `read_questions`."""
     if task.head == "token_classification":
-        return read_tags(path, task.text_columns[0], task.label_column, task.label_names or ())
+        return read_tags(path, task.text_columns[0], task.label_column, task.label_names or (), settings)
     if task.head == "question_answering":
-        return read_questions(path, task.text_columns, task.label_column)
-    return read_file(path, task.text_columns, task.label_column, task.label_names)
+        return read_questions(path, task.text_columns, task.label_column, settings)
+    return read_file(path, task.text_columns, task.label_column, task.label_names, settings)
 
 
 def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
 from transkimmer_jax.errors import DataError
 
 OUTSIDE = "O"  # the tag of a word that is part of nothing
@@ -22,7 +22,9 @@ class Answers:
     starts: tuple[int, ...]
 
 
-def read_tags(path: str | pathlib.Path, words_column: str, tags_column: str, tag_names: tuple[str, ...]) -> Examples:
+def read_tags(
+    path: str | pathlib.Path, words_column: str, tags_column: str, tag_names: tuple[str, ...], settings: tuple[str, str] = COLUMN_FIELDS
+) -> Examples:
     """The examples of a `.jsonl` file with a list of words and a list of as many tags a line; an example's text is its words, its label
     the number of each one's tag.
 
@@ -30,7 +32,7 @@ def read_tags(path: str | pathlib.Path, words_column: str, tags_column: str, tag
       DataError: one line with file, line number and cure, as `labelled_files.read_file`; also for lists of different lengths.
     """
     texts, labels = [], []
-    for where, words, tags in _tagged(path, words_column, tags_column):
+    for where, words, tags in _tagged(path, words_column, tags_column, settings):
         unknown = next((tag for tag in tags if tag not in tag_names), None)
         if unknown is not None:
             raise DataError(f"{where}: tag {shown(unknown)} is none of the tags trained on ({_some(tag_names)}): correct it")
@@ -41,7 +43,7 @@ def read_tags(path: str | pathlib.Path, words_column: str, tags_column: str, tag
 
 def infer_tags(path: str | pathlib.Path, words_column: str, tags_column: str) -> tuple[str, ...]:
     """The tags of a file, `OUTSIDE` first and the others by their letters. Raises `DataError` as `read_tags`."""
-    names = {tag for _, _, tags in _tagged(path, words_column, tags_column) for tag in tags}
+    names = {tag for _, _, tags in _tagged(path, words_column, tags_column, COLUMN_FIELDS) for tag in tags}
     if len(names) < 2:
         raise DataError(
             f"{path}: every tag is {shown(next(iter(names), ''))}: there is nothing to tell apart; is {tags_column!r} the column?"
@@ -49,10 +51,12 @@ def infer_tags(path: str | pathlib.Path, words_column: str, tags_column: str) ->
     return tuple(sorted(names, key=lambda name: (name != OUTSIDE, name)))
 
 
-def _tagged(path: str | pathlib.Path, words_column: str, tags_column: str) -> Iterator[tuple[str, list[str], list[str]]]:
+def _tagged(
+    path: str | pathlib.Path, words_column: str, tags_column: str, settings: tuple[str, str]
+) -> Iterator[tuple[str, list[str], list[str]]]:
     for where, record in read_example_records(path, endings=(".jsonl",)):
         columns = []
-        for column, setting in ((words_column, "data.text_columns"), (tags_column, "data.label_column")):
+        for column, setting in zip((words_column, tags_column), settings, strict=True):
             values = column_value(record, column, where, setting)
             if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
                 raise DataError(f"{where}: column {column!r} holds {shown(values)}, not a list of texts: write one for each word")
@@ -63,7 +67,9 @@ def _tagged(path: str | pathlib.Path, words_column: str, tags_column: str) -> It
         yield where, words, tags
 
 
-def read_questions(path: str | pathlib.Path, columns: tuple[str, ...], answers_column: str) -> Examples:
+def read_questions(
+    path: str | pathlib.Path, columns: tuple[str, ...], answers_column: str, settings: tuple[str, str] = COLUMN_FIELDS
+) -> Examples:
     """The examples of a `.jsonl` file with a question, a context and answers a line: {"text": [...], "answer_start": [...]}, as SQuAD's are
     in most libraries. Of a question that the context does not answer both are empty.
 
@@ -71,11 +77,11 @@ def read_questions(path: str | pathlib.Path, columns: tuple[str, ...], answers_c
       DataError: one line with file, line number and cure, as `labelled_files.read_file`; also for an answer that is not where it says.
     """
     if len(columns) != 2:
-        raise DataError(f"data.text_columns of questions names two columns, of the question and of the context, not {len(columns)}")
+        raise DataError(f"{settings[0]} of questions names two columns, of the question and of the context, not {len(columns)}")
     questions, contexts, labels = [], [], []
     for where, record in read_example_records(path, endings=(".jsonl",)):
-        question, context = (column_text(record, column, where, "data.text_columns") for column in columns)
-        given = column_value(record, answers_column, where, "data.label_column")
+        question, context = (column_text(record, column, where, settings[0]) for column in columns)
+        given = column_value(record, answers_column, where, settings[1])
         questions.append(question)
         contexts.append(context)
         labels.append(_answers(given, context, where, answers_column))

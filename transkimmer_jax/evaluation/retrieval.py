@@ -91,9 +91,13 @@ def run_of(names: Sequence[str], documents: Sequence[str], ranked: Iterable[np.n
     }
 
 
-def rerank(ranked: Iterable[np.ndarray], score: Callable[[int, np.ndarray], np.ndarray]) -> list[np.ndarray]:
-    """Each query's documents, anew by `score(query, documents)`."""
-    return [numbers[np.argsort(-score(query, numbers), kind="stable")] for query, numbers in enumerate(ranked)]
+def rerank(ranked: Iterable[np.ndarray], score: Callable[[int, np.ndarray], np.ndarray], top: int) -> list[np.ndarray]:
+    """Each query's documents: the first `top` anew by `score(query, documents)`, those behind them as they are."""
+    again = []
+    for query, numbers in enumerate(ranked):
+        best = numbers[:top]
+        again.append(np.concatenate([best[np.argsort(-score(query, best), kind="stable")], numbers[top:]]))
+    return again
 
 
 def require_scorer() -> None:

@@ -36,6 +36,15 @@ class Point:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What points are compared with. name: for people. flops_vs_unpadded: times fewer than the unpadded dense model, 1 of that one."""
+
+    name: str
+    value: float
+    flops_vs_unpadded: float
+
+
 # Of the distance between two points of an even spread: as near as this a point must come to its place.
 _NEAR = 0.25
 _TRIES = 8  # evaluations for one point at most
@@ -147,8 +156,8 @@ def write_csv(path: str | os.PathLike, points: Sequence[Point]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def plot(path: str | os.PathLike, points: Sequence[Point], metric: str, dense: float, chosen: Point | None, title: str) -> None:
-    """The metric against how many times fewer FLOPs than unpadded dense, with the dense model and the choice, as PNG or SVG."""
+def plot(path: str | os.PathLike, points: Sequence[Point], metric: str, baseline: Baseline, chosen: Point | None, title: str) -> None:
+    """The metric against how many times fewer FLOPs than unpadded dense, with the baseline and the choice, as PNG or SVG."""
     with extras.needed("train", "a plot"):
         import matplotlib
 
@@ -161,8 +170,8 @@ def plot(path: str | os.PathLike, points: Sequence[Point], metric: str, dense: f
     axes.plot(
         [point.evaluation.flops_vs_unpadded for point in front], [point.value(metric) for point in front], "o-", label="best at its cost"
     )
-    axes.plot([1.0], [dense], "k*", markersize=11, label="dense")
-    axes.axhline(dense, color="0.7", linestyle=":", linewidth=1)
+    axes.plot([baseline.flops_vs_unpadded], [baseline.value], "k*", markersize=11, label=baseline.name)
+    axes.axhline(baseline.value, color="0.7", linestyle=":", linewidth=1)
     if chosen is not None:
         axes.plot([chosen.evaluation.flops_vs_unpadded], [chosen.value(metric)], "rD", label=f"threshold {chosen.threshold:.3g}")
     axes.set(xlabel="times fewer FLOPs than the unpadded dense model", ylabel=metric, title=title)

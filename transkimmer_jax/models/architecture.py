@@ -117,6 +117,12 @@ class Architecture:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has as many layers and neurons as the dense model that FLOPs are compared with."""
+        dense = self.compared
+        return (self.num_hidden_layers, self.intermediate_size) == (dense.num_hidden_layers, dense.intermediate_size)
+
+    @property
     def maps_forwarded(self) -> bool:
         """Whether there are maps of the states that tokens leave with: a head that reads position 0 alone needs none."""
         return self.skim is not None and self.skim.forwarding == "linear" and self.reads_every_token

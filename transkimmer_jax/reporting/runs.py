@@ -102,6 +102,8 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
     layers = sorted((name for name in evaluated if _PATTERN_OF_LAYER.fullmatch(name)), key=lambda name: int(name.rpartition("_")[2]))
     spent = [name for name in evaluated if name.endswith(("/flops_vs_unpadded", "/flops_vs_padded"))]
     metrics = [name for name in evaluated if name not in (*layers, *spent) and not name.endswith("/kept_tokens")]
+    divergences = [name for name in metrics if name.endswith("divergence")]  # in nats, where metrics are shares
+    metrics = [name for name in metrics if name not in divergences]
     correlates = any(map(_correlates, metrics))
 
     def series(*pairs: tuple[str, str]) -> list[Series]:
@@ -114,6 +116,7 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
         Chart("Tokens kept in training, mean of layers", "share", series(("share", "measured"), ("target", "goal")), whole=True),
         Chart("Price of a token", "number", series(("coefficient", "coefficient"))),
         Chart("Metrics", "number" if correlates else "share", series(*((name, _words(name)) for name in metrics))),
+        Chart("Divergence from the teacher", "number", series(*((name, _words(name)) for name in divergences))),
         Chart("Times fewer FLOPs than dense", "times", series(*((name, _words(name)) for name in spent))),
         Chart(
             "Tokens kept by each layer in evaluation", "share", series(*((name, _layer(name)) for name in layers)), whole=True, ordered=True
