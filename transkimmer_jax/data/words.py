@@ -37,10 +37,11 @@ def tokenize_words(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Tok
       tokenizer: a fast one.
     """
     is_split = bool(texts) and not isinstance(texts[0], str)
+    given = [_spaced(text) for text in texts] if is_split and _marks_spaces(tokenizer) else list(texts)
     encodings = []
     if texts:
         encodings = tokenizer(
-            list(texts), is_split_into_words=is_split, truncation=True, max_length=max_length, return_attention_mask=False
+            given, is_split_into_words=is_split, truncation=True, max_length=max_length, return_attention_mask=False
         ).encodings
     word_of = flat([[NO_WORD if word is None else word for word in one.word_ids] for one in encodings], np.int32)
     words: list[list[Word]] = [
@@ -63,6 +64,20 @@ def tokenized(encodings: Sequence[Any]) -> TokenizedExamples:
 def flat(rows: Sequence[Sequence[int]], dtype: Any) -> np.ndarray:
     """All rows, one after the other."""
     return np.fromiter(itertools.chain.from_iterable(rows), dtype)
+
+
+def _marks_spaces(tokenizer: Any) -> bool:
+    """Whether a word behind a space is another piece than the same word at the front, as byte-level tokenizers mostly have it."""
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    if splitter is None:
+        return False
+    behind, alone = (splitter.pre_tokenize_str(text)[-1][0] for text in ("a a", "a"))
+    return behind != alone
+
+
+def _spaced(words: Sequence[str]) -> list[str]:
+    """Words with the space before each that a text of them has; one that is empty, or begins with white space, stays as it is."""
+    return [*words[:1], *(" " + word if word[:1].strip() else word for word in words[1:])]
 
 
 def _words(text: str, encoding: Any) -> list[Word]:
