@@ -11,7 +11,7 @@ from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.tasks import TEXTS, Task
 from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.data.windows import Windows, windows
-from transkimmer_jax.data.words import tokenize_words
+from transkimmer_jax.data.words import tokenize_words, visible
 from transkimmer_jax.errors import CheckpointError
 
 
@@ -80,12 +80,13 @@ def _asked(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> P
     answers: list[Answers] = list(examples.labels)
     places = np.zeros((count, 2), np.int32)  # position 0 where the window holds no answer
     for window in range(count):
-        for text, start in zip(answers[read.owner[window]].texts, answers[read.owner[window]].starts, strict=True):
+        number = read.owner[window]
+        for text, begin in zip(answers[number].texts, answers[number].starts, strict=True):
             spans, inside = read.spans[window], read.is_context[window]
-            covers = inside & (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
-            covered = np.flatnonzero(covers)
+            start, end = visible(contexts[number], begin, begin + len(text))  # as spans are
+            covered = np.flatnonzero(inside & (spans[:, 1] > start) & (spans[:, 0] < end))
             # Whole, or not at all.
-            if len(covered) and spans[covered[0], 0] <= start and spans[covered[-1], 1] >= start + len(text):
+            if len(covered) and spans[covered[0], 0] <= start and spans[covered[-1], 1] >= end:
                 places[window] = covered[0], covered[-1]
                 break
     return Prepared(dataclasses.replace(read.examples, labels=places), QuestionLabels(read, contexts, answers))

@@ -8,7 +8,7 @@ import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.records import shown
-from transkimmer_jax.data.words import tokenized
+from transkimmer_jax.data.words import tokenized, visible
 from transkimmer_jax.errors import ExampleError
 
 # Of a window the context has this part at least: with hardly any room, a long context would become a window a token.
@@ -19,8 +19,9 @@ _LEAST_PART = 4
 class Windows:
     """Questions with windows of their contexts.
 
-    owner: [windows], the question of each. spans: of each window, for its tokens [length, 2], their characters in the context.
-    is_context: of each window, [length] bool.
+    owner: [windows], the question of each. spans: of each window, for its tokens [length, 2], their characters in the context, or in the
+    question, without white space around them; none of special tokens. is_context: of each window, [length] bool, its tokens of the context
+    that are not white space alone: where answers begin and end.
     """
 
     examples: TokenizedExamples
@@ -37,7 +38,7 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
     Raises:
       ExampleError: a question that leaves less than a quarter of a window for its context, or a context without a token.
     """
-    encodings, owner = [], []
+    encodings, owner, spans, is_context = [], [], [], []
     special = tokenizer.num_special_tokens_to_add(pair=True)
     for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
         asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
@@ -50,13 +51,24 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
             question, context, truncation="only_second", max_length=max_length, stride=min(doc_stride, room // 2),
             return_overflowing_tokens=True, return_attention_mask=False,
         )  # fmt: skip
-        encodings += encoded.encodings
-        owner += [number] * len(encoded.encodings)
-        if not any(sequence == 1 for one in encoded.encodings for sequence in one.sequence_ids):
+        read = [_spans(one, (question, context)) for one in encoded.encodings]
+        inside = [_of_context(one) & (places[:, 1] > places[:, 0]) for one, places in zip(encoded.encodings, read, strict=True)]
+        if not any(one.any() for one in inside):
             raise ExampleError("question", number, "its context holds no token: give a text to look for the answer in")
-    return Windows(
-        tokenized(encodings),
-        np.array(owner, np.int64),
-        [np.array(one.offsets, np.int64).reshape(-1, 2) for one in encodings],
-        [np.array([sequence == 1 for sequence in one.sequence_ids], bool) for one in encodings],
-    )
+        encodings += encoded.encodings
+        owner += [number] * len(read)
+        spans += read
+        is_context += inside
+    return Windows(tokenized(encodings), np.array(owner, np.int64), spans, is_context)
+
+
+def _of_context(encoding: Any) -> np.ndarray:
+    """[length] bool."""
+    return np.array([sequence == 1 for sequence in encoding.sequence_ids], bool)
+
+
+def _spans(encoding: Any, texts: tuple[str, str]) -> np.ndarray:
+    """Of each token its characters in the one of both texts that it is of, [length, 2] int64."""
+    places = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+    spans = [(0, 0) if number is None else visible(texts[number], *span) for number, span in places]
+    return np.array(spans, np.int64).reshape(-1, 2)

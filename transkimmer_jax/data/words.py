@@ -80,13 +80,21 @@ def _spaced(words: Sequence[str]) -> list[str]:
     return [*words[:1], *(" " + word if word[:1].strip() else word for word in words[1:])]
 
 
+def visible(text: str, start: int, end: int) -> tuple[int, int]:
+    """Of the characters from `start` to `end` those without white space around them: some tokenizers count the space before a word to it.
+
+    Of white space alone nothing is left, and both are `end`.
+    """
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    return start, start + len(part.strip())
+
+
 def _words(text: str, encoding: Any) -> list[Word]:
-    """Words are numbered from 0 without gaps; some tokenizers count the space before a word to it."""
+    """Words are numbered from 0 without gaps."""
     count = 1 + max((word for word in encoding.word_ids if word is not None), default=-1)
     words: list[Word] = []
     for number in range(count):
-        start, end = encoding.word_to_chars(number) or (0, 0)
-        word = text[start:end]
-        start += len(word) - len(word.lstrip())
-        words.append((word.strip(), (start, start + len(word.strip()))))
+        start, end = visible(text, *(encoding.word_to_chars(number) or (0, 0)))
+        words.append((text[start:end], (start, end)))
     return words
