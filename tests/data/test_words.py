@@ -16,8 +16,8 @@ def test_a_list_of_words_is_read_as_its_text(kind):
     listed, joined = tokenize_words([WORDS], tokenizer, 16), tokenize_words([" ".join(WORDS)], tokenizer, 16)
     np.testing.assert_array_equal(listed.examples.input_ids, joined.examples.input_ids)
     assert listed.word_of.tolist() == joined.word_of.tolist() == [NO_WORD, 0, 1, 2, 3, NO_WORD]
-    assert listed.words == [[(word, None) for word in WORDS]]
-    assert joined.words == [[("the", (0, 3)), ("film", (4, 8)), ("is", (9, 11)), ("good", (12, 16))]]
+    assert listed.words(0) == [(word, None) for word in WORDS]
+    assert joined.words(0) == [("the", (0, 3)), ("film", (4, 8)), ("is", (9, 11)), ("good", (12, 16))]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from inference.skimmers import make_examples
 from serving.served import LABELS, TEXTS, serving
 
+from transkimmer_jax.data.batches import concatenated
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.serving.batching import WaitingTexts
 from transkimmer_jax.serving.jobs import Job
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.models import Reading
-from transkimmer_jax.serving.pieces import concatenated, divided, joined, sliced
+from transkimmer_jax.serving.pieces import divided, joined, sliced
 
 
 class Named:

@@ -61,6 +61,19 @@ class TokenizedExamples:
         )
 
 
+def concatenated(examples: Sequence[TokenizedExamples]) -> TokenizedExamples:
+    """All examples, one after the other, without labels."""
+    if len(examples) == 1:
+        return examples[0]
+    return TokenizedExamples(
+        np.concatenate([part.input_ids for part in examples]),
+        np.concatenate([part.token_type_ids for part in examples]),
+        np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in examples]))]).astype(np.int64),
+        np.zeros(sum(map(len, examples)), np.int32),
+        np.concatenate([part.truncated for part in examples]),
+    )
+
+
 def effective_buckets(buckets: Sequence[int], max_length: int) -> tuple[int, ...]:
     """The padded lengths in use, rising: the `buckets` below `max_length`, and `max_length` itself."""
     return (*sorted(bucket for bucket in set(buckets) if bucket < max_length), max_length)

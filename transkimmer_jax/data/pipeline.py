@@ -10,18 +10,15 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.data import cutting, saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
+from transkimmer_jax.data.encodings import chunks, flat
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.words import flat
 from transkimmer_jax.errors import CheckpointError, DataError
-from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import digests
 
 if TYPE_CHECKING:
     import grain
     from transformers import PreTrainedTokenizerBase
 
-_TOKENIZE_CHUNK = 1000
-_PROGRESS_BAR_FROM = 5000
 _PREFETCHED_BATCHES = 8
 
 
@@ -87,23 +84,20 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     input_ids, token_type_ids = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
     lengths: list[int] = []
     truncated: list[bool] = []
-    with tqdm(total=len(examples), desc="tokenizing", unit=" examples", disable=len(examples) <= _PROGRESS_BAR_FROM) as bar:
-        for start in range(0, len(examples), _TOKENIZE_CHUNK):
-            chunk = slice(start, start + _TOKENIZE_CHUNK)
-            texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
-            if tokenizer.is_fast:
-                ids, types, cut = _encode(tokenizer, texts, pairs, max_length)
-            else:
-                encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
-                ids, types = encoded["input_ids"], encoded["token_type_ids"]
-                # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
-                cut = [len(one) == max_length for one in ids]
-            lengths += [len(one) for one in ids]
-            truncated += cut
-            input_ids.append(flat(ids, np.int32))
-            has_types = "token_type_ids" in tokenizer.model_input_names
-            token_type_ids.append(flat(types, np.int8) if has_types else np.zeros(len(input_ids[-1]), np.int8))
-            bar.update(len(ids))
+    for chunk in chunks(len(examples)):
+        texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
+        if tokenizer.is_fast:
+            ids, types, cut = _encode(tokenizer, texts, pairs, max_length)
+        else:
+            encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
+            ids, types = encoded["input_ids"], encoded["token_type_ids"]
+            # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
+            cut = [len(one) == max_length for one in ids]
+        lengths += [len(one) for one in ids]
+        truncated += cut
+        input_ids.append(flat(ids, np.int32))
+        has_types = "token_type_ids" in tokenizer.model_input_names
+        token_type_ids.append(flat(types, np.int8) if has_types else np.zeros(len(input_ids[-1]), np.int8))
     return TokenizedExamples(
         np.concatenate(input_ids),
         np.concatenate(token_type_ids),

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.batches import TokenizedExamples, concatenated
+from transkimmer_jax.data.encodings import chunks, tokenized
 from transkimmer_jax.data.records import shown
-from transkimmer_jax.data.words import tokenized, visible
+from transkimmer_jax.data.words import visible
 from transkimmer_jax.errors import ExampleError
 
 # Of a window the context has this part at least: with hardly any room, a long context would become a window a token.
@@ -38,28 +39,49 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
     Raises:
       ExampleError: a question that leaves less than a quarter of a window for its context, or a context without a token.
     """
-    encodings, owner, spans, is_context = [], [], [], []
+    examples, owner, spans, is_context = [tokenized(())], [], [], []
+    for chunk in chunks(len(questions)):
+        numbers, pairs = range(len(questions))[chunk], list(zip(questions[chunk], contexts[chunk], strict=True))
+        rooms = _rooms(pairs, chunk.start, tokenizer, max_length)
+        read = _encoded(pairs, np.minimum(doc_stride, rooms // 2), tokenizer, max_length)
+        for number, pair, encodings in zip(numbers, pairs, read, strict=True):
+            places = [_spans(one, pair) for one in encodings]
+            inside = [_of_context(one) & (span[:, 1] > span[:, 0]) for one, span in zip(encodings, places, strict=True)]
+            if not any(one.any() for one in inside):
+                raise ExampleError("question", number, "its context holds no token: give a text to look for the answer in")
+            owner += [number] * len(encodings)
+            spans += places
+            is_context += inside
+        examples.append(tokenized([one for encodings in read for one in encodings]))
+    return Windows(concatenated(examples), np.array(owner, np.int64), spans, is_context)
+
+
+def _rooms(pairs: Sequence[tuple[str, str]], first: int, tokenizer: Any, max_length: int) -> np.ndarray:
+    """Tokens of a context that a window of each question has room for, [N]. first: the number of the first question."""
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
-        asked = len(tokenizer(question, add_special_tokens=False)["input_ids"])
-        room = max_length - special - asked
-        if room < max_length // _LEAST_PART:
-            most = max_length - special - max_length // _LEAST_PART
-            reason = f"{shown(question)} has {asked} tokens, which leaves no room for a context within {max_length}: shorten it to {most}"
-            raise ExampleError("question", number, reason)
+    asked = [len(ids) for ids in tokenizer([question for question, _ in pairs], add_special_tokens=False)["input_ids"]]
+    most = max_length - special - max_length // _LEAST_PART
+    for number, count in enumerate(asked):
+        if count > most:
+            question = shown(pairs[number][0])
+            reason = f"{question} has {count} tokens, which leaves no room for a context within {max_length}: shorten it to {most}"
+            raise ExampleError("question", first + number, reason)
+    return max_length - special - np.array(asked)
+
+
+def _encoded(pairs: Sequence[tuple[str, str]], strides: np.ndarray, tokenizer: Any, max_length: int) -> list[list[Any]]:
+    """The encodings of the windows of each pair. strides: [N], tokens that two windows of each share."""
+    encodings: list[list[Any]] = [[] for _ in pairs]
+    for stride in np.unique(strides).tolist():
+        rows = np.flatnonzero(strides == stride).tolist()
+        columns = zip(*(pairs[row] for row in rows), strict=True)
         encoded = tokenizer(
-            question, context, truncation="only_second", max_length=max_length, stride=min(doc_stride, room // 2),
+            *map(list, columns), truncation="only_second", max_length=max_length, stride=stride,
             return_overflowing_tokens=True, return_attention_mask=False,
         )  # fmt: skip
-        read = [_spans(one, (question, context)) for one in encoded.encodings]
-        inside = [_of_context(one) & (places[:, 1] > places[:, 0]) for one, places in zip(encoded.encodings, read, strict=True)]
-        if not any(one.any() for one in inside):
-            raise ExampleError("question", number, "its context holds no token: give a text to look for the answer in")
-        encodings += encoded.encodings
-        owner += [number] * len(read)
-        spans += read
-        is_context += inside
-    return Windows(tokenized(encodings), np.array(owner, np.int64), spans, is_context)
+        for one, row in zip(encoded.encodings, encoded["overflow_to_sample_mapping"], strict=True):
+            encodings[rows[row]].append(one)
+    return encodings
 
 
 def _of_context(encoding: Any) -> np.ndarray:
@@ -68,7 +90,7 @@ def _of_context(encoding: Any) -> np.ndarray:
 
 
 def _spans(encoding: Any, texts: tuple[str, str]) -> np.ndarray:
-    """Of each token its characters in the one of both texts that it is of, [length, 2] int64."""
+    """Of each token its characters in the one of both texts that it is of, [length, 2] int32."""
     places = zip(encoding.sequence_ids, encoding.offsets, strict=True)
     spans = [(0, 0) if number is None else visible(texts[number], *span) for number, span in places]
-    return np.array(spans, np.int64).reshape(-1, 2)
+    return np.array(spans, np.int32).reshape(-1, 2)

@@ -1,13 +1,13 @@
 """From words, or texts, to tokens that know which word they are of: what taggers read."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.batches import TokenizedExamples, concatenated
+from transkimmer_jax.data.encodings import chunks, flat, tokenized
 
 NO_WORD = -1  # of special tokens
 
@@ -18,13 +18,21 @@ Word = tuple[str, tuple[int, int] | None]
 class TokenizedWords:
     """Texts as tokens, and their words.
 
-    word_of: [tokens] int32, the number within its text of each token's word, `NO_WORD` of special tokens. words: of each text, the word,
-    the characters (start, end) where it lies in the text, None where words were given.
+    word_of: [tokens] int32, the number within its text of each token's word, `NO_WORD` of special tokens. texts: as they were given.
+    spans: of each text its words' characters, [words, 2] int32; None where words were given.
     """
 
     examples: TokenizedExamples
     word_of: np.ndarray
-    words: list[list[Word]]
+    texts: Sequence[Any]
+    spans: list[np.ndarray | None]
+
+    def words(self, number: int) -> list[Word]:
+        """Of a text each word, with the characters (start, end) where it lies in the text; None where words were given."""
+        text, spans = self.texts[number], self.spans[number]
+        if spans is None:
+            return [(word, None) for word in text]
+        return [(text[start:end], (start, end)) for start, end in spans.tolist()]
 
 
 def tokenize_words(texts: Sequence[Any], tokenizer: Any, max_length: int) -> TokenizedWords:
@@ -37,33 +45,19 @@ def tokenize_words(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Tok
       tokenizer: a fast one.
     """
     is_split = bool(texts) and not isinstance(texts[0], str)
-    given = [_spaced(text) for text in texts] if is_split and _marks_spaces(tokenizer) else list(texts)
-    encodings = []
-    if texts:
+    marks_spaces = is_split and _marks_spaces(tokenizer)
+    examples, word_of = [tokenized(())], [np.zeros(0, np.int32)]
+    spans: list[np.ndarray | None] = []
+    for chunk in chunks(len(texts)):
+        part = texts[chunk]
+        given = [_spaced(text) for text in part] if marks_spaces else list(part)
         encodings = tokenizer(
             given, is_split_into_words=is_split, truncation=True, max_length=max_length, return_attention_mask=False
         ).encodings
-    word_of = flat([[NO_WORD if word is None else word for word in one.word_ids] for one in encodings], np.int32)
-    words: list[list[Word]] = [
-        [(word, None) for word in text] if is_split else _words(text, encoding) for text, encoding in zip(texts, encodings, strict=True)
-    ]
-    return TokenizedWords(tokenized(encodings), word_of, words)
-
-
-def tokenized(encodings: Sequence[Any]) -> TokenizedExamples:
-    """What fast tokenizers return, without labels."""
-    return TokenizedExamples(
-        flat([one.ids for one in encodings], np.int32),
-        flat([one.type_ids for one in encodings], np.int8),
-        np.concatenate([[0], np.cumsum([len(one.ids) for one in encodings])]).astype(np.int64),
-        np.zeros(len(encodings), np.int32),
-        np.array([bool(one.overflowing) for one in encodings], bool),
-    )
-
-
-def flat(rows: Sequence[Sequence[int]], dtype: Any) -> np.ndarray:
-    """All rows, one after the other."""
-    return np.fromiter(itertools.chain.from_iterable(rows), dtype)
+        examples.append(tokenized(encodings))
+        word_of.append(flat([[NO_WORD if word is None else word for word in one.word_ids] for one in encodings], np.int32))
+        spans += [None if is_split else _spans(text, encoding) for text, encoding in zip(part, encodings, strict=True)]
+    return TokenizedWords(concatenated(examples), np.concatenate(word_of), texts, spans)
 
 
 def _marks_spaces(tokenizer: Any) -> bool:
@@ -90,11 +84,8 @@ def visible(text: str, start: int, end: int) -> tuple[int, int]:
     return start, start + len(part.strip())
 
 
-def _words(text: str, encoding: Any) -> list[Word]:
-    """Words are numbered from 0 without gaps."""
+def _spans(text: str, encoding: Any) -> np.ndarray:
+    """Of words, which are numbered from 0 without gaps."""
     count = 1 + max((word for word in encoding.word_ids if word is not None), default=-1)
-    words: list[Word] = []
-    for number in range(count):
-        start, end = visible(text, *(encoding.word_to_chars(number) or (0, 0)))
-        words.append((text[start:end], (start, end)))
-    return words
+    spans = [visible(text, *(encoding.word_to_chars(number) or (0, 0))) for number in range(count)]
+    return np.array(spans, np.int32).reshape(-1, 2)

@@ -71,14 +71,14 @@ def tagged(predictions: Predictions, texts: TokenizedWords, label_names: tuple[s
     """One for each text."""
     probabilities = predictions.probabilities()
     shares, answers = predictions.shares_kept(), []
-    for number, words in enumerate(texts.words):
+    for number in range(len(texts.examples)):
         start, end = texts.examples.offsets[number : number + 2]
         word_of, rows = texts.word_of[start:end], probabilities[start:end]
         # The first token of each word that was read.
         first = dict(zip(*np.unique(word_of, return_index=True), strict=True))
         first.pop(NO_WORD, None)
         tags = []
-        for index, (word, span) in enumerate(words):
+        for index, (word, span) in enumerate(texts.words(number)):
             place = span or (None, None)
             if index in first:
                 row = rows[first[index]]

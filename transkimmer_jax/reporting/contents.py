@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.data.encodings import tokenized
 from transkimmer_jax.data.token_files import OUTSIDE
-from transkimmer_jax.data.words import tokenized
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.inference.answers import best_span

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
-from transkimmer_jax.serving.pieces import concatenated
 
 CLASSIFIER, RERANKER, EMBEDDER, TAGGER, READER = "classifier", "reranker", "embedding", "tagger", "reader"
 _KINDS = {"sentence_embedding": EMBEDDER, "token_classification": TAGGER, "question_answering": READER}

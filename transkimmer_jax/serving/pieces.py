@@ -8,19 +8,6 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.predictions import Predictions
 
 
-def concatenated(examples: Sequence[TokenizedExamples]) -> TokenizedExamples:
-    """All examples, one after the other, without labels."""
-    if len(examples) == 1:
-        return examples[0]
-    return TokenizedExamples(
-        np.concatenate([part.input_ids for part in examples]),
-        np.concatenate([part.token_type_ids for part in examples]),
-        np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in examples]))]).astype(np.int64),
-        np.zeros(sum(map(len, examples)), np.int32),
-        np.concatenate([part.truncated for part in examples]),
-    )
-
-
 def sliced(examples: TokenizedExamples, start: int, stop: int) -> TokenizedExamples:
     """The examples from `start` to `stop`, without a copy of their tokens."""
     first, last = examples.offsets[start], examples.offsets[stop]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.errors import DataError, TranskimmerError
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.serving import errors
@@ -22,7 +22,7 @@ from transkimmer_jax.serving.jobs import Computed, Job
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.metrics import Metrics
 from transkimmer_jax.serving.models import Reading, ServedModel
-from transkimmer_jax.serving.pieces import concatenated, divided, sliced
+from transkimmer_jax.serving.pieces import divided, sliced
 
 logger = logging.getLogger(__name__)
 
