@@ -73,10 +73,13 @@ class _Prefix:
 
 
 class Cutter:
-    """Cuts texts for a tokenizer that then reads `max_length` tokens of each, special tokens included."""
+    """Cuts texts for a tokenizer that then reads `max_length` tokens of each, special tokens included.
 
-    def __init__(self, tokenizer: Any, max_length: int):
-        self._tokenizer, self._max_length = tokenizer, max_length
+    in_place: a text's characters are left as they are, so tokens lie where they lie in the whole text; else long runs are shortened, too.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, in_place: bool = False):
+        self._tokenizer, self._max_length, self._in_place = tokenizer, max_length, in_place
         self._never_cut = max(_NEVER_CUT, _NEVER_CUT_TOKENS * max_length)
 
     def cut(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str] | None]:
@@ -163,7 +166,7 @@ class Cutter:
         """Ever longer prefixes, and in the end the text itself, as far as either is short enough."""
         rules = self._rules
         assert rules is not None
-        size, is_shortened = _FIRST_PREFIX * self._max_length, False
+        size, is_shortened = _FIRST_PREFIX * self._max_length, self._in_place
         while True:
             if size >= _DIVIDED_FROM and not is_shortened:
                 for pattern, rest in rules.redundant:

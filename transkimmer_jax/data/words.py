@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
+from transkimmer_jax.data.cutting import Cutter
 from transkimmer_jax.data.encodings import chunks, flat, tokenized
 
 NO_WORD = -1  # of special tokens
@@ -39,25 +40,48 @@ def tokenize_words(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Tok
     """Texts, or lists of words, as tokens, cut to `max_length` tokens with special tokens.
 
     A text is divided into words as the tokenizer divides it, and only words that are read are told. Of a list of words all are.
+    Of a long text, or a long list, only as much is tokenised as decides which tokens are read.
 
     Args:
       texts: strings, or lists of strings; not both.
       tokenizer: a fast one.
+
+    Raises:
+      DataError: millions of characters that hold next to no token.
     """
     is_split = bool(texts) and not isinstance(texts[0], str)
-    marks_spaces = is_split and _marks_spaces(tokenizer)
+    encode = _encode_lists if is_split else _encode_texts
     examples, word_of = [tokenized(())], [np.zeros(0, np.int32)]
     spans: list[np.ndarray | None] = []
     for chunk in chunks(len(texts)):
         part = texts[chunk]
-        given = [_spaced(text) for text in part] if marks_spaces else list(part)
-        encodings = tokenizer(
-            given, is_split_into_words=is_split, truncation=True, max_length=max_length, return_attention_mask=False
-        ).encodings
+        encodings = encode(part, tokenizer, max_length)
         examples.append(tokenized(encodings))
         word_of.append(flat([[NO_WORD if word is None else word for word in one.word_ids] for one in encodings], np.int32))
         spans += [None if is_split else _spans(text, encoding) for text, encoding in zip(part, encodings, strict=True)]
     return TokenizedWords(concatenated(examples), np.concatenate(word_of), texts, spans)
+
+
+def _encode_texts(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[Any]:
+    cut, _ = Cutter(tokenizer, max_length, in_place=True).cut(texts, None)
+    return tokenizer(list(cut), truncation=True, max_length=max_length, return_attention_mask=False).encodings
+
+
+def _encode_lists(texts: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> list[Any]:
+    """Each word is tokenised by itself, so the first words tell what is read if they have more tokens than that. All words are tokenised
+    where they have fewer, since some words have none."""
+    marks_spaces = _marks_spaces(tokenizer)
+
+    def encoded(texts: list[Sequence[str]]) -> list[Any]:
+        given = [_spaced(text) for text in texts] if marks_spaces else texts
+        return tokenizer(given, is_split_into_words=True, truncation=True, max_length=max_length, return_attention_mask=False).encodings
+
+    cut = [text[: max_length + 1] for text in texts] if tokenizer.truncation_side == "right" else list(texts)
+    encodings = encoded(cut)
+    for number, text in enumerate(texts):
+        if len(text) > len(cut[number]) and not encodings[number].overflowing:
+            [encodings[number]] = encoded([text])
+    return encodings
 
 
 def _marks_spaces(tokenizer: Any) -> bool:
