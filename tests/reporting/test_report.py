@@ -56,32 +56,60 @@ def report(model, path, output, *more):
     return json.loads(told[1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["classifier", "regressor", "embedder", "tagger"])
 def test_what_it_says_is_what_was_computed(models, write, tmp_path, kind):
     """Of each budget: depths of tokens, kept shares, what is spent; tokens lie where their characters are."""
-    records = [{"text": text, "other": "is it good", "label": "yes"} for text in TEXTS]
-    columns = ["--text-columns", "other", "text"] if kind == "reader" else []
+    records = [{"text": text, "label": "yes"} for text in TEXTS]
     labels = ["--label-column", "label"] if kind == "classifier" else []
-    said = report(models[kind], write("texts.jsonl", records), tmp_path / "page.html", *columns, *labels, "--budgets", "0.7")
+    said = report(models[kind], write("texts.jsonl", records), tmp_path / "page.html", *labels, "--budgets", "0.7")
     assert said["head"] == KINDS[kind][0] and said["layers"] == 3 and len(said["budgets"]) == 2 and len(said["texts"]) == 4
     engine = SkimEngine.from_pretrained(models[kind], depths=True)
-    inputs = [("is it good", text) for text in TEXTS] if kind == "reader" else TEXTS
-    tokens = engine.tokenize(inputs)
+    tokens = engine.tokenize(TEXTS)
     assert said["budgets"][said["own"]]["threshold"] == engine.threshold
     for number, budget in enumerate(said["budgets"]):
         predictions = engine.predict_tokenized(tokens, threshold=budget["threshold"])
         np.testing.assert_allclose(budget["kept_per_layer"], predictions.kept.sum(axis=1) / tokens.lengths.sum())
         for place, text in enumerate(said["texts"]):
             depths = [int(depth, 36) for depth in text["depths"][number]]
-            special = 3 if kind == "reader" else 2
-            assert len(depths) == len(text["tokens"]) == tokens.lengths[place] - special
+            assert len(depths) == len(text["tokens"]) == tokens.lengths[place] - 2
             # All but [CLS], which every layer computes, and [SEP].
-            assert 3 <= predictions.depths[place].sum() - sum(depths) <= 3 * special
+            assert 3 <= predictions.depths[place].sum() - sum(depths) <= 3 * 2
     for text, given in zip(said["texts"], TEXTS, strict=True):
         assert text["parts"][-1] == given and text["truth"] == ("yes" if kind == "classifier" else None)
         for part, start, end in text["tokens"]:
             assert 0 <= start < end <= len(text["parts"][part])
         assert text["wrong"] == [text["truth"] is not None and not answer.startswith("yes") for answer in text["answers"]]
+
+
+def test_a_reader_reads_contexts_whole(models, write, tmp_path):
+    """In windows, as `predict`, whose answer the page gives. A token is as deep as in the window that read it deepest; all windows cost."""
+    question = "is the cast good"
+    records = [{"question": question, "context": text} for text in TEXTS]
+    said = report(models["reader"], write("texts.jsonl", records), tmp_path / "page.html", "--budgets", "0.7")
+    assert said["head"] == "question_answering" and len(said["budgets"]) == 2 and len(said["texts"]) == 4
+    engine = SkimEngine.from_pretrained(models["reader"], depths=True)
+    windows = engine.tokenize_questions([question] * 4, TEXTS)
+    assert np.bincount(windows.owner)[3] > 3 and said["budgets"][said["own"]]["threshold"] == engine.threshold
+    for number, budget in enumerate(said["budgets"]):
+        predictions = engine.predict_tokenized(windows.examples, threshold=budget["threshold"])
+        np.testing.assert_allclose(budget["kept_per_layer"], predictions.kept.sum(axis=1) / windows.examples.lengths.sum())
+        flops = predictions.costs(engine.arch)
+        assert [text["answers"][number] for text in said["texts"]] == [
+            answer.text for answer in engine.answer([question] * 4, TEXTS, threshold=budget["threshold"])
+        ]
+        for place, (text, context) in enumerate(zip(said["texts"], TEXTS, strict=True)):
+            rows = np.flatnonzero(windows.owner == place)
+            assert text["costs"][number] == pytest.approx(flops[0][rows].sum() / flops[1][rows].sum(), abs=1e-4)
+            depths = {tuple(token): int(depth, 36) for token, depth in zip(text["tokens"], text["depths"][number], strict=True)}
+            for part, whole in enumerate((question, context)):
+                offsets = engine.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+                assert [(start, end) for of, start, end in depths if of == part] == offsets, "the tokens of all of it, each once"
+            deepest = dict.fromkeys(depths, 0)
+            for row in rows:
+                for span, inside, depth in zip(windows.spans[row], windows.is_context[row], predictions.depths[row], strict=True):
+                    if span[1] > span[0]:
+                        deepest[int(inside), *span.tolist()] = max(deepest[int(inside), *span.tolist()], int(depth))
+            assert depths == deepest
 
 
 def test_labels_are_numbers_or_names(models, write, tmp_path):
@@ -187,6 +215,12 @@ def test_a_task_with_other_labels(models, tmp_path):
     with pytest.raises(CheckpointError, match="calls its labels no, yes, glue/sst2 calls them negative, positive"):
         report_of_task = ["report", "--model", str(models["classifier"]), "--task", "glue/sst2", "--output", str(tmp_path / "page.html")]
         cli.main(report_of_task)
+
+
+def test_a_reader_and_a_task_without_contexts(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "load_split", lambda *_: Examples(TEXTS, None, np.zeros(4, np.int32)))
+    with pytest.raises(DataError, match="a reader's report shows questions with their contexts"):
+        cli.main(["report", "--model", str(models["reader"]), "--task", "glue/sst2", "--output", str(tmp_path / "page.html")])
 
 
 @pytest.mark.slow

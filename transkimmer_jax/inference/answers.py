@@ -10,6 +10,8 @@ from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import NO_WORD, TokenizedWords
 from transkimmer_jax.inference.predictions import Predictions
 
+LONGEST_ANSWER = 30  # tokens of a span, where nobody says otherwise
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:

@@ -19,7 +19,7 @@ from transkimmer_jax.data.words import TokenizedWords, tokenize_words
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.inference import inputs
-from transkimmer_jax.inference.answers import Answer, SpanAnswer, TaggedText, answered, classified, tagged
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, tagged
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
 from transkimmer_jax.inference.inputs import Text
@@ -293,7 +293,7 @@ class SkimEngine:
         context: str | Sequence[str],
         *,
         doc_stride: int | None = None,
-        max_answer_len: int = 30,
+        max_answer_len: int = LONGEST_ANSWER,
         no_answer_threshold: float | None = None,
         threshold: float | None = None,
         progress: bool = False,

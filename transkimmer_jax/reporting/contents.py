@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.encodings import tokenized
 from transkimmer_jax.data.token_files import OUTSIDE
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.data.windows import Windows
+from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.evaluation.thresholds import find_threshold
-from transkimmer_jax.inference.answers import best_span
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.vectors import neighbours, unit
@@ -33,8 +35,8 @@ class ReadText:
     """One input.
 
     parts: a text, or two. tokens: of those that stand in a part: its number, first character and the one behind the last. depths: by
-    budget, how many layers computed each of these tokens. costs: by budget, the share of the dense model's FLOPs. answers: by budget, for
-    people. truth: the label, where it is known. wrong: by budget, whether the answer is another.
+    budget, how many layers computed each of these tokens; of one in several windows, the most. costs: by budget, the share of the dense
+    model's FLOPs. answers: by budget, for people. truth: the label, where it is known. wrong: by budget, whether the answer is another.
     """
 
     parts: tuple[str, ...]
@@ -44,6 +46,21 @@ class ReadText:
     answers: list[str]
     truth: str | None
     wrong: list[bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """Texts as tokens.
+
+    examples: of a reader's text its windows, of others one. owner: [examples] int64, the text of each. places: of each example, for its
+    tokens [length, 3]: the number of the part where each stands, -1 of none, its first character there and the one behind the last.
+    windows: of a reader; None of others.
+    """
+
+    examples: TokenizedExamples
+    owner: np.ndarray
+    places: list[np.ndarray]
+    windows: Windows | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,65 +85,95 @@ def contents(
 ) -> Contents:
     """Read texts at the engine's threshold, and at those that spend these shares of the dense model's FLOPs on them.
 
-    engine: with depths; of an embedder its default prompt stands before each text. texts: of one part each, or of two.
+    engine: with depths; of an embedder its default prompt stands before each text. texts: of one part each, or of two; of a reader a
+    question and its context, which is read as `SkimEngine.answer` reads it.
 
     Raises:
       CheckpointError: a tokenizer that does not tell where tokens lie.
+      DataError: of a reader, texts of one part, or such that `SkimEngine.answer` cannot read.
     """
     if not tokenizer.is_fast:
         raise CheckpointError("a report needs a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
-    before = engine.default_prompt
-    firsts, seconds = [before + parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
-    encoded = tokenizer(
-        firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
-    ).encodings
-    examples = tokenized(encoded)
-    sample = examples.take(np.arange(min(len(texts), _FITTED_ON)))
+    reading = _read(engine, tokenizer, texts)
+    sample = reading.examples.take(np.flatnonzero(reading.owner < _FITTED_ON))
 
     def share(threshold: float) -> float:
         return 1 / engine.predict_tokenized(sample, threshold=threshold).flops_vs_unpadded(engine.arch)
 
     # Rising, so that the budgets fall.
     thresholds = sorted({engine.threshold, *(find_threshold(share, target) for target in shares)})
-    predictions = [engine.predict_tokenized(examples, threshold=threshold, progress=True) for threshold in thresholds]
+    predictions = [engine.predict_tokenized(reading.examples, threshold=threshold, progress=True) for threshold in thresholds]
     budgets = [
         Budget(float(threshold), one.kept_per_layer().tolist(), one.flops_vs_unpadded(engine.arch))
         for threshold, one in zip(thresholds, predictions, strict=True)
     ]
-    answers = [_answers(engine, one, encoded, texts) for one in predictions]
-    shares_of_texts = [spent / dense for spent, dense in (one.costs(engine.arch) for one in predictions)]
+    answers = [_answers(engine, one, reading, texts) for one in predictions]
+    costs = [_costs(engine, one, reading) for one in predictions]
     read = []
     for number, parts in enumerate(texts):
-        encoding = encoded[number]
-        ends = [end for _, end in encoding.offsets]
-        places = [
-            place for place, part in enumerate(encoding.sequence_ids) if part is not None and (not before or ends[place] > len(before))
-        ]
-        spans = [
-            (int(encoding.sequence_ids[place]), max(0, encoding.offsets[place][0] - len(before)), ends[place] - len(before))
-            for place in places
-        ]
-        depths = [(one.depths or [])[number][places].tolist() for one in predictions]
-        costs = [float(shares_of_one[number]) for shares_of_one in shares_of_texts]
-        said = [answered[number] for answered in answers]
+        tokens, depths = _deepest(reading, predictions, number)
+        said = [of_budget[number] for of_budget in answers]
         wrong = [truths[number] is not None and label != truths[number] for label, _ in said]
-        read.append(ReadText(parts, spans, depths, costs, [text for _, text in said], truths[number], wrong))
+        spent = [float(one[number]) for one in costs]
+        read.append(ReadText(parts, tokens, depths, spent, [text for _, text in said], truths[number], wrong))
     own = thresholds.index(engine.threshold)
     return Contents(title, engine.arch.head, engine.arch.num_hidden_layers, budgets, own, read)
 
 
-def _answers(
-    engine: SkimEngine, predictions: Predictions, encoded: Sequence[Any], texts: Sequence[tuple[str, ...]]
-) -> list[tuple[str, str]]:
+def _read(engine: SkimEngine, tokenizer: Any, texts: Sequence[tuple[str, ...]]) -> _Reading:
+    if engine.arch.head == "question_answering":
+        if any(len(parts) != 2 for parts in texts):
+            raise DataError("a reader's report shows questions with their contexts: give texts of two parts")
+        windows = engine.tokenize_questions([parts[0] for parts in texts], [parts[1] for parts in texts])
+        spans = zip(windows.spans, windows.is_context, strict=True)
+        parts_of = [(np.where(inside, 1, np.where(span[:, 1] > span[:, 0], 0, -1)), span) for span, inside in spans]
+        return _Reading(windows.examples, windows.owner, [np.column_stack(columns) for columns in parts_of], windows)
+    before = engine.default_prompt
+    firsts, seconds = [before + parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
+    encodings = tokenizer(
+        firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
+    ).encodings
+    return _Reading(tokenized(encodings), np.arange(len(texts)), [_places(one, len(before)) for one in encodings], None)
+
+
+def _places(encoding: Any, before: int) -> np.ndarray:
+    """`_Reading.places` of an example. before: characters of the prompt, whose tokens stand in no part."""
+    places = [
+        (-1 if part is None or end <= before else part, max(0, start - before), end - before)
+        for part, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+    ]
+    return np.array(places, np.int64).reshape(-1, 3)
+
+
+def _deepest(reading: _Reading, predictions: Sequence[Predictions], number: int) -> tuple[list[tuple[int, int, int]], list[list[int]]]:
+    """`ReadText.tokens` and `ReadText.depths` of a text."""
+    deepest: dict[tuple[int, int, int], np.ndarray] = {}
+    for row in np.flatnonzero(reading.owner == number).tolist():
+        depths = np.array([(one.depths or [])[row] for one in predictions])  # [budgets, length]
+        for place, of_token in zip(reading.places[row].tolist(), depths.T, strict=True):
+            if place[0] >= 0:
+                deepest[tuple(place)] = np.maximum(of_token, deepest.get(tuple(place), 0))
+    tokens = sorted(deepest)
+    return tokens, [[int(deepest[token][budget]) for token in tokens] for budget in range(len(predictions))]
+
+
+def _costs(engine: SkimEngine, predictions: Predictions, reading: _Reading) -> np.ndarray:
+    """What each text costs, as a share of the dense model's FLOPs, [N]."""
+    spent, dense = (np.bincount(reading.owner, flops) for flops in predictions.costs(engine.arch))
+    return spent / dense
+
+
+def _answers(engine: SkimEngine, predictions: Predictions, reading: _Reading, texts: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
     """Of each text: the answer, to be compared with a label, and the same for people."""
     head = engine.arch.head
     if head == "sentence_embedding":
         return [("", text) for text in _neighbours(predictions.outputs["sentence_embedding"])]
-    if head == "question_answering":
-        return _spans(predictions, encoded, texts)
+    if reading.windows is not None:
+        spans = answered(predictions, reading.windows, [context for _, context in texts], LONGEST_ANSWER, None)
+        return [(span.text, span.text) for span in spans]
     names = engine.label_names
     if head == "token_classification":
-        inside = [[part is not None for part in one.sequence_ids] for one in encoded]
+        inside = [places[:, 0] >= 0 for places in reading.places]
         labels = [row.argmax(axis=1)[mask] for row, mask in zip(predictions.by_text("logits"), inside, strict=True)]
         counts = [np.bincount(row, minlength=engine.arch.num_labels) for row in labels]
         shown = [
@@ -147,14 +194,3 @@ def _neighbours(vectors: np.ndarray) -> list[str]:
         "nearest: " + ", ".join(f"{other + 1} ({vectors[row] @ vectors[other]:.2f})" for other in near)
         for row, near in enumerate(neighbours(vectors, _NEIGHBOURS))
     ]
-
-
-def _spans(predictions: Predictions, encoded: Sequence[Any], texts: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
-    answers = []
-    for number, (start, end) in enumerate(zip(predictions.by_text("start_logits"), predictions.by_text("end_logits"), strict=True)):
-        inside = np.array([part == 1 for part in encoded[number].sequence_ids])
-        _, first, last = best_span(start, end, inside, 30)
-        offsets = encoded[number].offsets
-        text = texts[number][-1][offsets[first][0] : offsets[last][1]]
-        answers.append((text, text))
-    return answers
