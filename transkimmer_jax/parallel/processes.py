@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import pathlib
@@ -32,7 +33,7 @@ def initialize(args: argparse.Namespace) -> None:
     """Join the other processes where there are any, as the flags of `train` say; call before anything else of jax.
 
     Raises:
-      ConfigError: flags that do not go together.
+      ConfigError: flags that do not go together, or that lack what jax does not find by itself.
       PeerError: the coordinator's address cannot be used. Where the others do not come within `--peer-timeout` the process ends.
     """
     coordinator = args.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
@@ -62,7 +63,13 @@ def initialize(args: argparse.Namespace) -> None:
             initialization_timeout=2 * seconds, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        raise PeerError(f"cannot join the other processes at {coordinator}: {(str(error).splitlines() or [''])[0][:200]}") from error
+        reason = (str(error).splitlines() or [""])[0][:200]
+        if isinstance(error, ValueError):  # jax knows too little to begin
+            raise ConfigError(
+                f"jax does not find the other processes by itself ({reason}): give --coordinator, --num-processes and --process-id to all"
+                " of them, or start them by srun or mpirun"
+            ) from error
+        raise PeerError(f"cannot join the other processes at {coordinator}: {reason}") from error
     finally:
         watchdog.cancel()
     if jax.process_index() != 0:
@@ -98,7 +105,10 @@ def _number(variable: str) -> int | None:
 
 def _cluster() -> bool:
     """Whether jax can find the other processes by itself: Slurm, Open MPI, a TPU host."""
-    several = any(int(os.environ.get(name, "1") or 1) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    counts = ["OMPI_COMM_WORLD_SIZE"]
+    if "SLURM_STEP_NODELIST" in os.environ:
+        counts.append("SLURM_NTASKS")  # else of the batch script, which is one process: srun alone starts several
+    several = any(int(os.environ.get(name, "1") or 1) > 1 for name in counts)
     pods = any("," in os.environ.get(name, "") for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
     pods = pods or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
     on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu"
@@ -135,6 +145,10 @@ def explained() -> Iterator[None]:
         raise PeerError(f"another process is gone or does not answer, the same command on all of them resumes ({reason})") from error
 
 
+# Of all runs of this process: jax's service asks all processes to stop at a number that none of them has passed.
+_sync_points = itertools.count(1)
+
+
 class Preemption:
     """Notice of a SIGTERM, which is how clouds announce that a machine will be taken away. A context manager.
 
@@ -161,7 +175,8 @@ class Preemption:
         self._told = True
         print("SIGTERM: saving after this step", file=sys.stderr)
 
-    def reached(self, step: int) -> bool:
-        """Whether to save and leave after `step`; called after every step, and true in all processes at once."""
-        self._answered = self._told if jax.process_count() == 1 else bool(multihost_utils.reached_preemption_sync_point(step))
+    def reached(self) -> bool:
+        """Whether to save and leave; called after every step, so equally often by all processes, and true in all of them at once."""
+        several = jax.process_count() > 1
+        self._answered = bool(multihost_utils.reached_preemption_sync_point(next(_sync_points))) if several else self._told
         return self._answered

@@ -152,7 +152,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                     state, scalars = update(state, batch, taught)
                 in_flight.add(scalars)
                 step += 1
-                preempted = preemption.reached(step)
+                preempted = preemption.reached()
                 evaluates = step % evaluate_every == 0 or step == total_steps
                 checkpoint_due = evaluates or (train.save_every is not None and step % train.save_every == 0)
 
