@@ -185,9 +185,26 @@ def test_a_damaged_best_checkpoint(workdir, caplog):
     """The result would be another checkpoint's: the run goes back to before the best one, here to its beginning."""
     mutation("one bit flipped", "largest array file")(workdir / "checkpoints" / "9", seeded("best"))
     assert restored(workdir) == 0
-    first, second = said(caplog)
+    second, first = said(caplog)
     assert f"checkpoint {workdir}/checkpoints/9 is damaged" in first and "the run starts from the beginning" in first
     assert f"{workdir}/checkpoints/12 cannot be used without the best one before it, of step 9, which is damaged: moved to" in second
+    assert {path.name for path in (workdir / "checkpoints_damaged").iterdir()} == {"9", "12"}
+
+
+def test_killed_while_a_damaged_best_one_is_put_aside(workdir, monkeypatch):
+    """What depends on it leaves first, so that the next start does not go on without the best."""
+    mutation("one bit flipped", "largest array file")(workdir / "checkpoints" / "9", seeded("killed"))
+    move_aside = verification._move_aside
+
+    def killed(*arguments):
+        move_aside(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(verification, "_move_aside", killed)
+        restored(workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["9"]
+    assert restored(workdir) == 0
     assert {path.name for path in (workdir / "checkpoints_damaged").iterdir()} == {"9", "12"}
 
 

@@ -73,7 +73,8 @@ def put_damaged_aside(folder: epath.Path, keep_latest: int) -> None:
     # A best one that is not there was deleted since a later one is better, which the run has, or comes to again.
     resumed = max((step for step in whole if best[step] not in faults), default=None)
     instead = "the run starts from the beginning" if resumed is None else f"the one of step {resumed} is used"
-    for step in steps:
+    # The newest first: a kill in between leaves none without the best one that it depends on.
+    for step in reversed(steps):
         if step in faults:
             newer = [other for other in whole if resumed is not None and step < other <= resumed]
             if resumed is not None and len(newer) >= keep_latest and best[resumed] != step:
