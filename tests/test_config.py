@@ -108,7 +108,8 @@ def test_missing_file(tmp_path):
 def test_overrides_of_every_type(name, text, value):
     section, key = name.split(".")
     # From a value that differs, so that an override that does nothing cannot pass.
-    before = override(Config(), {"distill.teacher": "x", "skim.predictor_size": "8", "model.hidden_dropout": "0.5"})
+    fields = {"distill.teacher": "x", "skim.predictor_size": "8", "model.hidden_dropout": "0.5", "data.task": "files"}
+    before = override(Config(), fields)
     changed = override(before, {name: text})
     actual = getattr(getattr(changed, section), key)
     assert actual == value
@@ -179,7 +180,8 @@ def test_mistyped_values(name, text, expected):
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
         {"data.train_examples": "0"}, {"data.eval_examples": "0"},
         {"train.steps": "0"}, {"train.eval_every": "0"}, {"train.save_every": "0"},
-        {"data.max_length": "2"}, {"data.text_columns": "a,b,c"}, {"data.text_columns": ""}, {"data.length_buckets": "32,16"},
+        {"data.max_length": "2"}, {"data.text_columns": "a,b,c", "data.task": "files"}, {"data.text_columns": "", "data.task": "files"},
+        {"data.length_buckets": "32,16"},
         {"data.length_buckets": "16,16"}, {"data.length_buckets": ""}, {"data.batch_size": "33", "optimizer.accumulation": "2"},
         {"optimizer.learning_rate": "0"}, {"optimizer.learning_rate": "nan"}, {"optimizer.warmup": "1.5"}, {"train.epochs": "0"},
         {"train.epochs": "inf"}, {"optimizer.weight_decay": "nan"}, {"skim.threshold": "-inf"}, {"optimizer.beta1": "1"},
@@ -193,6 +195,17 @@ def test_unfit_values(overrides):
     """Each is refused by a message that names one of the fields at fault."""
     message = refusal(override, Config(), overrides)
     assert any(name in message for name in overrides)
+
+
+@pytest.mark.parametrize("name", ["data.train_file", "data.validation_file", "data.test_file", "data.text_columns"])
+def test_files_go_with_tasks_of_files(name):
+    """Else a data set of its own would be trained on, or scored, in the name of the user's file."""
+    for task in ("glue/mrpc", "movie_reviews", "texts"):
+        if (name, task) != ("data.text_columns", "texts"):
+            message = refusal(override, Config(), {"data.task": task, name: "mine"})
+            assert message.startswith(f"{name} goes with data.task='files', 'tags'") and message.endswith(f", not {task!r}")
+    for task in ("files", "tags", "questions", *(["texts"] if name == "data.text_columns" else [])):
+        override(Config(), {"data.task": task, name: "mine"})
 
 
 def test_the_papers_normalization_is_allowed_in_its_place():
@@ -227,6 +240,7 @@ configs = st.builds(
     ),
     data=st.builds(
         DataConfig,
+        task=st.just("files"),
         train_file=st.none() | words,
         text_columns=st.lists(words, min_size=1, max_size=2).map(tuple),
         length_buckets=st.lists(positive, min_size=1, unique=True).map(lambda values: tuple(sorted(values))),
@@ -285,7 +299,8 @@ def test_dictionaries_that_are_no_config(values, message):
 
 
 def test_difference():
-    old, new = Config(), override(Config(), {"train.seed": "3", "data.text_columns": "a,b", "skim.predictor_size": "16"})
+    old = override(Config(), {"data.task": "files"})
+    new = override(old, {"train.seed": "3", "data.text_columns": "a,b", "skim.predictor_size": "16"})
     assert difference(to_dict(old), to_dict(new)) == [
         "data.text_columns (text there, a,b here)",
         "skim.predictor_size (None there, 16 here)",
@@ -298,7 +313,7 @@ def test_difference():
 
 def test_describe_mentions_every_field():
     """Name, value and sentence of each field, of the config that is given."""
-    config = override(Config(), {"train.seed": "1234", "data.text_columns": "question,answer"})
+    config = override(Config(), {"train.seed": "1234", "data.task": "questions", "data.text_columns": "question,answer"})
     lines = describe(config).splitlines()
     assert len(FIELDS) > 50
     for section, key in FIELDS:
@@ -316,7 +331,7 @@ def test_what_describe_prints_can_be_given_back():
     lines = [line.strip() for line in describe().splitlines() if line.startswith("  --config.")]
     texts = dict(line.removeprefix("--config.").split("=", 1) for line in lines)
     assert len(texts) == len(FIELDS)
-    assert override(override(Config(), {"train.seed": "1", "data.text_columns": "a,b"}), texts) == Config()
+    assert override(override(Config(), {"train.seed": "1", "data.task": "files", "data.text_columns": "a,b"}), texts) == Config()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

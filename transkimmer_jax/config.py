@@ -192,6 +192,9 @@ class DistillConfig:
     ] = 1.0
 
 
+_LABELLED_FILES = ("files", "tags", "questions")  # the tasks whose texts and labels are the user's own
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is trained on, and how it is batched."""
@@ -339,6 +342,11 @@ class Config:
             f"model.pooling is of embedders, which data.task='texts' trains, and not {data.task!r}",
         )
         require(data.task == "texts" or not data.text_files, f"data.text_files are for data.task='texts', not {data.task!r}")
+        for name in ("train_file", "validation_file", "test_file"):
+            require(
+                data.task in _LABELLED_FILES or getattr(data, name) is None,
+                f"data.{name} goes with data.task='files', 'tags' or 'questions', not {data.task!r}",
+            )
         require(
             self.distill.similarity_weight >= 0, f"distill.similarity_weight must not be negative, got {self.distill.similarity_weight}"
         )
@@ -361,6 +369,10 @@ class Config:
                 require(value is None or value >= 1, f"{_section_name(section)}.{name} must be at least 1, not {value}")
         require(data.max_length is None or data.max_length >= 3, f"data.max_length must be at least 3, not {data.max_length}")
         require(len(data.text_columns) in (1, 2), f"data.text_columns names one column or two, not {len(data.text_columns)}")
+        require(
+            data.task in (*_LABELLED_FILES, "texts") or data.text_columns == DataConfig.text_columns,
+            f"data.text_columns goes with data.task='files', 'tags', 'questions' or 'texts', not {data.task!r}",
+        )
         require(
             bool(data.length_buckets) and list(data.length_buckets) == sorted(set(data.length_buckets)),
             f"data.length_buckets must rise and not be empty, got {data.length_buckets}",

@@ -55,7 +55,11 @@ def reviews_file(write, *changed):
         ({"train__seed": -1}, "train.seed must lie in [0, 2**32), not -1"),
         ({"data__doc_stride": -1}, "data.doc_stride must not be negative, got -1"),
         ({"skim__target": 2}, "skim.target must lie in (0, 1], not 2.0"),
-        ({"data__task": "glue/sst"}, "unknown task data.task='glue/sst'; did you mean 'glue/sst2'"),
+        (
+            {"data__task": "glue/sst", "data__train_file": "none", "data__validation_file": "none"},
+            "unknown task data.task='glue/sst'; did you mean 'glue/sst2'",
+        ),
+        ({"data__task": "glue/sst2"}, "data.train_file goes with data.task='files', 'tags' or 'questions', not 'glue/sst2'"),
         ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),
         ({"data__batch_size": 161, "data__grouping_window": 1}, "data.batch_size=161 is more than the 160 training examples: lower it"),
         ({"data__train_file": "none"}, "data.task='files' has no train split: set data.train_file"),
