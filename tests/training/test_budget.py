@@ -105,12 +105,29 @@ def test_a_goal_beside_pinned_tokens(kind, caplog):
     assert [float(share) for share in spent] == pytest.approx([0.5, 0.3, floor], rel=1e-3) and 0.2 < floor < 0.3
     assert (kept > 10 - 1e-4).all() and (np.diff(kept[:2]) < 0).all()
     np.testing.assert_allclose(kept[2], 10, rtol=1e-3)
-    budget.warn_of_pinned(dataclasses.replace(skim, levels=(0.3,)), arch, served)
-    budget.warn_of_pinned(dataclasses.replace(skim, pinned=None), arch, ServedLengths.like(40.0))
+    budget.warn_of_unreachable(dataclasses.replace(skim, levels=(0.3,)), arch, served)
+    budget.warn_of_unreachable(dataclasses.replace(skim, pinned=None), arch, ServedLengths.like(40.0))
     assert not caplog.records
-    budget.warn_of_pinned(skim, arch, served)
+    budget.warn_of_unreachable(skim, arch, served)
     (record,) = caplog.records
-    assert f"keeps 10 of 40 tokens of a text, which cost {100 * floor:.0f} % of the dense model: a budget of 10 %" in record.getMessage()
+    assert f"keeps 10 of 40 tokens of a text, which cost {100 * floor:.1f} % of the dense model: a budget of 10 %" in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+def test_a_budget_that_position_0_alone_exceeds(kind, caplog):
+    """On short texts; it is told of models that pin nothing else too, and of no budget that can be met."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=6, hidden_size=384, intermediate_size=1536, skim=SkimArchitecture(predictor_size=96))
+    served = ServedLengths.like(4.0)
+    floor = budget.least(SkimConfig(target_kind=kind), arch, served)
+    assert floor == 0.25 if kind == "tokens" else 0.28 < floor < 0.3
+    budget.warn_of_unreachable(SkimConfig(target=floor, target_kind=kind), arch, served)
+    for other in (SkimConfig(target=0.1, objective="coefficient"), SkimConfig(target=0.1, enabled=False)):
+        budget.warn_of_unreachable(other, arch, served)
+    assert not caplog.records
+    budget.warn_of_unreachable(SkimConfig(target=0.5, levels=(floor - 0.01,), target_kind=kind), arch, served)
+    (record,) = caplog.records
+    said = f"position 0 alone costs {100 * floor:.1f} % of the dense model on texts of 4 tokens: a budget of {100 * floor - 1:.4g} %"
+    assert record.getMessage() == f"{said} cannot be met. Ask for more by skim.target and skim.levels"
 
 
 def test_a_budget_of_layers_that_are_left_out():

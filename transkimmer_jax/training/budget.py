@@ -117,15 +117,17 @@ def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: 
     return float(flops.skimmed(arch, kept, length) / flops.dense(arch, length))
 
 
-def warn_of_pinned(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> None:
-    """Log where what `skim.pinned` keeps costs more than the smallest budget: all other tokens go then, and the budget is not met."""
+def warn_of_unreachable(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> None:
+    """Log where what is never skimmed costs more than the smallest budget: all other tokens go then, and the budget is not met."""
     smallest = skim.targets[-1]
-    if skim.has_budget and skim.pinned is not None and (floor := least(skim, arch, served)) > smallest:
-        logger.warning(
-            "skim.pinned=%s keeps %.0f of %.0f tokens of a text, which cost %.0f %% of the dense model: a budget of %.0f %% cannot be met."
-            " Ask for more by skim.target and skim.levels, or pin nothing",
-            skim.pinned, served.pinned, served.mean, 100 * floor, 100 * smallest,
-        )  # fmt: skip
+    if not skim.has_budget or (floor := least(skim, arch, served)) <= smallest:
+        return
+    if skim.pinned is None:
+        what, cure = f"position 0 alone costs {100 * floor:.1f} % of the dense model on texts of {served.mean:.0f} tokens", ""
+    else:
+        kept = f"{served.pinned:.0f} of {served.mean:.0f} tokens of a text, which cost {100 * floor:.1f} % of the dense model"
+        what, cure = f"skim.pinned={skim.pinned} keeps {kept}", ", or pin nothing"
+    logger.warning("%s: a budget of %.4g %% cannot be met. Ask for more by skim.target and skim.levels%s", what, 100 * smallest, cure)
 
 
 def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float = 1.0) -> np.ndarray:

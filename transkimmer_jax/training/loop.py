@@ -95,7 +95,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
 
     # -------------------------------------------------------------------------------------------------------------------------- steps
     served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths, tokens.served_pinned(config.skim))
-    budget.warn_of_pinned(config.skim, student.arch, served)
+    budget.warn_of_unreachable(config.skim, student.arch, served)
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
     update = train_step.jitted(state, placement)
