@@ -225,7 +225,7 @@ class DataConfig:
     batch_size: Annotated[int, "examples an optimiser step"] = 32
     eval_batch_size: Annotated[int, "examples an evaluation step"] = 64
     train_examples: Annotated[int | None, "use only this many training examples, drawn by seed; None uses all"] = None
-    eval_examples: Annotated[int | None, "use only this many validation examples, drawn by seed; None uses all"] = None
+    eval_examples: Annotated[int | None, "use only this many validation examples, the same ones for every seed; None uses all"] = None
     grouping_window: Annotated[int, "batches' worth of shuffled examples that are sorted by length together; 1 turns grouping off"] = 64
 
 

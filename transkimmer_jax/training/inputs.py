@@ -14,6 +14,8 @@ from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.parallel.placement import Placement
 
+# Draws what is judged on, not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts.
+EVALUATION_SEED = 0
 # Texts of the first validation split on which the threshold is fitted.
 _THRESHOLD_EXAMPLES = 512
 
@@ -85,22 +87,23 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     Raises:
       ConfigError: texts without labels beside none that have some. DataError: data that cannot be used.
     """
-    data, seed = config.data, config.train.seed
+    data = config.data
     if config.distill.unlabelled_file is not None and (task.head != "sequence_classification" or task.judge == "teacher"):
         raise ConfigError(
             f"distill.unlabelled_file adds texts to labelled ones of a classifier or regressor, and data.task={task.name!r} has none:"
             " give all texts by data.text_files, to `transkimmer distil`"
         )
-    training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, seed)
+    training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, config.train.seed)
     if config.distill.unlabelled_file is not None:
         training = sources.with_unlabelled(training, task, config.distill.unlabelled_file)
     validation = {
-        name: subsample(sources.load_split(task, split, data), data.eval_examples, seed) for name, split in task.validation_splits.items()
+        name: subsample(sources.load_split(task, split, data), data.eval_examples, EVALUATION_SEED)
+        for name, split in task.validation_splits.items()
     }
     tests = task.test_splits if data.test_file or task.judge == "teacher" else {}
     test = {name: sources.load_split(task, split, data) for name, split in tests.items()}
     if task.judge == "teacher":
-        test = {name: subsample(texts, data.eval_examples, seed) for name, texts in test.items()}
+        test = {name: subsample(texts, data.eval_examples, EVALUATION_SEED) for name, texts in test.items()}
     return RunExamples(training, validation, test)
 
 
@@ -110,7 +113,7 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     Raises:
       DataError: fewer texts than a batch has, or a length that holds no text.
     """
-    data, seed = config.data, config.train.seed
+    data = config.data
     # Rounded up to what the devices can share; the copies that fill a batch have no weight.
     batch_size = -(-data.eval_batch_size // placement.device_count) * placement.device_count
 
@@ -123,9 +126,9 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     first = next(iter(examples.validation.values()))
     return RunInputs(
         training=training,
-        plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, seed),
+        plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, config.train.seed),
         validation={name: split(texts) for name, texts in examples.validation.items()},
         test={name: split(texts) for name, texts in examples.test.items()},
-        threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, seed)),
+        threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, EVALUATION_SEED)),
         pad_token_id=tokenizer.pad_token_id,
     )
