@@ -237,7 +237,7 @@ def test_a_really_full_disk(disk, config, program_cache, tmp_path, caplog):
     assert process.returncode == 2 and printed == "", notes
     assert notes.splitlines()[-1] == f"error: cannot write {workdir}: {FULL}"
     assert "Traceback" not in notes and "Exception" not in notes, notes
-    assert {path.name for path in workdir.iterdir()} == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
+    assert {path.name for path in workdir.iterdir()} == {"config.json", "data.json", "metrics.jsonl", "tensorboard", "checkpoints"}
     assert any(path.name.isdigit() for path in (workdir / "checkpoints").iterdir()), "else there is nothing to resume from"
 
     disk("64m")
@@ -247,6 +247,7 @@ def test_a_really_full_disk(disk, config, program_cache, tmp_path, caplog):
     assert runs.read_result(workdir)["steps"] == 60 and (workdir / "model" / "model.safetensors").is_file()
     assert {path.name for path in workdir.iterdir()} == {
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",

@@ -241,6 +241,31 @@ def test_resuming_changes_nothing(config, finished, tmp_path, caplog):
     assert_events_are_the_records(tmp_path / "run")
 
 
+def test_resuming_with_other_data(config, tmp_path):
+    """A corrected text, and a third class, which the checkpoint's state has no room for: the run does not go on with either. With the old
+    files back it does; and once it is finished a changed file does not pass for the one of its result."""
+    train_file = tmp_path / "train.jsonl"
+    records = runs.make_reviews(40, seed=0)
+    runs.write_jsonl(train_file, records)
+    config = override(config, {"data.train_file": str(train_file), "train.steps": "8", "train.save_every": "4"})
+    workdir, changes = tmp_path / "run", ({"text": "a good film"}, {"label": "mixed"})
+
+    def refused():
+        for change in changes:
+            runs.write_jsonl(train_file, [records[0] | change, *records[1:]])
+            with pytest.raises(TrainingError, match="^the texts or labels of data.train_file.* are not those that the run in .*/run began"):
+                train_and_evaluate(config, workdir)
+        runs.write_jsonl(train_file, records)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interruption):
+        interrupt_records(patch, 6)
+        train_and_evaluate(config, workdir)
+    refused()
+    result = train_and_evaluate(config, workdir)
+    refused()
+    assert train_and_evaluate(config, workdir) == result
+
+
 def signal_before_step(patch, step, number):
     """The process gets a signal as the batch of a step, counted from 1, is placed."""
     global_batch, calls = Placement.global_batch, itertools.count(1)

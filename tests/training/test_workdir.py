@@ -1,5 +1,6 @@
 """The files beside the checkpoints: damage to them is one line, and what killed processes left of them is deleted."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,11 +9,12 @@ import pytest
 from etils import epath
 from faults.checkpoint_faults import MUTATIONS
 
-from transkimmer_jax.config import Config, to_dict
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs
 from transkimmer_jax.training.records import Records
 
+EXAMPLES = "a digest"
 RESULT = {"metric": "accuracy", "value": 0.875, "steps": 60}
 
 
@@ -20,7 +22,7 @@ RESULT = {"metric": "accuracy", "value": 0.875, "steps": 60}
 def workdir(tmp_path):
     """Of a run that has ended."""
     folder = epath.Path(tmp_path / "run")
-    with workdirs.claimed(folder, Config()):
+    with workdirs.claimed(folder, Config(), EXAMPLES):
         with Records(folder, 0) as records:
             for step in (1, 2, 3):
                 records.write(step, {"loss": 1.0 / step})
@@ -112,12 +114,74 @@ def test_flipped_bits_in_a_config(workdir):
     assert refused > 20
 
 
+def test_other_examples(workdir):
+    """Refused by the name of what says which they are; a workdir without a word on them goes on, and has one from then on."""
+    workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+    both = dataclasses.replace(Config(), distill=DistillConfig("teacher", unlabelled_file="more.txt"))
+    for config, names in ((Config(), "data.task='glue/sst2'"), (both, "data.task='glue/sst2', distill.unlabelled_file")):
+        with pytest.raises(TrainingError) as error:
+            workdirs.require_same_examples(workdir, config, "another digest")
+        assert str(error.value) == (
+            f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another --workdir"
+        )
+    with workdirs.claimed(workdir, Config(), "another digest"):
+        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+    (workdir / "data.json").unlink()
+    workdirs.require_same_examples(workdir, Config(), "another digest")
+    with workdirs.claimed(workdir, Config(), "another digest"), pytest.raises(TrainingError, match="are not those that the run in"):
+        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+
+
+def test_other_files_of_a_finished_run(tmp_path):
+    """Nobody reads the data of one: its files are compared, and one that is gone is not missed. Of a recipe those of both runs."""
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train_file", "validation_file", "text_files")}
+    for path in files.values():
+        pathlib.Path(path).write_text("{}\n", encoding="utf-8")
+    labelled = Config(data=DataConfig("files", train_file=files["train_file"], validation_file=files["validation_file"]))
+    recipe = Recipe.of(labelled, dense={}, skimming={"distill.unlabelled_file": files["text_files"]})
+    texts = Config(data=DataConfig("texts", text_files=(files["text_files"],)))
+    folder = epath.Path(tmp_path)
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.after("dense/model")), ("texts", texts)):
+        with workdirs.claimed(folder / name, config, EXAMPLES):
+            workdirs.write_result(folder / name, RESULT)
+    (tmp_path / "config.json").write_text(json.dumps(workdirs.to_write(recipe)), encoding="utf-8")
+    workdirs.write_result(folder, RESULT)
+    finished = {folder / "dense": recipe.dense, folder: recipe, folder / "texts": texts}
+    for workdir, config in finished.items():
+        assert workdirs.finished_result(workdir, config) == RESULT
+    refused = {
+        "validation_file": {folder / "dense": "data.validation_file", folder: "data.validation_file"},
+        "text_files": {folder: "distill.unlabelled_file", folder / "texts": "data.text_files"},
+    }
+    for name, where in refused.items():
+        path = pathlib.Path(files[name])
+        path.write_text("{ }\n", encoding="utf-8")
+        for workdir, config in finished.items():
+            if workdir in where:
+                with pytest.raises(TrainingError, match=f"^the texts or labels of {where[workdir]} are not those that the run in .* began"):
+                    workdirs.finished_result(workdir, config)
+            else:
+                assert workdirs.finished_result(workdir, config) == RESULT
+        path.unlink()
+    for workdir, config in finished.items():
+        assert workdirs.finished_result(workdir, config) == RESULT
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"examples": 3, "files": {}}', b'{"examples": "", "files": []}', b"\xff\xfe"])
+def test_a_damaged_word_on_the_data(workdir, content):
+    (workdir / "data.json").write_bytes(content)
+    with pytest.raises(TrainingError, match="^.*/data.json is .*, so nobody knows what this run was trained on: restore it, or") as error:
+        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+    assert "\n" not in str(error.value)
+    assert workdirs.finished_result(workdir, Config()) == RESULT, "its digest tells, and the result does not depend on it"
+
+
 def test_what_was_left_is_deleted_when_the_workdir_is_claimed(workdir):
     for name in (".config.json.abcdefgh", ".result.json.ab_d3fgh"):
         (workdir / name).touch()
     (workdir / ".model.abcdefgh" / "new").mkdir(parents=True)
     (workdir / ".other.abcdefgh").touch()
-    with workdirs.claimed(workdir, Config()):
+    with workdirs.claimed(workdir, Config(), EXAMPLES):
         assert {path.name for path in workdir.iterdir() if path.name.startswith(".")} == {".other.abcdefgh"}
     assert json.loads((workdir / "config.json").read_text()) == to_dict(Config())
 

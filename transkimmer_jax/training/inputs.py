@@ -1,6 +1,8 @@
 """What a run reads: its examples, then their tokens, then the batches of its steps and evaluations."""
 
 import dataclasses
+import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from transkimmer_jax.parallel.placement import Placement
 EVALUATION_SEED = 0
 # Texts of the first validation split on which the threshold is fitted.
 _THRESHOLD_EXAMPLES = 512
+_DIGESTED_AT_ONCE = 1000  # texts, so that a set of them is not in memory twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,20 @@ class RunExamples:
     training: Examples
     validation: dict[str, Examples]
     test: dict[str, Examples]
+
+    def digest(self, label_names: tuple[str, ...] | None) -> str:
+        """The SHA-256 of all texts and labels, in their order, and of the labels' names, in hexadecimal."""
+        encode = json.JSONEncoder(default=dataclasses.asdict).encode  # `default`: of `Answers`
+        total = hashlib.sha256(encode(label_names).encode())
+        for name, examples in {"training": self.training, **self.validation, **self.test}.items():
+            labels, labelled = (None if values is None else values.tolist() for values in (examples.labels, examples.labelled))
+            columns: tuple[list[Any] | None, ...] = (examples.texts, examples.pairs, labels, labelled)
+            for column in columns:
+                values, missing = column or [], column is None
+                total.update(encode([name, len(values), missing]).encode())
+                for start in range(0, len(values), _DIGESTED_AT_ONCE):
+                    total.update(encode(values[start : start + _DIGESTED_AT_ONCE]).encode())
+        return total.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

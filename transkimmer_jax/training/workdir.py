@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -17,15 +17,15 @@ from transkimmer_jax.training import verification
 
 logger = logging.getLogger("transkimmer_jax")
 
-_CONFIG, _RESULT, _METRICS = "config.json", "result.json", "metrics.jsonl"
-_DIGESTED = (_CONFIG, _METRICS, _RESULT)
+_CONFIG, _DATA, _RESULT, _METRICS = "config.json", "data.json", "result.json", "metrics.jsonl"
+_DIGESTED = (_CONFIG, _DATA, _METRICS, _RESULT)
 
 
 def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, Any] | None:
     """What `result.json` holds where the run, or the recipe, in `workdir` has ended; None where it has not.
 
     Raises:
-      TrainingError: the workdir belongs to another config, or recipe, or its files are damaged.
+      TrainingError: the workdir belongs to another config, or recipe, it was trained on files that have changed, or its files are damaged.
     """
     _require_owner(workdir, config)
     path = workdir / _RESULT
@@ -40,6 +40,10 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
         result = _read_object(path)
     except ValueError as error:
         raise TrainingError(_anew(path, str(error))) from error
+    runs = {"": config} if isinstance(config, Config) else {"dense": config.dense, "skimming": config.skimming}
+    for name, run in runs.items():
+        if _DATA not in damaged:
+            _require_unchanged_files(workdir / name, run)
     logger.info("%s holds a finished run", workdir)
     return result
 
@@ -50,9 +54,73 @@ def write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
     checksums.write_of(workdir, [name for name in _DIGESTED if (workdir / name).exists()])
 
 
+def require_same_examples(workdir: epath.Path, config: Config, examples: str) -> None:
+    """Refuse to go on with other data than a run began with; one from before there was a `data.json` goes on.
+
+    examples: digest of the texts and labels, see `RunExamples.digest`.
+
+    Raises:
+      TrainingError: the texts or labels have changed, or `data.json` is damaged.
+    """
+    began = _read_data(workdir)
+    if began is not None and began["examples"] != examples:
+        raise TrainingError(_other_data(workdir, _data_fields(config)))
+
+
+def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
+    """Refuse where a file of a finished run, whose data nobody reads again, holds something else; one that is gone is not missed."""
+    began = _read_data(workdir)
+    digests = {} if began is None else began["files"]
+    changed = [
+        field
+        for field, path in _data_files(config)
+        if path in digests and epath.Path(path).is_file() and checksums.digest(epath.Path(path)) != digests[path]
+    ]
+    if changed:
+        raise TrainingError(_other_data(workdir, changed))
+
+
+def _other_data(workdir: epath.Path, fields: Iterable[str]) -> str:
+    names = ", ".join(dict.fromkeys(fields))
+    return f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another --workdir"
+
+
+def _data_files(config: Config) -> list[tuple[str, str]]:
+    """The user's files that a run reads: (field, path)."""
+    data, more = config.data, config.distill.unlabelled_file
+    files = [(f"data.{name}", getattr(data, name)) for name in ("train_file", "validation_file", "test_file")]
+    files += [("data.text_files", path) for path in data.text_files] + [("distill.unlabelled_file", more)]
+    return [(field, path) for field, path in files if path is not None]
+
+
+def _data_fields(config: Config) -> list[str]:
+    """The fields that say what a run reads."""
+    fields = [field for field, _ in _data_files(config)]
+    return fields if any(field.startswith("data.") for field in fields) else [f"data.task={config.data.task!r}", *fields]
+
+
+def _read_data(workdir: epath.Path) -> dict[str, Any] | None:
+    """What `data.json` holds: 'examples', a digest, and 'files', digests by path. None where there is none."""
+    path = workdir / _DATA
+    if not path.exists():
+        return None
+    try:
+        values = _read_object(path)
+        if not isinstance(values.get("examples"), str) or not isinstance(values.get("files"), dict):
+            raise ValueError("is damaged: it holds something else than was written")
+    except ValueError as error:
+        raise TrainingError(
+            f"{path} {error}, so nobody knows what this run was trained on: restore it, or delete it if the data are the same"
+        ) from error
+    return values
+
+
 @contextlib.contextmanager
-def claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
-    """Write `config.json`, keep other runs out of the workdir until the block ends, and delete what killed ones have left unfinished.
+def claimed(workdir: epath.Path, config: Config, examples: str) -> Iterator[None]:
+    """Write `config.json` and, where none is there, `data.json`, keep other runs out of the workdir until the block ends, and delete what
+    killed ones have left unfinished.
+
+    examples: as for `require_same_examples`.
 
     Raises:
       TrainingError: another run is writing to the workdir, or the disk is full.
@@ -62,6 +130,9 @@ def claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
             if not files.is_remote(workdir):
                 files.remove_leftovers(workdir, [*_DIGESTED, checksums.SUMS_FILE, "model"])
             files.write_json(workdir / _CONFIG, to_write(config))
+            if not (workdir / _DATA).exists():
+                digests = {path: checksums.digest(epath.Path(path)) for _, path in _data_files(config)}
+                files.write_json(workdir / _DATA, {"examples": examples, "files": digests})
         processes.wait_for_all("config written")
         yield
 
