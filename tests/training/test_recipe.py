@@ -126,6 +126,25 @@ def test_the_same_command_again(recipe, finished, monkeypatch):
     assert train_recipe(recipe, workdir) == result and read(workdir / "result.json") == result
 
 
+def test_another_spelling_of_the_workdir(recipe, finished, tmp_path, monkeypatch):
+    """A recipe that was moved, or whose folder is typed otherwise, goes on; one whose second run has another teacher does not."""
+    monkeypatch.setattr("transkimmer_jax.training.loop.TrainStep.create", None)
+    workdir = shutil.copytree(finished[0], tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    for spelling in (workdir, "moved", "./moved/", pathlib.Path("..", tmp_path.name, "moved")):
+        (workdir / "result.json").unlink()
+        assert train_recipe(recipe, spelling) == finished[1]
+    config = read(workdir / "skimming" / "config.json")
+    for section, field in (("model", "pretrained"), ("distill", "teacher")):
+        other = config | {section: config[section] | {field: "other/model"}}
+        (workdir / "skimming" / "config.json").write_text(json.dumps(other), encoding="utf-8")
+        (workdir / "result.json").unlink(missing_ok=True)
+        with pytest.raises(
+            TrainingError, match=rf"belongs to a run with another config: {section}\.{field} \(other/model there, moved/dense"
+        ):
+            train_recipe(recipe, "moved")
+
+
 def test_an_interrupted_recipe_goes_on(recipe, finished, tmp_path, monkeypatch):
     """The second run was cut off: the first is asked for again, which a finished one answers at once, and nothing is left out."""
     done, result = finished

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -166,6 +167,7 @@ def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
     if any("." in section for section in written) != isinstance(config, Recipe):
         one, other = ("a single run", "a recipe of two") if isinstance(config, Recipe) else ("a recipe of two runs", "a single one")
         raise TrainingError(f"{workdir} belongs to {one}, not to {other}; choose another --workdir")
+    written = _with_dense_model_here(written, values, workdir)
     # A field that is newer than the run is what it is by default, as it was when there was none.
     default = configs.to_dict(Config())
     complete = {section: default[section.rpartition(".")[2]] | written.get(section, {}) for section in values}
@@ -173,6 +175,17 @@ def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
     changed = configs.difference(written | complete | any_mesh, values | any_mesh)
     if changed:
         raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
+
+
+def _with_dense_model_here(written: dict[str, Any], values: dict[str, Any], workdir: epath.Path) -> dict[str, Any]:
+    """The fields in `written`, those of a recipe's skimming run with its dense model where `values` have it: the recipe's folder may have
+    moved since, or be typed otherwise."""
+    own = workdir.parent / "dense" / "model"
+    for section, field in (("model", "pretrained"), ("distill", "teacher")):
+        here, there = (fields.get(section, {}).get(field) for fields in (values, written))
+        if here == os.fspath(own) and isinstance(there, str) and epath.Path(there).parts[-2:] == own.parts[-2:]:
+            written = written | {section: written[section] | {field: here}}
+    return written
 
 
 def _read_object(path: epath.Path) -> dict[str, Any]:
