@@ -31,7 +31,7 @@ from transkimmer_jax.training import budget, dispatch, loop, validation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 from transkimmer_jax.training.step import TrainStep
-from transkimmer_jax.training.validation import CheckpointEvaluation
+from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.weights import huggingface
 
 
@@ -268,12 +268,21 @@ def test_resuming_with_other_data(config, tmp_path):
 
 def signal_before_step(patch, step, number):
     """The process gets a signal as the batch of a step, counted from 1, is placed."""
+    _signal_before(patch, step, number, lambda batch: "labels" in batch)
+
+
+def signal_in_evaluation(patch, batch):
+    """The process gets a SIGTERM as a batch that is evaluated, counted from 1, is placed."""
+    _signal_before(patch, batch, signal.SIGTERM, lambda batch: "labels" not in batch)
+
+
+def _signal_before(patch, call, number, counts):
     global_batch, calls = Placement.global_batch, itertools.count(1)
 
-    def place(*arguments):
-        if next(calls) == step:
+    def place(self, batch, *arguments):
+        if counts(batch) and next(calls) == call:
             os.kill(os.getpid(), number)
-        return global_batch(*arguments)
+        return global_batch(self, batch, *arguments)
 
     patch.setattr(Placement, "global_batch", place)
 
@@ -293,6 +302,30 @@ def test_preemption(config, finished, tmp_path, caplog):
     resumed = [message for message in caplog.messages if message.startswith("resuming")]
     assert resumed == [f"resuming at step {step} of 60" for step in stops]
     runs.assert_same_run(tmp_path / "run", finished)
+
+
+def test_preemption_during_an_evaluation(config, finished, tmp_path, monkeypatch):
+    """The run leaves between two batches, saves the step, and evaluates it when it goes on; where it is told in that evaluation again, and
+    in the last one, it goes on to the same end."""
+    evaluated, evaluate = [], Validation.evaluate
+
+    def noted(self, params, step):
+        evaluated.append(step)
+        return evaluate(self, params, step)
+
+    monkeypatch.setattr(Validation, "evaluate", noted)
+    # An evaluation has three batches: the signal comes as the second, the first and the second of one are placed.
+    for batch, stop in ((2, 20), (1, 20), (8, 60)):
+        told = f"^stopped by SIGTERM and saved at step {stop} of 60; the same"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match=told):
+            signal_in_evaluation(patch, batch)
+            train_and_evaluate(config, tmp_path / "run")
+        lines = [json.loads(line) for line in runs.read_lines(tmp_path / "run")]
+        assert lines[-1]["step"] == stop and "loss" in lines[-1], "nothing of half an evaluation"
+    train_and_evaluate(config, tmp_path / "run")
+    assert evaluated[:6] == [20, 20, 20, 40, 60, 60]
+    runs.assert_same_run(tmp_path / "run", finished)
+    assert_events_are_the_records(tmp_path / "run")
 
 
 @pytest.mark.parametrize("step", [17, 20])

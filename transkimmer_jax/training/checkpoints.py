@@ -81,14 +81,23 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
+    @property
+    def latest_is_evaluated(self) -> bool:
+        """Whether the newest complete checkpoint, which there is, was saved with a rank."""
+        return bool(self._checkpointer.latest.metrics)
+
     def save(self, step: int, state: TrainState, data: grain.DatasetIterator, progress: Progress, rank: float | None) -> None:
-        """Start saving; the state may be donated as soon as this returns. rank: higher is better; None where not evaluated."""
+        """Start saving; the state may be donated as soon as this returns. rank: higher is better; None where not evaluated.
+
+        One that was saved without a rank may be saved once more, with it.
+        """
         self.wait()  # as Orbax would in the next call: one checkpoint is written at a time
         self._undigested = step
         ranked = self._ranked() + ([] if rank is None else [(rank, step)])
         saving = self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "data": data},
+            overwrite=step == self.latest_step,
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
             custom_metadata=dataclasses.asdict(progress) | {"processes": jax.process_count(), "best": max(ranked)[1] if ranked else None},

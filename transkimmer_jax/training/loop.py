@@ -28,7 +28,7 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.metrics import require_scorer
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
-from transkimmer_jax.parallel.processes import Preemption
+from transkimmer_jax.parallel.processes import Preemption, Stopped
 from transkimmer_jax.training import budget, forwarding, inputs, landmarks, models, narrowing, results, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
@@ -84,6 +84,10 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)
     total_steps = tokens.total_steps(config)
     evaluate_every = train.eval_every or tokens.plan.steps_per_epoch
+
+    def evaluates_at(step: int) -> bool:
+        return step % evaluate_every == 0 or step == total_steps
+
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
 
     def first_batches() -> Iterator[dict[str, jax.Array]]:
@@ -129,10 +133,11 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         Checkpoints(workdir, train.keep_latest, train.save_timeout) as checkpoints,
     ):
         # ------------------------------------------------------------------------------------------------------------------- (re)start
-        step, before = 0, Progress()
+        step, before, unevaluated = 0, Progress(), False
         if checkpoints.latest_step is not None:
             state, before = checkpoints.restore(state, batches)
             step = int(state.step)
+            unevaluated = evaluates_at(step) and not checkpoints.latest_is_evaluated  # a SIGTERM came during the evaluation
             logger.info("resuming at step %d of %d", step, total_steps)
         elif forwarding.are_fresh(state.params):
             state = dataclasses.replace(state, params=forwarding.fitted(train_step.graph, state.params, first_batches(), placement))
@@ -146,16 +151,19 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             TrainingBar(step, total_steps, visible=processes.is_first()) as bar,
             Preemption() as preemption,
         ):
-            while step < total_steps:
-                # ------------------------------------------------------------------------------------------------------------ one step
-                bar.advance(in_flight.wait_for_room())
-                batch = placement.global_batch(next(batches), rows, batch_size)
-                with bar.dispatching(batch["input_ids"].shape):
-                    state, scalars = update(state, batch, taught)
-                in_flight.add(scalars)
-                step += 1
-                preempted = preemption.reached()
-                evaluates = step % evaluate_every == 0 or step == total_steps
+            stoppable = dataclasses.replace(checks, step=preemption.stopping(checks.step))
+            while step < total_steps or unevaluated:
+                preempted = False
+                if not unevaluated:
+                    # -------------------------------------------------------------------------------------------------------- one step
+                    bar.advance(in_flight.wait_for_room())
+                    batch = placement.global_batch(next(batches), rows, batch_size)
+                    with bar.dispatching(batch["input_ids"].shape):
+                        state, scalars = update(state, batch, taught)
+                    in_flight.add(scalars)
+                    step += 1
+                    preempted = preemption.reached()
+                evaluates = evaluates_at(step)
                 checkpoint_due = evaluates or (train.save_every is not None and step % train.save_every == 0)
 
                 # ------------------------------------------------------------------------------------------------------------- records
@@ -163,9 +171,10 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                 if due is not None:
                     _record(records, bar, *due)
                     due = None
-                window.add(scalars)
-                if step % train.log_every == 0 or checkpoint_due:
-                    due, window = (step, window), MetricsWindow()
+                if not unevaluated:
+                    window.add(scalars)
+                    if step % train.log_every == 0 or checkpoint_due:
+                        due, window = (step, window), MetricsWindow()
 
                 # ---------------------------------------------------------------------------------------------- evaluation, checkpoint
                 if checkpoint_due or preempted:
@@ -177,14 +186,19 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                     with bar.untimed():
                         open_window, rank = window.values(step), None
                         if evaluates:
-                            evaluated = checks.evaluate(state.params, step)
-                            records.write(step, evaluated.scalars())
-                            rank = validation.rank(
-                                config.skim, task, evaluated, settled=step >= budget.settles_at(config.skim, total_steps)
-                            )
-                            bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
-                        seconds = before.seconds + time.monotonic() - started
-                        checkpoints.save(step, state, batches, Progress(seconds, open_window, records.digest), rank)
+                            try:
+                                evaluated = stoppable.evaluate(state.params, step)
+                            except Stopped:
+                                preempted = preemption.reached()
+                            else:
+                                records.write(step, evaluated.scalars())
+                                settled = step >= budget.settles_at(config.skim, total_steps)
+                                rank = validation.rank(config.skim, task, evaluated, settled)
+                                bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
+                        if rank is not None or not unevaluated:
+                            seconds = before.seconds + time.monotonic() - started
+                            checkpoints.save(step, state, batches, Progress(seconds, open_window, records.digest), rank)
+                        unevaluated = False
                         records.publish()
                     if preempted:
                         checkpoints.wait()
