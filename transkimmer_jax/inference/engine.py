@@ -6,6 +6,7 @@ are exact, whatever the runtime and whatever was calibrated.
 
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ _METHODS = {
 
 
 class SkimEngine:
-    """Compacted inference over texts or token ids. Load with `from_pretrained`.
+    """Compacted inference over texts or token ids. Load with `from_pretrained`. Threads may share an engine.
 
     Args:
       model: skimming or dense, with any of `models.heads`.
@@ -82,6 +83,7 @@ class SkimEngine:
         if calibration is not None and not isinstance(calibration, Calibration):
             raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
         self.arch, self.tokenizer = model.arch, tokenizer
+        self._reading = threading.Lock()  # the tokenizer's settings are its own, and each way of reading sets them anew
         self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._prompts = prompts or Prompts()
@@ -284,7 +286,7 @@ class SkimEngine:
         self._require_head("token_classification", "tag")
         words = self.tokenize_words(texts)
         predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
-        self.statistics.truncated += int(words.examples.truncated.sum())
+        self.statistics.add(truncated=int(words.examples.truncated.sum()))
         return tagged(predictions, words, self.label_texts)
 
     def answer(
@@ -351,7 +353,7 @@ class SkimEngine:
         Raises: as `predict`.
         """
         tokenized = self.tokenize(texts, first)
-        self.statistics.truncated += int(tokenized.truncated.sum())
+        self.statistics.add(truncated=int(tokenized.truncated.sum()))
         predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
         return predictions, tokenized.truncated
 
@@ -378,9 +380,7 @@ class SkimEngine:
 
     def _count(self, predictions: Predictions) -> None:
         spent, dense = predictions.costs(self.arch)
-        self.statistics.tokens += int(predictions.lengths.sum())
-        self.statistics.flops += float(spent.sum())
-        self.statistics.dense_flops += float(dense.sum())
+        self.statistics.add(tokens=int(predictions.lengths.sum()), flops=float(spent.sum()), dense_flops=float(dense.sum()))
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect. Save it by `calibration.save(folder)`.
@@ -441,14 +441,20 @@ class SkimEngine:
         if self.tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         singles, seconds = inputs.checked_texts(texts, self.pairs, first)
-        return pipeline.tokenize(Examples(singles, seconds, np.zeros(len(singles), np.int32)), self.tokenizer, self.max_length)
+        examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
+        with self._reading:
+            return pipeline.tokenize(examples, self.tokenizer, self.max_length)
 
     def tokenize_words(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> TokenizedWords:
         """Texts as a tagger reads them, for `predict_tokenized`. Arguments and errors are those of `tag`."""
-        return tokenize_words(inputs.checked_words(inputs.checked_sequence(texts)), self._fast_tokenizer(), self.max_length)
+        words, tokenizer = inputs.checked_words(inputs.checked_sequence(texts)), self._fast_tokenizer()
+        with self._reading:
+            return tokenize_words(words, tokenizer, self.max_length)
 
     def tokenize_questions(self, questions: Sequence[str], contexts: Sequence[str], *, doc_stride: int | None = None) -> Windows:
         """Questions with windows of their contexts, as a reader reads them, for `predict_tokenized`. Arguments and errors are those of
         `answer`."""
         stride = self._doc_stride if doc_stride is None else inputs.checked_size(doc_stride, "doc_stride", 0)
-        return windows(questions, contexts, self._fast_tokenizer(), self.max_length, stride)
+        tokenizer = self._fast_tokenizer()
+        with self._reading:
+            return windows(questions, contexts, tokenizer, self.max_length, stride)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -62,17 +63,21 @@ class JaxRuntime:
         self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size)
         self.ladders = Ladders(self.arch, self._hardware, calibration)
         self._seen: list[Predictions] = []  # while nobody has calibrated
+        # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `expect`.
+        self._calling = threading.RLock()
 
     def expect(self, calibration: Calibration) -> None:
         """Build the ladders anew for texts like those of a calibration."""
-        self.ladders = Ladders(self.arch, self._hardware, calibration)
-        self._seen = []
+        with self._calling:
+            self.ladders = Ladders(self.arch, self._hardware, calibration)
+            self._seen = []
 
     def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:
         """Compile every program that texts of these lengths can need."""
         widths = [large.width for large, _ in self.buckets]
         used = self.buckets if lengths is None else [self.buckets[home] for home in np.unique(np.searchsorted(widths, lengths))]
-        self._compile([rung for sizes in used for bucket in sizes for rung in self.ladders.schedules(bucket)], progress)
+        with self._calling:
+            self._compile([rung for sizes in used for bucket in sizes for rung in self.ladders.schedules(bucket)], progress)
 
     def _compile(self, schedules: list[Schedule], progress: bool) -> None:
         """Compile what is not there yet."""
@@ -81,6 +86,10 @@ class JaxRuntime:
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order. Those that a batch loses run again, with others and more room."""
+        with self._calling:
+            return self._predict(examples, threshold, progress)
+
+    def _predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self.programs.outputs, self.arch.num_hidden_layers, lengths, self.programs.depths)
         # By the lowest rung that may hold them.

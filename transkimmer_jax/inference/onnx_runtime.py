@@ -82,9 +82,9 @@ class OnnxRuntime:
                 if answers.depths is not None:
                     for member, depth in zip(members.tolist(), outputs["depth"], strict=True):
                         answers.depths[member] = depth[: lengths[member]]
-                self.statistics.batches += 1
+                self.statistics.add(batches=1)
                 bar.update(len(members))
-        self.statistics.examples += count
+        self.statistics.add(examples=count)
         return answers
 
     def expect(self, calibration: Calibration) -> None:

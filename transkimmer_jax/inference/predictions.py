@@ -1,6 +1,7 @@
 """What a network says of examples, however it was computed."""
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -80,8 +81,9 @@ class Predictions:
 
 @dataclasses.dataclass
 class Statistics:
-    """What an engine has done so far: texts answered and cut, their tokens, FLOPs spent, and those of the dense model without padding;
-    batches run; of the runtime with programs of fixed shapes, batches that lost texts, texts run again, and programs compiled."""
+    """What an engine has done so far, in all threads that use it: texts answered and cut, their tokens, FLOPs spent, and those of the dense
+    model without padding; batches run; of the runtime with programs of fixed shapes, batches that lost texts, texts run again, and
+    programs compiled."""
 
     examples: int = 0
     truncated: int = 0
@@ -93,3 +95,11 @@ class Statistics:
     again: int = 0
     programs: int = 0
     compile_seconds: float = 0.0
+
+    _adding = threading.Lock()  # of all of them, and no field: these are copied
+
+    def add(self, **counts: float) -> None:
+        """Add to some of them. Any thread may."""
+        with self._adding:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)

@@ -19,7 +19,7 @@ from transkimmer_jax.runtime_names import COMPUTES_IN
 
 
 class Session(abc.ABC):
-    """A graph that is loaded and can be called."""
+    """A graph that is loaded and can be called, by several threads at a time."""
 
     provider: ClassVar[str]
     _inputs: Collection[str]
@@ -108,12 +108,18 @@ class OpenVinoSession(Session):
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._compiled = core.compile_model(network, "CPU", settings)
+        self._idle: list[Any] = []  # requests that no thread is using: one computes for one thread at a time, and costs memory
         self._inputs = {name for given in self._compiled.inputs for name in given.names}
         # An output also goes by the name of the node's value, 'NODE:0'.
         self._outputs = [next(name for name in output.names if ":" not in name) for output in self._compiled.outputs]
 
     def _compute(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        answers = self._compiled(feeds)
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        answers = request.infer(feeds, share_inputs=True)
+        self._idle.append(request)
         return {name: answers[name] for name in self._outputs}
 
 
