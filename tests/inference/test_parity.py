@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, MODERN, is_decided, make_examples, make_model, masked
 from models.quick import quick_jit
 
 from transkimmer_jax.errors import CheckpointError
@@ -40,10 +40,10 @@ def compacted(model, capacities, examples, threshold, only_logits=True, rows=ROW
                 ids, types, lengths, WIDTH, capacities, threshold=threshold, only_logits=only_logits
             )
         )
-    total = len(examples.input_ids)
+    total = min(len(examples.input_ids), rows)
     # What lies behind the last token must not matter.
     ids, types, lengths = np.full(rows, 7, np.int32), np.ones(rows, np.int32), np.zeros(slots, np.int32)
-    ids[:total], types[:total], lengths[: len(examples)] = examples.input_ids, examples.token_type_ids, examples.lengths
+    ids[:total], types[:total], lengths[: len(examples)] = examples.input_ids[:total], examples.token_type_ids[:total], examples.lengths
     return jax.device_get(_programs[key](ids, types, lengths, np.float32(threshold)))
 
 
@@ -144,6 +144,24 @@ def test_too_long_for_the_width_or_the_rows_overflows():
     nothing_skimmed = ((16, 12), (16, 12), (16, 12))
     assert compacted(model, nothing_skimmed, make_examples([12, 5]), -np.inf).lost.any()
     assert not compacted(model, nothing_skimmed, make_examples([12, 4]), -np.inf).lost.any()
+
+
+@pytest.mark.parametrize("skimming", [True, False])
+@pytest.mark.parametrize("arch", [ARCH, dataclasses.replace(MODERN, classifier_pooling="mean")], ids=lambda arch: arch.backbone)
+def test_a_text_that_does_not_fit_spoils_no_other(arch, skimming):
+    """One that is too wide leaves those behind it as they are; those behind the end of the buffer are lost."""
+    model = make_model(arch if skimming else dataclasses.replace(arch, skim=None))
+    for lengths, lost in (((WIDTH + 1, 5, 9, 7), [0]), ((5, 20, 9, WIDTH), [1]), ((12, WIDTH + 1, 3, 20, 4), [1, 3, 4])):
+        examples = make_examples(lengths, 3)
+        there = np.setdiff1d(np.arange(len(lengths)), lost)
+        alone = compacted(model, CAPACITIES[0], examples.take(there), 0.0)
+        answer = compacted(model, CAPACITIES[0], examples, 0.0)
+        assert np.flatnonzero(answer.lost).tolist() == lost and not alone.lost.any()
+        np.testing.assert_allclose(answer.logits[there], alone.logits[: len(there)], atol=1e-5, rtol=0)
+        np.testing.assert_array_equal(answer.kept[:, there], alone.kept[:, : len(there)])
+        of_alone = alone.depth[: examples.lengths[there].sum()]
+        np.testing.assert_array_equal(answer.depth[examples.places(there)], of_alone)
+        assert not skimming or of_alone.min() < LAYERS
 
 
 def test_post_softmax_is_refused():

@@ -213,7 +213,7 @@ class PackedTokens:
     reads. Shrinking moves the kept rows together, in their order. The indices come from one running sum a layer.
 
     hidden: [T, H].
-    lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot.
+    lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot, and for a lost one after a skimming.
     sequence: [T] int32, which one each row is of. Moved with the rows: counted out anew, it would cost several passes a layer.
     positions: [T] int32, where each row's token stands in its text. Moved where a layer reads them.
     origin: [T] int32, the row that each row's token had at the start.
@@ -251,10 +251,11 @@ class PackedTokens:
         pinned: jax.Array | None = None,
     ) -> "PackedTokens":
         """The batch before the first layer: embeddings [T, H] of sequences of `lengths` [B] tokens, one after the other. pinned: [T] bool,
-        tokens that are never skimmed; None: no others than position 0."""
+        tokens that are never skimmed; None: no others than position 0.
+
+        A sequence that does not fit keeps its rows until the first `skim`, as those behind it stand where they stand."""
         rows = jnp.arange(embeddings.shape[0])
-        fits = _fits(lengths, embeddings.shape[0], width)
-        lengths = jnp.where(fits, lengths, 0)
+        fits = (lengths == 0) | ((lengths <= width) & (jnp.cumsum(lengths, dtype=jnp.int32) <= len(rows)))
         sequence = jnp.repeat(jnp.arange(len(lengths)), lengths, total_repeat_length=len(rows))
         left = jnp.zeros((len(lengths), embeddings.shape[1]), jnp.float32)
         positions = rows - _take(jnp.cumsum(lengths, dtype=jnp.int32) - lengths, sequence)
@@ -276,7 +277,7 @@ class PackedTokens:
         counts = jnp.diff(_take(before, _exclusive_sum(self.lengths)))
         gone_states = self._summed(leaving.finished(self.hidden), real & ~kept)
         left = self.left + leaving.mapped(gone_states, (self.lengths - counts).astype(jnp.float32))
-        fits = _fits(counts, capacity, width)
+        fits = ~self.lost & _fits(jnp.where(self.lost, 0, counts), capacity, width)
         lengths = jnp.where(fits, counts, 0)
         # Rows of lost sequences go too. The others' move up: what was kept before them, less what was lost before them.
         gone = _exclusive_sum(counts - lengths)[:-1]
@@ -295,7 +296,7 @@ class PackedTokens:
             history=(*self.history, leaving.mapped(leaving.finished(self.hidden))),
             left=left,
             pinned=None if self.pinned is None else _take(self.pinned, source),
-            lost=self.lost | ~fits,
+            lost=~fits,
             width=width,
             capacities=rest,
         )
