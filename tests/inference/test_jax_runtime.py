@@ -148,6 +148,16 @@ def test_weights_are_stored_as_they_are_computed_with(model):
     assert 0 < np.abs(rough.logits - exact).max() < 0.1 * np.abs(exact).max()
 
 
+def test_knots_are_thresholds():
+    """A level's knot is what a margin is compared with, so weights in bfloat16 leave it where it is."""
+    levels = make_model(dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, levels=(0.6, 0.3))))
+    for level, knots in zip(levels.encoder.levels, ([-1.234567, 2.345678], [0.1234567, 3.456789], [0.0, 1.111111]), strict=True):
+        level.knots[...] = np.array(knots, np.float32)
+    for level, exact in zip(cast(levels, "bfloat16").encoder.levels, levels.encoder.levels, strict=True):
+        np.testing.assert_array_equal(level.knots[...], exact.knots[...])
+        assert level.knots[...].dtype == "float32"
+
+
 def test_several_devices():
     """Each packs its own batches; the answers are those of one device."""
     code = """

@@ -95,11 +95,12 @@ class Programs:
 
 
 def cast(model: Model, dtype: str) -> Model:
-    """The model that computes in a dtype, with its weights stored in it: norms, decisions and the head's last product stay float32."""
+    """The model that computes in a dtype, with its weights stored in it: norms, decisions, levels' knots, which are thresholds, and the
+    head's last product stay float32."""
     graph, _ = nnx.split(type(model).abstract(dataclasses.replace(model.arch, compute_dtype=dtype)))
 
     def stored(path, leaf):
         name = jax.tree_util.keystr(path)
-        return leaf if any(part in name for part in ("norm", "decision", "classifier", "qa_outputs")) else leaf.astype(dtype)
+        return leaf if any(part in name for part in ("norm", "decision", "knots", "classifier", "qa_outputs")) else leaf.astype(dtype)
 
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(stored, nnx.split(model)[1]))
