@@ -30,7 +30,7 @@ from transkimmer_jax.weights.sentence_transformers import Prompts
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
-OPTIMUM = ("optimum[onnxruntime]==2.1.*", "optimum-onnx==0.1.*", "transformers==4.57.*", "torch")
+OPTIMUM = ("optimum[onnxruntime]==2.1.*", "optimum-onnx==0.1.*", "transformers==4.57.*", "sentence-transformers", "torch")
 
 
 def main(arguments):
@@ -47,6 +47,23 @@ def exported(model_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "export"
     main(["--model", model_folder, "--output", folder, "--precision", "float32", "int8"])
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported_embedder(tokenizer_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedder")
+    make_embedder("mean").save_pretrained(folder / "model", tokenizer=load_tokenizer(tokenizer_folder))
+    main(["--model", folder / "model", "--output", folder / "export"])
+    return folder / "export"
+
+
+def make_embedder(mode):
+    arch = Architecture(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+        initializer_range=0.3, skim=SkimArchitecture(predictor_size=4, initial_bias=0.0),
+        pooling=PoolingArchitecture(mode, True),
+    )  # fmt: skip
+    return TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(1))
 
 
 @pytest.fixture(scope="module")
@@ -215,35 +232,41 @@ def test_flags_of_the_other_format(model_folder, tmp_path, capsys, flag):
 
 @pytest.mark.parametrize("mode", ["mean", "cls"])
 def test_an_embedder(tokenizer_folder, tmp_path, mode):
-    """Clients that pool themselves find the tokens' states first, and the files that say how; an engine takes its folder's graph."""
-    arch = Architecture(
-        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
-        initializer_range=0.3, skim=SkimArchitecture(predictor_size=4, initial_bias=0.0),
-        pooling=PoolingArchitecture(mode, True),
-    )  # fmt: skip
+    """Clients that pool themselves find the tokens' states under both names that they look for, and the files that say how; an engine
+    takes its folder's graph."""
     prompts, task = Prompts({"query": "the "}, similarity="dot"), {"max_length": 12}
-    model = TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(1))
+    model = make_embedder(mode)
     model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), prompts=prompts, extra_config={"task": task})
     main(["--model", tmp_path / "model", "--output", tmp_path / "graph"])
     main(["--model", tmp_path / "model", "--output", tmp_path / "model"])
     graph = onnxruntime.InferenceSession(tmp_path / "graph" / "onnx" / "model.onnx")
-    assert [output.name for output in graph.get_outputs()] == ["token_embeddings", "sentence_embedding", "kept"]
+    assert [output.name for output in graph.get_outputs()] == ["last_hidden_state", "token_embeddings", "sentence_embedding", "kept"]
     engine = SkimEngine.from_pretrained(tmp_path / "model")
     expected = SkimEngine(model, load_tokenizer(tokenizer_folder), max_length=12).encode(TEXTS[2:], show_progress_bar=False)
     np.testing.assert_allclose(engine.encode(TEXTS[2:], show_progress_bar=False), expected, atol=1e-6)
     batch = AutoTokenizer.from_pretrained(tmp_path / "graph")(TEXTS[2:], padding=True, truncation=True, max_length=12, return_tensors="np")
-    states, vectors, _ = graph.run(None, {name: batch[name] for name in NAMES})
+    states, again, vectors, _ = graph.run(None, {name: batch[name] for name in NAMES})
+    np.testing.assert_array_equal(again, states)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     mask = batch["attention_mask"][:, :, None]
     pooled = (states * mask).sum(axis=1) / mask.sum(axis=1) if mode == "mean" else states[:, 0]
     np.testing.assert_allclose(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), expected, atol=1e-6)
     folder = tmp_path / "graph"
     assert sentence_transformers.read_max_length(folder) == 12 and sentence_transformers.read_prompts(folder) == prompts
-    assert sentence_transformers.read_pooling(folder) == arch.pooling
+    assert sentence_transformers.read_pooling(folder) == model.arch.pooling
+
+
+def test_padding_is_on_the_right(tokenizer_folder, tmp_path):
+    """As the graph reads texts, whatever the model's own tokenizer does."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, padding_side="left")
+    model_of(save_model(tmp_path, tokenizer_folder)).save_pretrained(tmp_path / "left", tokenizer=tokenizer)
+    assert AutoTokenizer.from_pretrained(tmp_path / "left").padding_side == "left"
+    main(["--model", tmp_path / "left", "--output", tmp_path / "export"])
+    assert AutoTokenizer.from_pretrained(tmp_path / "export").padding_side == "right"
 
 
 @pytest.mark.slow
-def test_optimum(exported, model_folder, tmp_path):
+def test_optimum(exported, model_folder, exported_embedder, tmp_path):
     """In an environment of its own: Optimum's ONNX part needs another major version of transformers."""
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
@@ -252,10 +275,11 @@ def test_optimum(exported, model_folder, tmp_path):
         pytest.skip(f"pip cannot install {', '.join(OPTIMUM)}: {installed.stderr.strip().splitlines()[-1]}")
     script = textwrap.dedent("""
         import json, sys
-        from optimum.onnxruntime import ORTModelForSequenceClassification
+        from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
+        from sentence_transformers import SentenceTransformer
         from transformers import AutoTokenizer, pipeline
 
-        folder, texts = sys.argv[1], sys.argv[2:]
+        folder, embedder, texts = sys.argv[1], sys.argv[2], sys.argv[3:]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         answers = {}
         for name in ("model.onnx", "model_quantized.onnx"):
@@ -263,9 +287,12 @@ def test_optimum(exported, model_folder, tmp_path):
             logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.tolist()
             labels = [answer["label"] for answer in pipeline("text-classification", model=model, tokenizer=tokenizer)(texts, batch_size=4)]
             answers[name] = {"logits": logits, "labels": labels}
+        model, tokenizer = ORTModelForFeatureExtraction.from_pretrained(embedder), AutoTokenizer.from_pretrained(embedder)
+        answers["states"] = model(**tokenizer(texts[:1], return_tensors="pt")).last_hidden_state.mean(1)[0].tolist()
+        answers["vectors"] = SentenceTransformer(embedder, backend="onnx", device="cpu").encode(texts).tolist()
         print(json.dumps(answers))
     """)
-    done = subprocess.run([python, "-c", script, exported, *TEXTS], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-c", script, exported, exported_embedder, *TEXTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
     tokenized = AutoTokenizer.from_pretrained(exported)(TEXTS, padding=True)
@@ -273,3 +300,6 @@ def test_optimum(exported, model_folder, tmp_path):
     np.testing.assert_allclose(answers["model.onnx"]["logits"], logits, atol=1e-5, rtol=0)
     assert answers["model.onnx"]["labels"] == [("neg", "pos")[choice] for choice in logits.argmax(axis=1)]
     assert np.abs(np.array(answers["model_quantized.onnx"]["logits"]) - logits).mean() < 0.05
+    vectors = SkimEngine.from_pretrained(exported_embedder.parent / "model").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(answers["vectors"], vectors, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(answers["states"] / np.linalg.norm(answers["states"]), vectors[0], atol=1e-5, rtol=0)

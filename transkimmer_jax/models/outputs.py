@@ -18,6 +18,7 @@ class HeadOutput:
 
 
 TOKEN_EMBEDDINGS = "token_embeddings"  # what sentence-transformers calls an embedder's final states
+LAST_HIDDEN_STATE = "last_hidden_state"  # what transformers and Optimum call them
 
 
 def with_token_embeddings(outputs: tuple[HeadOutput, ...], hidden_size: int) -> tuple[HeadOutput, ...]:

@@ -4,8 +4,8 @@ config.json, tokenizer.json, ...
 onnx/model.onnx             float32
 onnx/model_quantized.onnx   int8
 
-An embedder's graph gives token_embeddings first, which such clients pool themselves, then sentence_embedding; the files of
-sentence-transformers beside it say how.
+An embedder's graph gives the tokens' states, which such clients pool themselves, under both names that they know: last_hidden_state
+first, then token_embeddings. Then comes sentence_embedding. The files of sentence-transformers beside it say how to pool.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
+from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, is_marked, mark
@@ -61,7 +61,8 @@ def export(
         config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
     embeds = loaded.arch.head == "sentence_embedding"
-    graph = build(loaded, outputs=[TOKEN_EMBEDDINGS, *(output.name for output in loaded.outputs), "kept"] if embeds else None)
+    states = [LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS] if embeds else []
+    graph = build(loaded, outputs=[*states, *(output.name for output in loaded.outputs), "kept"])
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
     with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
@@ -74,7 +75,7 @@ def export(
             for name, text in _of_embedder(folder, saved, loaded.arch).items() if embeds else ():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
-            tokenizer_files.save(tokenizer, temporary)
+            tokenizer_files.save(tokenizer, temporary, padding_side="right")  # as the graph reads texts
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 

@@ -28,6 +28,7 @@ from transkimmer_jax.models.heads import (
     TranskimmerForTokenClassification,
 )
 from transkimmer_jax.models.layers import LEAST_NORM, rotary_frequencies
+from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import SkimPredictor
 from transkimmer_jax.onnx.builder import GraphBuilder
@@ -51,8 +52,9 @@ def build(
     Args:
       model: its weights are copied into the graph.
       outputs: names; None: the head's and 'kept'. The head's are float32 [batch, ...] of texts or [batch, sequence, ...] of tokens, 0 where
-        there is none; an embedder's token_embeddings float32 [batch, sequence, hidden]; kept int64 [layers, batch], what each layer
-        computed; depth int64 [batch, sequence], layers that computed each token. The last two count nothing where attention_mask is 0.
+        there is none. An embedder's states are float32 [batch, sequence, hidden], under the names token_embeddings and last_hidden_state.
+        kept is int64 [layers, batch], what each layer computed; depth int64 [batch, sequence], layers that computed each token. These two
+        count nothing where attention_mask is 0.
       row_sizes: rising from 0, and the last more than any batch has tokens; a layer computes as many rows as the next of these to the
         number of tokens. None: just as many.
       width_multiple: attention's padded view is as wide as the longest text that is left, rounded up to a multiple of this.
@@ -64,7 +66,7 @@ def build(
     model.require_compactable()
     arch, g = model.arch, GraphBuilder()
     wanted = [*(output.name for output in model.outputs), "kept"] if outputs is None else outputs
-    reads_every_token = arch.reads_every_token or "token_embeddings" in wanted
+    reads_every_token = arch.reads_every_token or not {TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE}.isdisjoint(wanted)
     reads_types = arch.type_vocab_size > 1  # where there is one type or none, clients' tokenizers give none
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if reads_types else [])]
     ids, mask, *types = (g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in names)
@@ -114,10 +116,12 @@ def build(
         else:
             final = FinalStates(hidden)
         answers = _HEADS[type(model)](g, model, final)
+        if LAST_HIDDEN_STATE in wanted:
+            answers[LAST_HIDDEN_STATE] = g.op("Identity", answers[TOKEN_EMBEDDINGS])
     shapes: dict[str, tuple[str | int, ...]] = {
         output.name: ("batch", "sequence", *output.shape) if output.per_token else ("batch", *output.shape) for output in model.outputs
     }
-    shapes["token_embeddings"] = ("batch", "sequence", arch.hidden_size)
+    shapes[TOKEN_EMBEDDINGS] = shapes[LAST_HIDDEN_STATE] = ("batch", "sequence", arch.hidden_size)
     for name in wanted:
         if name in answers:
             g.output(answers[name], name, TensorProto.FLOAT, shapes[name])
@@ -345,8 +349,8 @@ def pooled(g: GraphBuilder, pooler: Pooler | None, states: str) -> str:
 def pool(g: GraphBuilder, model: TranskimmerForSentenceEmbedding, states: FinalStates) -> dict[str, str]:
     """sentence_embedding [batch, hidden] and, where they are there, token_embeddings [batch, sequence, hidden]."""
     pooling = model.arch.pooling
-    tokens = {"token_embeddings": states.placed(g, states.every)} if states.every else {}
-    vector = states.mean(g, tokens["token_embeddings"]) if pooling.mode == "mean" else states.first
+    tokens = {TOKEN_EMBEDDINGS: states.placed(g, states.every)} if states.every else {}
+    vector = states.mean(g, tokens[TOKEN_EMBEDDINGS]) if pooling.mode == "mean" else states.first
     if pooling.normalize:
         length = g.op("ReduceL2", vector, axes=[1], keepdims=1)
         vector = g.op("Div", vector, g.op("Max", length, g.constant(LEAST_NORM, np.float32)))

@@ -9,13 +9,13 @@ _CONFIG = "tokenizer_config.json"
 _NEW_CLASS, _COMMON_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 
 
-def save(tokenizer: Any, folder: pathlib.Path) -> None:
-    """Write a Hugging Face tokenizer's files into a folder.
+def save(tokenizer: Any, folder: pathlib.Path, **entries: Any) -> None:
+    """Write a Hugging Face tokenizer's files into a folder. entries: of its config, in place of the tokenizer's own.
 
     The config also says which inputs the tokenizer gives, which its class tells otherwise (`data.saved_tokenizers` knows none)."""
     tokenizer.save_pretrained(folder)
     path = folder / _CONFIG
-    config = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": list(tokenizer.model_input_names)}
+    config = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": list(tokenizer.model_input_names)} | entries
     if config.get("tokenizer_class") == _NEW_CLASS:
         config["tokenizer_class"] = _COMMON_CLASS
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
