@@ -213,7 +213,7 @@ def test_a_teacher_that_was_never_trained(teachers, texts, tmp_path, tokenizer_f
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("classifier.", "bert.pooler."))}
     safetensors.numpy.save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
     (bare / "SHA256SUMS").unlink()
-    refused(make_config(bare, texts), tmp_path, CheckpointError, "has no trained classifier and pooler, and cannot teach")
+    refused(make_config(bare, texts), tmp_path, CheckpointError, "has no trained classifier and pooler, and can neither answer nor teach")
 
 
 def test_a_teacher_that_reads_less(teachers, texts, tmp_path, tokenizer_folder):

@@ -107,7 +107,7 @@ class SkimEngine:
           **options: arguments of `SkimEngine`.
 
         Raises:
-          CheckpointError: a folder that is not a checkpoint, or one that cannot be compacted.
+          CheckpointError: a folder that is not a checkpoint, one without a trained head, or one that cannot be compacted.
           ConfigError, InferenceError: as `SkimEngine`.
         """
         require_own_runtime()
@@ -120,7 +120,7 @@ class SkimEngine:
 
         path = resolve(folder)
         saved = config_file.read(path)
-        model = heads.load(path, dense=dense, pooling=pooling)
+        model = heads.load(path, dense=dense, pooling=pooling, complete=True)
         options.setdefault("label_names", saved.label_names)
         options.setdefault("raw_scores", sentence_transformers.gives_raw_scores(saved.values))
         options.setdefault("max_length", saved.task.max_length)

@@ -45,14 +45,14 @@ def export(
       The files with graphs.
 
     Raises:
-      CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export, or graphs of another
-        exporter.
+      CheckpointError: no model there, one without a trained head, or one that cannot be compacted; `output` holds something else than an
+        export, or graphs of another exporter.
       TrainingError: the disk is full.
     """
     folder, output = resolve(os.fspath(model)), pathlib.Path(output)
     into_model = output.resolve() == folder.resolve()
     _require_replaceable(output, into_model)
-    loaded = heads.load(folder, dense=None)
+    loaded = heads.load(folder, dense=None, complete=True)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     saved = config_file.read(folder)

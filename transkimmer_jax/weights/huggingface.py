@@ -61,8 +61,8 @@ def load(
 ) -> Model:
     """A model with the weights of a checkpoint.
 
-    A head or skim predictor that the file lacks is made fresh from `seed` and named in the log, or refused of a model that must be
-    `complete`.
+    A head or skim predictor that the file lacks is made fresh from `seed` and named in the log. A model that is to answer or teach must be
+    `complete`: a fresh predictor keeps every token, but a fresh head says what is random.
 
     Args:
       model_class: what to make, e.g. `TranskimmerForSequenceClassification`.
@@ -71,6 +71,7 @@ def load(
       skim_overrides: fields of `SkimArchitecture` to set; what is not named is the checkpoint's, or the default.
       pooling_overrides: of an embedder, fields of `PoolingArchitecture` to set; what is not named is what `config.json` or
         sentence-transformers' files say, or the default.
+      complete: refuse a checkpoint that lacks a part of the head.
       layers: which of the checkpoint's layers the model has, from 0, in their order; None: all. FLOPs are still compared with those of
         all of them.
       **overrides: fields of `Architecture` to set, e.g. num_labels, compute_dtype, remat; None leaves a field alone. num_hidden_layers
@@ -95,10 +96,11 @@ def load(
             tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, folder)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
-        if fresh and complete:
+        untrained = sorted(fresh & {row.module for row in names.head_table(arch)})
+        if untrained and complete:
             raise CheckpointError(
-                f"{folder} has no trained {' and '.join(sorted(fresh))}, and cannot teach: train it first; a bare encoder becomes an"
-                " embedder by pooling"
+                f"{folder} has no trained {' and '.join(untrained)}, and can neither answer nor teach: train it first; a bare encoder"
+                " becomes an embedder by pooling"
             )
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
