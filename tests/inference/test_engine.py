@@ -3,10 +3,12 @@ beside them; and what cannot be answered is one line that names the culprit."""
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,9 @@ from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
+from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.onnx.export import export
 from transkimmer_jax.runtime_names import RUNTIMES
 
 LAYERS = ARCH.num_hidden_layers
@@ -88,6 +92,16 @@ def test_a_batch_has_so_many_tokens_a_thread(options, batches):
     engine = SkimEngine(make_model(), runtime="onnx", **{"threads": 1, **options})
     engine.predict_tokenized(make_examples(np.full(78, 38), seed=7))
     assert engine.statistics.batches == batches
+
+
+def test_a_batch_has_so_many_scores(monkeypatch, expected):
+    """Of four heads; what is wider than that by itself goes alone."""
+    monkeypatch.setattr(onnx_runtime, "GRAPH_SCORES", 4 * 2 * 38**2)
+    engine = SkimEngine(make_model(), runtime="onnx", depths=True)
+    assert_same(engine.predict_tokenized(STREAM), expected)
+    before = engine.statistics.batches
+    engine.predict_tokenized(make_examples([40, 40, *[38] * 6, *[19] * 8], seed=7))
+    assert engine.statistics.batches == before + 2 + 3 + 1
 
 
 def test_token_ids_of_any_integer_type(engine, expected):
@@ -271,6 +285,27 @@ def test_a_folder_without_a_calibration_gets_one(folder, served, runtime, tmp_pa
         answer.label
         for answer in SkimEngine.from_pretrained(folder, runtime=runtime, calibration=calibration).predict(TEXTS, progress=False)
     ]
+
+
+def test_a_bare_encoder_answers_nothing_at_random(folder, tmp_path):
+    """It is refused, but as an embedder; fresh predictors keep every token and do no harm."""
+    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=True)
+    model.save_pretrained(tmp_path / "dense", tokenizer=load_tokenizer(folder), label_names=("bad", "fair", "good"))
+    fresh, dense = (SkimEngine.from_pretrained(tmp_path / "dense", dense=dense).predict(TEXTS) for dense in (False, True))
+    np.testing.assert_allclose([one.logits for one in fresh], [one.logits for one in dense], atol=1e-5, rtol=0)
+    bare = shutil.copytree(tmp_path / "dense", tmp_path / "bare")
+    tensors = safetensors.numpy.load_file(bare / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+    safetensors.numpy.save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
+    (bare / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError) as error:
+        SkimEngine.from_pretrained(bare)
+    assert str(error.value) == (
+        f"{bare} has no trained classifier, and can neither answer nor teach: train it first; a bare encoder becomes an embedder by pooling"
+    )
+    with pytest.raises(CheckpointError, match="has no trained classifier"):
+        export(bare, tmp_path / "graph")
+    assert SkimEngine.from_pretrained(bare, pooling="mean").encode(TEXTS).shape == (5, ARCH.hidden_size)
 
 
 def test_a_regression_model(tokenizer_folder, runtime, tmp_path):

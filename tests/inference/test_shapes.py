@@ -13,7 +13,7 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.batching import by_bucket, by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import RUNGS, Hardware
+from transkimmer_jax.inference.hardware import GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets, ladder, round_up
 
 LAYERS = ARCH.num_hidden_layers
@@ -61,6 +61,29 @@ def test_batches_of_few_sizes(lengths, tokens, texts):
     assert [row for batch in batches for row in batch] == expected
     assert all(len(batch) in (1, 2, 3, 4, 6, 9) for batch in batches[:-1])
     assert all(len(batch) <= texts and (lengths[batch].sum() <= tokens or len(batch) == 1) for batch in batches)
+
+
+@settings(deadline=None)
+@given(lengths_lists, st.integers(1, 300), st.integers(1, 30), st.integers(1, 3000))
+def test_batches_of_few_pairs(lengths, tokens, texts, pairs):
+    """Attention reads texts as wide as the longest: their squares have a limit, too, above which is a single text alone."""
+    batches = by_length(lengths, tokens, texts, pairs=pairs)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for number, batch in enumerate(batches):
+        compared, one_more = (count * int(lengths[batch].max()) ** 2 for count in (len(batch), len(batch) + 1))
+        assert len(batch) <= texts and (len(batch) == 1 or (lengths[batch].sum() <= tokens and compared <= pairs))
+        if number + 1 < len(batches):
+            assert len(batch) == texts or lengths[batch].sum() + lengths[batches[number + 1][0]] > tokens or one_more > pairs
+
+
+def test_memory_of_attention_limits_batches_of_long_texts_alone():
+    """Of the usual lengths batches of two cores are as they were; on 64 cores texts of 512 tokens go by 85, not by 512."""
+    heads, lengths = 12, np.random.default_rng(0).integers(1, 257, 3000)
+    for of_thread in THREAD_TOKENS.values():
+        limited, whole = (by_length(lengths, 2 * of_thread, 3000, pairs=pairs) for pairs in (GRAPH_SCORES // heads, None))
+        assert all(np.array_equal(*both) for both in zip(limited, whole, strict=True))
+    long = by_length(np.full(512, 512), 64 * THREAD_TOKENS["openvino"], 512, pairs=GRAPH_SCORES // heads)
+    assert [len(batch) for batch in long] == [85] * 6 + [2]
 
 
 @settings(deadline=None)

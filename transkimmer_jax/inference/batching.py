@@ -10,13 +10,17 @@ from transkimmer_jax.inference.shapes import Bucket
 Batch = tuple[Bucket, np.ndarray]  # and its members
 
 
-def cut(lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None) -> list[slice]:
+def cut(lengths: np.ndarray, tokens: int, texts: int | np.ndarray, sizes: Sequence[int] | None = None) -> list[slice]:
     """Texts of these lengths, in their order, as batches of at most so many tokens and so many texts, or of one longer text.
-    sizes: rising; a batch that others follow has one of these numbers of texts, or fewer than the least. None: any."""
+
+    texts: or one number for each text, which holds for the batch that it begins.
+    sizes: rising; a batch that others follow has one of these numbers of texts, or fewer than the least. None: any.
+    """
     ends, batches, start = np.cumsum(lengths), [], 0
+    most = np.broadcast_to(texts, len(lengths))
     while start < len(lengths):
         fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + tokens, side="right"))
-        stop = min(max(start + 1, fitting), start + texts)
+        stop = min(max(start + 1, fitting), start + int(most[start]))
         if sizes is not None and stop < len(lengths):
             stop = start + (sizes[bisect.bisect_right(sizes, stop - start) - 1] or stop - start)
         batches.append(slice(start, stop))
@@ -24,10 +28,16 @@ def cut(lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | Non
     return batches
 
 
-def by_length(lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None) -> list[np.ndarray]:
-    """Positions in `lengths` batch by batch, sorted by length, the longest first: what memory is needed is asked for at once. See `cut`."""
+def by_length(
+    lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None, pairs: int | None = None
+) -> list[np.ndarray]:
+    """Positions in `lengths` batch by batch, sorted by length, the longest first: what memory is needed is asked for at once. See `cut`.
+
+    pairs: of tokens that attention compares in a batch at most, each text padded to the longest; one longer text has more. None: any."""
     order = np.argsort(-lengths, kind="stable")
-    return [order[batch] for batch in cut(lengths[order], tokens, texts, sizes)]
+    longest = lengths[order].astype(np.int64)
+    most = texts if pairs is None else np.clip(pairs // np.maximum(longest, 1) ** 2, 1, texts)
+    return [order[batch] for batch in cut(longest, tokens, most, sizes)]
 
 
 def by_bucket(lengths: np.ndarray, buckets: list[tuple[Bucket, Bucket]]) -> Iterator[Batch]:

@@ -13,6 +13,9 @@ FORGETTING = 0.99  # weight of what a batch lost over that of what the next one 
 SIMILARITY_ROWS = 256  # vectors that are compared with all others in one product
 # Tokens of a batch for each thread that computes a graph, by what was fastest with two threads.
 THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 4096}
+# Attention's scores of a batch, texts times heads times the square of the longest text's tokens: 1 GiB in float32. A layer has 2.4 times
+# that in memory.
+GRAPH_SCORES = 2**28
 # Rows of products in a graph, eight sizes to an octave. In bfloat16 OpenVINO makes a program for each size that it meets.
 BFLOAT16_GRAPH_ROWS = (0, *(eighth << octave for octave in range(1, 28) for eighth in range(8, 16)))
 BFLOAT16_GRAPH_WIDTH_MULTIPLE = 16  # tokens; OpenVINO's attention in bfloat16 is slower between

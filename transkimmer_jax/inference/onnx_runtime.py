@@ -11,7 +11,7 @@ from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_ROWS, BFLOAT16_GRAPH_WIDTH_MULTIPLE, THREAD_TOKENS
+from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_ROWS, BFLOAT16_GRAPH_WIDTH_MULTIPLE, GRAPH_SCORES, THREAD_TOKENS
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
@@ -48,6 +48,7 @@ class OnnxRuntime:
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_processors()), batch_size
+        self._pairs = GRAPH_SCORES // model.arch.num_attention_heads
         self._sizes = BFLOAT16_GRAPH_ROWS if precision == "bfloat16" else None
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
         # An exported graph gives states of all tokens, for which a model that reads position 0 alone would compute more.
@@ -70,7 +71,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for members in by_length(lengths, self._tokens, self._texts or count, self._sizes):
+            for members in by_length(lengths, self._tokens, self._texts or count, self._sizes, self._pairs):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]
