@@ -87,6 +87,17 @@ def test_encode(engine, tokenizer):
     np.testing.assert_allclose(one, vectors[0], atol=1e-5)
 
 
+def test_arguments_of_sentence_transformers(engine):
+    """Their names, and those that say nothing new."""
+    embedder, reranker = engine("embedder"), engine("reranker")
+    vectors = embedder.encode(TEXTS, show_progress_bar=False)
+    for encode in (embedder.encode, embedder.encode_query, embedder.encode_document):
+        answer = encode(inputs=TEXTS, batch_size=32, convert_to_numpy=True, convert_to_tensor=False, show_progress_bar=False)
+        np.testing.assert_array_equal(answer, vectors)
+    ranked = reranker.rank(query="good", documents=TEXTS, top_k=2, return_documents=True, batch_size=8, show_progress_bar=False)
+    assert ranked == reranker.rank("good", TEXTS, 2, True, show_progress_bar=False)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_token_embeddings(engine, tokenizer, runtime):
     """Every token's state as it left the encoder, of which the vector is the mean."""
@@ -248,11 +259,14 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("classifier", lambda engine: engine.encode(["a"]), InferenceError, "this one is for sequence classification: call predict"),
         ("tagger", lambda engine: engine.answer("a", "b"), InferenceError, "this one is for token classification: call tag"),
         ("classifier", lambda engine: engine.predict("a"), DataError, "put it in a list"),
-        ("embedder", lambda engine: engine.encode(None), DataError, "texts is None"),
+        ("embedder", lambda engine: engine.encode(None), DataError, "inputs is None"),
+        ("embedder", lambda engine: engine.encode(["a"], convert_to_tensor=True), ConfigError, "encode gives arrays of NumPy"),
+        ("embedder", lambda engine: engine.encode(["a"], convert_to_numpy=False), ConfigError, "encode gives arrays of NumPy"),
         ("embedder", lambda engine: engine.encode([("a", "b")]), DataError, "text 0 is a pair"),
         ("embedder", lambda engine: engine.encode(["a"], truncate_dim=0), ConfigError, "truncate_dim must be a whole number"),
         ("classifier", lambda engine: engine.rank("a", ["b"]), InferenceError, "one score, and this model has the labels"),
         ("embedder", lambda engine: engine.encode(["a"], show_progress_bar=3), ConfigError, "show_progress_bar must be True, False or"),
+        ("reranker", lambda engine: engine.rank("a", ["b"], batch_size=0), ConfigError, "batch_size must be a whole number"),
         ("reranker", lambda engine: engine.rank("a", []), DataError, "documents is empty"),
         ("reranker", lambda engine: engine.rank("a", ["b"], raw_scores="yes"), ConfigError, "raw_scores must be True, False or None"),
         ("reranker", lambda engine: engine.rank(["a"], ["b"]), DataError, "query must be a text"),

@@ -19,7 +19,7 @@ from transkimmer_jax.data.windows import Windows, windows
 from transkimmer_jax.data.words import TokenizedWords, tokenize_words
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
-from transkimmer_jax.inference import inputs
+from transkimmer_jax.inference import inputs as arguments
 from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, tagged
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
@@ -79,18 +79,18 @@ class SkimEngine:
     ):
         require_own_runtime()
         if not isinstance(model, TranskimmerPreTrainedModel):
-            raise ConfigError(f"model must be a loaded model, not {inputs.shown(model)}: SkimEngine.from_pretrained loads a folder")
+            raise ConfigError(f"model must be a loaded model, not {arguments.shown(model)}: SkimEngine.from_pretrained loads a folder")
         if calibration is not None and not isinstance(calibration, Calibration):
-            raise ConfigError(f"calibration must be a Calibration, not {inputs.shown(calibration)}: Calibration.load reads a folder's")
+            raise ConfigError(f"calibration must be a Calibration, not {arguments.shown(calibration)}: Calibration.load reads a folder's")
         self.arch, self.tokenizer = model.arch, tokenizer
         self._reading = threading.Lock()  # the tokenizer's settings are its own, and each way of reading sets them anew
-        self.label_names = inputs.checked_label_names(label_names, self.arch.num_labels)
-        self.max_length = inputs.checked_max_length(max_length, self.arch.max_position_embeddings)
+        self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels)
+        self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._prompts = prompts or Prompts()
-        self._raw_scores = bool(inputs.checked_flag(raw_scores, "raw_scores"))
-        self._doc_stride = inputs.checked_size(doc_stride, "doc_stride", 0)
-        self.pairs = inputs.checked_flag(pairs, "pairs")
-        self.threshold = inputs.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
+        self._raw_scores = bool(arguments.checked_flag(raw_scores, "raw_scores"))
+        self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
+        self.pairs = arguments.checked_flag(pairs, "pairs")
+        self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
         self.label_texts = self.label_names or default_label_names(self.arch.num_labels)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
 
@@ -111,8 +111,8 @@ class SkimEngine:
           ConfigError, InferenceError: as `SkimEngine`.
         """
         require_own_runtime()
-        folder = inputs.checked_path(folder)
-        inputs.checked_flag(dense, "dense")
+        folder = arguments.checked_path(folder)
+        arguments.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.data import pipeline
         from transkimmer_jax.weights import config_file, sentence_transformers
@@ -142,7 +142,7 @@ class SkimEngine:
           ConfigError: a threshold that is no number.
           InferenceError: logits that are not finite numbers; no tokenizer; a process that was forked from one that had computed.
         """
-        return self._predict(inputs.checked_sequence(texts), 0, threshold, progress)
+        return self._predict(arguments.checked_sequence(texts), 0, threshold, progress)
 
     def predict_stream(self, texts: Iterable[Text], *, threshold: float | None = None, window: int = STREAM_WINDOW) -> Iterator[Answer]:
         """Answers in the order of `texts`, while they are still coming: `window` of them are grouped by length and answered together.
@@ -150,14 +150,14 @@ class SkimEngine:
         Raises, at once or when it comes to a text: as `predict`; ConfigError also for a window of no texts.
         """
         self._require_head("sequence_classification", "predict_stream")
-        stream, window = inputs.checked_stream(texts), inputs.checked_size(window, "window")
-        threshold = inputs.checked_threshold(threshold, self.threshold)
+        stream, window = arguments.checked_stream(texts), arguments.checked_size(window, "window")
+        threshold = arguments.checked_threshold(threshold, self.threshold)
         windows = iter(lambda: list(itertools.islice(stream, window)), [])
         return (answer for number, texts in enumerate(windows) for answer in self._predict(texts, number * window, threshold, False))
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        inputs: str | Sequence[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -165,47 +165,52 @@ class SkimEngine:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         threshold: float | None = None,
     ) -> np.ndarray:
-        """An embedder's vectors in the order of `texts`, [N, H] float32, of one text [H]; arguments are those of sentence-transformers.
+        """An embedder's vectors in the order of `inputs`, [N, H] float32, of one text [H]; arguments are those of sentence-transformers.
 
         Args:
-          texts: a list, tuple, array or column of strings, or one.
+          inputs: a list, tuple, array or column of strings, or one.
           prompt_name: of the folder's prompts, that which stands before each text; None: its default, if it has one.
           prompt: instead, that text itself.
           batch_size: not looked at, since the engine cuts batches by their tokens.
           normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
           truncate_dim: the first so many columns only.
           show_progress_bar: None shows one where the logger "transkimmer_jax" shows what is of level INFO, as in the commands.
+          convert_to_numpy, convert_to_tensor: only arrays of NumPy are given, and tensors refused.
 
-        Raises: as `predict`; ConfigError also for a prompt that the folder has not, or a dimension that is no size.
+        Raises: as `predict`; ConfigError also for a prompt that the folder has not, a dimension that is no size, or tensors.
         """
         require_own_runtime()
         self._require_head("sentence_embedding", "encode")
-        threshold = inputs.checked_threshold(threshold, self.threshold)
+        threshold = arguments.checked_threshold(threshold, self.threshold)
         before = self.prompt_text(prompt_name, prompt)
-        inputs.checked_flag(normalize_embeddings, "normalize_embeddings")
-        progress = inputs.checked_progress(show_progress_bar)
-        columns = self.arch.hidden_size if truncate_dim is None else inputs.checked_size(truncate_dim, "truncate_dim")
+        arguments.checked_flag(normalize_embeddings, "normalize_embeddings")
+        progress = arguments.checked_progress(show_progress_bar)
+        columns = self.arch.hidden_size if truncate_dim is None else arguments.checked_size(truncate_dim, "truncate_dim")
         if batch_size is not None:
-            inputs.checked_size(batch_size, "batch_size")
-        singles, _ = inputs.checked_texts([texts] if isinstance(texts, str) else inputs.checked_sequence(texts), False)
+            arguments.checked_size(batch_size, "batch_size")
+        if convert_to_tensor or not convert_to_numpy:
+            raise ConfigError("encode gives arrays of NumPy: leave convert_to_numpy and convert_to_tensor out, and call torch.from_numpy")
+        singles, _ = arguments.checked_texts([inputs] if isinstance(inputs, str) else arguments.checked_sequence(inputs, "inputs"), False)
         if not singles:
             return np.zeros((0, min(columns, self.arch.hidden_size)), np.float32)
         predictions, _ = self.predict_texts([before + text for text in singles], threshold=threshold, progress=progress)
         vectors = predictions.outputs["sentence_embedding"][:, :columns]
         if normalize_embeddings:
             vectors = unit(vectors)
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors[0] if isinstance(inputs, str) else vectors
 
-    def encode_query(self, texts: str | Sequence[str], **options: Any) -> np.ndarray:
+    def encode_query(self, inputs: str | Sequence[str], **options: Any) -> np.ndarray:
         """`encode` behind the prompt 'query', and behind none where the folder has no such prompt or another is given."""
-        return self.encode(texts, **self._prompted(("query",), options))
+        return self.encode(inputs, **self._prompted(("query",), options))
 
-    def encode_document(self, texts: str | Sequence[str], **options: Any) -> np.ndarray:
+    def encode_document(self, inputs: str | Sequence[str], **options: Any) -> np.ndarray:
         """`encode` behind the prompt 'document', 'passage' or 'corpus', and behind none where the folder has none of them or another is
         given."""
-        return self.encode(texts, **self._prompted(("document", "passage", "corpus"), options))
+        return self.encode(inputs, **self._prompted(("document", "passage", "corpus"), options))
 
     def _prompted(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         """`encode`'s options with the first of these prompts that the folder has; '' keeps off its default one."""
@@ -221,6 +226,7 @@ class SkimEngine:
         top_k: int | None = None,
         return_documents: bool = False,
         *,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         raw_scores: bool | None = None,
         label: str | None = None,
@@ -232,7 +238,7 @@ class SkimEngine:
         Args:
           top_k: the best so many; None: all.
           return_documents: with their texts.
-          show_progress_bar: as in `encode`.
+          batch_size, show_progress_bar: as in `encode`.
           raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it; None: where the folder asks
             sentence-transformers for them.
           label: of a classifier, the label whose probability is the score.
@@ -252,18 +258,20 @@ class SkimEngine:
         if label is None and self.arch.num_labels != 1:
             raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
         if label is not None and label not in names:
-            raise ConfigError(f"label={inputs.shown(label)} is none of the model's: {', '.join(names)}")
+            raise ConfigError(f"label={arguments.shown(label)} is none of the model's: {', '.join(names)}")
         if not isinstance(query, str):
-            raise DataError(f"query must be a text, not {inputs.shown(query)}")
-        documents = inputs.checked_sequence(documents, "documents")
+            raise DataError(f"query must be a text, not {arguments.shown(query)}")
+        documents = arguments.checked_sequence(documents, "documents")
         if not len(documents):
             raise DataError("documents is empty: give at least one to rank")
-        most = len(documents) if top_k is None else inputs.checked_size(top_k, "top_k")
-        inputs.checked_flag(raw_scores, "raw_scores")
+        most = len(documents) if top_k is None else arguments.checked_size(top_k, "top_k")
+        arguments.checked_flag(raw_scores, "raw_scores")
         raw_scores = self._raw_scores and label is None if raw_scores is None else raw_scores
-        inputs.checked_flag(return_documents, "return_documents")
-        progress = inputs.checked_progress(show_progress_bar)
-        texts, _ = inputs.checked_texts(documents, False)
+        arguments.checked_flag(return_documents, "return_documents")
+        if batch_size is not None:
+            arguments.checked_size(batch_size, "batch_size")
+        progress = arguments.checked_progress(show_progress_bar)
+        texts, _ = arguments.checked_texts(documents, False)
         predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
         column = 0 if label is None else names.index(label)
         raw = predictions.logits[:, column]
@@ -314,9 +322,9 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("question_answering", "answer")
-        most = inputs.checked_size(max_answer_len, "max_answer_len")
-        limit = None if no_answer_threshold is None else inputs.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
-        questions, contexts = inputs.checked_questions(question, context)
+        most = arguments.checked_size(max_answer_len, "max_answer_len")
+        limit = None if no_answer_threshold is None else arguments.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
+        questions, contexts = arguments.checked_questions(question, context)
         read = self.tokenize_questions(questions, contexts, doc_stride=doc_stride)
         predictions = self.predict_tokenized(read.examples, threshold=threshold, progress=progress)
         results = answered(predictions, read, contexts, most, limit)
@@ -339,7 +347,7 @@ class SkimEngine:
         """first: the number of the first text, for messages."""
         require_own_runtime()
         self._require_head("sequence_classification", "predict")
-        threshold = inputs.checked_threshold(threshold, self.threshold)
+        threshold = arguments.checked_threshold(threshold, self.threshold)
         if not len(texts):
             return []
         predictions, truncated = self.predict_texts(texts, first, threshold=threshold, progress=progress)
@@ -367,8 +375,8 @@ class SkimEngine:
             had computed.
         """
         require_own_runtime()
-        threshold = inputs.checked_threshold(threshold, self.threshold)
-        examples = inputs.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
+        threshold = arguments.checked_threshold(threshold, self.threshold)
+        examples = arguments.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
         self._count(predictions)
         wrong = predictions.not_finite()
@@ -388,10 +396,10 @@ class SkimEngine:
         Raises: as `predict`; DataError also for no text at all.
         """
         require_own_runtime()
-        threshold = inputs.checked_threshold(threshold, self.threshold)
+        threshold = arguments.checked_threshold(threshold, self.threshold)
         sample = texts
         if not isinstance(sample, TokenizedExamples):
-            sample = list(itertools.islice(inputs.checked_sequence(texts), CALIBRATION_TEXTS))
+            sample = list(itertools.islice(arguments.checked_sequence(texts), CALIBRATION_TEXTS))
         if not len(sample):
             raise DataError("texts is empty: a calibration needs at least one text, better a few hundred")
         examples = sample if isinstance(sample, TokenizedExamples) else self.tokenize(sample)
@@ -406,7 +414,7 @@ class SkimEngine:
         Raises ConfigError for lengths that the engine does not read.
         """
         require_own_runtime()
-        self.runtime.warm_up(inputs.checked_lengths(lengths, self.max_length), progress)
+        self.runtime.warm_up(arguments.checked_lengths(lengths, self.max_length), progress)
 
     @property
     def default_prompt(self) -> str:
@@ -418,7 +426,7 @@ class SkimEngine:
 
         Raises ConfigError for a prompt that the folder has not.
         """
-        return inputs.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
+        return arguments.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
 
     @property
     def prompt_names(self) -> tuple[str, ...]:
@@ -440,21 +448,21 @@ class SkimEngine:
 
         if self.tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
-        singles, seconds = inputs.checked_texts(texts, self.pairs, first)
+        singles, seconds = arguments.checked_texts(texts, self.pairs, first)
         examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
         with self._reading:
             return pipeline.tokenize(examples, self.tokenizer, self.max_length)
 
     def tokenize_words(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> TokenizedWords:
         """Texts as a tagger reads them, for `predict_tokenized`. Arguments and errors are those of `tag`."""
-        words, tokenizer = inputs.checked_words(inputs.checked_sequence(texts)), self._fast_tokenizer()
+        words, tokenizer = arguments.checked_words(arguments.checked_sequence(texts)), self._fast_tokenizer()
         with self._reading:
             return tokenize_words(words, tokenizer, self.max_length)
 
     def tokenize_questions(self, questions: Sequence[str], contexts: Sequence[str], *, doc_stride: int | None = None) -> Windows:
         """Questions with windows of their contexts, as a reader reads them, for `predict_tokenized`. Arguments and errors are those of
         `answer`."""
-        stride = self._doc_stride if doc_stride is None else inputs.checked_size(doc_stride, "doc_stride", 0)
+        stride = self._doc_stride if doc_stride is None else arguments.checked_size(doc_stride, "doc_stride", 0)
         tokenizer = self._fast_tokenizer()
         with self._reading:
             return windows(questions, contexts, tokenizer, self.max_length, stride)
