@@ -3,6 +3,7 @@
 config.json, tokenizer.json, ...
 onnx/model.onnx             float32
 onnx/model_quantized.onnx   int8
+onnx/model.onnx_data        the weights of a graph of 2 GB or more
 
 An embedder's graph gives the tokens' states, which such clients pool themselves, under both names that they know: last_hidden_state
 first, then token_embeddings. Then comes sentence_embedding. The files of sentence-transformers beside it say how to pool.
@@ -14,14 +15,13 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import onnx
-
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
+from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, is_marked, mark
@@ -69,7 +69,7 @@ def export(
         place = temporary if into_model else temporary / GRAPH_FOLDER
         place.mkdir(exist_ok=True)
         for precision in precisions:
-            onnx.save(graphs[precision](), place / FILES[precision])
+            storage.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             for name, text in _of_embedder(folder, saved, loaded.arch).items() if embeds else ():
@@ -88,7 +88,8 @@ def _of_embedder(folder: pathlib.Path, saved: config_file.SavedConfig, arch: Arc
 def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:
     """Raise `CheckpointError` where an export would delete what is none of ours: other graphs, or a model."""
     graphs = sorted((output / GRAPH_FOLDER).iterdir()) if (output / GRAPH_FOLDER).is_dir() else []
-    foreign = next((path for path in graphs if path.name not in FILES.values() or not is_marked(path)), None)
+    ours = {path.name for path in graphs if path.name in FILES.values() and is_marked(path)}
+    foreign = next((path for path in graphs if path.name.removesuffix(storage.DATA_SUFFIX) not in ours), None)
     if foreign is not None:
         raise CheckpointError(f"{foreign} is not of transkimmer's export, which would delete it: choose a new folder")
     if into_model or not output.is_dir() or not any(output.iterdir()):

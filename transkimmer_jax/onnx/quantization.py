@@ -5,6 +5,8 @@ import tempfile
 
 import onnx
 
+from transkimmer_jax.onnx import storage
+
 
 def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with the matrix products of its layers in int8, by ONNX Runtime's own tool.
@@ -22,16 +24,19 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     matrices = {weight.name for weight in model.graph.initializer if len(weight.dims) == 2 and weight.name.startswith("layers.")}
     products = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in matrices]
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "quantized.onnx")
+        path, whole = pathlib.Path(folder, "quantized.onnx"), pathlib.Path(folder, "whole.onnx")
+        storage.save(prepared, whole)
+        del prepared  # as large as the model; the tool reads the file
         # 7 bits: AVX2 adds two products of 8 bits in 16, which would saturate.
         quantize_dynamic(
-            prepared,
+            whole,
             path,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=products,
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
+            use_external_data_format=storage.is_large(model),
         )
         quantized = onnx.load(path)
     del quantized.metadata_props[:]

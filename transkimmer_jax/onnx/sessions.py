@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import os
-import pathlib
 import sys
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ import onnx
 from transkimmer_jax import extras
 from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.errors import InferenceError
+from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.runtime_names import COMPUTES_IN
 
@@ -77,7 +77,8 @@ class OnnxRuntimeSession(Session):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # its warnings are about its own rewriting of the graph
-        self._session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        with storage.loadable(graph) as stored:
+            self._session = onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._inputs = {given.name for given in self._session.get_inputs()}
         defaults = {default.name for default in self._session.get_overridable_initializers()}
@@ -98,16 +99,16 @@ class OpenVinoSession(Session):
         core = openvino.Core()
         if precision == "bfloat16" and not openvino_has_bfloat16():
             raise InferenceError("this processor has no instructions for bfloat16: leave --precision out, or choose int8 with onnxruntime")
-        network = model
-        if not isinstance(model, openvino.Model):
-            network = core.read_model(model.SerializeToString() if isinstance(model, onnx.ModelProto) else pathlib.Path(model))
-        self._threshold = _free_threshold(openvino, network)
         settings = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = core.compile_model(network, "CPU", settings)
+        stored = storage.loadable(model) if isinstance(model, onnx.ModelProto) else contextlib.nullcontext(model)
+        with stored as source:
+            network = source if isinstance(source, openvino.Model) else core.read_model(source)
+            self._threshold = _free_threshold(openvino, network)
+            self._compiled = core.compile_model(network, "CPU", settings)
         self._idle: list[Any] = []  # requests that no thread is using: one computes for one thread at a time, and costs memory
         self._inputs = {name for given in self._compiled.inputs for name in given.names}
         # An output also goes by the name of the node's value, 'NODE:0'.
