@@ -27,7 +27,7 @@ def save(graph: onnx.ModelProto, path: pathlib.Path) -> None:
         return
     data = path.with_name(path.name + DATA_SUFFIX)
     for tensor in graph.graph.initializer:
-        if _size(tensor) >= _SMALL:
+        if _size(tensor) >= _SMALL and tensor.HasField("raw_data"):  # scales of int8 have none
             external_data_helper.set_external_data(tensor, data.name)
     onnx.save(graph, path)
     data.chmod(0o644)  # onnx's 0600 would keep colleagues from reading it
