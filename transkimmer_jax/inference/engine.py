@@ -179,7 +179,8 @@ class SkimEngine:
           normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
           truncate_dim: the first so many columns only.
           show_progress_bar: None shows one where the logger "transkimmer_jax" shows what is of level INFO, as in the commands.
-          convert_to_numpy, convert_to_tensor: only arrays of NumPy are given, and tensors refused.
+          convert_to_numpy: True, since vectors are arrays of NumPy.
+          convert_to_tensor: False, for the same reason.
 
         Raises: as `predict`; ConfigError also for a prompt that the folder has not, a dimension that is no size, or tensors.
         """
@@ -238,7 +239,8 @@ class SkimEngine:
         Args:
           top_k: the best so many; None: all.
           return_documents: with their texts.
-          batch_size, show_progress_bar: as in `encode`.
+          batch_size: as in `encode`.
+          show_progress_bar: as in `encode`.
           raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it; None: where the folder asks
             sentence-transformers for them.
           label: of a classifier, the label whose probability is the score.
