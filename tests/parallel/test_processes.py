@@ -53,6 +53,14 @@ def test_no_coordinator_is_a_mistake_of_the_command(joins):
         joins({"OMPI_COMM_WORLD_SIZE": "2"}, ValueError("coordinator_address should be defined."))
 
 
+@pytest.mark.parametrize("coordinator", ["node1", "node1:", "node1:http"])
+def test_a_coordinator_without_a_port(joins, coordinator):
+    """In jax that is an IndexError, or a wait for nobody."""
+    with pytest.raises(ConfigError, match=f"--coordinator is HOST:PORT, e.g. 10.0.0.1:1234, not {coordinator}"):
+        joins({}, coordinator=coordinator, num_processes=2, process_id=0)
+    assert joins({}, coordinator="[::1]:1234", num_processes=2, process_id=0) == ("[::1]:1234", 2, 0)
+
+
 # Two runs in one process, as a recipe's are, with a SIGTERM between them.
 BETWEEN_RUNS = """
 import os, signal, sys, time

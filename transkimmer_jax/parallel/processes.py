@@ -48,6 +48,8 @@ def initialize(args: argparse.Namespace) -> None:
         raise ConfigError("--coordinator, --num-processes and --process-id (or their variables, see --help) go together: give all three")
     if count is not None and (count < 1 or (index is not None and not 0 <= index < count)):
         raise ConfigError(f"--process-id must lie in [0, {count}), and is {index}")
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise ConfigError(f"--coordinator is HOST:PORT, e.g. 10.0.0.1:1234, not {coordinator}")
     if count == 1 or not (any(stated) or _cluster()):
         return
     seconds = args.peer_timeout
