@@ -210,17 +210,23 @@ def told(records: list[dict[str, Any]]) -> str:
         for record in curve.records:
             if "clock" in record:
                 timed.setdefault(f"{record['cores']} cores, {record['cpu']}", {})[curve.name, curve.first["backbone"]] = None
-    backbones = [backbone for rows in timed.values() for backbone in {backbone for _, backbone in rows}]
-    column = 1 if len(set(backbones)) == len(backbones) else 0  # backbones say whose rows they are where none stands at two machines
     machines = [
-        machine if len(timed) == 1 else f"{machine} ({', '.join(dict.fromkeys(row[column] for row in rows))})"
-        for machine, rows in sorted(timed.items())
+        machine if len(timed) == 1 else f"{machine} ({', '.join(_whose(rows, timed.values()))})" for machine, rows in sorted(timed.items())
     ]
     changes = [curve.changed_by_int8 for curve in here if not math.isnan(curve.changed_by_int8)]
     int8 = f" int8 moves the metric by {max(changes):.1f} points at most." if changes else ""
     clock = f" The clock is of batches of {_batch(here)} on {'; '.join(machines)}.{int8}" if machines else ""
     examples = ", ".join(dict.fromkeys(f"{task_name(curve.first)} {curve.first['examples']:,}" for curve in here))
     return f"Examples: {examples}.{clock}"
+
+
+def _whose(rows: Iterable[tuple[str, str]], of_machines: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
+    """Rows, tasks and their backbones, in the shortest words that mean no row of another machine: backbones, or else tasks."""
+    others = [row for theirs in of_machines if theirs is not rows for row in theirs]
+    if {backbone for _, backbone in rows}.isdisjoint(backbone for _, backbone in others):
+        return list(dict.fromkeys(backbone for _, backbone in rows))
+    elsewhere = {task for task, _ in others}
+    return list(dict.fromkeys(f"{task} of {backbone}" if task in elsewhere else task for task, backbone in rows))
 
 
 def _batch(here: list[Curve]) -> str:

@@ -112,6 +112,8 @@ def test_a_clock_is_of_a_machine():
     assert "on 2 cores, a processor (MRPC); 2 cores, another (CoLA)." in curves.told([*MRPC, of_cola])
     other = curves.told([*MRPC, of_cola | {"backbone": "mpnet-base"}])
     assert "on 2 cores, a processor (minilm-6l); 2 cores, another (mpnet-base)." in other
+    twice = curves.told([*MRPC, of_cola, MRPC[1] | {"backbone": "mpnet-base", "cpu": "another"}])
+    assert "a processor (MRPC of minilm-6l); 2 cores, another (CoLA, MRPC of mpnet-base)." in twice
 
 
 def test_variants_have_rows_of_their_own():
