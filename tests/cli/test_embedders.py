@@ -124,6 +124,7 @@ def test_budgets_of_retrieval(models, collection, capsys):
         ({"--reranker": "embedder"}, CheckpointError, "is no cross-encoder: its head is sentence embedding"),
         ({"--top": 0}, ConfigError, "--top must be at least 1"),
         ({"--reranker-threshold": 0.5}, ConfigError, "--reranker-threshold is of a --reranker: give one"),
+        ({"--reranker-threshold": "nan"}, ConfigError, "--reranker-threshold must be a finite number, not nan"),
         ({"--relevant": "yes"}, ConfigError, "--relevant is of a --reranker: give one"),
         ({"--reranker": "classifier"}, ConfigError, "has the labels .*: --relevant says by which it ranks"),
         ({"--reranker": "classifier", "--relevant": "nobody"}, ConfigError, "--relevant nobody is none of the labels of"),

@@ -1,6 +1,7 @@
-"""The flag `--threshold`, which several commands have."""
+"""The flag `--threshold`, which several commands have, and others of its kind."""
 
 import argparse
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def add_threshold(parser: argparse.ArgumentParser, default: str = "the model's", flag: str = "--threshold") -> None:
     """Declare the flag; None where it is not given. default: what that stands for."""
     meaning = f"share of FLOPs to save, of a model for several budgets; else the margin that a token must exceed (default: {default})"
-    parser.add_argument(flag, type=_finite, metavar="T", help=meaning)
+    parser.add_argument(flag, type=functools.partial(_finite, flag), metavar="T", help=meaning)
 
 
 def require_skimming(model: str, arch: "Architecture", **flags: object) -> None:
@@ -24,12 +25,12 @@ def require_skimming(model: str, arch: "Architecture", **flags: object) -> None:
         raise ConfigError(f"--{given.replace('_', '-')} is of skimming models, and {model} is a dense one: leave it out")
 
 
-def _finite(text: str) -> float:
+def _finite(flag: str, text: str) -> float:
     """The number. Raises `ConfigError` for one that no margin can be compared with: it would skim all, or nothing, in silence."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not is_finite_number(value):
-        raise ConfigError(f"--threshold must be a finite number, not {text}")
+        raise ConfigError(f"{flag} must be a finite number, not {text}")
     return value
