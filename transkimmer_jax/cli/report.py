@@ -85,10 +85,10 @@ def _report(args: argparse.Namespace) -> None:
 
 def _name(model: str) -> str:
     """Of a model, for people: the folder's, or that of its run; of a hub id the id."""
-    path = pathlib.Path(model)
-    if not path.is_dir():
+    folder = pathlib.Path(model).resolve()
+    if not folder.is_dir():
         return model
-    return path.resolve().parent.name if path.resolve().name == "model" else path.resolve().name
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:

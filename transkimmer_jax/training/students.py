@@ -17,7 +17,6 @@ from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation import similarity
 from transkimmer_jax.evaluation.metrics import score_logits
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.training.inputs import EVALUATION_SEED
 from transkimmer_jax.training.models import load_task
 
 _SCORE_COLUMN = "score"
@@ -58,7 +57,7 @@ def compare(config: Config, model: str, labelled: str | None = None, label_colum
         "teacher": SkimEngine.from_pretrained(config.distill.teacher, dense=True, pooling=config.model.pooling, **options),
         "student": SkimEngine.from_pretrained(model, **options),
     }
-    texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, EVALUATION_SEED)
+    texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, sources.EVALUATION_SEED)
     tokens = engines["student"].tokenize(_inputs(texts))
     parts = samples(tokens, max(1, len(tokens) // 2), _ROUNDS)
     rounds = interleaved({name: engine.predict_tokenized for name, engine in engines.items()}, parts)

@@ -56,7 +56,7 @@ def write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
 
 
 def require_same_examples(workdir: epath.Path, config: Config, examples: str) -> None:
-    """Refuse to go on with other data than a run began with; one from before there was a `data.json` goes on.
+    """Refuse to go on with other data than a run began with; a workdir without `data.json` goes on.
 
     examples: digest of the texts and labels, see `RunExamples.digest`.
 
