@@ -28,7 +28,8 @@ from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger("transkimmer_jax")
 
-TEXTS = 256  # held-out ones that are answered
+TEXTS = 128  # held-out ones that are answered
+BATCH_SIZE = 16  # few texts fall into many lengths, and the last batch of each length is filled up
 
 
 def choose(config: Config, count: int) -> tuple[int, ...]:
@@ -49,16 +50,18 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
     texts = subsample(load_split(task, split, config.data), TEXTS, config.train.seed)
     tokenizer = pipeline.load_tokenizer(resolve(config.model.pretrained), whole.arch.vocab_size)
     tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
-    planned = batches.evaluation_batches(
-        tokens, config.data.eval_batch_size, config.data.length_buckets, task.max_length, tokenizer.pad_token_id
-    )
+    planned = batches.evaluation_batches(tokens, BATCH_SIZE, config.data.length_buckets, task.max_length, tokenizer.pad_token_id)
     step = functools.cache(masked.evaluation_step)  # a program for each number of layers
 
-    def answers(model) -> Predictions:
-        graph, params = nnx.split(model)
+    layers = tuple(whole.encoder.layers)
+
+    def answers(kept: tuple[int, ...]) -> Predictions:
+        whole.encoder.layers = nnx.List([layers[number] for number in kept])
+        graph, params = nnx.split(whole)
         return masked.predict(step(graph), params, planned, len(tokens), 0.0)
 
-    wanted, kept = answers(whole), tuple(range(there))
+    kept = tuple(range(there))
+    wanted = answers(kept)
     # The first layer of a pre-norm encoder is of another kind than the others.
     fixed = 1 if whole.arch.kind.pre_norm else 0
     trials = sum(size - fixed for size in range(count + 1, there + 1))
@@ -67,8 +70,7 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
             likeness = {}
             for layer in kept[fixed:]:
                 rest = tuple(other for other in kept if other != layer)
-                model = model_class.from_pretrained(config.model.pretrained, layers=rest, **options)
-                likeness[rest] = _likeness(task, answers(model), wanted)
+                likeness[rest] = _likeness(task, answers(rest), wanted)
                 shown.update()
             kept = max(likeness, key=likeness.__getitem__)
     left_out = [layer for layer in range(there) if layer not in kept]
