@@ -4,12 +4,16 @@ import argparse
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from transkimmer_jax import extras
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from transkimmer_jax.serving.models import ServedModel
 
 KEY_VARIABLE = "TRANSKIMMER_API_KEY"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -61,7 +65,7 @@ def add(commands) -> None:
         )
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: each model's)")
     parser.add_argument("--batch-tokens", type=int, help="of these, tokens of one call of the network (default: by the device)")
-    parser.add_argument("--pooling", choices=("mean", "cls"), help="makes a bare encoder an embedder")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="makes bare encoders embedders; others pool as their folders say")
     runtime.add_arguments(parser)
     parser.set_defaults(command=_serve)
 
@@ -90,33 +94,65 @@ def _api_key(args: argparse.Namespace) -> str | None:
     return key
 
 
-def _serve(args: argparse.Namespace) -> None:
-    named, key = _named(args.model), _api_key(args)
-    with extras.needed("serve", "serving"):
-        from transkimmer_jax.serving import app, server
+def _bare(named: dict[str, str], pooling: str | None) -> set[str]:
+    """Names of the folders that `--pooling` is for: those that name neither a head nor a pooling, since others say what they are.
+
+    Raises `ConfigError` where it is given and there is none.
+    """
+    if pooling is None:
+        return set()
+    from transkimmer_jax.weights import config_file, sentence_transformers
+    from transkimmer_jax.weights.files import resolve
+
+    folders = {name: resolve(folder) for name, folder in named.items()}
+    bare = {
+        name
+        for name, folder in folders.items()
+        if not config_file.read(folder).names_head and not sentence_transformers.is_embedder(folder)
+    }
+    if not bare:
+        raise ConfigError(f"--pooling {pooling} is of bare encoders, and {', '.join(named.values())} say what they are: leave it out")
+    return bare
+
+
+def _models(args: argparse.Namespace, named: dict[str, str]) -> list["ServedModel"]:
+    """What is served, ready for its first request."""
     import functools
 
-    import jax
-
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.serving.models import Models, ServedModel
+    from transkimmer_jax.serving.models import ServedModel
 
-    threshold_range = None if args.threshold_range is None else tuple(args.threshold_range)
-    limits = Limits(auto_truncate=args.auto_truncate, threshold_range=threshold_range, **{name: getattr(args, name) for name in _LIMITS})
-    bound = server.bind(args.host, args.port)
-    options = runtime.options(args) | {"threshold": args.threshold, "batch_tokens": args.batch_tokens, "pooling": args.pooling}
+    bare = _bare(named, args.pooling)
+    options = runtime.options(args) | {"threshold": args.threshold, "batch_tokens": args.batch_tokens}
     if args.max_length is not None:
         options["max_length"] = args.max_length
     models = []
     for name, folder in named.items():
-        model = ServedModel(name, folder, functools.partial(SkimEngine.from_pretrained, folder, **options), args.precision)
+        make = functools.partial(SkimEngine.from_pretrained, folder, pooling=args.pooling if name in bare else None, **options)
+        models.append(ServedModel(name, folder, make, args.precision))
+    for model in models:
         model.warm_up()
-        models.append(model)
-    compute_type = jax.default_backend() if models[0].engine.runtime.name == "jax" else "cpu"
-    host, port = bound.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    told = ", ".join(f"{model.name} ({model.kind})" for model in models)
-    application = app.create_app(Models(models), limits, compute_type=compute_type, api_key=key)
-    serving = server.create_server(application, limits, lambda: print(f"serving {told} on {address}", file=sys.stderr, flush=True))
-    serving.run(sockets=[bound])
+    return models
+
+
+def _serve(args: argparse.Namespace) -> None:
+    named, key = _named(args.model), _api_key(args)
+    with extras.needed("serve", "serving"):
+        from transkimmer_jax.serving import app, server
+    import jax
+
+    from transkimmer_jax.serving.models import Models
+
+    threshold_range = None if args.threshold_range is None else tuple(args.threshold_range)
+    limits = Limits(auto_truncate=args.auto_truncate, threshold_range=threshold_range, **{name: getattr(args, name) for name in _LIMITS})
+    # Bound first, so that an address that cannot be had is known before a model is loaded.
+    with server.bind(args.host, args.port) as bound:
+        models = _models(args, named)
+        compute_type = jax.default_backend() if models[0].engine.runtime.name == "jax" else "cpu"
+        host, port = bound.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        told = ", ".join(f"{model.name} ({model.kind})" for model in models)
+        application = app.create_app(Models(models), limits, compute_type=compute_type, api_key=key)
+        serving = server.create_server(application, limits, lambda: print(f"serving {told} on {address}", file=sys.stderr, flush=True))
+        serving.run(sockets=[bound])
     print("stopped; what had come in is answered", file=sys.stderr)
