@@ -229,10 +229,13 @@ def test_answer(engine, tokenizer):
     assert (answer.start, answer.end) == (encoded.encodings[0].offsets[best[1]][0], encoded.encodings[0].offsets[best[2]][1])
     assert answer.text == context[answer.start : answer.end]
     assert answer.no_answer_score == pytest.approx(start[0] + end[0], abs=1e-4)
+    first, last = (np.exp(logits) / np.exp(logits[[0, *inside]]).sum() for logits in (start, end))
+    assert answer.probability == pytest.approx(first[best[1]] * last[best[2]], rel=1e-4)
     difference = answer.no_answer_score - answer.score
     assert engine("reader").answer(question, context, max_answer_len=4, no_answer_threshold=difference + 1e-3).text == answer.text
     nothing = engine("reader").answer(question, context, max_answer_len=4, no_answer_threshold=difference - 1e-3)
     assert (nothing.text, nothing.start, nothing.score) == ("", None, answer.score)
+    assert nothing.probability == pytest.approx(first[0] * last[0], rel=1e-4)
     assert engine("reader").answer([question], [context], max_answer_len=4) == [answer]
 
 
@@ -250,6 +253,8 @@ def test_a_long_context_is_read_in_windows(tokenizer):
     kept = np.tile(read.examples.lengths, (3, 1))
     [answer] = answered(Predictions(outputs, kept, read.examples.lengths), read, [context], 4, None)
     assert (answer.text, answer.score, answer.kept) == ("good", 10.0, 1.0)
+    others = read.is_context[-1].sum()  # the place of no answer, and tokens of the last window but this one
+    assert answer.probability == pytest.approx((np.exp(5) / (np.exp(5) + others)) ** 2)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,14 @@ def test_hub_tags_and_answers(server, engines, online):
     )
     span = inference_client(server, "reader").question_answering(question="a bad film", context=TEXTS[3])
     wanted = engines["reader"].answer("a bad film", TEXTS[3])
-    assert (span.answer, span.start, span.end) == (wanted.text, wanted.start, wanted.end)
+    assert (span.answer, span.start, span.end) == (wanted.text, wanted.start, wanted.end) and 0 < span.score < 1
+    same = inference_client(server, "reader").question_answering(question="a bad film", context=TEXTS[3], top_k=1, align_to_words=False)
+    assert same == span
+    for unfollowed in ({"top_k": 2}, {"doc_stride": 4}):
+        with pytest.raises(HfHubHTTPError, match="422"):
+            inference_client(server, "reader").question_answering(question="a bad film", context=TEXTS[3], **unfollowed)
+    with pytest.raises(HfHubHTTPError, match="422"):
+        inference_client(server, "tagger").token_classification(TEXTS[3], aggregation_strategy="simple")
 
 
 def test_requests(server, engines):

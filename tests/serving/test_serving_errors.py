@@ -16,6 +16,7 @@ from transkimmer_jax.serving.limits import Limits
 
 MANY = ["good"] * 33
 LONG = "good film " * 40
+QUESTION = {"inputs": {"question": "a", "context": "b"}}
 
 
 def refused(server, path, body, headers=None):
@@ -89,6 +90,12 @@ def refused(server, path, body, headers=None):
         ("/decode", {"ids": ["a"]}, 422, "Validation", "must be a list of token ids"),
         ("/decode", {"ids": [99]}, 422, "Validation", "99 is no token id"),
         ("/tag", {"inputs": "bad " * 40}, 422, "Validation", "more than 24 tokens"),
+        ("/tag", {"inputs": "a", "parameters": {"aggregation_strategy": "simple"}}, 422, "Validation", 'leave it out or give "none"'),
+        ("/tag", {"inputs": "a", "parameters": {"stride": 4}}, 422, "Validation", "parameters.stride: this server does not follow it"),
+        ("/answer", QUESTION | {"parameters": {"top_k": 2}}, 422, "Validation", "parameters.top_k: this server does not follow it"),
+        ("/answer", QUESTION | {"parameters": {"top_k": True}}, 422, "Validation", "leave it out or give 1"),
+        ("/answer", QUESTION | {"parameters": {"doc_stride": 8}}, 422, "Validation", "parameters.doc_stride: this server does not follow"),
+        ("/answer", QUESTION | {"parameters": {"align_to_words": True}}, 422, "Validation", "leave it out or give false"),
         ("/answer", {"inputs": {"question": "bad " * 40, "context": "a"}}, 422, "Tokenizer", "leaves no room"),
         ("/answer", {"inputs": {"question": "a", "context": " "}}, 422, "Tokenizer", "holds no token"),
         ("/nowhere", {"inputs": "a"}, 404, "Validation", "no such route"),

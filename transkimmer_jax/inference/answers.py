@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.special
 from numpy.lib.stride_tricks import sliding_window_view
 
 from transkimmer_jax.data.windows import Windows
@@ -97,7 +98,9 @@ class SpanAnswer:
 
     text, start, end: the span, and its characters in the context; '' and None where there is no answer. score: sum of the logits of its
     first and last token. no_answer_score: the same sum of position 0, the least of all windows, as SQuAD 2.0 is scored.
-    tokens, kept: over all windows, as of `Answer`.
+    probability: of its first token times that of its last, among the context's tokens and position 0 of its window, as transformers'
+    pipeline has it; where there is no answer that of position 0, in the window of `no_answer_score`. tokens, kept: over all windows, as
+    of `Answer`.
     """
 
     text: str
@@ -105,6 +108,7 @@ class SpanAnswer:
     end: int | None
     score: float
     no_answer_score: float
+    probability: float
     tokens: int
     kept: float
 
@@ -123,19 +127,25 @@ def answered(
     results = []
     for number, context in enumerate(contexts):
         members = np.flatnonzero(windows.owner == number)
-        best, place = -np.inf, (0, 0)
-        for window in members:
-            score, first, last = best_span(starts[window], ends[window], windows.is_context[window], max_answer_len)
-            if score > best:
-                best, place = score, (int(windows.spans[window][first, 0]), int(windows.spans[window][last, 1]))
-        nothing = min(float(starts[window][0] + ends[window][0]) for window in members)
+        found = [best_span(starts[window], ends[window], windows.is_context[window], max_answer_len) for window in members]
+        (best, first, last), chosen = max(zip(found, members, strict=True), key=lambda entry: entry[0][0])
+        nothing, without = min((float(starts[window][0] + ends[window][0]), window) for window in members)
+        place: tuple[int | None, int | None] = (int(windows.spans[chosen][first, 0]), int(windows.spans[chosen][last, 1]))
+        if no_answer_threshold is not None and nothing - best > no_answer_threshold:
+            place, chosen, first, last = (None, None), without, 0, 0
+        text = "" if place[0] is None else context[slice(*place)]
+        probability = _probability(starts[chosen], ends[chosen], windows.is_context[chosen], first, last)
         tokens = int(predictions.lengths[members].sum())
         kept = float(predictions.kept[:, members].sum() / (tokens * len(predictions.kept)))
-        if no_answer_threshold is not None and nothing - best > no_answer_threshold:
-            results.append(SpanAnswer("", None, None, best, nothing, tokens, kept))
-        else:
-            results.append(SpanAnswer(context[slice(*place)], *place, best, nothing, tokens, kept))
+        results.append(SpanAnswer(text, *place, best, nothing, probability, tokens, kept))
     return results
+
+
+def _probability(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, first: int, last: int) -> float:
+    """Of the span from token `first` to token `last`, by the softmax over the allowed tokens and position 0, which stands for no answer."""
+    allowed = allowed | (np.arange(len(allowed)) == 0)
+    sums = scipy.special.logsumexp(start[allowed]) + scipy.special.logsumexp(end[allowed])
+    return float(np.exp(start[first] + end[last] - sums))
 
 
 def best_span(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, most: int) -> tuple[float, int, int]:

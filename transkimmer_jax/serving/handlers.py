@@ -127,7 +127,7 @@ async def answer(exchange: Exchange, body: schemas.AnswerRequest) -> Response:
     windows = done.computed.reading.windows
     # Of a long context there are many windows to search, and the event loop has others to answer.
     (span,) = await asyncio.to_thread(answered, done.computed.predictions, windows, [asked.context], parameters.max_answer_len, limit)
-    return done.response({"answer": span.text, "score": span.score, "start": span.start or 0, "end": span.end or 0})
+    return done.response({"answer": span.text, "score": span.probability, "start": span.start or 0, "end": span.end or 0})
 
 
 async def tokenize(exchange: Exchange, body: schemas.TokenizeRequest) -> Response:

@@ -81,6 +81,24 @@ _Ids = Annotated[Inputs, PlainValidator(_ids), _any_of(_NUMBERS, {"type": "array
 _Direction = Annotated[Literal["left", "right"], pydantic.BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
 
+def _only(*known: Any) -> PlainValidator:
+    """Takes null, or what the server does anyway, of a field that it does not follow: an answer to another question would pass unseen."""
+    choice = "".join(f" or give {json.dumps(value)}" for value in known)
+
+    def check(value: Any) -> Any:
+        if value is not None and (type(value), value) not in [(type(one), one) for one in known]:
+            raise ValueError(f"this server does not follow it: leave it out{choice}")
+        return value
+
+    return PlainValidator(check)
+
+
+_NotFollowed = Annotated[None, _only(), WithJsonSchema({"type": "null"})]
+_One = Annotated[int | None, _only(1), WithJsonSchema({"enum": [1, None]})]
+_No = Annotated[bool | None, _only(False), WithJsonSchema({"enum": [False, None]})]
+_Nothing = Annotated[str | None, _only("none"), WithJsonSchema({"enum": ["none", None]})]
+
+
 class _Fields(pydantic.BaseModel):
     """A part of a body: types are as they are said, and further fields are not looked at."""
 
@@ -169,9 +187,12 @@ class OpenAIRequest(ModelRequest):
 
 
 class TagParameters(_Fields):
-    """Of the Inference API. ignore_labels: of words that are left out."""
+    """Of the Inference API. ignore_labels: of words that are left out. Others are fields that this server does not follow:
+    each takes only what it does anyway."""
 
     ignore_labels: list[str] = ["O"]
+    aggregation_strategy: _Nothing = None
+    stride: _NotFollowed = None
 
 
 class TagRequest(ModelRequest):
@@ -190,10 +211,15 @@ class Question(_Fields):
 
 
 class AnswerParameters(_Fields):
-    """Of the Inference API. max_answer_len: tokens. handle_impossible_answer: whether there may be none."""
+    """Of the Inference API. max_answer_len: tokens. handle_impossible_answer: whether there may be none. Others: see `TagParameters`."""
 
     max_answer_len: int = pydantic.Field(default=30, ge=1, le=1000)
     handle_impossible_answer: bool = False
+    top_k: _One = None
+    align_to_words: _No = None
+    doc_stride: _NotFollowed = None
+    max_question_len: _NotFollowed = None
+    max_seq_len: _NotFollowed = None
 
 
 class AnswerRequest(ModelRequest):
@@ -268,7 +294,7 @@ class Word(pydantic.BaseModel):
 
 
 class Span(pydantic.BaseModel):
-    """score: the sum of the logits of its first and last token. answer: '' where there is none."""
+    """score: its probability. answer: '' where there is none; the score is then that of none."""
 
     answer: str
     score: float
