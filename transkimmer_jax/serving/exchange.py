@@ -6,13 +6,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from transkimmer_jax.errors import ConfigError, TranskimmerError
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.serving import errors
 from transkimmer_jax.serving.jobs import Computed, Job
 from transkimmer_jax.serving.limits import Limits
@@ -21,6 +21,7 @@ from transkimmer_jax.serving.models import Models, ServedModel
 from transkimmer_jax.serving.pipeline import Pipeline
 
 THRESHOLD_HEADER = "x-threshold"
+Result = TypeVar("Result")
 
 
 class ClientGone(Exception):
@@ -149,26 +150,24 @@ class Exchange:
             if isinstance(inputs[0], list):
                 texts = await service.pipeline.with_tokenizer(self.model.texts_read, inputs)
                 self.check(texts, field, spare)
-            if tokens and not self.model.has_token_engine:
-                await self._load_token_engine()
+            if tokens:
+                failure = await self._while_connected(asyncio.wrap_future(self.model.load_token_engine()))
+                if failure is not None:
+                    raise errors.failed(failure)
             job = Job(
                 self.model, [prompt + text for text in texts] if prompt else texts, "left" if direction == "left" else how,
                 service.limits.auto_truncate if truncate is None else truncate, asked, tokens,
                 asyncio.get_running_loop().create_future(),
             )  # fmt: skip
             service.pipeline.submit(job)
-            computed = await self._while_connected(job)
+            try:
+                computed = await self._while_connected(job.future)
+            finally:
+                job.is_abandoned = True
         seconds = (time.perf_counter() - self._began, computed.tokenization, computed.queue, computed.inference)
         lengths = computed.predictions.lengths.tolist()
         service.metrics.answered(self._route, method, len(inputs), lengths, seconds)
         return Done(computed, seconds, sum(map(_characters, texts)), sum(lengths), service.compute_type)
-
-    async def _load_token_engine(self) -> None:
-        """Beside the computing thread, which has others to serve meanwhile."""
-        try:
-            await asyncio.to_thread(self.model.engine_for, True)
-        except TranskimmerError as error:
-            raise errors.failed(str(error)) from error
 
     async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function of the model gives that reads by its tokenizer. Raises `RequestError` as `compute`, or as the function."""
@@ -190,19 +189,16 @@ class Exchange:
         finally:
             service.in_flight -= 1
 
-    async def _while_connected(self, job: Job) -> Computed:
-        """The future's result, or `ClientGone`."""
-
-        def leave(_: asyncio.Future[Any]) -> None:
-            if not job.future.done():
-                job.future.set_exception(ClientGone())
-
+    async def _while_connected(self, future: asyncio.Future[Result]) -> Result:
+        """The future's result. Raises `ClientGone` where the connection is closed before."""
         gone = asyncio.ensure_future(self.request.receive())
-        gone.add_done_callback(leave)
         try:
-            return await job.future
+            await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                raise ClientGone
+            return future.result()
         finally:
-            job.is_abandoned = True
+            future.cancel()
             gone.cancel()
 
 

@@ -1,6 +1,8 @@
 """The models that a server has, what each of them answers, and how they read texts."""
 
+import concurrent.futures
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +12,11 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, TranskimmerError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
+
+logger = logging.getLogger(__name__)
 
 CLASSIFIER, RERANKER, EMBEDDER, TAGGER, READER = "classifier", "reranker", "embedding", "tagger", "reader"
 _KINDS = {"sentence_embedding": EMBEDDER, "token_classification": TAGGER, "question_answering": READER}
@@ -43,24 +47,42 @@ class ServedModel:
         self.name, self.folder, self._make = name, folder, make
         self.engine = make()
         self._token_engine: SkimEngine | None = None
-        self._loading = threading.Lock()
+        self._loading: concurrent.futures.Future[str | None] | None = None
+        self._start = threading.Lock()
         self.precision = precision or self.engine.arch.compute_dtype
         head, labels = self.engine.arch.head, self.engine.arch.num_labels
         self.kind = _KINDS.get(head) or (RERANKER if labels == 1 else CLASSIFIER)
 
-    @property
-    def has_token_engine(self) -> bool:
-        """Whether the engine that gives states of tokens is loaded."""
-        return self._token_engine is not None
+    def load_token_engine(self) -> "concurrent.futures.Future[str | None]":
+        """Have the engine that gives states of tokens as well, which the first call starts to load. None: it is there; else why it is not.
+
+        A thread of its own loads it, for which neither other requests nor the end of the process wait. A failure stays, since each further
+        try would read the whole model again.
+        """
+        with self._start:
+            if self._loading is None:
+                self._loading = concurrent.futures.Future()
+                self._loading.set_running_or_notify_cancel()  # so that no request that gives up can cancel it
+                threading.Thread(target=self._load, args=(self._loading,), name="loading", daemon=True).start()
+            return self._loading
+
+    def _load(self, loading: "concurrent.futures.Future[str | None]") -> None:
+        failure = None
+        try:
+            self._token_engine = self._make(token_embeddings=True)
+        except TranskimmerError as error:
+            failure = str(error)
+        except Exception as error:
+            logger.error("an engine did not load", exc_info=error)
+            failure = f"the engine of {self.name!r} for tokens did not load: the server's log says why"
+        loading.set_result(failure)
 
     def engine_for(self, tokens: bool) -> SkimEngine:
-        """The engine, or one that gives states of tokens as well, which is loaded when they are first asked for."""
+        """The engine, or that which `load_token_engine` has loaded."""
         if not tokens:
             return self.engine
-        with self._loading:
-            if self._token_engine is None:
-                self._token_engine = self._make(token_embeddings=True)
-            return self._token_engine
+        assert self._token_engine is not None
+        return self._token_engine
 
     def read(self, inputs: Sequence[Any], how: str) -> Reading:
         """Inputs as tokens; `how` as of `jobs.Job`. Raises `TranskimmerError` for what cannot be read."""
