@@ -79,6 +79,52 @@ def test_who_never_finishes_is_not_waited_for(folders):
         assert process.wait(20) == 0
 
 
+SLOW = """
+import sys, time
+from transkimmer_jax import cli
+from transkimmer_jax.inference.engine import SkimEngine
+
+predict = SkimEngine.predict_tokenized
+
+def slowly(self, examples, **options):
+    if (examples.lengths == 5).any():  # not of what warms up
+        print("computing", file=sys.stderr, flush=True)
+        time.sleep(3)
+    return predict(self, examples, **options)
+
+SkimEngine.predict_tokenized = slowly
+cli.main(["serve", "--port", "0", "--drain-seconds", "1", "--model", sys.argv[1]])
+"""
+
+
+def test_who_is_not_answered_in_time_is_told(folders):
+    """As by any other refusal, also in the middle of a body; the last line counts them, and the log has no traceback."""
+    body = b'{"inputs": "a good film"}'
+    request = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with (
+        subprocess.Popen([sys.executable, "-c", SLOW, folders["classifier"]], stderr=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        port = int(process.stderr.readline().rpartition(":")[2])
+        connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(4)]
+        for connection in connections[1:]:
+            connection.sendall(request)
+        connections[0].sendall(request[:-1])
+        assert process.stderr.readline() == "computing\n"
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as last:
+            last.request("GET", "/info")
+            assert last.getresponse().status == 200  # so the server has the others, too
+        process.send_signal(signal.SIGTERM)
+        for connection in connections:
+            head, _, content = connection.makefile("rb").read().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert json.loads(content) == {"error": "the server stops: ask again in a moment", "error_type": "Unhealthy"}
+        assert process.wait(20) == 0
+        told = process.stderr.read()
+        assert "Traceback" not in told and told.endswith("stopped; 4 requests were not answered within --drain-seconds\n"), told
+
+
 def test_without_the_extra(folders, write):
     """Both commands name the package and what brings it."""
     texts = write("texts.txt", "good\n")

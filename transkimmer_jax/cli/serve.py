@@ -34,7 +34,7 @@ Serve models over HTTP, with the routes of text-embeddings-inference and of Open
 head is for. With several models, a request names one in its field 'model' or in its path, /models/NAME/predict; otherwise the first that
 answers the route does.
 
-A SIGTERM ends it: what has come in is answered, nothing further is accepted.
+A SIGTERM ends it: what has come in is answered within --drain-seconds, nothing further is accepted.
 """
 
 
@@ -155,4 +155,6 @@ def _serve(args: argparse.Namespace) -> None:
         application = app.create_app(Models(models), limits, compute_type=compute_type, api_key=key)
         serving = server.create_server(application, limits, lambda: print(f"serving {told} on {address}", file=sys.stderr, flush=True))
         serving.run(sockets=[bound])
-    print("stopped; what had come in is answered", file=sys.stderr)
+    cut_off = application.state.service.stopped
+    told = f"{cut_off} requests were not answered within --drain-seconds" if cut_off else "what had come in is answered"
+    print(f"stopped; {told}", file=sys.stderr)

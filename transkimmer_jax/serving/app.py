@@ -15,7 +15,7 @@ from starlette.routing import Route as Path
 from transkimmer_jax.serving import errors, metrics, openapi, schemas
 from transkimmer_jax.serving.errors import RequestError
 from transkimmer_jax.serving.exchange import ClientGone, Exchange, Service, json_response
-from transkimmer_jax.serving.guards import ApiKey, BodyLimit
+from transkimmer_jax.serving.guards import ApiKey, BodyLimit, Stop
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.metrics import Metrics
 from transkimmer_jax.serving.models import Models
@@ -72,6 +72,7 @@ def create_app(models: Models, limits: Limits, *, compute_type: str = "cpu", api
     guards = [Middleware(BodyLimit, most=limits.payload_limit, refused=numbers.failed)]
     if api_key is not None:
         guards.insert(0, Middleware(ApiKey, key=api_key, open_paths=OPEN_PATHS, refused=numbers.failed))
+    guards.insert(0, Middleware(Stop, refused=service.cut_off))
     app = Starlette(routes=paths, middleware=guards, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
     app.state.service = service
     return app

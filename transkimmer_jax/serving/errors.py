@@ -82,6 +82,11 @@ def unhealthy(message: str) -> RequestError:
     return RequestError(503, "Unhealthy", message)
 
 
+def stopped() -> RequestError:
+    """A request that the server had no time left for."""
+    return RequestError(503, "Unhealthy", "the server stops: ask again in a moment", "stopped")
+
+
 def unauthorized() -> RequestError:
     """A request without the key."""
     return RequestError(401, "Unauthorized", "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'")

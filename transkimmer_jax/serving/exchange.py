@@ -30,7 +30,10 @@ class ClientGone(Exception):
 
 @dataclasses.dataclass
 class Service:
-    """What requests share. in_flight: requests that are waited for. compute_type: of the devices, for a header."""
+    """What requests share.
+
+    compute_type: of the devices, for a header. in_flight: requests that are waited for. stopped: requests that the server's end cut off.
+    """
 
     models: Models
     limits: Limits
@@ -38,6 +41,12 @@ class Service:
     pipeline: Pipeline
     compute_type: str
     in_flight: int = 0
+    stopped: int = 0
+
+    def cut_off(self, label: str) -> None:
+        """The server's end leaves a request without its answer. label: of the counter of failures."""
+        self.stopped += 1
+        self.metrics.failed(label)
 
     async def is_healthy(self) -> bool:
         """Whether both threads are at work, and every model whose last batch met a defect answers again, which is tried."""

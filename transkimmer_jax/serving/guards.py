@@ -1,5 +1,6 @@
 """What stands before the application: who may ask, and how much."""
 
+import asyncio
 import hmac
 from collections.abc import Callable
 
@@ -11,6 +12,37 @@ from transkimmer_jax.serving.exchange import json_response
 
 # Bytes of a body that is too large, and is dropped as it comes, that are read all the same: a client that still writes reads no answer.
 _DRAINED = 64 * 2**20
+
+
+class Stop:
+    """Refuses requests that the server cancels, which it does where they are not answered within a drain.
+
+    Args:
+      app: behind it.
+      refused: is told the label of a refusal.
+    """
+
+    def __init__(self, app: ASGIApp, refused: Callable[[str], None]):
+        self._app, self._refused = app, refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if has_begun:  # nothing else can be said on this connection, which closes
+                self._refused(errors.stopped().label)
+            else:
+                await _refuse(errors.stopped(), scope, receive, send, self._refused, {"connection": "close"})
 
 
 class ApiKey:

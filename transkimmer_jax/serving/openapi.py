@@ -17,7 +17,7 @@ _STYLE = (
 _REFUSALS = {
     "400": "no JSON, or no text", "401": "no API key", "404": "no such model", "413": "too large, or too many texts",
     "422": "a body that cannot be meant, or a text that is too long", "424": "no model for this route, or a failure",
-    "429": "overloaded: try again", "503": "the engine is gone",
+    "429": "overloaded: try again", "503": "the engine is gone, or the server stops",
 }  # fmt: skip
 _GETS = {
     "/info": "The models and the limits",
