@@ -64,6 +64,25 @@ def test_refusals_are_counted(models, load):
     assert set(result["statuses"]) == {"200"}
 
 
+def test_nothing_is_answered(models, folders, load):
+    """A key that is missing, texts that are refused, and nobody but others: the status says so, with and without --check."""
+    check = ("--check", folders["classifier"])
+    with serving([models["classifier"]], api_key="secret") as server:
+        result, told = load(server, "--clients", 1, *check)
+    assert result["answered"] == 0 and result["statuses"] == {"401": result["requests"]}
+    assert told == f"0 texts were answered wrongly, 0 requests not at all, {result['requests']} with status 401"
+    with serving([models["classifier"]], Limits(max_input_characters=10)) as server:
+        result, told = load(server, "--clients", 1, *check)
+    assert result["answered"] > 0 and told.endswith(f", {result['statuses']['422']} with status 422")
+    with serving([models["classifier"]]) as server:
+        server.service.in_flight += 512
+        result, told = load(server, "--clients", 1)
+        server.service.in_flight -= 512
+    assert told.endswith(f", {result['requests']} with status 429")
+    result, told = load(server, "--rate", 1e-9)
+    assert result["requests"] == 0 and told == "no request was sent: give more --seconds, or a higher --rate"
+
+
 def test_a_server_that_is_not_there(models, load):
     """Its requests are lost, and the command says so."""
     with serving([models["classifier"]]) as server:

@@ -17,8 +17,8 @@ Send texts of a file to a server, and print throughput and waiting times as JSON
 answered, so the server is as busy as they can make it. --rate is an open loop: requests come at random times that do not depend on the
 answers, as those of users do.
 
-With --check every answer is compared with what the engine says of the same texts here. The status is 2 where answers are wrong, or
-requests are lost.
+With --check every answer is compared with what the engine says of the same texts here. The status is 2 where answers are wrong, where
+requests are lost or get another status than 200 and 429, and where none is answered.
 """
 
 
@@ -82,8 +82,18 @@ def _load(args: argparse.Namespace) -> None:
     if args.json:
         files.write_json(args.json, result)
     print(json.dumps(result, indent=2))
-    if result["wrong_texts"] or result["lost"]:
-        raise InferenceError(f"{result['wrong_texts']} texts were answered wrongly, {result['lost']} requests not at all")
+    _require_answers(result)
+
+
+def _require_answers(result: dict[str, Any]) -> None:
+    """Raises `InferenceError` where answers are wrong or missing. A 429 is none of these, as a client asks again, unless all get it."""
+    if not result["requests"]:
+        raise InferenceError("no request was sent: give more --seconds, or a higher --rate")
+    expected = {"200", "429"} if result["answered"] else {"200"}
+    refused = {status: count for status, count in result["statuses"].items() if status.isdecimal() and status not in expected}
+    if result["wrong_texts"] or result["lost"] or refused:
+        told = "".join(f", {count} with status {status}" for status, count in sorted(refused.items()))
+        raise InferenceError(f"{result['wrong_texts']} texts were answered wrongly, {result['lost']} requests not at all{told}")
 
 
 def _texts(args: argparse.Namespace) -> list[Any]:
