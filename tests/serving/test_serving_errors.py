@@ -11,8 +11,10 @@ import pytest
 from serving.served import TEXTS, serving
 
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.serving import app
 from transkimmer_jax.serving import server as serving_server
 from transkimmer_jax.serving.limits import Limits
+from transkimmer_jax.serving.models import Models
 
 MANY = ["good"] * 33
 LONG = "good film " * 40
@@ -368,10 +370,21 @@ def test_an_engine_that_is_gone(models):
         assert refused(server, "/predict", {"inputs": "a"})[:2] == (503, "Unhealthy")
 
 
+def test_parts_of_a_second(models):
+    """uvicorn takes whole ones, and none would be no time at all."""
+    application = app.create_app(Models([models["classifier"]]), Limits())
+    config = serving_server.create_server(application, Limits(keep_alive_seconds=0.4, drain_seconds=1.2), lambda: None).config
+    assert (config.timeout_keep_alive, config.timeout_graceful_shutdown) == (1, 2)
+
+
 def test_servers_that_cannot_be_meant(models, folders):
     """One line each."""
     with pytest.raises(ConfigError, match="--max-batch-tokens must be positive, not 0"):
         Limits(max_batch_tokens=0)
+    for name in ("read_seconds", "keep_alive_seconds", "drain_seconds"):
+        for value, wanted in ((0.0, "positive"), (float("nan"), "positive"), (float("inf"), "finite")):
+            with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be {wanted}, not {value}"):
+                Limits(**{name: value})
     with pytest.raises(ConfigError, match="--threshold-range must be two finite numbers"):
         Limits(threshold_range=(1.0, 0.0))
     with pytest.raises(ConfigError, match="each with a name of its own"), serving([models["tagger"], models["tagger"]]):

@@ -23,7 +23,7 @@ class Limits:
     threshold_range: the least and the greatest threshold that a request may ask for; None: it may not.
 
     Raises:
-      ConfigError: a size below 1, or a range that holds nothing.
+      ConfigError: a size below 1, a time that is not positive and finite, or a range that holds nothing.
     """
 
     max_concurrent_requests: int = 512
@@ -41,8 +41,9 @@ class Limits:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type in (int, float) and not value >= (1 if field.type is int else 0.001):
-                raise ConfigError(f"--{field.name.replace('_', '-')} must be positive, not {value}")
+            if field.type in (int, float) and not (1 if field.type is int else 0.001) <= value < math.inf:
+                wanted = "finite" if value == math.inf else "positive"
+                raise ConfigError(f"--{field.name.replace('_', '-')} must be {wanted}, not {value}")
         if self.threshold_range is not None:
             low, high = self.threshold_range
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):

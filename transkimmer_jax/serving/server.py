@@ -1,6 +1,7 @@
 """The process: a socket, an event loop, and an end that loses nothing."""
 
 import contextlib
+import math
 import signal
 import socket
 import threading
@@ -46,7 +47,9 @@ def create_server(app: Starlette, limits: Limits, ready: Callable[[], None]) -> 
     """
     config = uvicorn.Config(
         app, http=guarded(limits), ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=round(limits.keep_alive_seconds), timeout_graceful_shutdown=round(limits.drain_seconds),
+        proxy_headers=False,
+        # Whole seconds, of which 0 would close at once.
+        timeout_keep_alive=math.ceil(limits.keep_alive_seconds), timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
     )  # fmt: skip
     return _Server(config, ready)
 
