@@ -12,7 +12,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from cli.saved import save_model
+from cli.saved import save_dense, save_model
 from safetensors.numpy import load_file
 from training import quick, runs
 from weights.checkpoints import random_tensors, write_checkpoint
@@ -362,6 +362,10 @@ def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
     assert refusal("--model", tmp_path / "nowhere", *target) == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
     assert refusal("--model", model_folder, *target, "--batch-tokens", "0") == "--batch-tokens must be at least 1, not 0"
     assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a finite number, not nan"
+    dense = save_dense(tmp_path / "dense", model_folder, tokenizer_folder)
+    for form in ("jax", "onnx"):
+        complaint = f"--threshold is of skimming models, and {dense} is a dense one: leave it out"
+        assert refusal("--model", dense, *target, "--threshold", 0.5, "--format", form) == complaint
     model = write_checkpoint(tmp_path / "eq4", random_tensors(runs.TINY, predictor_size=16), runs.TINY)
     shutil.copytree(tokenizer_folder, model, dirs_exist_ok=True)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
 from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.data import records
-from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, ExampleError, TrainingError
+from transkimmer_jax.errors import ConfigError, DataError, ExampleError, TrainingError
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
@@ -209,9 +209,7 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     )
     require_skimming(args.model, engine.arch, threshold=args.threshold)
     memory.give_back_freed_memory()  # and so were the weights while the engine was made
-    limit = engine.arch.max_position_embeddings
-    if args.max_length is not None and args.max_length > limit:
-        raise CheckpointError(f"{args.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
+    runtime.require_positions(args.model, engine.arch, args.max_length)
     try:
         summary = _answer(args, own, columns, engine, answering, names)
     except BrokenPipeError:

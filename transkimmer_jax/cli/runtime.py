@@ -1,9 +1,13 @@
 """The flags that say how an engine computes."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
+
+if TYPE_CHECKING:
+    from transkimmer_jax.models.architecture import Architecture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,3 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def options(args: argparse.Namespace) -> dict[str, Any]:
     """What they say, as options of `SkimEngine`."""
     return {name: getattr(args, name) for name in ("runtime", "provider", "precision")}
+
+
+def require_positions(model: str, arch: "Architecture", max_length: int | None) -> None:
+    """Raises `CheckpointError` where `--max-length` asks for more tokens than a model has positions: the engine would read fewer unsaid."""
+    limit = arch.max_position_embeddings
+    if max_length is not None and max_length > limit:
+        raise CheckpointError(f"{max_length} tokens are more than the {limit} positions of {model}: give a lower --max-length")

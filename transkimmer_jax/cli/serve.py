@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from transkimmer_jax import extras
 from transkimmer_jax.cli import runtime
-from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.serving.limits import Limits
 
@@ -130,6 +130,9 @@ def _models(args: argparse.Namespace, named: dict[str, str]) -> list["ServedMode
     for name, folder in named.items():
         make = functools.partial(SkimEngine.from_pretrained, folder, pooling=args.pooling if name in bare else None, **options)
         models.append(ServedModel(name, folder, make, args.precision))
+        runtime.require_positions(folder, models[-1].engine.arch, args.max_length)
+    if not any(model.engine.arch.skim for model in models):
+        require_skimming(models[0].folder, models[0].engine.arch, threshold=args.threshold, threshold_range=args.threshold_range)
     for model in models:
         model.warm_up()
     return models

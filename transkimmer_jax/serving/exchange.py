@@ -80,13 +80,15 @@ class Exchange:
 
     def _threshold(self, asked: float | None) -> float:
         """Of the gates: what the body asks for, or the header x-threshold, or the model's own. Raises `RequestError` where the server
-        does not allow it."""
+        does not allow it, or the model is a dense one."""
         own, header = self.model.engine.threshold, self.request.headers.get(THRESHOLD_HEADER)
         if asked is None and header is not None:
             try:
                 asked = float(header)
             except ValueError:
                 asked = math.nan
+        if asked is not None and self.model.engine.arch.skim is None:
+            raise errors.invalid(f"{self.model.name!r} is a dense model, which has no threshold: leave the threshold out")
         if asked is None or asked == own:
             return own
         allowed = self.service.limits.threshold_range
