@@ -1,6 +1,8 @@
 """Who is computed with whom: by waiting time, within a budget of tokens, never across thresholds; everybody gets their own answer."""
 
 import asyncio
+import contextlib
+import http.client
 import itertools
 import json
 import threading
@@ -8,6 +10,7 @@ import time
 
 import aiohttp
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from serving.served import LABELS, TEXTS, serving
 
 from transkimmer_jax.data.batches import concatenated
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.serving import exchange, handlers
 from transkimmer_jax.serving.batching import WaitingTexts
 from transkimmer_jax.serving.jobs import Job
 from transkimmer_jax.serving.limits import Limits
@@ -197,3 +201,33 @@ def test_pipelined_requests(server):
             headers = dict(line.decode().strip().split(": ", 1) for line in iter(stream.readline, b"\r\n"))
             vectors += json.loads(stream.read(int(headers["content-length"])))
     np.testing.assert_allclose(vectors, server.say("/embed", {"inputs": TEXTS}), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs"),
+    [("/embed_all", TEXTS), ("/tag", TEXTS), ("/tokenize", TEXTS), ("/answer", {"question": "bad film", "context": "good"})],
+)
+def test_long_answers_are_made_beside_the_others(server, monkeypatch, path, inputs):
+    """While one is written, or looked for, the event loop answers."""
+    held, release, write, find = threading.Event(), threading.Event(), orjson.dumps, handlers.answered
+
+    def slowly(function):
+        return lambda *arguments, **options: (held.set(), release.wait(60), function(*arguments, **options))[-1]
+
+    if path == "/answer":
+        monkeypatch.setattr(handlers, "answered", slowly(find))
+    else:
+        monkeypatch.setattr(exchange.orjson, "dumps", slowly(write))
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(server.ask(path, {"inputs": inputs})))
+    asking.start()
+    try:
+        assert held.wait(60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/health")
+            assert connection.getresponse().status == 200
+    finally:
+        release.set()
+        asking.join(60)
+    assert answers[0][0] == 200

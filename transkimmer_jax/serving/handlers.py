@@ -1,4 +1,7 @@
-"""What routes do: from a body to texts, and from predictions to an answer."""
+"""What routes do: from a body to texts, and from predictions to an answer.
+
+An answer that may be long, or takes long to find, is made in a thread, since the event loop has others to answer.
+"""
 
 import asyncio
 import base64
@@ -69,7 +72,11 @@ async def embed_all(exchange: Exchange, body: schemas.EmbedAllRequest) -> Respon
         body.inputs.texts, field="inputs", single=body.inputs.single, threshold=body.threshold, truncate=body.truncate,
         direction=body.truncation_direction, prompt=exchange.prompt(body.prompt_name), tokens=True,
     )  # fmt: skip
-    return done.response([np.ascontiguousarray(states) for states in done.computed.predictions.by_text(TOKEN_EMBEDDINGS)])
+
+    def response() -> Response:
+        return done.response([np.ascontiguousarray(states) for states in done.computed.predictions.by_text(TOKEN_EMBEDDINGS)])
+
+    return await asyncio.to_thread(response)
 
 
 async def similarity(exchange: Exchange, body: schemas.SimilarityRequest) -> Response:
@@ -105,17 +112,21 @@ async def tag(exchange: Exchange, body: schemas.TagRequest) -> Response:
     done = await exchange.compute(
         inputs.texts, field="inputs", single=inputs.single, threshold=body.threshold, truncate=body.truncate, how="words"
     )
-    assert done.computed.reading.words is not None
-    ignored = (body.parameters or schemas.TagParameters()).ignore_labels
-    answers = [
-        [
-            {"entity": tag.label, "score": np.float32(tag.score), "word": tag.word, "start": tag.start, "end": tag.end}
-            for tag in text.tags
-            if tag.label is not None and tag.label not in ignored
+    words, ignored = done.computed.reading.words, (body.parameters or schemas.TagParameters()).ignore_labels
+    assert words is not None
+
+    def response() -> Response:
+        answers = [
+            [
+                {"entity": tag.label, "score": np.float32(tag.score), "word": tag.word, "start": tag.start, "end": tag.end}
+                for tag in text.tags
+                if tag.label is not None and tag.label not in ignored
+            ]
+            for text in tagged(done.computed.predictions, words, exchange.model.engine.label_texts)
         ]
-        for text in tagged(done.computed.predictions, done.computed.reading.words, exchange.model.engine.label_texts)
-    ]
-    return done.response(answers[0] if inputs.single else answers)
+        return done.response(answers[0] if inputs.single else answers)
+
+    return await asyncio.to_thread(response)
 
 
 async def answer(exchange: Exchange, body: schemas.AnswerRequest) -> Response:
@@ -125,7 +136,6 @@ async def answer(exchange: Exchange, body: schemas.AnswerRequest) -> Response:
     assert done.computed.reading.windows is not None
     limit = 0.0 if parameters.handle_impossible_answer else None
     windows = done.computed.reading.windows
-    # Of a long context there are many windows to search, and the event loop has others to answer.
     (span,) = await asyncio.to_thread(answered, done.computed.predictions, windows, [asked.context], parameters.max_answer_len, limit)
     return done.response({"answer": span.text, "score": span.probability, "start": span.start or 0, "end": span.end or 0})
 
@@ -135,7 +145,7 @@ async def tokenize(exchange: Exchange, body: schemas.TokenizeRequest) -> Respons
     exchange.check(body.inputs.texts, "inputs")
     before = exchange.prompt(body.prompt_name) if body.prompt_name else ""
     texts = [before + text for text in body.inputs.texts]
-    return json_response(await exchange.read(exchange.model.tokens, texts, body.add_special_tokens))
+    return await asyncio.to_thread(json_response, await exchange.read(exchange.model.tokens, texts, body.add_special_tokens))
 
 
 async def decode(exchange: Exchange, body: schemas.DecodeRequest) -> Response:

@@ -96,7 +96,7 @@ def _only(*known: Any) -> PlainValidator:
 _NotFollowed = Annotated[None, _only(), WithJsonSchema({"type": "null"})]
 _One = Annotated[int | None, _only(1), WithJsonSchema({"enum": [1, None]})]
 _No = Annotated[bool | None, _only(False), WithJsonSchema({"enum": [False, None]})]
-_Nothing = Annotated[str | None, _only("none"), WithJsonSchema({"enum": ["none", None]})]
+_Ungrouped = Annotated[str | None, _only("none"), WithJsonSchema({"enum": ["none", None]})]
 
 
 class _Fields(pydantic.BaseModel):
@@ -191,7 +191,7 @@ class TagParameters(_Fields):
     each takes only what it does anyway."""
 
     ignore_labels: list[str] = ["O"]
-    aggregation_strategy: _Nothing = None
+    aggregation_strategy: _Ungrouped = None
     stride: _NotFollowed = None
 
 
