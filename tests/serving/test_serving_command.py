@@ -63,7 +63,7 @@ def test_pooling_is_of_bare_encoders(offered, folders, bare, tmp_path):
 
 def test_pooling_without_a_bare_encoder(offered, folders):
     """One line, before a model is loaded."""
-    with pytest.raises(ConfigError, match="--pooling cls is of bare encoders, and .*classifier, .*embedder say what they are: leave it"):
+    with pytest.raises(ConfigError, match="--pooling cls is of bare encoders, and none of .*classifier, .*embedder is one: leave it"):
         offered("--model", f"c={folders['classifier']}", f"e={folders['embedder']}", "--pooling", "cls")
 
 

@@ -111,7 +111,7 @@ def _bare(named: dict[str, str], pooling: str | None) -> set[str]:
         if not config_file.read(folder).names_head and not sentence_transformers.is_embedder(folder)
     }
     if not bare:
-        raise ConfigError(f"--pooling {pooling} is of bare encoders, and {', '.join(named.values())} say what they are: leave it out")
+        raise ConfigError(f"--pooling {pooling} is of bare encoders, and none of {', '.join(named.values())} is one: leave it out")
     return bare
 
 
