@@ -15,7 +15,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, Tran
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
@@ -35,8 +35,8 @@ def models(tokenizer_folder, tmp_path_factory):
         model = HEADS[head](dataclasses.replace(ARCH, num_labels=labels), rngs=nnx.Rngs(3))
         made[name] = str(tmp_path_factory.mktemp(name) / "model")
         names = None if labels < 3 else ("a", "b", "c")
-        prompts = Prompts({"query": "the ", "document": ""}) if name == "embedder" else None
-        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, prompts=prompts)
+        settings = Settings({"query": "the ", "document": ""}) if name == "embedder" else None
+        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings)
     return made
 
 

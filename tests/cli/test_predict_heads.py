@@ -15,7 +15,7 @@ from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.inference import hardware
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 TEXTS = ["the film is good", "a bad plot", "good", "the plot of the film is bad and the cast is good", "film"]
 LONG = "the film is good and the plot is bad " * 6
@@ -29,8 +29,8 @@ def folders(tokenizer_folder, tmp_path_factory):
         ("reader", "question_answering", None), ("classifier", "sequence_classification", ("no", "yes")),
     ):  # fmt: skip
         model = HEADS[head](dataclasses.replace(ARCH, num_labels=len(labels) if labels else 1), rngs=nnx.Rngs(3))
-        prompts = Prompts({"query": "the ", "document": "a "}, "document") if name == "embedder" else None
-        model.save_pretrained(root / name, tokenizer=tokenizer, label_names=labels, prompts=prompts)
+        settings = Settings({"query": "the ", "document": "a "}, "document") if name == "embedder" else None
+        model.save_pretrained(root / name, tokenizer=tokenizer, label_names=labels, settings=settings)
     return root
 
 

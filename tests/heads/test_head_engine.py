@@ -116,7 +116,7 @@ def test_token_embeddings(engine, tokenizer, runtime):
 
 def test_prompts(tokenizer):
     model = make_model("embedder", len(tokenizer))
-    prompted = SkimEngine(model, tokenizer, prompts=sentence_transformers.Prompts({"query": "the ", "none": ""}, "query"))
+    prompted = SkimEngine(model, tokenizer, settings=sentence_transformers.Settings({"query": "the ", "none": ""}, "query"))
     plain = SkimEngine(model, tokenizer).encode(["the film", "film"], show_progress_bar=False)
     for expected, options in ((plain[0], {}), (plain[0], {"prompt": "the "}), (plain[1], {"prompt_name": "none"})):
         np.testing.assert_allclose(prompted.encode(["film"], show_progress_bar=False, **options)[0], expected, atol=1e-6)
@@ -126,9 +126,9 @@ def test_prompts(tokenizer):
 
 def test_queries_and_documents(tokenizer):
     """Each behind its prompt; without one behind none, also not behind the default."""
-    prompts = sentence_transformers.Prompts({"query": "the ", "corpus": "a "}, "query")
-    both = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, prompts=prompts)
-    only = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, prompts=sentence_transformers.Prompts({"other": "a "}, "other"))
+    prompts = sentence_transformers.Settings({"query": "the ", "corpus": "a "}, "query")
+    both = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, settings=prompts)
+    only = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, settings=sentence_transformers.Settings({"other": "a "}, "other"))
     for vector, text in (
         (both.encode_query("film"), "the film"), (both.encode_document(["film"])[0], "a film"), (only.encode_query("film"), "film"),
         (only.encode_document("film", prompt_name="other"), "a film"), (only.encode_document("film", prompt="the "), "the film"),

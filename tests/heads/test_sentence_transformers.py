@@ -1,6 +1,7 @@
 """sentence-transformers reads what this package writes, and this package what sentence-transformers writes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from flax import nnx
 
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.evaluation.similarity import embed
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import SETTINGS_FILE, Settings, read_settings
 
 torch = pytest.importorskip("torch")
 
@@ -20,7 +23,7 @@ ARCH = Architecture(
     initializer_range=0.3, skim=None,
 )  # fmt: skip
 TEXTS = ["the film is good", "a bad plot", "good", "the plot of the film is bad and the cast is good"]
-PROMPTS = Prompts({"query": "the film ", "document": "a "}, "document")
+PROMPTS = Settings({"query": "the film ", "document": "a "}, "document")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -30,10 +33,10 @@ def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, t
     """The same vectors for every prompt, of our folder and of the one that sentence-transformers makes of it."""
     model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, pooling=pooling), rngs=nnx.Rngs(0))
     task = {"name": "texts", "max_length": 8, "text_columns": ["text"], "label_column": "label"}
-    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS, extra_config={"task": task})
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), settings=PROMPTS, extra_config={"task": task})
     theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
     assert theirs.max_seq_length == 8
-    assert {name: theirs.prompts[name] for name in PROMPTS.by_name} == PROMPTS.by_name and theirs.default_prompt_name == "document"
+    assert {name: theirs.prompts[name] for name in PROMPTS.prompts} == PROMPTS.prompts and theirs.default_prompt_name == "document"
     theirs.save(str(tmp_path / "theirs"))
     for folder in ("ours", "theirs"):
         engine = SkimEngine.from_pretrained(tmp_path / folder)
@@ -44,17 +47,19 @@ def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, t
 
 
 def test_a_converted_embedder(sentence_transformers_library, tokenizer_folder, tmp_path):
-    """Reads as much of a text as the folder of sentence-transformers that it was made of, which compares its vectors as before."""
+    """Reads as much of a text as the folder of sentence-transformers that it was made of, which cuts and compares its vectors as before."""
     model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, skim=None), rngs=nnx.Rngs(0))
-    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), prompts=PROMPTS)
-    theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu", similarity_fn_name="dot")
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder), settings=PROMPTS)
+    options = {"similarity_fn_name": "dot", "truncate_dim": 4}
+    theirs = sentence_transformers_library.SentenceTransformer(str(tmp_path / "ours"), device="cpu", **options)
     theirs.max_seq_length = 9
     theirs.save(str(tmp_path / "theirs"))
     cli.main(["convert", "--model", str(tmp_path / "theirs"), "--output", str(tmp_path / "converted"), "--pooling", "mean"])
     again = sentence_transformers_library.SentenceTransformer(str(tmp_path / "converted"), device="cpu")
     assert (again.max_seq_length, again.similarity_fn_name, dict(again.prompts)) == (9, "dot", dict(theirs.prompts))
     engine, long = SkimEngine.from_pretrained(tmp_path / "converted"), [TEXTS[0] * 5]
-    assert engine.max_length == 9
+    assert engine.max_length == 9 and engine.encode(long, show_progress_bar=False).shape == (1, 4)
+    assert engine.encode(long, truncate_dim=16, show_progress_bar=False).shape == (1, 16) and embed(engine, long).values.shape == (1, 4)
     np.testing.assert_allclose(engine.encode(long, show_progress_bar=False), theirs.encode(long, show_progress_bar=False), atol=2e-5)
     np.testing.assert_allclose(again.encode(long, show_progress_bar=False), theirs.encode(long, show_progress_bar=False), atol=2e-5)
 
@@ -73,6 +78,47 @@ def test_scores_that_are_logits(sentence_transformers_library, tokenizer_folder,
         np.testing.assert_allclose([entry["score"] for entry in ranked], [entry["score"] for entry in expected], atol=2e-5)
         sigmoids = engine.rank("is the film good", TEXTS, show_progress_bar=False, raw_scores=False)
         assert all(0 < entry["score"] < 1 for entry in sigmoids)
+
+
+@pytest.mark.parametrize("default", ["question", None])
+def test_a_cross_encoder_that_the_library_saved(sentence_transformers_library, tokenizer_folder, tmp_path, default):
+    """Its scores, its prompt and its length, which stand in files of their own, are those of the engine, and of what is converted."""
+    model = TranskimmerForSequenceClassification(dataclasses.replace(ARCH, num_labels=1), rngs=nnx.Rngs(1))
+    model.save_pretrained(tmp_path / "ours", tokenizer=load_tokenizer(tokenizer_folder))
+    options = {"activation_fn": torch.nn.Identity(), "max_length": 12, "default_prompt_name": default}
+    prompts = {"question": "the film "} if default else None
+    theirs = sentence_transformers_library.CrossEncoder(str(tmp_path / "ours"), device="cpu", prompts=prompts, **options)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    assert "Identity" not in (tmp_path / "theirs" / "config.json").read_text(encoding="utf-8"), "where the test is of no use"
+    cli.main(["convert", "--model", str(tmp_path / "theirs"), "--output", str(tmp_path / "converted")])
+    again = sentence_transformers_library.CrossEncoder(str(tmp_path / "converted"), device="cpu")
+    assert again.max_seq_length == 12 and again.default_prompt_name == default
+    expected = theirs.rank("is the film good", TEXTS, show_progress_bar=False)
+    for name in ("theirs", "converted"):
+        engine = SkimEngine.from_pretrained(tmp_path / name)
+        assert engine.max_length == 12
+        for ranked in (engine.rank("is the film good", TEXTS, show_progress_bar=False), again.rank("is the film good", TEXTS)):
+            assert [entry["corpus_id"] for entry in ranked] == [entry["corpus_id"] for entry in expected]
+            np.testing.assert_allclose([entry["score"] for entry in ranked], [entry["score"] for entry in expected], atol=2e-5)
+
+
+def test_settings_of_another_kind_of_model(tokenizer_folder, tmp_path):
+    """An embedder's prompts are none of a classifier that was trained from it, nor a cross-encoder's of an embedder."""
+    for name, made in (("embedder", TranskimmerForSentenceEmbedding), ("cross-encoder", TranskimmerForSequenceClassification)):
+        model = made(dataclasses.replace(ARCH, num_labels=1), rngs=nnx.Rngs(1))
+        model.save_pretrained(tmp_path / name, tokenizer=load_tokenizer(tokenizer_folder), settings=PROMPTS)
+    saved = {name: tmp_path / name / SETTINGS_FILE for name in ("embedder", "cross-encoder")}
+    own, other = (read_settings(path.parent, "sentence_embedding", {}) for path in saved.values())
+    assert own == PROMPTS and other == Settings()
+    own, other = (read_settings(path.parent, "sequence_classification", {}) for path in reversed(saved.values()))
+    assert own == PROMPTS and other == Settings()
+
+
+@pytest.mark.parametrize("width", ["16", 0, 1.5])
+def test_a_width_that_cannot_be_meant(tmp_path, write, width):
+    write(SETTINGS_FILE, json.dumps({"truncate_dim": width}))
+    with pytest.raises(CheckpointError, match="config_sentence_transformers.json: truncate_dim"):
+        read_settings(tmp_path, "sentence_embedding", {})
 
 
 def test_a_cross_encoder(sentence_transformers_library, tokenizer_folder, tmp_path):

@@ -26,7 +26,7 @@ from transkimmer_jax.models.architecture import Architecture, PoolingArchitectur
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 from transkimmer_jax.weights import digests, sentence_transformers
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -234,16 +234,16 @@ def test_flags_of_the_other_format(model_folder, tmp_path, capsys, flag):
 def test_an_embedder(tokenizer_folder, tmp_path, mode):
     """Clients that pool themselves find the tokens' states under both names that they look for, and the files that say how; an engine
     takes its folder's graph."""
-    prompts, task = Prompts({"query": "the "}, similarity="dot"), {"max_length": 12}
+    settings, task = Settings({"query": "the "}, similarity="dot", truncate_dim=8), {"max_length": 12}
     model = make_embedder(mode)
-    model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), prompts=prompts, extra_config={"task": task})
+    model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), settings=settings, extra_config={"task": task})
     main(["--model", tmp_path / "model", "--output", tmp_path / "graph"])
     main(["--model", tmp_path / "model", "--output", tmp_path / "model"])
     graph = onnxruntime.InferenceSession(tmp_path / "graph" / "onnx" / "model.onnx")
     assert [output.name for output in graph.get_outputs()] == ["last_hidden_state", "token_embeddings", "sentence_embedding", "kept"]
     engine = SkimEngine.from_pretrained(tmp_path / "model")
     expected = SkimEngine(model, load_tokenizer(tokenizer_folder), max_length=12).encode(TEXTS[2:], show_progress_bar=False)
-    np.testing.assert_allclose(engine.encode(TEXTS[2:], show_progress_bar=False), expected, atol=1e-6)
+    np.testing.assert_allclose(engine.encode(TEXTS[2:], show_progress_bar=False), expected[:, :8], atol=1e-6)
     batch = AutoTokenizer.from_pretrained(tmp_path / "graph")(TEXTS[2:], padding=True, truncation=True, max_length=12, return_tensors="np")
     states, again, vectors, _ = graph.run(None, {name: batch[name] for name in NAMES})
     np.testing.assert_array_equal(again, states)
@@ -252,7 +252,8 @@ def test_an_embedder(tokenizer_folder, tmp_path, mode):
     pooled = (states * mask).sum(axis=1) / mask.sum(axis=1) if mode == "mean" else states[:, 0]
     np.testing.assert_allclose(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), expected, atol=1e-6)
     folder = tmp_path / "graph"
-    assert sentence_transformers.read_max_length(folder) == 12 and sentence_transformers.read_prompts(folder) == prompts
+    assert sentence_transformers.read_max_length(folder) == 12
+    assert sentence_transformers.read_settings(folder, "sentence_embedding", {}) == settings
     assert sentence_transformers.read_pooling(folder) == model.arch.pooling
 
 

@@ -18,7 +18,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS, load
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
@@ -125,7 +125,7 @@ def test_a_default_prompt(models, write, tmp_path):
     """An embedder reads it before each text, and the page shows the text alone."""
     folder = tmp_path / "prompted"
     tokenizer = load_tokenizer(models["embedder"])
-    load(models["embedder"]).save_pretrained(folder, tokenizer=tokenizer, prompts=Prompts({"query": "the plot "}, "query"))
+    load(models["embedder"]).save_pretrained(folder, tokenizer=tokenizer, settings=Settings({"query": "the plot "}, "query"))
     said = report(folder, write("texts.txt", "good film\nbad\n"), tmp_path / "page.html")
     engine = SkimEngine.from_pretrained(folder, depths=True)
     depths = engine.predict_tokenized(engine.tokenize(["the plot good film", "the plot bad"])).depths

@@ -19,7 +19,7 @@ from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.serving import app, server
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.models import Models, ServedModel
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=24,
@@ -56,8 +56,8 @@ def save_models(folder, tokenizer_folder):
     tokenizer, made = load_tokenizer(tokenizer_folder), {}
     for name, (head, labels, names) in HEAD_OF.items():
         made[name] = str(folder / name)
-        prompts = Prompts({"query": "the ", "plain": ""}) if name == "embedder" else None
-        random_model(head, labels).save_pretrained(made[name], tokenizer=tokenizer, label_names=names, prompts=prompts)
+        settings = Settings({"query": "the ", "plain": ""}) if name == "embedder" else None
+        random_model(head, labels).save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings)
     return made
 
 

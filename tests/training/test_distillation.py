@@ -50,9 +50,9 @@ def teachers(tokenizer_folder, tmp_path_factory):
     for name, (head, options, label_names) in TEACHERS.items():
         model = HEADS[head](dataclasses.replace(ARCH, **options), rngs=nnx.Rngs(1))
         made[name] = tmp_path_factory.mktemp(name.replace("-", "_")) / "model"
-        prompts = sentence_transformers.Prompts({"query": "the "}, "query") if name == "embedder" else None
+        settings = sentence_transformers.Settings({"query": "the "}, "query") if name == "embedder" else None
         names = None if head == "question_answering" else label_names
-        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, prompts=prompts)
+        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings)
     return made
 
 
@@ -241,11 +241,11 @@ def test_a_student_has_its_teachers_prompts(teachers, texts, tmp_path):
     shutil.copytree(teachers["embedder"], folder)
     (folder / "config_sentence_transformers.json").unlink()
     (folder / "SHA256SUMS").unlink()
-    prompts = sentence_transformers.read_prompts(teachers["embedder"])
-    assert prompts.default is not None and sentence_transformers.read_prompts(folder).default is None
+    settings, none = (sentence_transformers.read_settings(place, "sentence_embedding", {}) for place in (teachers["embedder"], folder))
+    assert settings.default_prompt is not None and none.default_prompt is None
     config = make_config(teachers["embedder"], texts, **{"model.pretrained": str(folder), "train.steps": "2", "skim.target": "1.0"})
     train_and_evaluate(config, tmp_path / "run")
-    assert sentence_transformers.read_prompts(tmp_path / "run" / "model") == prompts
+    assert sentence_transformers.read_settings(tmp_path / "run" / "model", "sentence_embedding", {}) == settings
 
 
 def test_texts_beside_labelled_ones(teachers, texts, tmp_path):

@@ -24,14 +24,14 @@ class Vectors:
 
 
 def embed(engine: SkimEngine, texts: Sequence[str], prompt: str | None = None, threshold: float | None = None) -> Vectors:
-    """The vectors of texts, at length 1. prompt: what stands before each text; None: the engine's default.
+    """The vectors of texts, cut as the folder says, at length 1. prompt: what stands before each text; None: the engine's default.
 
     Raises: as `SkimEngine.encode`.
     """
     before = engine.default_prompt if prompt is None else prompt
     predictions, _ = engine.predict_texts([before + text for text in texts], threshold=threshold, progress=True)
     spent, dense = predictions.costs(engine.arch)
-    vectors = unit(predictions.outputs["sentence_embedding"])
+    vectors = unit(predictions.outputs["sentence_embedding"][:, : engine.vector_size])
     return Vectors(vectors, float(predictions.kept_per_layer().mean()), float(spent.sum()), float(dense.sum()))
 
 

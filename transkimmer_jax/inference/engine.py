@@ -30,7 +30,7 @@ from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights.config_file import default_label_names
-from transkimmer_jax.weights.sentence_transformers import Prompts
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 _METHODS = {
     "sequence_classification": "predict",
@@ -49,8 +49,7 @@ class SkimEngine:
       label_names: of the classes; None for regression.
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
-      prompts: of an embedder; None: it has none.
-      raw_scores: of a cross-encoder, whether `rank` gives logits where nobody says otherwise.
+      settings: of sentence-transformers: an embedder's prompts and columns, a cross-encoder's prompts and scores; None: the defaults.
       doc_stride: of a reader, tokens that two windows of a context share.
       calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
@@ -70,8 +69,7 @@ class SkimEngine:
         label_names: Sequence[str] | None = None,
         max_length: int | None = None,
         pairs: bool | None = None,
-        prompts: Prompts | None = None,
-        raw_scores: bool = False,
+        settings: Settings | None = None,
         doc_stride: int = DataConfig.doc_stride,
         calibration: Calibration | None = None,
         threshold: float | None = None,
@@ -86,8 +84,7 @@ class SkimEngine:
         self._reading = threading.Lock()  # the tokenizer's settings are its own, and each way of reading sets them anew
         self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
-        self._prompts = prompts or Prompts()
-        self._raw_scores = bool(arguments.checked_flag(raw_scores, "raw_scores"))
+        self._settings = settings or Settings()
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
         self.pairs = arguments.checked_flag(pairs, "pairs")
         self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
@@ -122,11 +119,9 @@ class SkimEngine:
         saved = config_file.read(path)
         model = heads.load(path, dense=dense, pooling=pooling, complete=True)
         options.setdefault("label_names", saved.label_names)
-        options.setdefault("raw_scores", sentence_transformers.gives_raw_scores(saved.values))
-        options.setdefault("max_length", saved.task.max_length)
-        if model.arch.head == "sentence_embedding":
-            options["max_length"] = options["max_length"] or config_file.embedder_length(path, saved)
-            options.setdefault("prompts", sentence_transformers.read_prompts(path))
+        if options.get("max_length") is None:
+            options["max_length"] = config_file.read_length(path, saved)
+        options.setdefault("settings", sentence_transformers.read_settings(path, model.arch.head, saved.values))
         options.setdefault("doc_stride", saved.task.doc_stride)
         options.setdefault("pairs", saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
@@ -177,7 +172,7 @@ class SkimEngine:
           prompt: instead, that text itself.
           batch_size: not looked at, since the engine cuts batches by their tokens.
           normalize_embeddings: vectors to length 1, also of a model that does not do so by itself.
-          truncate_dim: the first so many columns only.
+          truncate_dim: the first so many columns only; None: as many as the folder says, or all.
           show_progress_bar: None shows one where the logger "transkimmer_jax" shows what is of level INFO, as in the commands.
           convert_to_numpy: True, since vectors are arrays of NumPy.
           convert_to_tensor: False, for the same reason.
@@ -190,7 +185,7 @@ class SkimEngine:
         before = self.prompt_text(prompt_name, prompt)
         arguments.checked_flag(normalize_embeddings, "normalize_embeddings")
         progress = arguments.checked_progress(show_progress_bar)
-        columns = self.arch.hidden_size if truncate_dim is None else arguments.checked_size(truncate_dim, "truncate_dim")
+        columns = self.vector_size if truncate_dim is None else arguments.checked_size(truncate_dim, "truncate_dim")
         if batch_size is not None:
             arguments.checked_size(batch_size, "batch_size")
         if convert_to_tensor or not convert_to_numpy:
@@ -268,7 +263,7 @@ class SkimEngine:
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else arguments.checked_size(top_k, "top_k")
         arguments.checked_flag(raw_scores, "raw_scores")
-        raw_scores = self._raw_scores and label is None if raw_scores is None else raw_scores
+        raw_scores = self._settings.raw_scores and label is None if raw_scores is None else raw_scores
         arguments.checked_flag(return_documents, "return_documents")
         if batch_size is not None:
             arguments.checked_size(batch_size, "batch_size")
@@ -420,7 +415,8 @@ class SkimEngine:
 
     @property
     def default_prompt(self) -> str:
-        """What stands before every text of an embedder that is asked without a prompt; '' for nothing."""
+        """What stands before every text of an embedder that is asked without a prompt, or every first text of a cross-encoder; '' for
+        nothing."""
         return self.prompt_text()
 
     def prompt_text(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
@@ -428,12 +424,17 @@ class SkimEngine:
 
         Raises ConfigError for a prompt that the folder has not.
         """
-        return arguments.checked_prompt(prompt_name, prompt, self._prompts.by_name, self._prompts.default)
+        return arguments.checked_prompt(prompt_name, prompt, self._settings.prompts, self._settings.default_prompt)
 
     @property
     def prompt_names(self) -> tuple[str, ...]:
-        """Of an embedder's prompts."""
-        return tuple(self._prompts.by_name)
+        """Of the folder's prompts."""
+        return tuple(self._settings.prompts)
+
+    @property
+    def vector_size(self) -> int:
+        """Columns of an embedder's vector, where `encode` is not asked for fewer."""
+        return min(self._settings.truncate_dim or self.arch.hidden_size, self.arch.hidden_size)
 
     @property
     def statistics(self) -> Statistics:
@@ -441,7 +442,8 @@ class SkimEngine:
         return self.runtime.statistics
 
     def tokenize(self, texts: Sequence[Text], first: int = 0) -> TokenizedExamples:
-        """Texts as the engine reads them, for `predict_tokenized`. first: the number of the first text, for messages.
+        """Texts as the engine reads them, for `predict_tokenized`; of a cross-encoder behind its default prompt. first: the number of the
+        first text, for messages.
 
         Raises: as `predict`.
         """
@@ -451,6 +453,8 @@ class SkimEngine:
         if self.tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         singles, seconds = arguments.checked_texts(texts, self.pairs, first)
+        if self.arch.head == "sequence_classification" and self.default_prompt:
+            singles = [self.default_prompt + text for text in singles]
         examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
         with self._reading:
             return pipeline.tokenize(examples, self.tokenizer, self.max_length)

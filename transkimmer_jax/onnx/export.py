@@ -19,7 +19,6 @@ from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads
-from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
@@ -56,7 +55,8 @@ def export(
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     saved = config_file.read(folder)
-    config = dict(saved.values) | {"model_type": loaded.arch.backbone}
+    settings = sentence_transformers.read_settings(folder, loaded.arch.head, saved.values)
+    config = dict(saved.values) | settings.config_fields() | {"model_type": loaded.arch.backbone}
     if threshold is not None and loaded.arch.skim is not None:
         config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
@@ -72,17 +72,12 @@ def export(
             storage.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            for name, text in _of_embedder(folder, saved, loaded.arch).items() if embeds else ():
+            length = config_file.read_length(folder, saved) or loaded.arch.max_position_embeddings
+            for name, text in sentence_transformers.files_of(loaded.arch, length, settings).items():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
             tokenizer_files.save(tokenizer, temporary, padding_side="right")  # as the graph reads texts
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
-
-
-def _of_embedder(folder: pathlib.Path, saved: config_file.SavedConfig, arch: Architecture) -> dict[str, str]:
-    """The files of sentence-transformers, by which its clients, and text-embeddings-inference, pool and cut as the model does."""
-    length = config_file.embedder_length(folder, saved) or arch.max_position_embeddings
-    return sentence_transformers.files_of(arch, length, sentence_transformers.read_prompts(folder))
 
 
 def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:

@@ -29,11 +29,9 @@ def load_task(config: Config) -> Task:
     folder = resolve(teacher)
     saved = config_file.read(folder)
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
-    length, prompt = saved.task.max_length, ""
-    if head == "sentence_embedding":
-        length = config_file.embedder_length(folder, saved)
-        prompts = sentence_transformers.read_prompts(folder)
-        prompt = "" if prompts.default is None else prompts.by_name[prompts.default]
+    length = config_file.read_length(folder, saved) if head == "sentence_embedding" else saved.task.max_length
+    settings = sentence_transformers.read_settings(folder, head, saved.values)
+    prompt = "" if settings.default_prompt is None else settings.prompts[settings.default_prompt]
     length = min(length or FILES_MAX_LENGTH, saved.architecture.max_position_embeddings)
     return texts_task(config.data, head, saved.label_names, length, prompt)
 

@@ -53,11 +53,13 @@ def require_savable(config: Config, task: Task, arch: Architecture, tokenizer: A
     config_file.parse(values, f"cannot train {config.model.pretrained}")
 
 
-def _teachers_scores(config: Config) -> dict[str, Any]:
-    """How sentence-transformers is to show a cross-encoder's scores, which its student gives as the teacher does."""
-    if config.distill.teacher is None:
-        return {}
-    return sentence_transformers.cross_encoder_fields(config_file.read(resolve(config.distill.teacher)).values)
+def _settings(config: Config, head: str) -> sentence_transformers.Settings | None:
+    """The teacher's prompts and scores, which a student has too; an embedder without a teacher has those of what it starts from."""
+    source = config.distill.teacher or (config.model.pretrained if head == "sentence_embedding" else None)
+    if source is None:
+        return None
+    folder = resolve(source)
+    return sentence_transformers.read_settings(folder, head, config_file.read(folder).values)
 
 
 def _described(task: Task, doc_stride: int) -> dict[str, Any]:
@@ -83,14 +85,13 @@ def write(
 ) -> None:
     """Write `model/`, with the kept tokens of the validation texts beside the weights, and then `result.json`.
 
-    params: whole, in this process's memory. The model's threshold is the one at which it was evaluated. An embedder has its teacher's
-    prompts, which stood before the texts that it was trained on.
+    params: whole, in this process's memory. The model's threshold is the one at which it was evaluated.
 
     Raises:
       TrainingError: the disk is full.
     """
     served, extra_files = arch.with_threshold(evaluated.threshold), {}
-    pretrained, is_embedder = config.model.pretrained, task.head == "sentence_embedding"
+    pretrained = config.model.pretrained
     if served.skim is not None:
         # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
@@ -100,8 +101,8 @@ def write(
         workdir / "model",
         tokenizer=tokenizer,
         label_names=task.label_names,
-        extra_config={"task": _described(task, config.data.doc_stride), **_teachers_scores(config)},
-        prompts=sentence_transformers.read_prompts(resolve(config.distill.teacher or pretrained)) if is_embedder else None,
+        extra_config={"task": _described(task, config.data.doc_stride)},
+        settings=_settings(config, task.head),
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
     )

@@ -274,8 +274,8 @@ def read(folder: pathlib.Path) -> SavedConfig:
     return dataclasses.replace(saved, architecture=dataclasses.replace(saved.architecture, head="sentence_embedding"))
 
 
-def embedder_length(folder: pathlib.Path, saved: SavedConfig) -> int | None:
-    """Tokens that an embedder's folder has it read of a text, at most as many as it has positions; None where the folder does not say."""
+def read_length(folder: pathlib.Path, saved: SavedConfig) -> int | None:
+    """Tokens that a folder has its model read of a text, at most as many as it has positions; None where the folder does not say."""
     length = saved.task.max_length or sentence_transformers.read_max_length(folder)
     return length and min(length, saved.architecture.max_position_embeddings)
 

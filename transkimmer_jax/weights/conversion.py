@@ -46,14 +46,13 @@ def mapped(folder: pathlib.Path, arch: Architecture) -> Conversion:
 
 
 def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokenizer: Any) -> Conversion:
-    """Write a loaded model as a folder of its own, with what the source says of labels, task and prompts, and read it back.
+    """Write a loaded model as a folder of its own, with what the source says of labels, task, prompts and scores, and read it back.
 
     model: of `heads.load(source)`. Raises `CheckpointError` also where what was written is not, bit for bit, what was read.
     """
     saved = config_file.read(source)
-    embeds = model.arch.head == "sentence_embedding"
     task = dict(saved.values.get("task") or {})
-    length = config_file.embedder_length(source, saved) if embeds else None
+    length = config_file.read_length(source, saved)
     if length is not None:
         task["max_length"] = length
     huggingface.save(
@@ -61,8 +60,8 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
         output,
         tokenizer=tokenizer,
         label_names=saved.label_names if model.arch.head != "question_answering" else None,
-        extra_config=({"task": task} if task else {}) | sentence_transformers.cross_encoder_fields(saved.values),
-        prompts=sentence_transformers.read_prompts(source) if embeds else None,
+        extra_config={"task": task} if task else None,
+        settings=sentence_transformers.read_settings(source, model.arch.head, saved.values),
     )
     again = huggingface.tensors(type(model).from_pretrained(output, dense=model.arch.skim is None))
     for name, tensor in huggingface.tensors(model).items():

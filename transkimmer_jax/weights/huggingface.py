@@ -197,15 +197,15 @@ def save(
     label_names: tuple[str, ...] | None = None,
     extra_config: dict[str, Any] | None = None,
     extra_files: Mapping[str, str] | None = None,
-    prompts: sentence_transformers.Prompts | None = None,
+    settings: sentence_transformers.Settings | None = None,
     provenance: Provenance | None = None,
 ) -> None:
     """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; of an
-    embedder also what makes it a folder of sentence-transformers. Whole or not at all.
+    embedder, or a cross-encoder with prompts, also what makes it a folder of sentence-transformers. Whole or not at all.
 
     label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
-    extra_config: further entries of config.json. extra_files: further text files, by name. prompts: of an embedder. provenance: what the
-    card says beyond the model.
+    extra_config: further entries of config.json. extra_files: further text files, by name. settings: for sentence-transformers.
+    provenance: what the card says beyond the model.
 
     An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
     that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
@@ -218,17 +218,19 @@ def save(
     is_checkpoint = all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE))
     if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
         raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
-    config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id) | (extra_config or {})
+    settings = settings or sentence_transformers.Settings()
+    config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id)
+    if model.arch.head == "sequence_classification":
+        config |= settings.config_fields()
+    config |= extra_config or {}
     # What could not be loaded again is not written.
     task = config_file.parse(config, f"cannot save {folder}").task
-    texts = {
+    length = task.max_length or model.arch.max_position_embeddings
+    texts = sentence_transformers.files_of(model.arch, length, settings) | {
         config_file.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
         CARD_FILE: model_card(model.arch, label_names, provenance or Provenance(), bool(task.pairs)),
         **(extra_files or {}),
     }
-    if model.arch.head == "sentence_embedding":
-        length = task.max_length or model.arch.max_position_embeddings
-        texts = sentence_transformers.files_of(model.arch, length, prompts or sentence_transformers.Prompts()) | texts
     with files.replaced_folder(folder) as temporary:
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it

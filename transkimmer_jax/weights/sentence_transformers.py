@@ -1,15 +1,15 @@
-"""Folders of sentence-transformers, read and written: how vectors are pooled, how much is read of a text, and prompts.
+"""Folders of sentence-transformers, read and written: how vectors are pooled, how much is read of a text, prompts, and scores.
 
 modules.json                         what the model consists of
 1_Pooling/config.json                how vectors are pooled
 sentence_bert_config.json            max_seq_length; newer folders leave it to tokenizer_config.json
-config_sentence_transformers.json    prompts, and how vectors are compared
+config_sentence_transformers.json    prompts, how vectors are cut and compared, and what scores are; older ones leave scores to config.json
 """
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
@@ -20,11 +20,18 @@ from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, list
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
-PROMPTS_FILE = "config_sentence_transformers.json"
+SETTINGS_FILE = "config_sentence_transformers.json"
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _MOST_BYTES = 2**20
-_ACTIVATION = "sbert_ce_default_activation_function"  # of older cross-encoders
+_EMBEDDER, _CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"  # model_type
+_SECTION, _OLD_ACTIVATION = "sentence_transformers", "sbert_ce_default_activation_function"  # in a cross-encoder's config.json
 _ORDER = ("Transformer", "Pooling", "Normalize")
+# Has the library take a classifier's logits.
+_LOGITS = {
+    "transformer_task": "sequence-classification",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    "module_output_name": "scores",
+}
 # Flags of older files; the first two are what this program computes.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -39,17 +46,33 @@ _BACKBONES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-rober
 _LONGEST = 2**20  # tokens; tokenizers without a limit name a much larger number
 _BOOLEAN = Choice((True, False))
 _POOLING = Section({name: Field(_BOOLEAN) for name in (*_FLAGS, "include_prompt")})
+_WIDTH = Section({"truncate_dim": Field(Integer(1, _LONGEST))})
 _LENGTH = Section({"max_seq_length": Field(Integer(1, _LONGEST)), "do_lower_case": Field(_BOOLEAN)})
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompts:
-    """Texts that stand before inputs of a kind. default: the name of that of inputs of no named kind; None: they have none. similarity: of
-    vectors, as sentence-transformers names it, which the same file says."""
+class Settings:
+    """What a folder has sentence-transformers do with its model.
 
-    by_name: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    default: str | None = None
+    prompts: texts that stand before inputs of a kind, by its name. default_prompt: the name of that of inputs of no named kind; None: they
+    have none. similarity: of vectors, as the library names it. truncate_dim: columns of a vector that `encode` gives; None: all.
+    activation: of a cross-encoder's logits, the name of torch's class; None: the library's own choice.
+    """
+
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    default_prompt: str | None = None
     similarity: str = "cosine"
+    truncate_dim: int | None = None
+    activation: str | None = None
+
+    @property
+    def raw_scores(self) -> bool:
+        """Whether a cross-encoder's scores are its logits, where those of others are their sigmoids."""
+        return self.activation is not None and self.activation.rpartition(".")[2] == "Identity"
+
+    def config_fields(self) -> dict[str, Any]:
+        """Entries of `config.json` that say what a cross-encoder's scores are, which also the library's versions before 6 read."""
+        return {} if self.activation is None else {_SECTION: {"activation_fn": self.activation}}
 
 
 def is_embedder(folder: pathlib.Path) -> bool:
@@ -128,60 +151,77 @@ def read_normalize(folder: pathlib.Path) -> bool:
     return isinstance(modules, list) and _kinds(modules)[-1:] == [_ORDER[-1]]
 
 
-def gives_raw_scores(values: Mapping[str, Any]) -> bool:
-    """Whether a cross-encoder's `config.json` asks for its logits as scores, where others give their sigmoids."""
-    newer = values.get("sentence_transformers")
-    name = newer.get("activation_fn") if isinstance(newer, dict) else values.get(_ACTIVATION)
-    return isinstance(name, str) and name.rpartition(".")[2] == "Identity"
+def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) -> Settings:
+    """What a folder says of a model with this head; config: the content of its `config.json`.
 
+    A file that was written for a model of another kind says nothing, as to the library: a reranker's prompts are none of an embedder.
 
-def cross_encoder_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says to sentence-transformers' cross-encoders."""
-    return {name: values[name] for name in ("sentence_transformers", _ACTIVATION) if name in values}
-
-
-def read_prompts(folder: pathlib.Path) -> Prompts:
-    """The prompts of a folder; none where it has none. Raises `CheckpointError` for a file that cannot be meant."""
-    path = folder / PROMPTS_FILE
-    if not path.is_file():
-        return Prompts()
-    values = read_object(path, _MOST_BYTES)
-    by_name, default = values.get("prompts") or {}, values.get("default_prompt_name")
-    if not isinstance(by_name, dict) or not all(isinstance(prompt, str) for prompt in by_name.values()):
-        raise CheckpointError(f"{path}: prompts must be texts by name, not {shown(by_name)}")
-    if default is not None and default not in by_name:
-        raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(by_name))}")
-    similarity = values.get("similarity_fn_name") or Prompts.similarity
+    Raises:
+      CheckpointError: a file that cannot be meant.
+    """
+    path = folder / SETTINGS_FILE
+    values = read_object(path, _MOST_BYTES) if path.is_file() else {}
+    if values.get("model_type", _EMBEDDER) != (_CROSS_ENCODER if head == "sequence_classification" else _EMBEDDER):
+        values = {}
+    prompts, default = values.get("prompts") or {}, values.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise CheckpointError(f"{path}: prompts must be texts by name, not {shown(prompts)}")
+    if default is not None and default not in prompts:
+        raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(prompts))}")
+    similarity = values.get("similarity_fn_name") or Settings.similarity
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name must be a name, not {shown(similarity)}")
-    return Prompts(by_name, default, similarity)
+    wrong = problems(values, _WIDTH)
+    if wrong:
+        raise CheckpointError(f"{path}: {listed(wrong)}")
+    activation = values.get("activation_fn") or _activation(config)
+    return Settings(prompts, default, similarity, values.get("truncate_dim"), activation if isinstance(activation, str) else None)
 
 
-def files_of(arch: Architecture, max_length: int, prompts: Prompts) -> dict[str, str]:
-    """What makes a saved embedder a folder of sentence-transformers: texts by the names of files.
+def _activation(config: Mapping[str, Any]) -> Any:
+    """What a `config.json` says of a cross-encoder's scores."""
+    section = config.get(_SECTION)
+    return section.get("activation_fn") if isinstance(section, dict) else config.get(_OLD_ACTIVATION)
 
-    How to pool is said in both spellings. A folder for `2_Normalize` is not needed: there is nothing in it.
+
+def files_of(arch: Architecture, max_length: int, settings: Settings) -> dict[str, str]:
+    """What makes a saved model a folder of sentence-transformers, beside `config.json`: texts by the names of files.
+
+    Of an embedder, how to pool is said in both spellings. A folder for `2_Normalize` is not needed: there is nothing in it. A cross-encoder
+    needs such files for its prompts alone, and a model with another head has none.
     """
-    kinds = _ORDER if arch.pooling.normalize else _ORDER[:2]
-    paths = ("", POOLING_FOLDER, NORMALIZE_FOLDER)
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(zip(kinds, paths, strict=False))
-    ]
-    pooling = {
-        "word_embedding_dimension": arch.hidden_size,
-        "pooling_mode": arch.pooling.mode,
-        **{flag: mode == arch.pooling.mode for flag, mode in _FLAGS.items()},
-        "include_prompt": True,
-    }
-    contents = {
-        MODULES_FILE: modules,
-        f"{POOLING_FOLDER}/config.json": pooling,
-        LENGTH_FILE: {"max_seq_length": max_length, "do_lower_case": False},
-        PROMPTS_FILE: {
-            "prompts": dict(prompts.by_name),
-            "default_prompt_name": prompts.default,
-            "similarity_fn_name": prompts.similarity,
-        },
-    }
+    prompts = {"prompts": dict(settings.prompts), "default_prompt_name": settings.default_prompt}
+    if arch.head == "sentence_embedding":
+        contents = _of_embedder(arch, max_length) | {SETTINGS_FILE: prompts | {"similarity_fn_name": settings.similarity}}
+        if settings.truncate_dim is not None:
+            contents[SETTINGS_FILE]["truncate_dim"] = settings.truncate_dim
+    elif arch.head == "sequence_classification" and settings.prompts:
+        contents = {
+            MODULES_FILE: _modules(_ORDER[:1]),
+            LENGTH_FILE: _LOGITS | {"max_seq_length": max_length},
+            SETTINGS_FILE: prompts | {"model_type": _CROSS_ENCODER, "activation_fn": settings.activation},
+        }
+    else:
+        contents = {}
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
+
+
+def _of_embedder(arch: Architecture, max_length: int) -> dict[str, Any]:
+    """Contents of files by their names."""
+    return {
+        MODULES_FILE: _modules(_ORDER if arch.pooling.normalize else _ORDER[:2]),
+        f"{POOLING_FOLDER}/config.json": {
+            "word_embedding_dimension": arch.hidden_size,
+            "pooling_mode": arch.pooling.mode,
+            **{flag: mode == arch.pooling.mode for flag, mode in _FLAGS.items()},
+            "include_prompt": True,
+        },
+        LENGTH_FILE: {"max_seq_length": max_length, "do_lower_case": False},
+    }
+
+
+def _modules(kinds: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(zip(kinds, ("", POOLING_FOLDER, NORMALIZE_FOLDER), strict=False))
+    ]
