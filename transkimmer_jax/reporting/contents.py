@@ -1,5 +1,6 @@
 """What a report shows of texts: which tokens were read how deep, at which budgets, and what the model answered."""
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.encodings import tokenized
 from transkimmer_jax.data.token_files import OUTSIDE
 from transkimmer_jax.data.windows import Windows
+from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.evaluation.thresholds import find_threshold
-from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered, tagged
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.vectors import neighbours, unit
@@ -54,13 +56,14 @@ class _Reading:
 
     examples: of a reader's text its windows, of others one. owner: [examples] int64, the text of each. places: of each example, for its
     tokens [length, 3]: the number of the part where each stands, -1 of none, its first character there and the one behind the last.
-    windows: of a reader; None of others.
+    windows: of a reader; None of others. words: of a tagger; None of others.
     """
 
     examples: TokenizedExamples
     owner: np.ndarray
     places: list[np.ndarray]
-    windows: Windows | None
+    windows: Windows | None = None
+    words: TokenizedWords | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,11 @@ def _read(engine: SkimEngine, tokenizer: Any, texts: Sequence[tuple[str, ...]]) 
     encodings = tokenizer(
         firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
     ).encodings
-    return _Reading(tokenized(encodings), np.arange(len(texts)), [_places(one, len(before)) for one in encodings], None)
+    places = [_places(one, len(before)) for one in encodings]
+    if engine.arch.head == "token_classification":
+        words = engine.tokenize_words(firsts)
+        return _Reading(words.examples, np.arange(len(texts)), places, words=words)
+    return _Reading(tokenized(encodings), np.arange(len(texts)), places)
 
 
 def _places(encoding: Any, before: int) -> np.ndarray:
@@ -171,16 +178,11 @@ def _answers(engine: SkimEngine, predictions: Predictions, reading: _Reading, te
     if reading.windows is not None:
         spans = answered(predictions, reading.windows, [context for _, context in texts], LONGEST_ANSWER, None)
         return [(span.text, span.text) for span in spans]
+    if reading.words is not None:
+        counts = [collections.Counter(tag.label for tag in text.tags) for text in tagged(predictions, reading.words, engine.label_texts)]
+        shown = [name for name in engine.label_texts if name != OUTSIDE]
+        return [("", ", ".join(f"{of_text[name]} {name}" for name in shown if of_text[name]) or "nothing") for of_text in counts]
     names = engine.label_names
-    if head == "token_classification":
-        inside = [places[:, 0] >= 0 for places in reading.places]
-        labels = [row.argmax(axis=1)[mask] for row, mask in zip(predictions.by_text("logits"), inside, strict=True)]
-        counts = [np.bincount(row, minlength=engine.arch.num_labels) for row in labels]
-        shown = [
-            ", ".join(f"{count} {name}" for name, count in zip(engine.label_texts, row.tolist(), strict=True) if count and name != OUTSIDE)
-            for row in counts
-        ]
-        return [("", text or "nothing") for text in shown]
     if names is None:
         return [(f"{value:.4g}", f"{value:.3f}") for value in predictions.logits[:, 0].tolist()]
     probabilities = predictions.probabilities()
