@@ -62,6 +62,7 @@ def test_without_libtpu(monkeypatch, checkpoint):
         (("--batch-per-chip", "0"), "--batch-per-chip must be at least 1, not 0"),
         (("--config.skim.targett=1",), "skim.targett"),
         (("--batch-per-chip=3", "--config.optimizer.accumulation=2"), "--batch-per-chip=3 must be a multiple of optimizer.accumulation=2"),
+        (("--keep", "50,40,30"), r"--keep needs falling numbers in \(0, 1\], as 0.9,0.5,0.2, not 50,40,30"),
         (("--keep", "few"), "--keep must be numbers with commas between, or 'all', not 'few'"),
         (("--calibration", "."), "--calibration .: there is no skim_calibration.json"),
         (("--somewhere", "x"), "unknown flag '--somewhere'"),

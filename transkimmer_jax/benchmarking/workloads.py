@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
@@ -49,13 +48,10 @@ def synthetic(
     from text to text as a trained model's do, and cost what they cost.
 
     Args:
-      shares: of all tokens, kept by each layer, falling; None keeps everything.
+      shares: of all tokens, kept by each layer, falling numbers in (0, 1]; None keeps everything.
       examples: texts of the stream; None: some batches. The last batches of every stage are rather empty, which counts for
         less the longer the stream is.
     """
-    layers = arch.num_hidden_layers
-    if shares is not None and (len(shares) != layers or any(not 0 < share <= 1 for share in shares) or sorted(shares)[::-1] != shares):
-        raise ConfigError(f"--keep needs {layers} falling numbers in (0, 1], one a layer, not {shares}")
     rng = np.random.default_rng(seed)
     model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(seed))
     # As many examples as make the shares of the sample those of the stream.

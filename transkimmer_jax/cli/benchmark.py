@@ -129,8 +129,9 @@ def _benchmark(args: argparse.Namespace, synthetic: dict[str, Any]) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is of --synthetic: a model has its own")
     if args.text_columns is not None and (args.data is None or len(args.text_columns) > 2):
         raise ConfigError("--text-columns names one column or two of --data")
-    if args.synthetic and args.dense is not None:
-        raise ConfigError("--dense goes with --model, not with --synthetic")
+    for name in ("dense", "threshold"):
+        if args.synthetic and getattr(args, name) is not None:
+            raise ConfigError(f"--{name} goes with --model, not with --synthetic")
     workload_of, lengths = (_synthetic_workload, args.length or [128]) if args.synthetic else (_text_workload, args.length or [None])
     settings = [(length, batch_size) for length in lengths for batch_size in args.batch_size]
     import jax
@@ -221,13 +222,15 @@ def _synthetic_workload(args: argparse.Namespace, length: int, batch_size: int):
 
 
 def shares(text: str, layers: int) -> list[float] | None:
-    """Of the tokens, kept by each layer, as --keep says; None: all. Raises `ConfigError`."""
+    """Of the tokens, kept by each layer, as --keep says; None: all. Raises `ConfigError` for anything but falling numbers in (0, 1]."""
     if text == "all":
         return None
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--keep must be numbers with commas between, or 'all', not {text!r}") from error
+    if any(not 0 < value <= 1 for value in values) or sorted(values)[::-1] != values:
+        raise ConfigError(f"--keep needs falling numbers in (0, 1], as 0.9,0.5,0.2, not {text}")
     if len(values) != layers:
         import numpy as np
 
