@@ -110,9 +110,10 @@ def main() -> None:
         "max_length": args.max_length, "commands": [*commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
     }  # fmt: skip
     if args.timed:
-        texts = [list(documents.values())[row] for row in np.random.default_rng(0).permutation(len(documents))[: args.timed]]
+        timed = np.random.default_rng(0).permutation(len(documents))[: args.timed]
+        texts = [args.prompt + list(documents.values())[row] for row in timed]
         # The runtime here makes no programs for shapes, so that rounds may be of the same texts.
-        tokens = next(iter(engines.values())).tokenize([args.prompt + text for text in texts])
+        tokens = next(iter(engines.values())).tokenize(texts)
         runs: dict[str, Callable[[int], Any]]
         runs = {name: lambda _, engine=engine: engine.predict_tokenized(tokens) for name, engine in engines.items()}
         if importlib.util.find_spec("sentence_transformers"):
