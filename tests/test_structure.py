@@ -8,7 +8,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "transkimmer_jax"
 
 # From the ground up. What stands in one row may import from its own row and from those before it. Longer names win.
 FLOORS = (
-    ("errors", "progress", "memory", "compilation", "runtime_names"),
+    ("errors", "progress", "memory", "processors", "compilation", "runtime_names"),
     ("checksums", "config", "console", "files", "flags", "termination"),
     ("assets", "parallel"),
     ("models",),

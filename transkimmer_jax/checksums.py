@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from etils import epath
 
 from transkimmer_jax import files
+from transkimmer_jax.processors import available_processors
 
 SUMS_FILE = "SHA256SUMS"
 _CHUNK = 2**20
@@ -94,5 +95,5 @@ def _below(folder: epath.Path, prefix: str) -> Iterator[str]:
 
 def _digests(folder: epath.Path, names: Collection[str]) -> dict[str, str]:
     """Several files at a time: hashing and reading release the interpreter."""
-    with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(8, available_processors())) as pool:
         return dict(zip(names, pool.map(lambda name: digest(folder / name), names), strict=True))

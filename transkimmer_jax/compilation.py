@@ -5,6 +5,8 @@ import pathlib
 
 import jax
 
+from transkimmer_jax.processors import xla_processors
+
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on the disk for the next process, unless the user has said where or that they should not be kept.
@@ -15,11 +17,6 @@ def use_compilation_cache() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs" / f"{available_processors()}-processors"))
+        jax.config.update("jax_compilation_cache_dir", str(base / "transkimmer_jax" / "programs" / f"{xla_processors()}-processors"))
         # A layer's program takes a few tenths of a second to compile, and there are dozens.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def available_processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

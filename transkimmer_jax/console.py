@@ -14,6 +14,7 @@ import absl.logging
 
 from transkimmer_jax import termination
 from transkimmer_jax.errors import PeerError, Preempted, TranskimmerError
+from transkimmer_jax.processors import limit_xla
 from transkimmer_jax.termination import PREEMPTED, Terminated
 
 # Exit statuses beside 0, 2 (a user's mistake), PREEMPTED and 130 (interrupted).
@@ -31,6 +32,7 @@ def run(command: Callable[[list[str]], None], arguments: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    limit_xla()
     try:
         with termination.heard(), _background_failures_held_back():
             command(arguments)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.onnx_runtime import padded
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.onnx import sessions
+from transkimmer_jax.processors import available_processors
 
 Arrays = dict[str, np.ndarray]
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")

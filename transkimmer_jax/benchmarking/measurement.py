@@ -20,13 +20,13 @@ from transkimmer_jax.benchmarking import references
 from transkimmer_jax.benchmarking.clock import Rounds, interleaved, samples
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
-from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import cast
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
+from transkimmer_jax.processors import available_processors
 
 _PASSES = 4  # over the stream at most, until no program is missing
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
@@ -18,6 +17,7 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
+from transkimmer_jax.processors import available_processors
 from transkimmer_jax.progress import tqdm
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 
 from transkimmer_jax import extras
-from transkimmer_jax.compilation import available_processors
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.quantization import quantize
+from transkimmer_jax.processors import available_processors
 from transkimmer_jax.runtime_names import COMPUTES_IN
 
 
