@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx import storage
@@ -38,18 +38,22 @@ def export(
       output: a new folder, an empty one, or an older export, which is replaced. The model folder itself gets the graphs beside its weights,
         and keeps its `config.json`, which transformers refuses of a skimming model.
       precisions: any of `FILES`.
-      threshold: the graph's default, which `config.json` then names too. None: the model's.
+      threshold: the graph's default, which the output's `config.json` then names too; none for the model folder itself, whose own
+        stays. None: the model's.
 
     Returns:
       The files with graphs.
 
     Raises:
+      ConfigError: a threshold for the model folder itself.
       CheckpointError: no model there, one without a trained head, or one that cannot be compacted; `output` holds something else than an
         export, or graphs of another exporter.
       TrainingError: the disk is full.
     """
     folder, output = resolve(os.fspath(model)), pathlib.Path(output)
     into_model = output.resolve() == folder.resolve()
+    if into_model and threshold is not None:
+        raise ConfigError(f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by sweep --apply")
     _require_replaceable(output, into_model)
     loaded = heads.load(folder, dense=None, complete=True)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
