@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from models.quick import program
 from safetensors.numpy import load_file, save_file
+from training import runs
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 from weights.test_original import assert_same, exact, made, make_batch
 
@@ -71,6 +72,16 @@ def test_a_bare_encoder_becomes_an_embedder(source, tmp_path, capsys):
     model = heads.load(tmp_path / "embedder", dense=None)
     assert model.arch.head == "sentence_embedding" and model.arch.pooling.mode == "cls" and model.arch.skim is None
     assert (tmp_path / "embedder" / "modules.json").exists()
+
+
+def test_a_head_that_was_never_trained(tmp_path, tokenizer_folder):
+    """A fresh one would look trained in the new folder. As an embedder the encoder needs none."""
+    bare = runs.write_model(tmp_path / "bare", tokenizer_folder)
+    with pytest.raises(CheckpointError, match="has no trained classifier, and can neither answer nor teach"):
+        convert("--model", bare, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    convert("--model", bare, "--output", tmp_path / "out", "--pooling", "mean")
+    assert (tmp_path / "out" / "modules.json").exists()
 
 
 def test_what_is_no_checkpoint(tmp_path):

@@ -223,6 +223,13 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     assert "--precision is of compacted computation" in refusal(*model, "--data", reviews, "--mode", "masked", "--precision", "int8")
 
 
+def test_a_head_that_was_never_trained(refusal, tokenizer_folder, reviews, tmp_path):
+    """Its numbers would be those of chance."""
+    bare = runs.write_model(tmp_path / "bare", tokenizer_folder)
+    message = refusal("--model", bare, "--data", reviews)
+    assert message.startswith(f"{bare} has no trained classifier, and can neither answer nor teach: train it first")
+
+
 def test_a_task_with_other_labels(refusal, model_folder, tokenizer_folder, tmp_path):
     """Before any data is looked for: another number of labels, other names, or the same in another order."""
     assert refusal("--model", model_folder, "--task", "glue/mnli", "--max-length", 12) == f"{model_folder} has 2 labels, glue/mnli has 3"

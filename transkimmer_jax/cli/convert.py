@@ -35,7 +35,9 @@ def _convert(args: argparse.Namespace) -> None:
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
-    model = heads.load(folder, dense=True if args.dense else None, pooling=args.pooling, attention_masking=args.attention_masking)
+    # Complete: a head made fresh here would be taken for a trained one when it is read again.
+    dense = True if args.dense else None
+    model = heads.load(folder, dense=dense, pooling=args.pooling, attention_masking=args.attention_masking, complete=True)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     report = conversion.convert(model, folder, args.output, tokenizer)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
