@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from etils import epath
 from faults.checkpoint_faults import MUTATIONS
 
-from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, to_dict
+from transkimmer_jax import checksums
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs
 from transkimmer_jax.training.records import Records
@@ -116,20 +118,97 @@ def test_flipped_bits_in_a_config(workdir):
 
 def test_other_examples(workdir):
     """Refused by the name of what says which they are; a workdir without a word on them goes on, and has one from then on."""
-    workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+    workdirs.require_unchanged(workdir, Config(), EXAMPLES)
     both = dataclasses.replace(Config(), distill=DistillConfig("teacher", unlabelled_file="more.txt"))
     for config, names in ((Config(), "data.task='glue/sst2'"), (both, "data.task='glue/sst2', distill.unlabelled_file")):
         with pytest.raises(TrainingError) as error:
-            workdirs.require_same_examples(workdir, config, "another digest")
+            workdirs.require_unchanged(workdir, config, "another digest")
         assert str(error.value) == (
             f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another --workdir"
         )
-    with workdirs.claimed(workdir, Config(), "another digest"):
-        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+    with pytest.raises(TrainingError, match="are not those that the run in"), workdirs.claimed(workdir, Config(), "another digest"):
+        pass
+    workdirs.require_unchanged(workdir, Config(), EXAMPLES)
     (workdir / "data.json").unlink()
-    workdirs.require_same_examples(workdir, Config(), "another digest")
+    workdirs.require_unchanged(workdir, Config(), "another digest")
     with workdirs.claimed(workdir, Config(), "another digest"), pytest.raises(TrainingError, match="are not those that the run in"):
-        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+        workdirs.require_unchanged(workdir, Config(), EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("config", "examples", "message"),
+    [
+        (Config(), "another digest", "the texts or labels of data.task='glue/sst2' are not those that the run in"),
+        (Config(train=TrainConfig(seed=1)), EXAMPLES, "belongs to a run with another config: train.seed"),
+    ],
+)
+def test_a_process_with_something_else_than_the_first(workdir, monkeypatch, config, examples, message):
+    """It reads what the first has written only when all have come so far."""
+    monkeypatch.setattr(workdirs.processes, "is_first", lambda: False)
+    with workdirs.claimed(workdir, Config(), EXAMPLES):
+        pass
+    with pytest.raises(TrainingError, match=message), workdirs.claimed(workdir, config, examples):
+        pass
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A folder of weights in two files, without digests."""
+    for name in ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json"):
+        (tmp_path / "teacher").mkdir(exist_ok=True)
+        (tmp_path / "teacher" / name).write_text(name, encoding="utf-8")
+    return tmp_path / "teacher"
+
+
+@pytest.mark.parametrize("changed", ["config.json", "model-2.safetensors"])
+def test_another_teacher(teacher, tmp_path, changed):
+    """Refused where the run is finished, and where it would go on. What it lists of its own files is believed; one that is gone is not
+    missed."""
+    config, folder = Config(distill=DistillConfig(str(teacher))), epath.Path(tmp_path / "run")
+    with workdirs.claimed(folder, config, EXAMPLES):
+        workdirs.write_result(folder, RESULT)
+    checksums.write(epath.Path(teacher))
+    assert workdirs.finished_result(folder, config) == RESULT
+    (teacher / "SHA256SUMS").unlink()
+    (teacher / "tokenizer.json").write_text("another", encoding="utf-8")
+    assert workdirs.finished_result(folder, config) == RESULT
+    (teacher / changed).write_text("another", encoding="utf-8")
+    for check in (workdirs.finished_result, lambda *arguments: workdirs.require_unchanged(*arguments, EXAMPLES)):
+        with pytest.raises(
+            TrainingError, match=f"^distill.teacher={teacher} is not the model that the run in {folder} began with: restore"
+        ):
+            check(folder, config)
+    shutil.rmtree(teacher)
+    assert workdirs.finished_result(folder, config) == RESULT
+
+
+def test_another_dense_model_of_a_finished_recipe(tmp_path):
+    """It is the teacher of the skimming run, wherever the recipe's folder lies."""
+    recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path / "recipe")
+    (folder / "dense" / "model").mkdir(parents=True)
+    (folder / "dense" / "model" / "model.safetensors").write_text("weights", encoding="utf-8")
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.after(str(folder / "dense" / "model")))):
+        with workdirs.claimed(folder / name, config, EXAMPLES):
+            workdirs.write_result(folder / name, RESULT)
+    workdirs.write_result(folder, RESULT)
+    moved = folder.rename(tmp_path / "moved")
+    assert workdirs.finished_result(moved, recipe) == RESULT
+    (moved / "dense" / "model" / "model.safetensors").write_text("others", encoding="utf-8")
+    with pytest.raises(TrainingError, match="/moved/dense/model is not the model that the run in .*/moved/skimming began with"):
+        workdirs.finished_result(moved, recipe)
+
+
+@pytest.mark.parametrize("run", ["dense", "skimming"])
+def test_a_damaged_word_on_the_data_of_a_finished_recipe(tmp_path, caplog, run):
+    """A warning: the result does not depend on it."""
+    recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path)
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.after("dense/model"))):
+        with workdirs.claimed(folder / name, config, EXAMPLES):
+            workdirs.write_result(folder / name, RESULT)
+    workdirs.write_result(folder, RESULT)
+    (folder / run / "data.json").write_text("{", encoding="utf-8")
+    assert workdirs.finished_result(folder, recipe) == RESULT
+    assert f"{folder}/{run}/data.json is not what was written: another SHA-256 than in SHA256SUMS" in caplog.messages
 
 
 def test_other_files_of_a_finished_run(tmp_path):
@@ -167,11 +246,22 @@ def test_other_files_of_a_finished_run(tmp_path):
         assert workdirs.finished_result(workdir, config) == RESULT
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"examples": 3, "files": {}}', b'{"examples": "", "files": []}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"examples": 3, "files": {}}',
+        b'{"examples": "", "files": []}',
+        b'{"examples": "", "files": {}, "distill.teacher": 3}',
+        b"\xff\xfe",
+    ],
+)
 def test_a_damaged_word_on_the_data(workdir, content):
     (workdir / "data.json").write_bytes(content)
     with pytest.raises(TrainingError, match="^.*/data.json is .*, so nobody knows what this run was trained on: restore it, or") as error:
-        workdirs.require_same_examples(workdir, Config(), EXAMPLES)
+        workdirs.require_unchanged(workdir, Config(), EXAMPLES)
     assert "\n" not in str(error.value)
     assert workdirs.finished_result(workdir, Config()) == RESULT, "its digest tells, and the result does not depend on it"
 

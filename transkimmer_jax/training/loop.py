@@ -1,7 +1,7 @@
 """The training loop: `train_and_evaluate(config, workdir)`.
 
-The order of a (re)start: the workdir's config and data are compared, the data is planned from the seed, the model is built and placed
-on the mesh, and the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a
+The order of a (re)start: the workdir's config, data and teacher are compared, the data is planned from the seed, the model is built and
+placed on the mesh, and the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a
 resumed run and an uninterrupted one do the same arithmetic.
 
 Every process of a run does all of this. They differ in which rows of a batch they feed, and the first alone writes records and
@@ -37,7 +37,7 @@ from transkimmer_jax.training.records import NoRecords, Records
 from transkimmer_jax.training.step import TeacherState, TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.training.windows import MetricsWindow
-from transkimmer_jax.training.workdir import claimed, finished_result, require_same_examples, what_is_saved
+from transkimmer_jax.training.workdir import claimed, finished_result, require_unchanged, what_is_saved
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -72,7 +72,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     # Before the models: what is wrong with the user's files shows before anything slow.
     examples = inputs.load_examples(config, task)
     examples_digest = examples.digest(task.label_names)
-    require_same_examples(workdir, config, examples_digest)
+    require_unchanged(workdir, config, examples_digest)
 
     # ------------------------------------------------------------------------------------------------------------------------- models
     student = models.load_student(config, task)

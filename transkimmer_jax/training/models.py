@@ -1,7 +1,12 @@
 """The models of a run: the one that is trained, and its teacher; and the task, where that is what the teacher does."""
 
+import contextlib
+import hashlib
 from typing import Any
 
+from etils import epath
+
+from transkimmer_jax import checksums
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
@@ -12,7 +17,9 @@ from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.training.narrowing import narrowed_shapes
 from transkimmer_jax.weights import config_file, huggingface, sentence_transformers
 from transkimmer_jax.weights.files import resolve
+from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
 
+_MODEL_FILES = (config_file.CONFIG_FILE, INDEX_FILE, TORCH_FILE)  # beside safetensors
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
 _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
@@ -89,6 +96,22 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
             "they cannot be compared; start from an encoder of the teacher's size"
         )
     return teacher
+
+
+def teacher_digest(config: Config) -> str | None:
+    """The SHA-256 of the digests of the teacher's config and weights, in hexadecimal; None without a teacher in a folder that is here.
+
+    A digest that the folder lists is taken as it is, since loading compares the file with it.
+    """
+    name = config.distill.teacher
+    if name is None or not (folder := epath.Path(name).expanduser()).is_dir():
+        return None
+    listed: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        listed = checksums.read(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.name in _MODEL_FILES or path.suffix == ".safetensors")
+    lines = [f"{listed.get(file) or checksums.digest(folder / file)}  {file}\n" for file in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_tokenizer(config: Config, student: Architecture) -> Any:

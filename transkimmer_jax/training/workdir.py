@@ -15,10 +15,12 @@ from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
+from transkimmer_jax.training.models import teacher_digest
 
 logger = logging.getLogger("transkimmer_jax")
 
 _CONFIG, _DATA, _RESULT, _METRICS = "config.json", "data.json", "result.json", "metrics.jsonl"
+_TEACHER = "distill.teacher"  # the field, and the key of its digest
 _DIGESTED = (_CONFIG, _DATA, _METRICS, _RESULT)
 
 
@@ -26,25 +28,28 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
     """What `result.json` holds where the run, or the recipe, in `workdir` has ended; None where it has not.
 
     Raises:
-      TrainingError: the workdir belongs to another config, or recipe, it was trained on files that have changed, or its files are damaged.
+      TrainingError: the workdir belongs to another config, or recipe, the files or the teacher it was trained on have changed, or its own
+        files are damaged.
     """
     _require_owner(workdir, config)
     path = workdir / _RESULT
     if not path.exists():
         return None
-    damaged = _damaged(workdir)
-    if _RESULT in damaged:
+    runs = {workdir: config} if isinstance(config, Config) else _runs(workdir, config)
+    damaged = {folder: _damaged(folder) for folder in (workdir, *runs)}
+    if _RESULT in damaged[workdir]:
         raise TrainingError(_anew(path, f"another SHA-256 than in {checksums.SUMS_FILE}"))
-    for name in damaged:
-        logger.warning("%s is not what was written: another SHA-256 than in %s", workdir / name, checksums.SUMS_FILE)
+    for folder, names in damaged.items():
+        for name in names:
+            logger.warning("%s is not what was written: another SHA-256 than in %s", folder / name, checksums.SUMS_FILE)
     try:
         result = _read_object(path)
     except ValueError as error:
         raise TrainingError(_anew(path, str(error))) from error
-    runs = {"": config} if isinstance(config, Config) else {"dense": config.dense, "skimming": config.skimming}
-    for name, run in runs.items():
-        if _DATA not in damaged:
-            _require_unchanged_files(workdir / name, run)
+    for folder, run in runs.items():
+        if _DATA not in damaged[folder]:
+            _require_unchanged_files(folder, run)
+            _require_unchanged_teacher(folder, run)
     logger.info("%s holds a finished run", workdir)
     return result
 
@@ -55,17 +60,18 @@ def write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
     checksums.write_of(workdir, [name for name in _DIGESTED if (workdir / name).exists()])
 
 
-def require_same_examples(workdir: epath.Path, config: Config, examples: str) -> None:
-    """Refuse to go on with other data than a run began with; a workdir without `data.json` goes on.
+def require_unchanged(workdir: epath.Path, config: Config, examples: str) -> None:
+    """Refuse to go on with other data, or another teacher, than a run began with; a workdir without `data.json` goes on.
 
     examples: digest of the texts and labels, see `RunExamples.digest`.
 
     Raises:
-      TrainingError: the texts or labels have changed, or `data.json` is damaged.
+      TrainingError: the texts, labels or teacher have changed, or `data.json` is damaged.
     """
     began = _read_data(workdir)
     if began is not None and began["examples"] != examples:
         raise TrainingError(_other_data(workdir, _data_fields(config)))
+    _require_unchanged_teacher(workdir, config)
 
 
 def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
@@ -79,6 +85,21 @@ def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
     ]
     if changed:
         raise TrainingError(_other_data(workdir, changed))
+
+
+def _require_unchanged_teacher(workdir: epath.Path, config: Config) -> None:
+    """Refuse where the teacher is another than the run began with; one whose folder is gone is not missed."""
+    began = (_read_data(workdir) or {}).get(_TEACHER)
+    if began is not None and teacher_digest(config) not in (None, began):
+        raise TrainingError(
+            f"{_TEACHER}={config.distill.teacher} is not the model that the run in {workdir} began with: restore it, or choose another "
+            "--workdir"
+        )
+
+
+def _runs(workdir: epath.Path, recipe: Recipe) -> dict[epath.Path, Config]:
+    """The runs of a recipe, by their folders."""
+    return {workdir / "dense": recipe.dense, workdir / "skimming": recipe.after(os.fspath(workdir / "dense" / "model"))}
 
 
 def _other_data(workdir: epath.Path, fields: Iterable[str]) -> str:
@@ -101,13 +122,15 @@ def _data_fields(config: Config) -> list[str]:
 
 
 def _read_data(workdir: epath.Path) -> dict[str, Any] | None:
-    """What `data.json` holds: 'examples', a digest, and 'files', digests by path. None where there is none."""
+    """What `data.json` holds: 'examples', a digest, 'files', digests by path, and of a teacher's folder 'distill.teacher', its digest. None
+    where there is none."""
     path = workdir / _DATA
     if not path.exists():
         return None
     try:
         values = _read_object(path)
-        if not isinstance(values.get("examples"), str) or not isinstance(values.get("files"), dict):
+        texts = (values.get("examples"), values.get(_TEACHER, ""))
+        if not all(isinstance(text, str) for text in texts) or not isinstance(values.get("files"), dict):
             raise ValueError("is damaged: it holds something else than was written")
     except ValueError as error:
         raise TrainingError(
@@ -121,10 +144,13 @@ def claimed(workdir: epath.Path, config: Config, examples: str) -> Iterator[None
     """Write `config.json` and, where none is there, `data.json`, keep other runs out of the workdir until the block ends, and delete what
     killed ones have left unfinished.
 
-    examples: as for `require_same_examples`.
+    The first of several processes writes, and all compare, since each has read a config and data of its own.
+
+    examples: as for `require_unchanged`.
 
     Raises:
-      TrainingError: another run is writing to the workdir, or the disk is full.
+      TrainingError: another run is writing to the workdir, the disk is full, or this process has another config or other data than the
+        first.
     """
     with files.sole_writer(workdir) if processes.is_first() else contextlib.nullcontext():
         if processes.is_first():
@@ -133,8 +159,12 @@ def claimed(workdir: epath.Path, config: Config, examples: str) -> Iterator[None
             files.write_json(workdir / _CONFIG, to_write(config))
             if not (workdir / _DATA).exists():
                 digests = {path: checksums.digest(epath.Path(path)) for _, path in _data_files(config)}
-                files.write_json(workdir / _DATA, {"examples": examples, "files": digests})
+                teacher = teacher_digest(config)
+                taught = {} if teacher is None else {_TEACHER: teacher}
+                files.write_json(workdir / _DATA, {"examples": examples, "files": digests} | taught)
         processes.wait_for_all("config written")
+        _require_owner(workdir, config)
+        require_unchanged(workdir, config, examples)
         yield
 
 
