@@ -193,6 +193,21 @@ def test_examples_and_max_length(evaluate, reviews):
     assert cut["flops_vs_padded"] == pytest.approx(cut["flops_vs_unpadded"], rel=1e-12) and cut["kept_tokens"] == 1.0
 
 
+def test_a_folder_that_names_no_length(evaluate, predict, write, tokenizer_folder, tmp_path):
+    """A file's texts are read as far as the other command reads them: to the last position."""
+    folder = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"max_position_embeddings": 160})
+    (folder / "SHA256SUMS").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["task"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    texts = [{"text": " ".join(["good", "film"] * count)} for count in (1, 70, 79, 80)]
+    answers = predict("--model", folder, "--input", write("texts.jsonl", texts))
+    assert [answer["truncated"] for answer in answers] == [False, False, False, True]
+    data = write("labelled.jsonl", [text | {"label": answer["label"]} for text, answer in zip(texts, answers, strict=True)])
+    result = evaluate("--model", folder, "--data", data)
+    assert result["value"] == 1.0 and result["truncated"] == {"test file": 1}
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batch_size_does_not_matter(evaluate, reviews, batch_size):
     assert evaluate("--data", reviews, "--batch-size", batch_size) == evaluate("--data", reviews)
