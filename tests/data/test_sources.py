@@ -80,6 +80,8 @@ def test_pairs_and_regression(write):
         (["1", "good"], ("1", "good")),
         ([1, 0.5], None),
         ([1.0, 2.0], None),
+        ([-1.5e-3, 2], None),
+        (["2020_01", "2020_02"], ("2020_01", "2020_02")),
     ],
 )
 def test_label_inference(write, labels, names):
@@ -95,6 +97,7 @@ def test_a_single_class_cannot_be_learned(write):
 def test_digits_in_quotes_are_text_in_json_and_numbers_in_csv(write):
     assert infer_labels(write("a.jsonl", [{"label": "10"}, {"label": "9"}]), "label") == ("10", "9")
     assert infer_labels(write("a.csv", 'label\n"10"\n9\n'), "label") == ("9", "10")
+    assert infer_labels(write("a.csv", "label\n.5\n1.\n+2E3\n-inf\nNaN\n"), "label") is None
 
 
 def test_integers_are_names_where_names_are_numbers_and_indices_where_they_are_words(write):

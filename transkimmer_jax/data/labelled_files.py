@@ -10,6 +10,8 @@ from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
 from transkimmer_jax.errors import DataError
 
+# Not all that float() reads: to it the class 2020_01 would be 202001.
+_NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -105,8 +107,4 @@ def _number_or_text(cell: str) -> int | float | str:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return _NUMBER.fullmatch(text.strip()) is not None
