@@ -97,7 +97,12 @@ def test_a_part_is_taken_once(field):
 def test_one_run_of_a_recipe():
     """The dense model alone, or the skimming one alone from a dense model that is there."""
     recipe = load_config(SST2)
-    assert load_config(SST2, {"skim.enabled": "false"}) == recipe.dense
+    assert (
+        load_config(SST2, {"skim.enabled": "false"})
+        == load_config(SST2, {"skim.enabled": "false", "distill.teacher": "none"})
+        == recipe.dense
+    )
+    assert load_config(SST2, {"skim.enabled": "false", "dense.train.epochs": "9", "train.seed": "3"}).train.epochs == 9.0
     assert load_config(SST2, {"distill.teacher": "runs/dense/model"}) == recipe.after("runs/dense/model")
     other = load_config(SST2, {"distill.teacher": "a", "model.pretrained": "b", "train.epochs": "9"})
     assert (other.distill.teacher, other.model.pretrained, other.train.epochs) == ("a", "b", 9.0)
@@ -125,6 +130,17 @@ def test_a_static_student_of_a_recipe():
         ({"dense.skim.enabled": "true"}, "skim.enabled is False of a recipe's dense run"),
         ({"dense.data.max_length": "8"}, "data.max_length must be the same for both runs of a recipe, not 8 and None"),
         ({"distill.teacher": "none"}, "distill.teacher of a recipe is its own dense model"),
+        (
+            {"skim.enabled": "false", "skimming.train.epochs": "7"},
+            "skimming.train.epochs: no run has a use for this beside skim.enabled=false",
+        ),
+        (
+            {"skimming.skim.enabled": "false", "skim.target": "0.3", "distill.weight": "0.9"},
+            "skim.target, distill.weight: no run has a use",
+        ),
+        ({"skim.enabled": "false", "dense.skim.target": "0.3"}, "dense.skim.target: no run has a use for this"),
+        ({"distill.teacher": "x", "dense.train.epochs": "9"}, "dense.train.epochs: no run has a use for this beside distill.teacher"),
+        ({"skim.enabled": "false", "distill.teacher": "x", "dense.train.epochs": "9"}, "dense.train.epochs: no run has a use for this"),
         ({"skimming.model.pretrained": "x"}, "skimming.model.pretrained: a recipe's skimming run starts from its dense model"),
     ],
 )

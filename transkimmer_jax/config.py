@@ -555,7 +555,7 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
     does.
 
     Raises:
-      ConfigError: a name or value that does not fit.
+      ConfigError: a name or value that does not fit, or a field of the run that is not made.
     """
     if isinstance(config, Config):
         return _changed(config, {name: _parsed(name, text) for name, text in overrides.items()})
@@ -569,9 +569,14 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
             for member in _STAGES[1:] if stage in _SKIMMING_SECTIONS or name in _PARTS else _STAGES:
                 values[member].setdefault(name, value)
     if values["skimming"].get("distill.teacher") is not None:
+        unused = [name for name in overrides if name.startswith("dense.")]
+        _require_used(unused, "distill.teacher, which stands for the recipe's dense run")
         values["skimming"].setdefault("model.pretrained", values["skimming"]["distill.teacher"])
         return _changed(config.skimming, values["skimming"])
     if values["skimming"].get("skim.enabled") is False:
+        unused = [name for name in overrides if name.startswith("skimming.") or _section_of(name) in _SKIMMING_SECTIONS]
+        switches = ("skim.enabled", "distill.teacher")
+        _require_used([name for name in unused if not name.endswith(switches)], "skim.enabled=false, which makes the dense run alone")
         parts = {name: values["skimming"][name] for name in _PARTS if name in overrides}
         return _changed(config.dense, parts | values["dense"])
     if "skimming.model.pretrained" in overrides:
@@ -581,6 +586,17 @@ def override(config: Config | Recipe, overrides: dict[str, str]) -> Config | Rec
     # The skimming run starts from the dense one, wherever that starts from.
     values["skimming"].pop("model.pretrained", None)
     return Recipe(*(_changed(getattr(config, stage), values[stage]) for stage in _STAGES))
+
+
+def _section_of(name: str) -> str:
+    """The section of a dotted field, which may begin with a stage."""
+    return name.removeprefix("dense.").removeprefix("skimming.").partition(".")[0]
+
+
+def _require_used(unused: Sequence[str], switch: str) -> None:
+    """Raises `ConfigError` where fields are set of a run that a switch leaves out."""
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: no run has a use for this beside {switch}: leave one or the other out")
 
 
 def _parsed(name: str, text: str, written: str | None = None) -> Any:
