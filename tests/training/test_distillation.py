@@ -205,6 +205,26 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
         override(config, {"data.task": "files"})
 
 
+@pytest.mark.parametrize(
+    ("name", "reads", "columns", "said"),
+    [
+        ("cross-encoder", ["query", "document"], "first", "reads pairs of texts, and data.text_columns is first: name two columns"),
+        ("classifier", ["text"], "first,second", "reads single texts, and data.text_columns is first,second: name one column"),
+        ("reader", None, "first", "reads pairs of texts, and data.text_columns is first: name two columns"),
+    ],
+)
+def test_texts_that_the_teacher_does_not_read(teachers, texts, tmp_path, name, reads, columns, said):
+    """Else it would be asked of single texts for hours, and the student could answer no pair."""
+    teacher = shutil.copytree(teachers[name], tmp_path / "teacher")
+    (teacher / "SHA256SUMS").unlink()
+    values = json.loads((teacher / "config.json").read_text(encoding="utf-8"))
+    task = {} if reads is None else {"task": {"text_columns": reads}}
+    (teacher / "config.json").write_text(json.dumps(values | task), encoding="utf-8")
+    config = make_config(teacher, texts, **{"data.text_columns": columns})
+    refused(config, tmp_path, ConfigError, f"distill.teacher={teacher} {said} by --text-columns")
+    load_task(override(config, {"data.text_columns": {"first": "first,second"}.get(columns, "first")}))
+
+
 def test_a_teacher_that_was_never_trained(teachers, texts, tmp_path, tokenizer_folder):
     """A bare encoder has no classifier, and a fresh one would teach chance."""
     bare = tmp_path / "bare"

@@ -10,7 +10,7 @@ from transkimmer_jax import checksums
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
@@ -28,7 +28,8 @@ def load_task(config: Config) -> Task:
     """What a run learns: the task of its data, or to answer as its teacher does.
 
     Raises:
-      DataError: as `get_task`. CheckpointError: a teacher that cannot be used.
+      DataError: as `get_task`. CheckpointError: a teacher that cannot be used. ConfigError: it reads pairs where single texts are named, or
+        the other way round.
     """
     teacher = config.distill.teacher
     if config.data.task != TEXTS or teacher is None:
@@ -36,11 +37,28 @@ def load_task(config: Config) -> Task:
     folder = resolve(teacher)
     saved = config_file.read(folder)
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
+    _require_its_columns(config, head, saved.task.pairs)
     length = config_file.read_length(folder, saved) if head == "sentence_embedding" else saved.task.max_length
     settings = sentence_transformers.read_settings(folder, head, saved.values)
     prompt = "" if settings.default_prompt is None else settings.prompts[settings.default_prompt]
     length = min(length or FILES_MAX_LENGTH, saved.architecture.max_position_embeddings)
     return texts_task(config.data, head, saved.label_names, length, prompt)
+
+
+def _require_its_columns(config: Config, head: str, pairs: bool | None) -> None:
+    """Raises `ConfigError` where a teacher with this head reads other than what `data.text_columns` names.
+
+    pairs: whether its folder says that it reads pairs; None where it does not say.
+    """
+    if head == "question_answering":
+        pairs = True
+    columns = config.data.text_columns
+    if head in ("question_answering", "sequence_classification") and pairs is not None and pairs != (len(columns) == 2):
+        read, cure = ("pairs of texts", "two columns") if pairs else ("single texts", "one column")
+        raise ConfigError(
+            f"distill.teacher={config.distill.teacher} reads {read}, and data.text_columns is {','.join(columns)}: name {cure} by "
+            "--text-columns"
+        )
 
 
 def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
