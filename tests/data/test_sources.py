@@ -16,6 +16,7 @@ from transkimmer_jax.data.labelled_files import infer_labels, read_file
 from transkimmer_jax.data.sources import load_split, with_unlabelled
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.data.token_files import Answers
+from transkimmer_jax.data.unlabelled_files import read_texts
 from transkimmer_jax.errors import DataError
 
 TFDS_TASKS = [f"glue/{name}" for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")] + [
@@ -181,12 +182,30 @@ def test_files_task_maps_validation_labels_by_the_training_file(write):
         load_split(task, "test", data)
 
 
+def test_blank_texts_without_labels_are_left_out(write, caplog):
+    """Nothing can be learned of them; of a pair one text may be blank. Their number is said once."""
+    files = {
+        write("more.txt", "a\n\n \t\nb c\n"): (("sentence",), ["a", "b c"], None, "2 of 4 texts are blank under text, and left out"),
+        write("more.jsonl", [{"q": "", "a": "x"}, {"q": " ", "a": "\n"}, {"q": "y", "a": ""}]): (
+            ("q", "a"), ["", "y"], ["x", ""], "1 of 3 texts are blank under q, a, and left out",
+        ),
+    }  # fmt: skip
+    for path, (columns, texts, pairs, said) in files.items():
+        with caplog.at_level("INFO", "transkimmer_jax"):
+            for _ in range(2):
+                examples = read_texts(path, columns, "a flag", "a cure")
+                assert (examples.texts, examples.pairs) == (texts, pairs) and not examples.labelled.any()
+        assert caplog.messages.count(f"{path}: {said}") == 1
+    with pytest.raises(DataError, match=r"blank.txt: all texts are blank under text: check a flag"):
+        read_texts(write("blank.txt", "\n \n"), ("text",), "a flag", "a cure")
+
+
 def test_texts_without_labels_follow_the_labelled(write):
     examples = Examples(["a", "b"], None, np.array([1, 0], np.int32))
     task = get_task(DataConfig(task="glue/sst2"))
-    for path in (write("more.jsonl", [{"sentence": "c", "label": "?"}, {"sentence": ""}]), write("more.txt", "c\n\n")):
+    for path in (write("more.jsonl", [{"sentence": "c", "label": "?"}, {"sentence": "d"}]), write("more.txt", "c\n\nd\n")):
         more = with_unlabelled(examples, task, path)
-        assert more.texts == ["a", "b", "c", ""] and more.pairs is None
+        assert more.texts == ["a", "b", "c", "d"] and more.pairs is None
         assert more.labels[:2].tolist() == [1, 0] and more.labels.shape == (4,) and more.labels.dtype == np.int32
         assert more.labelled.tolist() == [True, True, False, False]
     pairs, task = Examples(["a"], ["b"], np.array([2.5], np.float32)), get_task(DataConfig(task="glue/stsb"))
