@@ -17,8 +17,21 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.inference import inputs
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.arguments import require_token_arrays
 
 EXAMPLES = make_examples([3, 5])
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "jax"])
+def test_one_token_type_says_nothing(runtime):
+    """A RoBERTa whose tokenizer tells the texts of a pair apart, as BERT's does: training does not mind, so answers are given too."""
+    model = make_model(dataclasses.replace(ARCH, backbone="roberta", position_offset=2, type_vocab_size=1))
+    untyped = dataclasses.replace(EXAMPLES, token_type_ids=np.zeros_like(EXAMPLES.token_type_ids))
+    assert EXAMPLES.token_type_ids.max() == 1
+    engine = SkimEngine(model, runtime=runtime, batch_tokens=40)
+    logits = [engine.predict_tokenized(examples).logits for examples in (EXAMPLES, untyped)]
+    np.testing.assert_array_equal(*logits)
+    require_token_arrays(model.arch, EXAMPLES.input_ids[None], None, EXAMPLES.token_type_ids[None])
 
 
 @pytest.fixture(scope="module")

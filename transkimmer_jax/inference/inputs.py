@@ -265,7 +265,7 @@ def checked_tokens(examples: Any, vocab_size: int, type_vocab_size: int, max_len
     if len(lengths) and np.max(lengths) > max_length:
         raise InferenceError(f"an example has {np.max(lengths)} tokens, more than the engine's max_length of {max_length}")
     require_in_vocabulary(ids, vocab_size, "examples.input_ids")
-    if type_vocab_size:
+    if type_vocab_size > 1:  # one type, or none, says nothing, whatever the tokenizer writes
         require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
     return examples
 

@@ -28,9 +28,10 @@ def require_token_arrays(arch: Architecture, input_ids: Any, attention_mask: Any
             raise DataError(f"{name} must hold integers, not {array.dtype}")
     if input_ids.shape[1] > arch.max_position_embeddings:
         raise DataError(f"{input_ids.shape[1]} positions, but the checkpoint has {arch.max_position_embeddings}: truncate the input")
-    for name, ids, size in (("input_ids", input_ids, arch.vocab_size), ("token_type_ids", token_type_ids, arch.type_vocab_size)):
-        # A model without token types reads none.
-        if ids is not None and size and not isinstance(ids, jax.core.Tracer):
+    # One token type, or none, says nothing, whatever the tokenizer writes: its row is added to every token.
+    types = token_type_ids if arch.type_vocab_size > 1 else None
+    for name, ids, size in (("input_ids", input_ids, arch.vocab_size), ("token_type_ids", types, arch.type_vocab_size)):
+        if ids is not None and not isinstance(ids, jax.core.Tracer):
             require_in_vocabulary(np.asarray(ids), size, name)
 
 
