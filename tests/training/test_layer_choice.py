@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,13 @@ import pytest
 from flax import nnx
 from training import runs, test_distillation
 
-from transkimmer_jax.config import override
+from transkimmer_jax.config import override, to_dict
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, TrainingError
 from transkimmer_jax.models.heads import HEADS
+from transkimmer_jax.training import layer_choice
 from transkimmer_jax.training.distillation import distil_config
-from transkimmer_jax.training.layer_choice import choose
+from transkimmer_jax.training.layer_choice import choose, choose_for_run
 
 TEACHERS = test_distillation.TEACHERS
 LAYERS, IDLE = 4, (1, 2)
@@ -61,3 +63,29 @@ def test_what_cannot_be_chosen(teacher, texts):
             choose(config, count)
     with pytest.raises(ConfigError, match="said twice"):
         choose(override(config, {"model.num_hidden_layers": "2"}), 2)
+
+
+def test_a_run_goes_on_with_its_layers(tmp_path, monkeypatch):
+    """Whatever would be chosen now, and without the minutes that it takes."""
+    chosen = []
+
+    def choose_once(*arguments):
+        chosen.append(arguments)
+        return (0, 3)
+
+    monkeypatch.setattr(layer_choice, "choose", choose_once)
+    config, workdir = distil_config("teacher", ["texts.txt"]), tmp_path / "run"
+    assert choose_for_run(config, 2, workdir) == (0, 3) and chosen == [(config, 2)]
+    workdir.mkdir()
+    for named, says in (("0,2", "0,2"), ("none", "None")):
+        (workdir / "config.json").write_text(json.dumps(to_dict(override(config, {"model.layers": named}))), encoding="utf-8")
+        with pytest.raises(TrainingError, match=rf"^the run in {workdir} began with model.layers={says}, and not with 3 layers: choose"):
+            choose_for_run(config, 3, workdir)
+        if named == "0,2":
+            assert choose_for_run(config, 2, workdir) == (0, 2)
+            with pytest.raises(ConfigError, match="said twice"):
+                choose_for_run(override(config, {"model.layers": "0,2"}), 2, workdir)
+    (workdir / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(TrainingError, match="nobody knows whose run this is"):
+        choose_for_run(config, 2, workdir)
+    assert len(chosen) == 1

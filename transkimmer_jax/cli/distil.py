@@ -74,7 +74,8 @@ def _distil(args: argparse.Namespace) -> None:
     keep_freed_memory()
     use_compilation_cache()
     if args.layers is not None:
-        config = override(config, {"model.layers": ",".join(map(str, layer_choice.choose(config, args.layers)))})
+        layers = layer_choice.choose_for_run(config, args.layers, args.output)
+        config = override(config, {"model.layers": ",".join(map(str, layers))})
     result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))
     model = os.path.join(args.output, "model")
     print(students.report(result, students.compare(config, model, args.labelled, args.label_column)))

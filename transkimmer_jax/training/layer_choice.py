@@ -7,16 +7,19 @@ start without a choice; of an embedder they are not, as its last layers make the
 
 import functools
 import logging
+import os
 
+from etils import epath
 from flax import nnx
 
+from transkimmer_jax import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, pipeline
 from transkimmer_jax.data.examples import subsample
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, TrainingError
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.agreement import compute_agreement
 from transkimmer_jax.inference.predictions import Predictions
@@ -24,6 +27,7 @@ from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training.models import load_task, teacher_options
+from transkimmer_jax.training.workdir import read_config
 from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger("transkimmer_jax")
@@ -32,14 +36,32 @@ TEXTS = 128  # held-out ones that are answered
 BATCH_SIZE = 16  # few texts fall into many lengths, and the last batch of each length is filled up
 
 
+def choose_for_run(config: Config, count: int, workdir: str | os.PathLike) -> tuple[int, ...]:
+    """The layers that the run in `workdir` began with, or where none has begun, `choose`.
+
+    Raises:
+      ConfigError: as `choose`. TrainingError: the run began with another number of layers, or its `config.json` is damaged.
+    """
+    _require_unnamed(config, count)
+    folder = epath.Path(workdir)
+    with files.explained(folder):
+        began = read_config(folder)
+    if began is None:
+        return choose(config, count)
+    layers = began.get("model", {}).get("layers")
+    if not isinstance(layers, list) or len(layers) != count:
+        named = ",".join(map(str, layers)) if isinstance(layers, list) else layers
+        raise TrainingError(f"the run in {workdir} began with model.layers={named}, and not with {count} layers: choose another folder")
+    return tuple(layers)
+
+
 def choose(config: Config, count: int) -> tuple[int, ...]:
     """The numbers of the `count` layers of `model.pretrained` to keep, rising.
 
     Raises:
       ConfigError: layers that the config names already, or more than there are. DataError, CheckpointError: as a run of the config.
     """
-    if config.model.layer_count is not None:
-        raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers or model.num_hidden_layers")
+    _require_unnamed(config, count)
     task = load_task(config)
     model_class, options = HEADS[task.head], teacher_options(config, task)
     whole = model_class.from_pretrained(config.model.pretrained, complete=True, **options)
@@ -76,6 +98,11 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
     left_out = [layer for layer in range(there) if layer not in kept]
     logger.info("%s: of its %d layers, %s are left out", config.model.pretrained, there, ", ".join(map(str, left_out)) or "none")
     return kept
+
+
+def _require_unnamed(config: Config, count: int) -> None:
+    if config.model.layer_count is not None:
+        raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers or model.num_hidden_layers")
 
 
 def _likeness(task: Task, answers: Predictions, wanted: Predictions) -> float:

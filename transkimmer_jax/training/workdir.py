@@ -182,18 +182,28 @@ def to_write(config: Config | Recipe) -> dict[str, Any]:
     return {f"{run}.{section}": fields for run, settings in runs.items() for section, fields in configs.to_dict(settings).items()}
 
 
-def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
-    """Refuse a workdir that another config has written; on which devices it was is not asked."""
+def read_config(workdir: epath.Path) -> dict[str, Any] | None:
+    """What the run in `workdir` has written to `config.json`, see `to_write`; None where none has begun.
+
+    Raises:
+      TrainingError: it is damaged.
+    """
     path = workdir / _CONFIG
-    values = to_write(config)
     if not path.exists():
-        return
+        return None
     try:
-        written = _read_object(path)
+        return _read_object(path)
     except ValueError as error:
         raise TrainingError(
             f"{path} {error}, so nobody knows whose run this is: restore it, or delete it if it is this config's"
         ) from error
+
+
+def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
+    """Refuse a workdir that another config has written; on which devices it was is not asked."""
+    values, written = to_write(config), read_config(workdir)
+    if written is None:
+        return
     if any("." in section for section in written) != isinstance(config, Recipe):
         one, other = ("a single run", "a recipe of two") if isinstance(config, Recipe) else ("a recipe of two runs", "a single one")
         raise TrainingError(f"{workdir} belongs to {one}, not to {other}; choose another --workdir")
