@@ -93,7 +93,7 @@ class SkimConfig:
     levels: Annotated[
         tuple[float, ...],
         "budget: further targets that the same checkpoint is trained for, each text of a batch at one of them; a threshold is then the"
-        " share of FLOPs saved, 0.6 for a budget of 0.4",
+        " share of `target_kind` saved, 0.6 for a budget of 0.4",
     ] = ()
     forwarding: Annotated[
         Literal["identity", "linear"],

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def add_threshold(parser: argparse.ArgumentParser, default: str = "the model's", flag: str = "--threshold") -> None:
     """Declare the flag; None where it is not given. default: what that stands for."""
-    meaning = f"share of FLOPs to save, of a model for several budgets; else the margin that a token must exceed (default: {default})"
+    meaning = (
+        "of a model for several budgets, the share to save of what these count: FLOPs, or tokens (skim.target_kind); else the margin"
+        f" that a token must exceed (default: {default})"
+    )
     parser.add_argument(flag, type=functools.partial(_finite, flag), metavar="T", help=meaning)
 
 

@@ -53,8 +53,8 @@ class Forwarding(Linear):
 class Levels(nnx.Module):
     """The scale of one layer's margins, of a model that was trained for several budgets (docs/design.md, section 1.7).
 
-    At each level, a share of the dense model's FLOPs, a token is kept where the predictor's margin exceeds that level's knot. Between and
-    beyond the knots the scale is linear. On it a threshold is the share of FLOPs that is saved: 0.6 for a budget of 0.4.
+    At each level, a share of the dense model's FLOPs or tokens, a token is kept where the predictor's margin exceeds that level's knot.
+    Between and beyond the knots the scale is linear. On it a threshold is the share that is saved: 0.6 for a budget of 0.4.
 
     levels: shares, at least two, falling.
     """
