@@ -258,7 +258,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     if config.architecture.head != "sequence_classification":
         head = config.architecture.head.replace("_", " ")
         raise CheckpointError(f"{args.model} is for {head}: classifiers and cross-encoders alone are measured here")
-    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None)
+    model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None, complete=True)
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
     if max_length > model.arch.max_position_embeddings:
