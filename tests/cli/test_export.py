@@ -169,8 +169,9 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
         "dtype": "float32", "label_names": ["neg", "pos"], "pairs": False, "max_length": 40, "threshold": 0.25,
         "weights": "weights.safetensors",
     }  # fmt: skip
-    used, calibration = buckets(hardware("cpu"), 40, 160, None), Calibration.load(model_folder, 3)
-    ladders = [rung for large, _ in used for rung in enumerate(dict.fromkeys(ladder(large, engine.arch, calibration, 8)[1:]))]
+    arch, calibration = engine.arch, Calibration.load(model_folder, 3)
+    used = buckets(hardware("cpu"), 40, 160, None, arch.num_attention_heads)
+    ladders = [rung for large, _ in used for rung in enumerate(dict.fromkeys(ladder(large, arch, calibration, 8)[1:]))]
     assert len(used) == 3 and len(ladders) > 5
     for artifact, (rung, schedule) in zip(artifacts, ladders, strict=True):
         assert artifact["rung"] == rung and artifact["layers"] == [list(layer) for layer in schedule.layers]

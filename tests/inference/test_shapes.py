@@ -13,7 +13,7 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.batching import by_bucket, by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware
+from transkimmer_jax.inference.hardware import GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware, hardware
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets, ladder, round_up
 
 LAYERS = ARCH.num_hidden_layers
@@ -22,6 +22,11 @@ lengths_lists = st.lists(st.integers(1, 40), max_size=120).map(lambda lengths: n
 sizes = st.one_of(
     st.tuples(st.none(), st.none()), st.tuples(st.integers(8, 3000), st.none()), st.tuples(st.none(), st.integers(1, 60))
 )  # fmt: skip
+
+
+def cost(bucket):
+    """FLOPs of a batch with room for all."""
+    return Schedule.full(bucket, LAYERS).flops(ARCH)
 
 
 def sample(seed=0, count=300, longest=40):
@@ -89,7 +94,7 @@ def test_memory_of_attention_limits_batches_of_long_texts_alone():
 @settings(deadline=None)
 @given(st.integers(1, 512), sizes)
 def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, size):
-    found = buckets(HARDWARE, max_length, *size)
+    found = buckets(HARDWARE, max_length, *size, ARCH.num_attention_heads)
     assert found[-1][0].width == max_length and [large.narrower for large, _ in found] == [0, *(large.width for large, _ in found[:-1])]
     for large, small in found:
         assert large.holds(1, large.width) and small.holds(1, small.width) and small.tokens <= large.tokens
@@ -104,27 +109,59 @@ def test_every_text_has_a_bucket_that_holds_a_batch_of_its_like(max_length, size
 @settings(deadline=None)
 @given(lengths_lists, sizes)
 def test_batches_by_bucket(lengths, size):
-    """Each text once, in a bucket that holds the batch; at most one batch is not full."""
-    batches = list(by_bucket(lengths, buckets(HARDWARE, 40, *size)))
+    """Each text once, in a bucket that holds the batch. A batch that others follow is full, or costs less than its part of a wider one."""
+    found = buckets(HARDWARE, 40, *size, ARCH.num_attention_heads)
+    batches = list(by_bucket(lengths, found, cost))
     assert sorted(row for _, batch in batches for row in batch) == list(range(len(lengths)))
     for number, (bucket, batch) in enumerate(batches):
         total = lengths[batch].sum()
         assert len(batch) and bucket.holds(len(batch), total) and lengths[batch].max() <= bucket.width
-        if number + 1 < len(batches):
-            assert len(batch) == bucket.sequences or total + bucket.width > bucket.tokens
+        if number + 1 < len(batches) and len(batch) < bucket.sequences and total + bucket.width <= bucket.tokens:
+            longer = lengths[lengths > bucket.width].min()
+            wider = next(large for large, _ in found if large.width >= longer)
+            assert cost(bucket) < max(len(batch) / wider.sequences, total / wider.tokens) * cost(wider)
     assert [bucket.width for bucket, _ in batches] == sorted(bucket.width for bucket, _ in batches)
 
 
 def test_few_texts_run_in_a_small_batch():
-    ((bucket, _),) = by_bucket(np.array([12, 30]), buckets(HARDWARE, 40, None, None))
+    ((bucket, _),) = by_bucket(np.array([12, 30]), buckets(HARDWARE, 40, None, None, ARCH.num_attention_heads), cost)
     assert bucket.width == 32 and bucket.tokens == HARDWARE.batch_tokens * HARDWARE.small_batch
+
+
+BASE = dataclasses.replace(ARCH, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+
+
+def cost_of_base(bucket):
+    return Schedule.full(bucket, BASE.num_hidden_layers).flops(BASE)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("size", [(None, None), (None, 32), (10**6, None)])
+def test_long_texts_have_buckets_of_about_their_length(platform, size):
+    """A text of 600 tokens does not pay for the 8,192 that the model reads, and no batch asks for more scores than the device may hold."""
+    sizes = hardware(platform)
+    found = buckets(sizes, 8192, *size, BASE.num_attention_heads)
+    assert found[-1][0].width == 8192 and all(large.width <= 1.5 * large.narrower for large, _ in found if large.width > 512)
+    for bucket in (bucket for both in found for bucket in both):
+        assert bucket.width <= bucket.tokens <= bucket.sequences * bucket.width, "no rows without slots"
+        assert bucket.sequences == 1 or bucket.sequences * BASE.num_attention_heads * bucket.width**2 <= sizes.scores
+    if size == (None, None):
+        ((bucket, _),) = by_bucket(np.array([600]), found, cost_of_base)
+        assert cost_of_base(bucket) < 5 * flops.dense(BASE, np.array([600.0]))[0]
+
+
+def test_short_texts_do_not_go_along_with_one_long_text():
+    """Each would be computed as wide as that one, in a batch of its own."""
+    lengths = np.array([*[300] * 10, 8000])
+    batches = by_bucket(lengths, buckets(hardware("gpu"), 8192, None, None, BASE.num_attention_heads), cost_of_base)
+    assert [(bucket.width, len(batch)) for bucket, batch in batches] == [(384, 10), (8192, 1)]
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 5), sizes, st.sampled_from([1, 8, 64]), st.integers(0, 2))
 def test_a_ladder(seed, size, row_multiple, number):
     """Rising in cost, every rung within the bucket and falling with depth, and the last holds everything."""
-    bucket = buckets(HARDWARE, 40, *size)[number][0]
+    bucket = buckets(HARDWARE, 40, *size, ARCH.num_attention_heads)[number][0]
     rungs = ladder(bucket, ARCH, sample(seed), row_multiple)
     costs = [schedule.flops(ARCH) for schedule in rungs]
     assert costs == sorted(costs) and len(rungs) == len(RUNGS) and rungs[-1] == Schedule.full(bucket, LAYERS)

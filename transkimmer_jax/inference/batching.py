@@ -1,7 +1,8 @@
 """Who goes with whom: batches within a budget of tokens."""
 
 import bisect
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -40,20 +41,31 @@ def by_length(
     return [order[batch] for batch in cut(longest, tokens, most, sizes)]
 
 
-def by_bucket(lengths: np.ndarray, buckets: list[tuple[Bucket, Bucket]]) -> Iterator[Batch]:
+def by_bucket(lengths: np.ndarray, buckets: list[tuple[Bucket, Bucket]], cost: Callable[[Bucket], float]) -> Iterator[Batch]:
     """Positions in `lengths` batch by batch, each in the narrowest bucket that holds it, narrowest first.
 
     Within a bucket texts stay in their order: sorted, the short ones would use up a batch's slots and leave its rows empty. What fills no
-    batch goes along with the texts of the next wider bucket; what is left of those at the end, in a small batch if that holds it.
+    batch goes along with the texts of the next wider bucket, unless its part of a batch there costs more than a batch of its own: attention
+    is as wide as the bucket for every text. A batch of its own, and what is left at the end, is a small one if that holds it.
+
+    cost: of a batch of a bucket, in any unit.
     """
     home = np.searchsorted([large.width for large, _ in buckets], lengths)
     occupied = np.unique(home).tolist()
     waiting = np.zeros(0, np.int64)
-    for number in occupied:
+    for number, wider in itertools.pairwise([*occupied, None]):
         large, small = buckets[number]
         waiting = np.concatenate([waiting, np.flatnonzero(home == number)])
         *full, rest = (waiting[batch] for batch in cut(lengths[waiting], large.tokens, large.sequences))
         yield from ((large, members) for members in full)
+        tokens = int(lengths[rest].sum())
+        alone = small if small.holds(len(rest), tokens) else large
+        if wider is None or cost(alone) < _share(buckets[wider][0], len(rest), tokens) * cost(buckets[wider][0]):
+            yield alone, rest
+            rest = rest[:0]
         waiting = rest
-        if number == occupied[-1]:
-            yield (small if small.holds(len(rest), int(lengths[rest].sum())) else large), rest
+
+
+def _share(bucket: Bucket, texts: int, tokens: int) -> float:
+    """How many batches of a bucket so many texts of so many tokens together take, above 1 where they take several."""
+    return max(texts / bucket.sequences, tokens / bucket.tokens)

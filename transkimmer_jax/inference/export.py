@@ -78,7 +78,8 @@ def export(
     programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     # Sizes for the devices that the programs are meant for.
     sizes = hardware("cpu" if platforms == ("cpu",) else platforms[-1])
-    used = _used([large for large, _ in buckets(sizes, engine.max_length, batch_tokens, None)], lengths)
+    sized = buckets(sizes, engine.max_length, batch_tokens, None, engine.arch.num_attention_heads)
+    used = _used([large for large, _ in sized], lengths)
     calibration = Calibration.load(folder, engine.arch.num_hidden_layers)
     schedules = [rung for bucket in used for rung in enumerate(_rungs(bucket, engine, calibration, sizes))]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(programs.params)}

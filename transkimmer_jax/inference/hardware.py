@@ -30,13 +30,16 @@ class Hardware:
     row_multiple: rows; those of a matrix product that the vector or matrix unit computes together. Capacities are multiples of it.
     in_flight: programs started before the oldest is waited for, so that the host packs a batch while the device computes another.
     widths: tokens of the longest text of a batch; one bucket each, beside that of the engine's `max_length`.
+    scores: attention's scores of a batch, slots times heads times the square of the width; 1 GiB in float32. One text alone may have more.
     """
 
     batch_tokens: int
     row_multiple: int
     small_batch: float = 1 / 8
     in_flight: int = 2
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+    # Above 512 two to an octave, as far as any model reads.
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128, 192, 256, *(width << octave for octave in range(8) for width in (384, 512)))
+    scores: int = 2**28
 
 
 _KINDS = {"cpu": Hardware(batch_tokens=4096, row_multiple=8)}

@@ -60,7 +60,7 @@ class JaxRuntime:
         self.arch, self.statistics = model.arch, Statistics()
         self.programs = Programs(model, devices, depths, token_embeddings)
         self._hardware = hardware(devices[0].platform)
-        self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size)
+        self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size, self.arch.num_attention_heads)
         self.ladders = Ladders(self.arch, self._hardware, calibration)
         self._seen: list[Predictions] = []  # while nobody has calibrated
         # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `expect`.
@@ -78,6 +78,10 @@ class JaxRuntime:
         used = self.buckets if lengths is None else [self.buckets[home] for home in np.unique(np.searchsorted(widths, lengths))]
         with self._calling:
             self._compile([rung for sizes in used for bucket in sizes for rung in self.ladders.schedules(bucket)], progress)
+
+    def _cost(self, bucket: Bucket) -> float:
+        """FLOPs of a batch with room for all."""
+        return Schedule.full(bucket, self.arch.num_hidden_layers).flops(self.arch)
 
     def _compile(self, schedules: list[Schedule], progress: bool) -> None:
         """Compile what is not there yet."""
@@ -97,7 +101,7 @@ class JaxRuntime:
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
             for lowest in range(len(RUNGS)):
                 members = np.concatenate([np.zeros(0, np.int64), *waiting[lowest]])
-                batches = [(bucket, members[batch]) for bucket, batch in by_bucket(lengths[members], self.buckets)]
+                batches = [(bucket, members[batch]) for bucket, batch in by_bucket(lengths[members], self.buckets, self._cost)]
                 for run in self._runs(batches, examples, threshold, lowest, progress):
                     lost = self._take(run, examples, threshold, answers)
                     waiting[run.rung + 1].append(lost)
