@@ -150,6 +150,13 @@ def test_several_platforms(model_folder, engine, tmp_path, capsys):
     assert_answers(load_export(tmp_path / "export")(TEXTS), engine.predict(TEXTS, progress=False))
 
 
+@pytest.mark.parametrize("platforms", [("cpu", "tpu"), ("tpu", "cpu")])
+def test_sizes_are_those_of_the_accelerator(model_folder, tmp_path, platforms):
+    """In whatever order platforms are named: a CPU beside it computes the accelerator's batches."""
+    main(["--model", model_folder, "--output", tmp_path / "export", "--platforms", *platforms, "--lengths", "40"])
+    assert {artifact["tokens"] for artifact in read_manifest(tmp_path / "export")["artifacts"]} == {hardware("tpu").batch_tokens}
+
+
 def test_cuda_on_a_machine_without(model_folder, tmp_path):
     for dtype in ("float32", "bfloat16"):
         arguments = ["--platforms", "cuda", "--lengths", "40", "--dtype", dtype]

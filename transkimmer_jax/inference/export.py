@@ -76,8 +76,8 @@ def export(
     engine = SkimEngine.from_pretrained(folder, runtime="jax", precision=dtype, threshold=threshold, devices=jax.local_devices()[:1])
     assert isinstance(engine.runtime, JaxRuntime)
     programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
-    # Sizes for the devices that the programs are meant for.
-    sizes = hardware("cpu" if platforms == ("cpu",) else platforms[-1])
+    # Sizes for the devices that the programs are meant for; a CPU beside them is for trying out.
+    sizes = hardware(next((platform for platform in platforms if platform != "cpu"), "cpu"))
     sized = buckets(sizes, engine.max_length, batch_tokens, None, engine.arch.num_attention_heads)
     used = _used([large for large, _ in sized], lengths)
     calibration = Calibration.load(folder, engine.arch.num_hidden_layers)
