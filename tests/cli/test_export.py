@@ -285,6 +285,26 @@ def test_threshold_of_the_manifest(model_folder, tmp_path, engine):
     assert answers != model(texts, threshold=0.25)
 
 
+def test_rungs_are_of_the_threshold(model_folder, engine, tmp_path, caplog):
+    """A calibration has room for thresholds from its own on; at a lower one programs have room for all, and a line says what to do."""
+
+    def layers(*arguments):
+        caplog.clear()
+        main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", 40, "--batch-tokens", 160, *arguments])
+        return [artifact["layers"] for artifact in read_manifest(tmp_path / "export")["artifacts"]]
+
+    calibrated = layers()
+    assert len(calibrated) > 1 and layers("--threshold=0.25") == calibrated and not caplog.messages
+    assert layers("--threshold=0.8") == calibrated
+    (said,) = caplog.messages
+    assert said == (
+        f"{model_folder} is calibrated for threshold 0.25: programs for 0.8 have room for what that keeps;"
+        f" SkimEngine.calibrate(texts, threshold=0.8).save({str(model_folder)!r}) makes smaller ones"
+    )
+    ((rows, *_),) = layers("--threshold=-0.5")
+    assert rows == [160, 40] and "programs for -0.5 have room for all tokens" in caplog.messages[0]
+
+
 def test_pairs(tokenizer_folder, tmp_path, capsys):
     model = save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence"), max_length=40)
     main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])

@@ -11,9 +11,11 @@ import pytest
 from inference.skimmers import ARCH, make_examples, make_model, masked
 from training import runs
 
+from transkimmer_jax.inference import jax_runtime
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.hardware import RUNGS
+from transkimmer_jax.inference.hardware import ENOUGH_TEXTS_OF_A_THRESHOLD, MOST_CALIBRATIONS, RUNGS, THRESHOLD_STEP
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import cast
 from transkimmer_jax.inference.shapes import Schedule
 
@@ -88,7 +90,7 @@ def test_texts_that_find_no_room_run_again(model, expected):
 @pytest.mark.parametrize("rung", range(len(RUNGS)))
 def test_every_rung_is_exact(engine, expected, monkeypatch, rung):
     """Whichever a batch begins on; the expected rows do not hold every batch, all rows do."""
-    monkeypatch.setattr(engine.runtime.ladders, "choose", lambda bucket, threshold, lowest, batches: max(rung, lowest))
+    monkeypatch.setattr(engine.runtime.ladders(0.0), "choose", lambda bucket, threshold, lowest, batches: max(rung, lowest))
     before = engine.statistics.again
     assert_exact(engine, expected)
     again = engine.statistics.again - before
@@ -124,11 +126,94 @@ def test_capacities_are_made_from_what_was_seen(model):
         engine.predict_tokenized(STREAM)
         return [schedule == Schedule.full(schedule.bucket, LAYERS) for schedule in runtime.programs.runs]
 
-    assert all(has_room_for_all()) and runtime.ladders.calibration is None, "130 texts are too few"
+    assert all(has_room_for_all()) and runtime.ladders(0.0).calibration is None, "130 texts are too few"
     assert all(has_room_for_all())
-    learned = runtime.ladders.calibration
+    learned = runtime.ladders(0.0).calibration
     assert len(learned.lengths) == 2 * len(STREAM) and learned.threshold == 0.0
-    assert not all(has_room_for_all()) and runtime.ladders.calibration is learned, "once"
+    assert not all(has_room_for_all()) and runtime.ladders(0.0).calibration is learned, "once"
+
+
+def cost_of_a_call(engine, threshold):
+    """FLOPs of the programs that the stream runs, and how many of its texts run again."""
+    programs, again = engine.runtime.programs, engine.statistics.again
+    programs.runs.clear()
+    engine.predict_tokenized(STREAM, threshold=threshold)
+    return sum(count * schedule.flops(ARCH) for schedule, count in programs.runs.items()), engine.statistics.again - again
+
+
+@pytest.fixture
+def learns_quickly(monkeypatch):
+    """Thresholds have calibrations of their own once the stream was answered twice."""
+    monkeypatch.setattr(jax_runtime, "ENOUGH_TEXTS_OF_A_THRESHOLD", 2 * len(STREAM))
+
+
+@pytest.mark.usefixtures("learns_quickly")
+def test_a_tighter_threshold_computes_fewer_rows(model):
+    """Until enough of its texts were answered, the programs of the lower threshold do, which have room enough."""
+    engine = make_engine(model, threshold=-2.0)
+    engine.calibrate(STREAM)
+    calibrated, _ = cost_of_a_call(engine, -2.0)
+    before = [cost_of_a_call(engine, 2.0) for _ in range(2)]
+    assert all(cost <= calibrated and again == 0 for cost, again in before)
+    after, _ = min(cost_of_a_call(engine, 2.0) for _ in range(2))
+    assert after < 0.7 * calibrated
+    assert cost_of_a_call(engine, -2.0)[0] == calibrated, "the other threshold's are as they were"
+    exact = np.stack([example.logits for example in masked(model, STREAM, 2.0)])
+    np.testing.assert_allclose(engine.predict_tokenized(STREAM, threshold=2.0).logits, exact, atol=1e-4, rtol=0)
+
+
+@pytest.mark.usefixtures("learns_quickly")
+def test_a_looser_threshold_loses_no_text(model):
+    """It starts with room for all, and ends with programs of its own."""
+    engine = make_engine(model, threshold=2.0)
+    calibrated = engine.calibrate(STREAM)
+    full = [cost_of_a_call(engine, 0.0) for _ in range(2)]
+    assert full[0] == full[1] and full[0][1] == 0
+    after, _ = min(cost_of_a_call(engine, 0.0) for _ in range(2))
+    assert after < 0.9 * full[0][0] and engine.runtime.ladders(2.0).calibration is calibrated
+    exact = np.stack([example.logits for example in masked(model, STREAM, 0.0)])
+    np.testing.assert_allclose(engine.predict_tokenized(STREAM, threshold=0.0).logits, exact, atol=1e-4, rtol=0)
+
+
+def calibration(threshold):
+    return Calibration.of_shares([0.9, 0.5, 0.1], WIDTH, threshold)
+
+
+def test_the_nearest_calibration_below_serves(model):
+    runtime = make_engine(model, calibration=calibration(0.7150000000000001)).runtime
+    runtime.expect(calibration(0.5))
+    served = {threshold: runtime.ladders(threshold).calibration for threshold in (-np.inf, 0.4, 0.5, 0.7, 0.715, 0.9, np.inf)}
+    made_for = [None if known is None else known.threshold for known in served.values()]
+    assert made_for == [None, None, 0.5, 0.5, *[0.7150000000000001] * 3]
+    # What is written in fewer digits is the same threshold, whose calibration is replaced.
+    runtime.expect(anew := calibration(0.715))
+    assert runtime.ladders(0.7150000000000001).calibration is runtime.ladders(0.715).calibration is anew
+    assert runtime.ladders(0.5).calibration is served[0.5]
+
+
+def test_thresholds_without_number_end_in_a_bounded_number_of_programs(model):
+    """Of each step of thresholds one calibration is learned, of so many steps; each from enough texts of its own."""
+    runtime = make_engine(model, calibration=calibration(0.5)).runtime
+    answers = Predictions.empty([], LAYERS, np.full(ENOUGH_TEXTS_OF_A_THRESHOLD // 4, WIDTH), False)
+
+    def known():
+        return {None if its.calibration is None else its.calibration.threshold for its in runtime._ladders.values()}
+
+    for threshold in [np.inf, -np.inf, 1e308, 0.51, 0.55] * 5:
+        runtime._learn(answers, threshold)
+    assert known() == {None, 0.5}, "no step of finite size, or one that is calibrated"
+    for threshold in (0.57, 0.62, 0.57, 0.65):
+        runtime._learn(answers, threshold)
+    assert known() == {None, 0.5}, "not enough of one step"
+    runtime._learn(answers, 0.6)
+    assert known() == {None, 0.5, 0.5625}
+    for threshold in np.random.default_rng(0).uniform(-1, 2, 2000).tolist():
+        runtime._learn(answers, threshold)
+    assert len(known()) == 1 + MOST_CALIBRATIONS and not runtime._seen
+    assert all(threshold % THRESHOLD_STEP == 0 for threshold in known() - {None})
+    for number in range(2000):
+        runtime._learn(answers, 3.0 + number)
+    assert len(known()) == 1 + MOST_CALIBRATIONS
 
 
 def test_a_dense_model_has_one_program_a_bucket():

@@ -51,7 +51,7 @@ class SkimEngine:
       pairs: whether texts come in pairs; None: either.
       settings: of sentence-transformers: an embedder's prompts and columns, a cross-encoder's prompts and scores; None: the defaults.
       doc_stride: of a reader, tokens that two windows of a context share.
-      calibration: how many tokens are kept of typical texts; None: the runtime finds out, or need not know.
+      calibration: how many tokens are kept of typical texts at its threshold; None: the runtime finds out, or need not know.
       threshold: of the gates; None takes the checkpoint's.
       **options: which runtime computes, and how: see `runtimes.create`.
 
@@ -388,7 +388,7 @@ class SkimEngine:
         self.statistics.add(tokens=int(predictions.lengths.sum()), flops=float(spent.sum()), dense_flops=float(dense.sum()))
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
-        """Learn from a sample of texts how many tokens to expect. Save it by `calibration.save(folder)`.
+        """Learn from a sample of texts how many tokens to expect at a threshold. Save it by `calibration.save(folder)`.
 
         Raises: as `predict`; DataError also for no text at all.
         """
@@ -406,7 +406,7 @@ class SkimEngine:
         return calibration
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:
-        """Do ahead of time what the first texts of these numbers of tokens would wait for; None: of any.
+        """Do ahead of time what the first texts of these numbers of tokens would wait for, at any threshold; None: of any numbers.
 
         Raises ConfigError for lengths that the engine does not read.
         """

@@ -1,10 +1,12 @@
 """A model as a folder of `jax.export` artifacts, which run without this package.
 
-For every rung of every bucket there is one serialised program; of a model folder without a calibration, one for every bucket. The weights
-lie beside them once, and a manifest says which program takes what. examples/run_exported.py shows how they are used.
+For every rung of every bucket there is one serialised program. Where the model folder has no calibration, or one of a higher threshold
+alone, there is one for every bucket, with room for all. The weights lie beside them once, and a manifest says which program takes what.
+examples/run_exported.py shows how they are used.
 """
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.hardware import Hardware, hardware
+from transkimmer_jax.inference.hardware import THRESHOLD_ROUNDING, Hardware, hardware
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
@@ -28,6 +30,8 @@ from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import config_file, digests, tokenizer_files
 from transkimmer_jax.weights.files import resolve
+
+logger = logging.getLogger("transkimmer_jax")
 
 FORMAT = "transkimmer_jax.export"
 FORMAT_VERSION = 1
@@ -57,7 +61,8 @@ def export(
       output: a new folder, an empty one, or an older export, which is replaced.
       platforms: any of `runtime_names.PLATFORMS`; each program runs on all of them. None: the one at hand.
       lengths: export the buckets that texts of so many tokens use. None: all.
-      threshold: written to the manifest as the default. None: the model's.
+      threshold: that programs have room for, and the manifest's default; they take any. None: the model's. A calibration of a lower one
+        gives larger programs than need be.
       batch_tokens: rows T of a program. None: what suits the platforms.
       dtype: 'float32' or 'bfloat16'. None: the model's.
 
@@ -80,7 +85,8 @@ def export(
     sizes = hardware(next((platform for platform in platforms if platform != "cpu"), "cpu"))
     sized = buckets(sizes, engine.max_length, batch_tokens, None, engine.arch.num_attention_heads)
     used = _used([large for large, _ in sized], lengths)
-    calibration = Calibration.load(folder, engine.arch.num_hidden_layers)
+    _warn_of_another_threshold(folder, engine)
+    calibration = engine.runtime.ladders(engine.threshold).calibration
     schedules = [rung for bucket in used for rung in enumerate(_rungs(bucket, engine, calibration, sizes))]
     params = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(programs.params)}
     manifest: dict[str, Any] = {
@@ -132,6 +138,17 @@ def _used(among: list[Bucket], lengths: Sequence[int] | None) -> list[Bucket]:
     if wrong is not None:
         raise ConfigError(f"no text has {wrong} tokens: the model reads 1 to {widest}; correct --lengths")
     return [bucket for bucket in among if any(bucket.narrower < length <= bucket.width for length in lengths)]
+
+
+def _warn_of_another_threshold(folder: pathlib.Path, engine: SkimEngine) -> None:
+    saved = Calibration.load(folder, engine.arch.num_hidden_layers)
+    if saved is not None and abs(saved.threshold - engine.threshold) > THRESHOLD_ROUNDING:
+        room = "what that keeps" if saved.threshold < engine.threshold else "all tokens"
+        logger.warning(
+            "%s is calibrated for threshold %.4g: programs for %.4g have room for %s; SkimEngine.calibrate(texts, threshold=%.4g).save(%r)"
+            " makes smaller ones",
+            folder, saved.threshold, engine.threshold, room, engine.threshold, str(folder),
+        )  # fmt: skip
 
 
 def _rungs(bucket: Bucket, engine: SkimEngine, calibration: Calibration | None, sizes: Hardware) -> list[Schedule]:

@@ -7,6 +7,12 @@ STREAM_WINDOW = 4096  # texts of a stream that are read, grouped by length and a
 CALIBRATION_TEXTS = 1024  # texts of a calibration at most
 TEXTS_OF_A_BUCKET = 32  # texts of a calibration from which a bucket's shares can be told
 ENOUGH_TEXTS = 256  # answered texts that capacities are made from where nobody has calibrated
+# The same at thresholds that are not calibrated where others are: calibrated programs or those with room for all do meanwhile, and
+# compiling takes as long as many texts do.
+ENOUGH_TEXTS_OF_A_THRESHOLD = 4096
+MOST_CALIBRATIONS = 8  # thresholds that a runtime makes capacities for by itself, counting those that it was told
+THRESHOLD_STEP = 1 / 16  # a power of two; thresholds within one step share what is learned
+THRESHOLD_ROUNDING = 1e-3  # people write thresholds in so many digits; as near as this, two are the same
 RUNGS = (1.0, 1.1, 1.4, math.inf)  # rows of a layer, and attention's width, over the expected ones
 WIDTH_MULTIPLE = 4  # tokens; attention's width in a program
 FORGETTING = 0.99  # weight of what a batch lost over that of what the next one of its bucket lost

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import math
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -13,12 +14,23 @@ from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.inference.batching import Batch, by_bucket
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import ENOUGH_TEXTS, RUNGS, hardware
+from transkimmer_jax.inference.hardware import (
+    ENOUGH_TEXTS,
+    ENOUGH_TEXTS_OF_A_THRESHOLD,
+    MOST_CALIBRATIONS,
+    RUNGS,
+    THRESHOLD_ROUNDING,
+    THRESHOLD_STEP,
+    hardware,
+)
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.progress import tqdm
+
+# Steps of thresholds whose texts are remembered, the oldest going first: a server's clients choose thresholds freely.
+_MOST_SEEN = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +46,8 @@ class Run:
 class JaxRuntime:
     """One program for the whole network and each (bucket, rung) in use, compiled when first needed (see `Runtime`).
 
-    Until it is told what to expect, batches have room for all; capacities are then made from the first texts that it has answered.
+    A calibration serves thresholds from its own on, since a higher one keeps fewer tokens. At a lower threshold than all known ones batches
+    have room for all. Where no calibration is near, capacities are made from the texts that were answered, once these are enough.
 
     Arguments are those of `runtimes.create`.
     """
@@ -61,23 +74,33 @@ class JaxRuntime:
         self.programs = Programs(model, devices, depths, token_embeddings)
         self._hardware = hardware(devices[0].platform)
         self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size, self.arch.num_attention_heads)
-        self.ladders = Ladders(self.arch, self._hardware, calibration)
-        self._seen: list[Predictions] = []  # while nobody has calibrated
         # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `expect`.
         self._calling = threading.RLock()
+        # By the threshold from which on they serve. Those at -inf have room for all.
+        self._ladders = {-math.inf: Ladders(self.arch, self._hardware, None)}
+        # Lengths and kept tokens of the texts that were answered, by step of thresholds, where no calibration is near.
+        self._seen: dict[float, list[tuple[np.ndarray, np.ndarray]]] = {}
+        if calibration is not None:
+            self.expect(calibration)
 
     def expect(self, calibration: Calibration) -> None:
-        """Build the ladders anew for texts like those of a calibration."""
+        """Build ladders for texts like those of a calibration, from its threshold on. They replace those of the same threshold."""
+        made_for, ladders = calibration.threshold, Ladders(self.arch, self._hardware, calibration)
         with self._calling:
-            self.ladders = Ladders(self.arch, self._hardware, calibration)
-            self._seen = []
+            others = {known: its for known, its in self._ladders.items() if abs(known - made_for) > THRESHOLD_ROUNDING}
+            self._ladders = others | {made_for: ladders}
+
+    def ladders(self, threshold: float) -> Ladders:
+        """Those of the nearest known threshold at or below, which keeps at least as many tokens."""
+        return self._ladders[max(known for known in self._ladders if known <= threshold + THRESHOLD_ROUNDING)]
 
     def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:
-        """Compile every program that texts of these lengths can need."""
+        """Compile every program that texts of these lengths can need, at any threshold, until further calibrations are told or learned."""
         widths = [large.width for large, _ in self.buckets]
         used = self.buckets if lengths is None else [self.buckets[home] for home in np.unique(np.searchsorted(widths, lengths))]
         with self._calling:
-            self._compile([rung for sizes in used for bucket in sizes for rung in self.ladders.schedules(bucket)], progress)
+            ladders = self._ladders.values()
+            self._compile([rung for sizes in used for bucket in sizes for each in ladders for rung in each.schedules(bucket)], progress)
 
     def _cost(self, bucket: Bucket) -> float:
         """FLOPs of a batch with room for all."""
@@ -115,9 +138,10 @@ class JaxRuntime:
     def _runs(self, batches: list[Batch], examples: TokenizedExamples, threshold: float, lowest: int, progress: bool) -> Iterator[Run]:
         """Run batches, a few at a time, each on the rung that is likely to be cheapest."""
         started: collections.deque[Run] = collections.deque()
+        ladders = self.ladders(threshold)
         for bucket, members in _by_device(batches, self.programs.device_count):
-            rung = self.ladders.choose(bucket, threshold, lowest, len(batches))
-            schedule = self.ladders.schedules(bucket)[rung]
+            rung = ladders.choose(bucket, threshold, lowest, len(batches))
+            schedule = ladders.schedules(bucket)[rung]
             self._compile([schedule], progress)
             started.append(Run(bucket, members, rung, self.programs.run(schedule, _packed(examples, bucket, members), threshold)))
             if len(started) == self._hardware.in_flight:
@@ -135,7 +159,7 @@ class JaxRuntime:
             there = members[~gone]
             self.statistics.batches += 1
             self.statistics.overflows += int(gone.any())
-            self.ladders.remember(run.bucket, threshold, run.rung, gone)
+            self.ladders(threshold).remember(run.bucket, threshold, run.rung, gone)
             lost.append(members[gone])
             for output in self.programs.outputs:
                 rows = outputs[output.name][device]
@@ -152,13 +176,23 @@ class JaxRuntime:
         return np.concatenate(lost)
 
     def _learn(self, answers: Predictions, threshold: float) -> None:
-        """Make capacities from what was seen, where nobody has calibrated and enough was."""
-        if self.arch.skim is None or self.ladders.calibration is not None:
+        """Make capacities from what was seen at thresholds near this one, where no calibration is near and enough was."""
+        step = threshold // THRESHOLD_STEP * THRESHOLD_STEP
+        nearest = self.ladders(threshold).calibration
+        # At an infinite threshold nothing is learned: what is kept there is all, or one token of a text.
+        if self.arch.skim is None or not math.isfinite(step) or (nearest is not None and nearest.threshold >= step):
             return
-        self._seen.append(answers)
-        lengths = np.concatenate([seen.lengths for seen in self._seen])
-        if len(lengths) >= ENOUGH_TEXTS:
-            self.expect(Calibration.of(lengths, np.concatenate([seen.kept for seen in self._seen], axis=1), threshold))
+        known = len(self._ladders) - 1  # but for those that have room for all
+        if known >= MOST_CALIBRATIONS:
+            self._seen.clear()
+            return
+        seen = self._seen.setdefault(step, [])
+        seen.append((answers.lengths, answers.kept))
+        if sum(len(lengths) for lengths, _ in seen) >= (ENOUGH_TEXTS_OF_A_THRESHOLD if known else ENOUGH_TEXTS):
+            lengths, kept = zip(*self._seen.pop(step), strict=True)
+            self.expect(Calibration.of(np.concatenate(lengths), np.concatenate(kept, axis=1), step))
+        elif len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
 
 
 def _by_device(batches: list[Batch], devices: int) -> Iterator[tuple[Bucket, list[np.ndarray]]]:

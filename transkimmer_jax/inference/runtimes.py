@@ -25,7 +25,7 @@ class Runtime(Protocol):
         """Every example, in their order. progress: with a bar."""
 
     def expect(self, calibration: Calibration) -> None:
-        """Prepare for texts like those of a calibration. Answers do not depend on it."""
+        """Prepare for texts like those of a calibration, at thresholds from its own on. Answers do not depend on it."""
 
     def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:
         """Do ahead of time what the first texts of these lengths would wait for; None: of any. progress: with a bar."""
