@@ -99,8 +99,8 @@ class JaxRuntime:
         widths = [large.width for large, _ in self.buckets]
         used = self.buckets if lengths is None else [self.buckets[home] for home in np.unique(np.searchsorted(widths, lengths))]
         with self._calling:
-            ladders = self._ladders.values()
-            self._compile([rung for sizes in used for bucket in sizes for each in ladders for rung in each.schedules(bucket)], progress)
+            every_ladder = itertools.product(self._ladders.values(), itertools.chain.from_iterable(used))
+            self._compile([rung for ladders, bucket in every_ladder for rung in ladders.schedules(bucket)], progress)
 
     def _cost(self, bucket: Bucket) -> float:
         """FLOPs of a batch with room for all."""
