@@ -2,13 +2,14 @@
 removes tokens for real; whatever the batch mates, their order, the padding and the threshold, from all tokens to position 0 alone."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
 import onnx
 import pytest
 from backbones import tiny
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from inference.skimmers import is_decided, make_examples, masked
 from models.quick import quick_jit
@@ -58,43 +59,41 @@ def by_graph(runtime, backbone, examples, threshold, extra):
     return answers["logits"][::-1], answers["depth"][::-1]
 
 
-def assert_equal(logits, depths, expected):
-    for row, example in enumerate(expected):
-        np.testing.assert_array_equal(depths[row][: len(example.depth)], example.depth)
-        assert relative_error(logits[row], example.logits, at_least=1.0) < TOLERANCE
-
-
-@backbones
-@settings(deadline=None, max_examples=15)
-@given(lengths_lists, st.integers(0, 2**16), thresholds, st.integers(0, 3))
-def test_layouts_and_runtimes_agree(backbone, lengths, seed, threshold, extra):
-    examples = make_examples(lengths, seed, tiny.VOCABULARY)
-    expected = masked(tiny.skimming(backbone), examples, threshold, width=WIDTH)
-    assume(is_decided(expected, threshold))
-    packed = compacted(backbone, examples, threshold)
-    assert not packed.lost.any()
-    assert_equal(packed.logits, np.split(packed.depth[: len(examples.input_ids)], examples.offsets[1:-1]), expected)
-    for runtime in ("onnxruntime", "openvino"):
-        assert_equal(*by_graph(runtime, backbone, examples, threshold, extra), expected)
-
-
 @functools.cache
 def stored(backbone):
     model = tiny.skimming(backbone)
     return huggingface.tensors(model), config_file.to_values(model.arch, ("a", "b", "c"), None)
 
 
+def by_numpy(backbone, examples, threshold):
+    """In float64, so that what others differ by is their own rounding: two in float32 may differ by the sum of theirs."""
+    tensors, config = stored(backbone)
+    for start, end in itertools.pairwise(examples.offsets):
+        yield transkimmer(tensors, config, examples.input_ids[start:end], examples.token_type_ids[start:end], threshold=threshold)
+
+
+def assert_equal(logits, depths, expected):
+    for row, answer in enumerate(expected):
+        depth = answer.keep.sum(axis=0)
+        np.testing.assert_array_equal(depths[row][: len(depth)], depth)
+        assert relative_error(logits[row], answer.logits, at_least=1.0) < TOLERANCE
+
+
 @backbones
-@settings(deadline=None, max_examples=10)
-@given(lengths_lists, st.integers(0, 2**16), thresholds)
-def test_plain_numpy_agrees(backbone, lengths, seed, threshold):
+@settings(deadline=None, max_examples=15)
+@example([1, 11, 10, 9], 51, -0.5, 0)  # the graph and masked evaluation differ by 1.1e-5 here, and each by 0.6e-5 at most from NumPy
+@given(lengths_lists, st.integers(0, 2**16), thresholds, st.integers(0, 3))
+def test_layouts_and_runtimes_agree(backbone, lengths, seed, threshold, extra):
     examples = make_examples(lengths, seed, tiny.VOCABULARY)
-    expected = masked(tiny.skimming(backbone), examples, threshold, width=WIDTH)
-    assume(is_decided(expected, threshold))
-    for example, start, end in zip(expected, examples.offsets, examples.offsets[1:], strict=False):
-        answer = transkimmer(*stored(backbone), examples.input_ids[start:end], examples.token_type_ids[start:end], threshold=threshold)
-        np.testing.assert_array_equal(answer.keep.sum(axis=0), example.depth)
-        assert relative_error(example.logits, answer.logits, at_least=1.0) < TOLERANCE
+    by_mask = masked(tiny.skimming(backbone), examples, threshold, width=WIDTH)
+    assume(is_decided(by_mask, threshold))
+    expected = list(by_numpy(backbone, examples, threshold))
+    assert_equal([example.logits for example in by_mask], [example.depth for example in by_mask], expected)
+    packed = compacted(backbone, examples, threshold)
+    assert not packed.lost.any()
+    assert_equal(packed.logits, np.split(packed.depth[: len(examples.input_ids)], examples.offsets[1:-1]), expected)
+    for runtime in ("onnxruntime", "openvino"):
+        assert_equal(*by_graph(runtime, backbone, examples, threshold, extra), expected)
 
 
 @backbones
