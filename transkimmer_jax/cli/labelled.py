@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from transkimmer_jax.cli import runtime
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 
@@ -144,9 +145,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         task = get_task(DataConfig(task=args.task, data_dir=args.data_dir, max_length=max_length))
     if task.head != model.arch.head:
         raise CheckpointError(f"{args.model} is for {model.arch.head.replace('_', ' ')}, {task.name} for {task.head.replace('_', ' ')}")
-    limit = model.arch.max_position_embeddings
-    if task.max_length > limit:
-        raise CheckpointError(f"{task.max_length} tokens are more than the {limit} positions of {args.model}: give a lower --max-length")
+    runtime.require_positions(args.model, model.arch, task.max_length)
     if task.head == "sequence_classification":
         require_same_labels(args.model, saved.label_names, task)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
