@@ -257,6 +257,8 @@ def test_an_embedder(tokenizer_folder, tmp_path, mode):
     np.testing.assert_allclose(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), expected, atol=1e-6)
     folder = tmp_path / "graph"
     assert sentence_transformers.read_max_length(folder) == 12
+    # Clients that know transformers' tokenizers alone read no more of a text either.
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == 12
     assert sentence_transformers.read_settings(folder, "sentence_embedding", {}) == settings
     assert sentence_transformers.read_pooling(folder) == model.arch.pooling
 

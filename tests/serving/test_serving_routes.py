@@ -10,7 +10,10 @@ import scipy.special
 from prometheus_client.parser import text_string_to_metric_families
 from serving.served import LABELS, TEXTS, served_model, serving
 
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 PAIRS = [("good film", text) for text in TEXTS]
 LONG = "good film " * 40
@@ -146,6 +149,21 @@ def test_embed(server, engines, fields, options):
     expected = engines["embedder"].encode(TEXTS, show_progress_bar=False, **options)
     np.testing.assert_allclose(server.say("/embed", {"inputs": TEXTS} | fields), expected, atol=ATOL)
     np.testing.assert_allclose(server.say("/embed", {"inputs": TEXTS[0]} | fields), expected[:1], atol=ATOL)
+
+
+def test_vectors_are_as_wide_as_the_folder_says(folders, tokenizer_folder, tmp_path):
+    """As `encode` gives them, on every route; `dimensions` asks for others, up to all."""
+    model = TranskimmerForSentenceEmbedding.from_pretrained(folders["embedder"])
+    model.save_pretrained(tmp_path / "narrow", tokenizer=load_tokenizer(tokenizer_folder), settings=Settings(truncate_dim=4))
+    engine = SkimEngine.from_pretrained(tmp_path / "narrow")
+    expected = engine.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    with serving([served_model("narrow", tmp_path / "narrow")]) as server:
+        np.testing.assert_allclose(server.say("/embed", {"inputs": TEXTS}), expected, atol=ATOL)
+        assert np.shape(server.say("/embed", {"inputs": TEXTS, "dimensions": 16})) == (len(TEXTS), 16)
+        answer = server.say("/v1/embeddings", {"input": TEXTS})
+        np.testing.assert_allclose([entry["embedding"] for entry in answer["data"]], expected, atol=ATOL)
+        cosines = server.say("/similarity", {"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}})
+        np.testing.assert_allclose(cosines, expected[1:] @ expected[0], atol=ATOL)
 
 
 def test_embed_token_ids(server, engines):

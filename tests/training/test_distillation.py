@@ -236,6 +236,21 @@ def test_a_teacher_that_was_never_trained(teachers, texts, tmp_path, tokenizer_f
     refused(make_config(bare, texts), tmp_path, CheckpointError, "has no trained classifier and pooler, and can neither answer nor teach")
 
 
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_student_reads_as_much_as_its_teacher(teachers, texts, tmp_path, name):
+    """What the tokenizer says where the config does not, and all positions where neither does: as an engine of the teacher."""
+    folder = tmp_path / "limited"
+    shutil.copytree(teachers[name], folder)
+    (folder / "SHA256SUMS").unlink()
+    config = dataclasses.replace(make_config(folder, texts), data=dataclasses.replace(make_config(folder, texts).data, max_length=None))
+    if name == "embedder":
+        (folder / "sentence_bert_config.json").unlink()
+    for length in (32, 20):
+        values = json.loads((folder / "tokenizer_config.json").read_text()) | ({} if length == 32 else {"model_max_length": length})
+        (folder / "tokenizer_config.json").write_text(json.dumps(values))
+        assert load_task(config).max_length == length == SkimEngine.from_pretrained(folder).max_length
+
+
 def test_a_teacher_that_reads_less(teachers, texts, tmp_path, tokenizer_folder):
     """Than the student: it is named, before anything is written."""
     wide = HEADS["sequence_classification"](dataclasses.replace(ARCH, num_labels=3, max_position_embeddings=64), rngs=nnx.Rngs(0))

@@ -71,7 +71,7 @@ class Embeddings(Answering):
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
         before = engine.prompt_text(self._prompt_name)
         predictions, truncated = engine.predict_texts([before + text for text in inputs], progress=progress)
-        vectors = predictions.outputs["sentence_embedding"][:, : engine.vector_size].astype(float).round(_DECIMALS)
+        vectors = engine.vectors(predictions).astype(float).round(_DECIMALS)
         rows = (vectors, predictions.lengths, predictions.shares_kept(), truncated)
         return [dict(zip(self.fields, row, strict=True)) for row in zip(*(values.tolist() for values in rows), strict=True)]
 

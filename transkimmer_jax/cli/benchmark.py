@@ -243,7 +243,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.benchmarking.workloads import Workload
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import pipeline
-    from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, get_task
+    from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
     from transkimmer_jax.weights import config_file
@@ -252,9 +252,11 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     folder = resolve(args.model)
     config = config_file.read(folder)
     trained_on = config.task
-    saved = trained_on.max_length if args.data or args.task == trained_on.name else None
     task = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
-    max_length = length or saved or (FILES_MAX_LENGTH if task is None else task.max_length)
+    if task is None or task.name == trained_on.name:
+        max_length = length or config_file.read_length(folder, config)
+    else:
+        max_length = length or task.max_length
     if config.architecture.head != "sequence_classification":
         head = config.architecture.head.replace("_", " ")
         raise CheckpointError(f"{args.model} is for {head}: classifiers and cross-encoders alone are measured here")

@@ -48,7 +48,7 @@ def add(commands) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
-    parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the teacher's, or 128)")
+    parser.add_argument("--max-length", type=int, help="tokens read of a text (default: as many as the teacher reads)")
     parser.add_argument("--labelled", metavar="FILE", help="texts with labels, of an embedder pairs with a score: to score both on")
     parser.add_argument("--label-column", help="of --labelled")
     parser.set_defaults(command=_distil, takes_overrides=True)

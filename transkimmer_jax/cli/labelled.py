@@ -134,7 +134,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     saved = config_file.read(folder)
     max_length = args.max_length or (saved.task.max_length if args.data or args.task == saved.task.name else None)
     if args.data:  # as an engine reads
-        max_length = max_length or config_file.read_length(folder, saved) or saved.architecture.max_position_embeddings
+        max_length = max_length or config_file.read_length(folder, saved)
     model = heads.load(folder, dense=None, complete=True)
     if args.data:
         # The file's labels are those the model knows, whichever of them happen to occur in it.

@@ -9,6 +9,7 @@ from typing import Any
 from transkimmer_jax import extras, files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.serve import KEY_VARIABLE
+from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 
 _ROUTES = ("/predict", "/embed", "/v1/embeddings")
@@ -43,9 +44,18 @@ def add(commands) -> None:
     parser.add_argument("--warm-up", type=float, default=1.0, metavar="SECONDS", help="before these (default: %(default)s)")
     parser.add_argument("--api-key", metavar="KEY", help=f"of the server (default: the environment's {KEY_VARIABLE}, or none)")
     parser.add_argument("--check", metavar="DIR", help="folder or hub id of the model that the server has")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="of --check (default: %(default)s)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="of --check (default: %(default)s); in int8 an answer depends on the texts that are computed with it: give 0.05",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
-    runtime.add_arguments(parser)
+    served = parser.add_argument_group("of --check, as `serve` was told")
+    add_threshold(served)
+    served.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
+    served.add_argument("--pooling", choices=("mean", "cls"), help="of a bare encoder")
+    runtime.add_arguments(served)
     parser.set_defaults(command=_load)
 
 
@@ -119,7 +129,10 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
 
     from transkimmer_jax.inference.engine import SkimEngine
 
-    engine = SkimEngine.from_pretrained(args.check, **runtime.options(args))
+    told = {name: getattr(args, name) for name in ("threshold", "max_length", "pooling")}
+    engine = SkimEngine.from_pretrained(args.check, **told, **runtime.options(args))
+    runtime.require_positions(args.check, engine.arch, args.max_length)
+    require_skimming(args.check, engine.arch, threshold=args.threshold)
     if args.route.endswith("/predict"):
         if len(engine.label_texts) < 2:
             raise ConfigError(f"--check {args.check} gives one score: /predict is checked for classifiers")

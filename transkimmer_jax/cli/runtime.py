@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.models.architecture import Architecture
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Declare them."""
     parser.add_argument("--runtime", choices=RUNTIMES, help="what computes (default: onnx on a CPU, jax on a GPU or TPU)")
     parser.add_argument("--provider", choices=PROVIDERS, help="what computes the onnx graph (default: onnxruntime)")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.models.architecture import Architecture
 
 
-def add_threshold(parser: argparse.ArgumentParser, default: str = "the model's", flag: str = "--threshold") -> None:
+def add_threshold(parser: argparse._ActionsContainer, default: str = "the model's", flag: str = "--threshold") -> None:
     """Declare the flag; None where it is not given. default: what that stands for."""
     meaning = (
         "of a model for several budgets, the share to save of what these count: FLOPs, or tokens (skim.target_kind); else the margin"

@@ -31,7 +31,7 @@ def embed(engine: SkimEngine, texts: Sequence[str], prompt: str | None = None, t
     before = engine.default_prompt if prompt is None else prompt
     predictions, _ = engine.predict_texts([before + text for text in texts], threshold=threshold, progress=True)
     spent, dense = predictions.costs(engine.arch)
-    vectors = unit(predictions.outputs["sentence_embedding"][:, : engine.vector_size])
+    vectors = unit(engine.vectors(predictions))
     return Vectors(vectors, float(predictions.kept_per_layer().mean()), float(spent.sum()), float(dense.sum()))
 
 

@@ -194,7 +194,7 @@ class SkimEngine:
         if not singles:
             return np.zeros((0, min(columns, self.arch.hidden_size)), np.float32)
         predictions, _ = self.predict_texts([before + text for text in singles], threshold=threshold, progress=progress)
-        vectors = predictions.outputs["sentence_embedding"][:, :columns]
+        vectors = self.vectors(predictions, columns)
         if normalize_embeddings:
             vectors = unit(vectors)
         return vectors[0] if isinstance(inputs, str) else vectors
@@ -435,6 +435,10 @@ class SkimEngine:
     def vector_size(self) -> int:
         """Columns of an embedder's vector, where `encode` is not asked for fewer."""
         return min(self._settings.truncate_dim or self.arch.hidden_size, self.arch.hidden_size)
+
+    def vectors(self, predictions: Predictions, columns: int | None = None) -> np.ndarray:
+        """An embedder's vectors [N, K] in its predictions: of so many columns, or of as many as the folder says."""
+        return np.ascontiguousarray(predictions.outputs["sentence_embedding"][:, : columns or self.vector_size])
 
     @property
     def statistics(self) -> Statistics:

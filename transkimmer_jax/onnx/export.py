@@ -76,11 +76,11 @@ def export(
             storage.save(graphs[precision](), place / FILES[precision])
         if not into_model:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            length = config_file.read_length(folder, saved) or loaded.arch.max_position_embeddings
+            length = config_file.read_length(folder, saved)
             for name, text in sentence_transformers.files_of(loaded.arch, length, settings).items():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
-            tokenizer_files.save(tokenizer, temporary, padding_side="right")  # as the graph reads texts
+            tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length)  # as the graph reads texts
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 

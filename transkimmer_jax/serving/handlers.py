@@ -63,7 +63,8 @@ async def embed(exchange: Exchange, body: schemas.EmbedRequest) -> Response:
         body.inputs.texts, field="inputs", single=body.inputs.single, threshold=body.threshold,
         truncate=body.truncate, direction=body.truncation_direction, prompt=exchange.prompt(body.prompt_name),
     )  # fmt: skip
-    return done.response(_vectors(done.computed.predictions, body.dimensions, body.normalize))
+    vectors = exchange.model.engine.vectors(done.computed.predictions, body.dimensions)
+    return done.response(unit(vectors) if body.normalize else vectors)
 
 
 async def embed_all(exchange: Exchange, body: schemas.EmbedAllRequest) -> Response:
@@ -86,7 +87,7 @@ async def similarity(exchange: Exchange, body: schemas.SimilarityRequest) -> Res
         [*asked.sentences, asked.source_sentence], field="inputs.sentences", single=False, threshold=body.threshold,
         truncate=parameters.truncate, direction=parameters.truncation_direction, prompt=exchange.prompt(parameters.prompt_name), spare=1,
     )  # fmt: skip
-    vectors = unit(done.computed.predictions.outputs["sentence_embedding"])
+    vectors = unit(exchange.model.engine.vectors(done.computed.predictions))
     return done.response(vectors[:-1] @ vectors[-1])
 
 
@@ -96,7 +97,7 @@ async def openai_embeddings(exchange: Exchange, body: schemas.OpenAIRequest) -> 
     done = await exchange.compute(
         body.input.texts, field="input", single=body.input.single, threshold=body.threshold, prompt=exchange.prompt(None)
     )
-    vectors = _vectors(done.computed.predictions, body.dimensions, True)
+    vectors = unit(exchange.model.engine.vectors(done.computed.predictions, body.dimensions))
     shown = [base64.b64encode(vector.astype("<f4")).decode() for vector in vectors] if body.encoding_format == "base64" else list(vectors)
     return done.response({
         "object": "list",
@@ -172,9 +173,3 @@ def _check_dimensions(exchange: Exchange, dimensions: int | None) -> None:
     size = exchange.model.engine.arch.hidden_size
     if dimensions is not None and dimensions > size:
         raise errors.invalid(f"dimensions must be at most {size}, the size of the vectors of {exchange.model.name!r}")
-
-
-def _vectors(predictions: Predictions, dimensions: int | None, normalize: bool) -> np.ndarray:
-    """[N, dimensions] float32, of length 1 if asked."""
-    vectors = np.ascontiguousarray(predictions.outputs["sentence_embedding"][:, :dimensions])
-    return unit(vectors) if normalize else vectors

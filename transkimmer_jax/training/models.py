@@ -9,7 +9,7 @@ from etils import epath
 from transkimmer_jax import checksums
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
-from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, TEXTS, Task, get_task, texts_task
+from transkimmer_jax.data.tasks import TEXTS, Task, get_task, texts_task
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
@@ -38,11 +38,9 @@ def load_task(config: Config) -> Task:
     saved = config_file.read(folder)
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
     _require_its_columns(config, head, saved.task.pairs)
-    length = config_file.read_length(folder, saved) if head == "sentence_embedding" else saved.task.max_length
     settings = sentence_transformers.read_settings(folder, head, saved.values)
     prompt = "" if settings.default_prompt is None else settings.prompts[settings.default_prompt]
-    length = min(length or FILES_MAX_LENGTH, saved.architecture.max_position_embeddings)
-    return texts_task(config.data, head, saved.label_names, length, prompt)
+    return texts_task(config.data, head, saved.label_names, config_file.read_length(folder, saved), prompt)
 
 
 def _require_its_columns(config: Config, head: str, pairs: bool | None) -> None:

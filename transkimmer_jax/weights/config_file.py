@@ -274,10 +274,10 @@ def read(folder: pathlib.Path) -> SavedConfig:
     return dataclasses.replace(saved, architecture=dataclasses.replace(saved.architecture, head="sentence_embedding"))
 
 
-def read_length(folder: pathlib.Path, saved: SavedConfig) -> int | None:
-    """Tokens that a folder has its model read of a text, at most as many as it has positions; None where the folder does not say."""
-    length = saved.task.max_length or sentence_transformers.read_max_length(folder)
-    return length and min(length, saved.architecture.max_position_embeddings)
+def read_length(folder: pathlib.Path, saved: SavedConfig) -> int:
+    """Tokens that a folder has its model read of a text: all positions where it does not say, and never more than these."""
+    positions = saved.architecture.max_position_embeddings
+    return min(saved.task.max_length or sentence_transformers.read_max_length(folder) or positions, positions)
 
 
 def parse(values: Mapping[str, Any], where: str) -> SavedConfig:

@@ -52,15 +52,13 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
     """
     saved = config_file.read(source)
     task = dict(saved.values.get("task") or {})
-    length = config_file.read_length(source, saved)
-    if length is not None:
-        task["max_length"] = length
+    task["max_length"] = config_file.read_length(source, saved)
     huggingface.save(
         model,
         output,
         tokenizer=tokenizer,
         label_names=saved.label_names if model.arch.head != "question_answering" else None,
-        extra_config={"task": task} if task else None,
+        extra_config={"task": task},
         settings=sentence_transformers.read_settings(source, model.arch.head, saved.values),
     )
     again = huggingface.tensors(type(model).from_pretrained(output, dense=model.arch.skim is None))
