@@ -220,9 +220,9 @@ def embedder_in_words(records: list[dict]) -> str:
     lost, queries = (f"{100 * (dense[name] - fastest[name]):.1f}" for name in ("qnli_recall@10", "queries_recall@10"))
     speeds = [f"{row['texts_per_second']:,.0f}" for row in (fastest, same, dense)]
     return (
-        f"An embedder's student that spends {fastest['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs computes {speeds[0]} texts a second in "
-        f"{fastest['precision']}, where its teacher computes\n{speeds[1]}, and {speeds[2]} in float32. The student loses {lost} points of "
-        f"recall@10, and {queries} where it computes the queries alone.\n"
+        f"In {fastest['precision']} an embedder's student at {fastest['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs computes {speeds[0]} "
+        f"texts a second. Its teacher computes {speeds[1]}, in float32 {speeds[2]}.\nThe student loses {lost} points of recall@10, or "
+        f"{queries} where the teacher has computed the documents.\n"
     )
 
 
@@ -255,8 +255,7 @@ def reranker_in_words(records: list[dict]) -> str:
     times = [f"{row['milliseconds']:.0f} ms" for row in (least, same, dense)]
     return (
         f"A cross-encoder's student that spends {saving} fewer FLOPs has an MRR of {ranks[0]}, and its teacher {ranks[1]}.\n"
-        f"For {record['top']} documents it takes {times[0]} in {least['precision']}, where the teacher takes {times[1]}, and {times[2]} in "
-        "float32.\n"
+        f"For {record['top']} documents it takes {times[0]} in {least['precision']}. The teacher takes {times[1]}, in float32 {times[2]}.\n"
     )
 
 
@@ -411,8 +410,8 @@ def quickstart(records: list[dict]) -> str:
     dense, minutes = 100 * record["dense"]["value"], record["seconds"] / 60
     return (
         f"On two CPU cores it trains two models in {minutes:.1f} minutes. Of {examples:,} held-out reviews the dense one answers "
-        f"{dense:.1f} %\nrightly. The skimming one answers {', '.join(points[:-1])} and {points[-1]} fewer FLOPs, padding not counted: one "
-        "checkpoint.\n"
+        f"{dense:.1f} %\nrightly. One skimming checkpoint answers {', '.join(points[:-1])} and {points[-1]} fewer FLOPs, padding not "
+        "counted.\n"
     )
 
 

@@ -17,7 +17,7 @@ def add(commands) -> None:
         "The teacher is a classifier, a cross-encoder, an embedder, a tagger or a model for question answering, in a folder or hub id of "
         "transformers, of sentence-transformers or of ours. A tenth of the texts is held out: one half to choose on, the other for the "
         "numbers that are printed. The same --output resumes.",
-        epilog="Fields, for --config.SECTION.FIELD=VALUE:\n\n" + describe(distil_config()),
+        epilog="Fields, for --config.SECTION.FIELD=VALUE:\n\n" + describe(distil_config("TEACHER")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
