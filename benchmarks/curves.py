@@ -11,7 +11,7 @@ from typing import Any
 
 SAVINGS = (2.0, 2.5, 3.5)  # times fewer FLOPs than the unpadded dense model, of which tables have columns
 LIMIT = 1.0  # points that may be lost
-_NEAR = 1.25  # a point stands for a saving that is so many times more or less at most
+_NEAR = 1.25  # a point stands for a saving that is so many times more or less at most; the first one also for smaller savings
 # What tasks are called, and what they ask.
 TASKS = {
     "glue/cola": ("CoLA", "is the sentence grammatical?"),
@@ -111,9 +111,10 @@ class Curve:
         return min(self.points, key=lambda point: abs(math.log(point.flops_vs_unpadded / times)))
 
     def at(self, times: float) -> Point | None:
-        """The same where it is near."""
+        """The same where it is near, or where even that which saves least saves more."""
         point = self.nearest(times)
-        return point if max(point.flops_vs_unpadded / times, times / point.flops_vs_unpadded) <= _NEAR else None
+        more = point.flops_vs_unpadded / times
+        return point if 1 / _NEAR <= more <= _NEAR or (more > 1 and point == self.points[0]) else None
 
     @property
     def largest_saving(self) -> Point | None:

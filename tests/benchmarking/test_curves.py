@@ -69,6 +69,8 @@ def test_points_are_measured_ones():
     (curve,) = curves.Curve.of(MRPC)
     assert [curve.at(saving).budget for saving in curves.SAVINGS] == [0.5, 0.4, 0.285]
     assert curve.at(5.0) is None and curve.nearest(5.0).budget == 0.285 and curve.at(4.3).budget == 0.285
+    assert curves.Curve.of([IMDB])[0].at(2.0).budget == 0.285, "whoever asks for less saves 3.5 times"
+    assert curves.Curve.of([COLA])[0].at(2.6) is None, "between its points it has none"
     assert curve.largest_saving.budget == 0.4, "0.9 points are lost there, 3 behind it"
     assert curves.Curve.of([COLA])[0].largest_saving is None and curves.Curve.of([IMDB])[0].largest_saving.budget == 0.285
 
@@ -97,7 +99,12 @@ def test_the_table():
         "none",
         "",
     )
-    assert (imdb["lost at 2x"], imdb["lost at 3.5x"], imdb["under one point"], imdb["int8"]) == ("", "-0.5 at 3.50x", "3.50x", "")
+    assert (imdb["lost at 2x"], imdb["lost at 3.5x"], imdb["under one point"], imdb["int8"]) == (
+        "-0.5 at 3.50x",
+        "-0.5 at 3.50x",
+        "3.50x",
+        "",
+    )
     said = tables.rows_of_curves([*MRPC, STATIC, COLA])
     assert (
         said.count("\n| ") == 3
