@@ -1,5 +1,6 @@
 """What a client is told instead of an answer: the shapes of text-embeddings-inference, and on OpenAI's routes theirs."""
 
+import functools
 from typing import Any
 
 # error_type, and the label of te_request_failure.
@@ -27,71 +28,23 @@ class RequestError(Exception):
         return {"error": self.message, "error_type": self.kind}
 
 
-def invalid(message: str) -> RequestError:
-    """A body or header that cannot be meant."""
-    return RequestError(422, "Validation", message)
-
-
-def malformed(message: str) -> RequestError:
-    """A body that is no JSON."""
-    return RequestError(400, "Validation", message, "malformed")
-
-
-def empty(message: str) -> RequestError:
-    """A request without a text."""
-    return RequestError(400, "Empty", message)
-
-
-def too_many(message: str) -> RequestError:
-    """More texts than a request may have."""
-    return RequestError(413, "Validation", message, "batch_size")
-
-
-def too_large(message: str) -> RequestError:
-    """A body of more bytes than a request may have."""
-    return RequestError(413, "Validation", message, "payload")
-
-
-def unknown_model(message: str) -> RequestError:
-    """A model that is not served."""
-    return RequestError(404, "Validation", message, "unknown_model")
-
-
-def other_model(message: str) -> RequestError:
-    """A model that does not answer such requests."""
-    return RequestError(424, "Backend", message, "model_type")
-
-
-def unreadable(message: str) -> RequestError:
-    """A text that the tokenizer does not read."""
-    return RequestError(422, "Tokenizer", message)
-
-
-def failed(message: str) -> RequestError:
-    """Texts that the engine could not compute."""
-    return RequestError(424, "Backend", message)
-
-
-def overloaded() -> RequestError:
-    """More requests than are waited for."""
-    return RequestError(429, "Overloaded", "the model is overloaded: try again in a moment")
-
-
-def unhealthy(message: str) -> RequestError:
-    """A server that computes no longer."""
-    return RequestError(503, "Unhealthy", message)
-
-
-def stopped() -> RequestError:
-    """A request that the server had no time left for."""
-    return RequestError(503, "Unhealthy", "the server stops: ask again in a moment", "stopped")
-
-
-def unauthorized() -> RequestError:
-    """A request without the key."""
-    return RequestError(401, "Unauthorized", "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'")
-
-
-def internal() -> RequestError:
-    """A defect of the server: what it was is in its log."""
-    return RequestError(500, "Backend", "the server could not answer: its log says why", "internal")
+invalid = functools.partial(RequestError, 422, "Validation")  # a body or header that cannot be meant
+malformed = functools.partial(RequestError, 400, "Validation", label="malformed")  # a body that is no JSON
+empty = functools.partial(RequestError, 400, "Empty")  # a request without a text
+too_many = functools.partial(RequestError, 413, "Validation", label="batch_size")  # more texts than a request may have
+too_large = functools.partial(RequestError, 413, "Validation", label="payload")  # a body of more bytes than a request may have
+unknown_model = functools.partial(RequestError, 404, "Validation", label="unknown_model")  # a model that is not served
+other_model = functools.partial(RequestError, 424, "Backend", label="model_type")  # a model that does not answer such requests
+unreadable = functools.partial(RequestError, 422, "Tokenizer")  # a text that the tokenizer does not read
+failed = functools.partial(RequestError, 424, "Backend")  # texts that the engine could not compute
+# More requests than are waited for.
+overloaded = functools.partial(RequestError, 429, "Overloaded", "the model is overloaded: try again in a moment")
+unhealthy = functools.partial(RequestError, 503, "Unhealthy")  # a server that computes no longer
+# A request that the server had no time left for.
+stopped = functools.partial(RequestError, 503, "Unhealthy", "the server stops: ask again in a moment", "stopped")
+# A request without the key.
+unauthorized = functools.partial(
+    RequestError, 401, "Unauthorized", "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'"
+)
+# A defect of the server: what it was is in its log.
+internal = functools.partial(RequestError, 500, "Backend", "the server could not answer: its log says why", "internal")

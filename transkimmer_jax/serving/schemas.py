@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -17,6 +18,10 @@ class Inputs:
 
     texts: list[Any]
     single: bool
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_ids(value: Any) -> bool:
@@ -36,31 +41,18 @@ def _sequences(value: Any) -> Inputs:
     raise ValueError("must be a text, a pair [text, text], or a list of [text] and [text, text]")
 
 
-def _texts(value: Any) -> Inputs:
-    """A text, token ids, or a list of either."""
-    if isinstance(value, str) or _is_ids(value):
-        return Inputs([value], True)
-    if isinstance(value, list) and (all(isinstance(entry, str) for entry in value) or all(_is_ids(entry) for entry in value)):
-        return Inputs(value, False)
-    raise ValueError("must be a text, a list of texts, or token ids")
+def _either(wanted: str, *kinds: Callable[[Any], bool]) -> PlainValidator:
+    """Takes a value of one of these kinds, or a list of such, all of one kind."""
 
+    def check(value: Any) -> Inputs:
+        for is_one in kinds:
+            if is_one(value):
+                return Inputs([value], True)
+            if isinstance(value, list) and all(map(is_one, value)):
+                return Inputs(value, False)
+        raise ValueError(f"must be {wanted}")
 
-def _plain_texts(value: Any) -> Inputs:
-    """A text, or a list of them."""
-    if isinstance(value, str):
-        return Inputs([value], True)
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return Inputs(value, False)
-    raise ValueError("must be a text or a list of texts")
-
-
-def _ids(value: Any) -> Inputs:
-    """Token ids, or a list of such lists."""
-    if _is_ids(value):
-        return Inputs([value], True)
-    if isinstance(value, list) and all(_is_ids(entry) for entry in value):
-        return Inputs(value, False)
-    raise ValueError("must be a list of token ids, or a list of such lists")
+    return PlainValidator(check)
 
 
 _STRING: dict[str, Any] = {"type": "string"}
@@ -75,9 +67,15 @@ def _any_of(*schemas: dict[str, Any]) -> WithJsonSchema:
 _Sequences = Annotated[
     Inputs, PlainValidator(_sequences), _any_of(_STRING, {**_STRINGS, "maxItems": 2}, {"type": "array", "items": _STRINGS})
 ]
-_Texts = Annotated[Inputs, PlainValidator(_texts), _any_of(_STRING, _STRINGS, _NUMBERS, {"type": "array", "items": _NUMBERS})]
-_PlainTexts = Annotated[Inputs, PlainValidator(_plain_texts), _any_of(_STRING, _STRINGS)]
-_Ids = Annotated[Inputs, PlainValidator(_ids), _any_of(_NUMBERS, {"type": "array", "items": _NUMBERS})]
+_Texts = Annotated[
+    Inputs,
+    _either("a text, a list of texts, or token ids", _is_text, _is_ids),
+    _any_of(_STRING, _STRINGS, _NUMBERS, {"type": "array", "items": _NUMBERS}),
+]
+_PlainTexts = Annotated[Inputs, _either("a text or a list of texts", _is_text), _any_of(_STRING, _STRINGS)]
+_Ids = Annotated[
+    Inputs, _either("a list of token ids, or a list of such lists", _is_ids), _any_of(_NUMBERS, {"type": "array", "items": _NUMBERS})
+]
 _Direction = Annotated[Literal["left", "right"], pydantic.BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
 
