@@ -1,12 +1,9 @@
-"""Make the committed record of a skimming run: its result, its dense baseline's, and its wall clock.
+"""Make the committed record of a skimming run: its result, and its dense baseline's.
 
-    python benchmarks/record.py runs/mine --benchmark mine.json --output results/mine.json
-    python benchmarks/record.py runs/sst2_skim --dense runs/sst2_dense --benchmark sst2.json --output results/sst2_minilm-6l.json
+    python benchmarks/record.py runs/mine --output results/mine.json
+    python benchmarks/record.py runs/sst2_skim --dense runs/sst2_dense --output results/sst2.json
 
-The first is of a recipe's workdir, which holds its dense run.
-
---benchmark is what `python -m transkimmer_jax benchmark --json` has written of the run's model; of its settings the one with the largest
-batch counts. benchmarks/tables.py makes the tables of the documents from such records.
+The first is of a recipe's workdir, which holds its dense run. benchmarks/tables.py makes the tables of the documents from such records.
 """
 
 import argparse
@@ -45,20 +42,6 @@ def portable(command: str) -> str:
     return shlex.join(re.sub(r"(^|=)/(?:[^/]+/)*?([^/]+(?:/model)?)/?$", r"\1\2", word) for word in shlex.split(command))
 
 
-def clock(measured: dict[str, Any]) -> dict[str, Any]:
-    """What a record says of one setting that `benchmark` has measured: of the first compacted contender, against its own runtime."""
-    name, entry = next((name, entry) for name, entry in measured["contenders"].items() if name.startswith("compacted:"))
-    computed_by = name.partition(":")[2]
-    return {
-        "clock_vs_padded": entry["times_faster_than"].get(f"padded:{computed_by}"),
-        "clock_vs_unpadded": entry["times_faster_than"][f"packed:{computed_by}"],
-        "efficiency": entry["efficiency"],
-        "batch_size": measured["batch_size"],
-        "predictions_changed": entry["predictions_changed"],
-        "clock_command": measured["command"],
-    }
-
-
 def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dict[str, Any]:
     """Of the texts of a .txt file: the share to which two runs' models give one label, and the mean Kullback-Leibler divergence of the
     run's probabilities from the dense one's, in nats. It tells more than the labels do, of which most are the same."""
@@ -85,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path, help="workdir of a recipe, or of a skimming run")
     parser.add_argument("--dense", type=pathlib.Path, help="workdir of the dense run with the same data and seed (default: the recipe's)")
-    parser.add_argument("--benchmark", type=pathlib.Path, help="measurements of the run's model on its task")
     parser.add_argument("--texts", type=pathlib.Path, help=".txt of texts that neither has seen: how far do both say the same?")
     parser.add_argument("--what", default="", help="what sets the run apart, for the table")
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -101,9 +83,7 @@ def main() -> None:
     record |= {name: portable(record[name]) for name in ("command", "dense_command") if record[name]}
     record |= {name: pathlib.Path(record[name]).name for name in ("pretrained",) if record.get(name)}
     record |= {"dense_metrics": dense["metrics"], "dense_seconds": dense["seconds"]}
-    record |= circumstances() | {"clock_vs_padded": None, "clock_vs_unpadded": None}
-    if args.benchmark:
-        record |= clock(max(json.loads(args.benchmark.read_text(encoding="utf-8")), key=lambda setting: setting["batch_size"]))
+    record |= circumstances()
     if args.texts:
         record |= agreement(args.run, of_dense, args.texts)
     args.output.parent.mkdir(parents=True, exist_ok=True)

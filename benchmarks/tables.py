@@ -320,18 +320,11 @@ def serving(records: list[dict]) -> str:
 
 
 def headline(records: list[dict]) -> str:
-    """Rows of results in short. The clock is at the largest of the savings, against this engine's dense model in the same precision.
-
-    Of a row of before, of one budget, int8 is of a record that has timed a model of the same task and layers at the same FLOPs, to a
-    twentieth.
-    """
-    timed = [record for record in records if "contenders" in record and record["batch_size"] == 32]
-    rows = {record_number: record for record_number, record in enumerate(records) if "contenders" not in record}
-    old = set(curves.superseded(rows))
+    """Rows of results in short. The clock is at the largest of the savings, against this engine's dense model in the same precision."""
     savings = curves.SAVINGS
     head = ["task", "dense", *(f"lost at {saving:g}x" for saving in savings), "clock, float32", "int8", "texts a second, int8"]
     lines = []
-    for curve in curves.Curve.of(rows.values()):
+    for curve in curves.Curve.of(records):
         if not curve.is_main:
             continue
         point = curve.nearest(savings[-1])
@@ -340,34 +333,9 @@ def headline(records: list[dict]) -> str:
         cells = [str(curve.at(saving) or "") for saving in savings]
         clocks = [curves.times(curve.timed(precision, point, "times_dense")) for precision in ("float32", "int8")]
         dense = curves.spread(100 * record["dense_value"] for record in curve.records)
-        lines.append([_task(curve.first), dense, *cells, *clocks, said])
-    for group in _by_seed([record for number, record in rows.items() if "curve" not in record and number not in old]):
-        cells = {name: SINGLE[name](group) for name in ("dense", "lost", "FLOPs vs unpadded", "clock, float32")}
-        lost = f"{cells['lost']} at {cells['FLOPs vs unpadded']}"
-        lines.append([_task(group[0]), cells["dense"], "", "", lost, cells["clock, float32"], *_int8(group, timed)])
+        task = f"{curves.task_name(curve.first)}, {curve.first['metric'].replace('_', ' ')}"
+        lines.append([task, dense, *cells, *clocks, said])
     return "\n".join(_table(_without_empty([head, *lines]))) + "\n"
-
-
-def _task(record: dict) -> str:
-    return f"{curves.task_name(record)}, {record['metric'].replace('_', ' ')}"
-
-
-def _int8(group: list[dict], timed: list[dict]) -> list[str]:
-    """How many times the texts a second of the dense model, and both, by a benchmark of the same task, layers and FLOPs."""
-    spent = statistics.mean(row["flops_vs_unpadded"] for row in group)
-    same = [
-        record
-        for record in timed
-        if record["workload"] == group[0]["task"]
-        and record["layers"] == (group[0].get("layers") or record["layers_dense"])
-        and abs(record["flops_vs_unpadded"] / spent - 1) < 0.05
-    ]
-    assert len(same) <= 1, f"several records time {group[0]['task']}"
-    if not same:
-        return ["", ""]
-    names = [f"{way}:onnxruntime:int8" for way in ("compacted", "packed")]
-    speeds = [same[0]["contenders"][name]["examples_per_second"] for name in names]
-    return [f"{_times(same[0], *names):.2f}x", f"{speeds[0]:,.0f}, dense {speeds[1]:,.0f}"]
 
 
 def chart(records: list[dict]) -> str:

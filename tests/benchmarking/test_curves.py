@@ -183,7 +183,6 @@ def test_superseded_records_are_dropped(monkeypatch, tmp_path):
         "| task | dense | lost at 2x | lost at 2.5x | lost at 3.5x | clock, float32 | int8 | texts a second, int8 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| MRPC, accuracy | 85.0 | 0.3 at 2.00x | 0.8 at 2.40x | 4.0 at 3.40x | 3.00x | 3.00x | 600, dense 200 |",
-        "| RTE, accuracy | 60.0 |  |  | 3.0 at 3.60x | 3.30x |  |  |",
     ]
 
 
