@@ -40,9 +40,10 @@ def assert_parity(theirs, ours, batch):
     with torch.no_grad():
         expected = theirs(**{name: torch.from_numpy(values) for name, values in batch.items()}, output_hidden_states=True)
     actual = program(ours)(**{name: values.astype(np.int32) for name, values in batch.items()})
-    real = batch["attention_mask"].astype(bool)
-    assert len(actual.hidden_states) == len(expected.hidden_states)
-    for layer, (a, b) in enumerate(zip(actual.hidden_states[:-1], expected.hidden_states[:-1], strict=True)):
+    real = batch.get("attention_mask", np.ones_like(batch["input_ids"])).astype(bool)
+    # Of pre-norm layers, transformers' last state is normed.
+    states = actual.hidden_states if ours.encoder.final_norm is None else (*actual.hidden_states[:-1], actual.last_hidden_state)
+    for layer, (a, b) in enumerate(zip(states, expected.hidden_states, strict=True)):
         assert relative_error(np.asarray(a)[real], b.numpy()[real]) < TOLERANCE, f"hidden state {layer}"
     assert relative_error(np.asarray(actual.last_hidden_state)[real], expected.hidden_states[-1].numpy()[real]) < TOLERANCE
     assert relative_error(actual.logits, expected.logits.numpy()) < TOLERANCE
@@ -66,6 +67,19 @@ def test_fresh_predictors_keep_everything(backbone):
     ours = TranskimmerForSequenceClassification.from_pretrained(tiny.folder(backbone), dense=False)
     assert ours.arch.skim is not None
     assert_parity(theirs, ours, make_batch(theirs, (tiny.TOKENS, 11, 1), tiny.TOKENS))
+
+
+def test_one_label_is_regression(tmp_path):
+    """Of texts without a mask: all tokens are real."""
+    config = copy.deepcopy(tiny.torch_model("bert").config)
+    config.num_labels = 1
+    theirs = tiny.with_random_vectors(transformers.BertForSequenceClassification(config))
+    theirs.save_pretrained(tmp_path)
+    ours = TranskimmerForSequenceClassification.from_pretrained(tmp_path)
+    assert ours(np.ones((1, 3), np.int32)).logits.shape == (1, 1)
+    batch = make_batch(theirs, (12, 12), 12)
+    del batch["attention_mask"]
+    assert_parity(theirs, ours, batch)
 
 
 @backbones
@@ -101,6 +115,21 @@ def test_round_trip_bit_for_bit(backbone, tmp_path):
         assert torch.equal(again.eval()(**batch).logits, theirs(**batch).logits)
 
 
+def test_a_skimming_folder_is_no_hindrance_to_transformers(tmp_path):
+    """What we save with predictors, PyTorch's BERT computes as the dense model: the predictors are only left over."""
+    theirs = tiny.torch_model("bert")
+    ours = TranskimmerForSequenceClassification.from_pretrained(tiny.folder("bert"))
+    ours.save_pretrained(tmp_path / "ours", label_names=("a", "b", "c"))
+    again, report = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["mismatched_keys"]
+    assert report["unexpected_keys"]
+    assert all("skim_predictors" in name for name in report["unexpected_keys"])
+    batch = {name: torch.from_numpy(values) for name, values in make_batch(theirs, (12, 6), 12).items()}
+    with torch.no_grad():
+        assert torch.equal(again.eval()(**batch).logits, theirs(**batch).logits)
+
+
 @backbones
 def test_pytorch_files_and_encoders_without_a_head(backbone, tmp_path):
     """As hubs have them: `pytorch_model.bin`, tensors without the prefix, nothing but the encoder."""
@@ -124,8 +153,35 @@ def test_skimming_models_remember_their_backbone(backbone, tmp_path):
     assert_same_parameters(again, model)
 
 
+@pytest.fixture(scope="module")
+def real_bert(minilm, tmp_path_factory):
+    """Real weights with a seeded classifier, so that there are logits to compare."""
+    folder = tmp_path_factory.mktemp("real")
+    torch.manual_seed(0)
+    theirs = transformers.BertForSequenceClassification.from_pretrained(minilm, num_labels=3).eval()
+    theirs.save_pretrained(folder)
+    return theirs, TranskimmerForSequenceClassification.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(minilm)
+
+
+SENTENCES = [
+    "A gorgeous, witty, seductive movie.",
+    "The plot is so thin that you can see through it, and none of the actors seems to have noticed.",
+    "It never comes to life.",
+]
+QUESTIONS = ["Who wrote it?", "How many tokens does a transformer need to read before it knows the answer?", "Why?"]
+
+
+@pytest.mark.parametrize("texts", [(SENTENCES,), (QUESTIONS, SENTENCES)], ids=["single", "pair"])
+def test_real_bert(real_bert, texts):
+    theirs, ours, tokenizer = real_bert
+    batch = dict(tokenizer(*texts, padding="max_length", max_length=48, return_tensors="np"))
+    assert not batch["attention_mask"].all()
+    assert batch["token_type_ids"].any() == (len(texts) == 2)
+    assert_parity(theirs, ours, batch)
+
+
 @pytest.mark.slow
-def test_real_weights(mpnet_base):
+def test_real_mpnet(mpnet_base):
     """Of texts far longer than the distances that have a bias of their own."""
     theirs = transformers.AutoModel.from_pretrained(mpnet_base).eval()
     ours = TranskimmerForSequenceClassification.from_pretrained(mpnet_base, dense=True)

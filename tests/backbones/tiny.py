@@ -50,10 +50,14 @@ def torch_model(backbone: str):
     config_class, changes = CONFIGS[backbone]
     sizes = _SIZES if "hidden_dim" not in changes else {name: size for name, size in _SIZES.items() if name != "intermediate_size"}
     torch.manual_seed(0)
-    model = transformers.AutoModelForSequenceClassification.from_config(config_class(**sizes | changes))
+    return with_random_vectors(transformers.AutoModelForSequenceClassification.from_config(config_class(**sizes | changes)))
+
+
+def with_random_vectors(model):
+    """In evaluation. Biases and LayerNorms are born as zeros and ones, which would hide a swapped name."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:  # biases and LayerNorms are born as zeros and ones, which would hide a swapped name
+            if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval()
 
