@@ -19,6 +19,7 @@ import argparse
 import json
 import pathlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,50 +37,6 @@ _EMBEDDER = "packaged:minilm-6l"
 _RANKS = (0, 1, 2, 4, 8, 16, 64, 256)
 _SINGLE_TASKS = ("glue/cola", "glue/sst2", "imdb_reviews")
 _PAIR_TASKS = ("glue/mrpc", "glue/qnli", "glue/rte", "glue/stsb")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    kind = kinds.add_parser("sentences", help="for tasks of single texts")
-    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a sentence a line")
-    kind.add_argument("--count", type=int, default=100_000, help="sentences, drawn by seed (default: %(default)s)")
-    kind.add_argument("--seed", type=int, default=0)
-    kind = kinds.add_parser("pairs", help="for a task of pairs")
-    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
-    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose columns they get, and from which none are taken")
-    kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
-    kind.add_argument("--seed", type=int, default=0)
-    kind = kinds.add_parser("own", help="a task's own")
-    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
-    kind.add_argument("--task", choices=_SINGLE_TASKS + _PAIR_TASKS, required=True, help="whose training texts they are")
-    kind = kinds.add_parser("neighbours", help="for a task of pairs, of its own texts")
-    kind.add_argument("output", type=pathlib.Path, help="a .jsonl file")
-    kind.add_argument("--task", choices=_PAIR_TASKS, required=True, help="whose training texts are paired anew")
-    kind.add_argument("--count", type=int, default=10_000, help="pairs, drawn by seed (default: %(default)s)")
-    kind.add_argument("--seed", type=int, default=0)
-    kind = kinds.add_parser("edits", help="for tasks of single texts, of their own")
-    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a sentence a line")
-    kind.add_argument("--task", choices=_SINGLE_TASKS, required=True, help="whose training sentences are edited")
-    kind.add_argument("--count", type=int, default=30_000, help="sentences (default: %(default)s)")
-    kind.add_argument("--seed", type=int, default=0)
-    kind = kinds.add_parser("texts", help="for embedders")
-    kind.add_argument("output", type=pathlib.Path, help="a .txt file, a text a line")
-    kind.add_argument("--count", type=int, default=60_000, help="texts (default: %(default)s)")
-    kind.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.kind == "sentences":
-        write_sentences(args.output, args.count, args.seed)
-    elif args.kind == "own":
-        write_own(args.output, get_task(DataConfig(task=args.task)))
-    elif args.kind == "neighbours":
-        write_neighbours(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
-    elif args.kind == "edits":
-        write_edits(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
-    elif args.kind == "texts":
-        write_texts(args.output, args.count, args.seed)
-    else:
-        write_pairs(args.output, get_task(DataConfig(task=args.task)), args.count, args.seed)
 
 
 def write_sentences(path: pathlib.Path, count: int, seed: int = 0) -> None:
@@ -200,6 +157,35 @@ def _write(path: pathlib.Path, lines: list[str], count: int, seed: int) -> None:
     drawn = np.random.default_rng(seed).permutation(len(lines))[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, "".join(f"{lines[row]}\n" for row in drawn))
+
+
+# Kind -> what writes it, the tasks of which one is to be named, how many are drawn unless told, help.
+_KINDS: dict[str, tuple[Callable[..., None], tuple[str, ...], int | None, str]] = {
+    "sentences": (write_sentences, (), 100_000, "for tasks of single texts: a .txt file, a sentence a line"),
+    "pairs": (write_pairs, _PAIR_TASKS, 10_000, "for a task of pairs: a .jsonl file in its columns, with nothing of its own"),
+    "own": (write_own, _SINGLE_TASKS + _PAIR_TASKS, None, "a task's own training texts: a .jsonl file"),
+    "neighbours": (write_neighbours, _PAIR_TASKS, 10_000, "for a task of pairs: a .jsonl file of its own training texts, paired anew"),
+    "edits": (write_edits, _SINGLE_TASKS, 30_000, "for a task of single texts: a .txt file of its own training sentences, edited"),
+    "texts": (write_texts, (), 60_000, "for embedders: a .txt file, a text a line"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for name, (_, tasks, count, told) in _KINDS.items():
+        kind = kinds.add_parser(name, help=told, description=told)
+        kind.add_argument("output", type=pathlib.Path)
+        if tasks:
+            kind.add_argument("--task", choices=tasks, required=True)
+        if count:
+            kind.add_argument("--count", type=int, default=count, help="drawn by seed (default: %(default)s)")
+            kind.add_argument("--seed", type=int, default=0)
+    args = vars(parser.parse_args())
+    write, path = _KINDS[args.pop("kind")][0], args.pop("output")
+    if "task" in args:
+        args["task"] = get_task(DataConfig(task=args["task"]))
+    write(path, **args)
 
 
 if __name__ == "__main__":
