@@ -10,19 +10,13 @@ from cli.saved import make_tensors, save_dense, save_model
 from models.reference import transkimmer
 from training import runs
 
-from transkimmer_jax import cli, console
+from transkimmer_jax import cli
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
 
 TENSORS = make_tensors()
 RECORDS = runs.make_reviews(30, seed=7)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tokenizer_folder, tmp_path_factory):
-    """A model as training leaves it, with random weights and margins around 0."""
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
 
 
 @pytest.fixture
@@ -55,17 +49,8 @@ def predict(model_folder, capsys):
 
 
 @pytest.fixture
-def refusal(capsys):
-    """What the command says after 'error: '."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        assert console.run(cli.main, ["evaluate", *map(str, arguments)]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
-        return captured.err.removeprefix("error: ").rstrip("\n")
-
-    return run
+def refusal(refused):
+    return lambda *arguments: refused("evaluate", *arguments)
 
 
 def test_the_numbers_are_the_models(model_folder, evaluate, reviews):

@@ -11,7 +11,6 @@ import time
 
 import pytest
 from cli.answers import assert_same
-from cli.saved import save_model
 from training import runs
 
 from transkimmer_jax import cli, console
@@ -26,11 +25,6 @@ TEXTS = {name: [record["text"] for record in runs.make_reviews(6 + 2 * seed, see
 
 def main(arguments):
     cli.main(["predict", *map(str, arguments)])
-
-
-@pytest.fixture(scope="module")
-def model_folder(tokenizer_folder, tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +60,8 @@ def predict(model_folder, capsys):
 
 
 @pytest.fixture
-def refusal(capsys, model_folder):
-    """What the command says after 'error: '."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        assert console.run(main, ["--model", model_folder, "--quiet", *arguments]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
-        return captured.err.removeprefix("error: ").rstrip("\n")
-
-    return run
+def refusal(refused, model_folder):
+    return lambda *arguments: refused("predict", "--model", model_folder, "--quiet", *arguments)
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ SAME = ("kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tokenizer_folder, tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
-
-
-@pytest.fixture(scope="module")
 def relabel(model_folder):
     """Records labelled as the model answers when nothing is skimmed."""
     engine = SkimEngine.from_pretrained(model_folder, dense=True)
