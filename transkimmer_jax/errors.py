@@ -43,3 +43,8 @@ class Preempted(TranskimmerError):
 
 class InferenceError(TranskimmerError):
     """Texts that cannot be answered, or answers that are not numbers."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of an error, or else the name of its class: one line of at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -10,7 +10,7 @@ from jax.experimental import topologies
 
 from transkimmer_jax import extras
 from transkimmer_jax.analysis.roofline import CHIPS, Chip
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,7 @@ def topology(name: str) -> Topology:
     try:
         devices = list(topologies.get_topology_desc(topology_name=name, platform="tpu").devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"libtpu knows no topology {name!r}: {first_line}") from error
+        raise ConfigError(f"libtpu knows no topology {name!r}: {first_line(error)}") from error
     if len(devices) != math.prod(shape):
         raise ConfigError(f"{name} has {len(devices)} devices, not one a chip")
     return Topology(name, chip, shape, devices)

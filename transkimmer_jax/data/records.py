@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from transkimmer_jax import memory
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.errors import DataError, first_line
 
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
@@ -217,7 +217,3 @@ def shown(value: Any) -> str:
     """`value`, short enough for one line."""
     text = repr(str(value[:60])) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

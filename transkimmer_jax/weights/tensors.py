@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from transkimmer_jax import extras
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, first_line
 from transkimmer_jax.weights import digests
 from transkimmer_jax.weights.json_files import parse, read_object, require_plain_name
 from transkimmer_jax.weights.schema import shown
@@ -55,7 +55,7 @@ class StoredTensor:
             with np.errstate(over="ignore"):
                 values = self.load().astype(np.float32, copy=False)
         except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.path} cannot be read, it may be truncated: {_first_line(error)}") from error
+            raise CheckpointError(f"{self.path} cannot be read, it may be truncated: {first_line(error)}") from error
         if not np.isfinite(values).all():
             raise CheckpointError(f"{self.path}: {self.name} holds values that are not finite numbers: the weights are damaged")
         return values
@@ -107,7 +107,7 @@ def _safetensors(path: pathlib.Path, stack: contextlib.ExitStack) -> list[Stored
             for name, tensor in slices.items()
         ]
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path} cannot be read, it may be truncated: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read, it may be truncated: {first_line(error)}") from error
 
 
 def _require_plain_header(path: pathlib.Path) -> None:
@@ -130,7 +130,7 @@ def _torch(path: pathlib.Path) -> list[StoredTensor]:
     except pickle.UnpicklingError as error:  # torch would have it unpickled all the same
         raise CheckpointError(f"{path} cannot be read: it is no file of tensors, or runs code when it is read") from error
     except Exception as error:  # whatever the unpickler makes of foreign bytes
-        raise CheckpointError(f"{path} cannot be read, it may be truncated: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read, it may be truncated: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path} holds something else than tensors by name")
     wrong = next((name for name in state if not isinstance(name, str)), None)
@@ -148,8 +148,3 @@ def _torch(path: pathlib.Path) -> list[StoredTensor]:
 def _values(tensor: Any) -> np.ndarray:
     """Of a torch tensor, no longer in the file that it maps; NumPy has no bfloat16."""
     return np.array(tensor.detach().float().numpy())
-
-
-def _first_line(error: BaseException) -> str:
-    """What a library says, without what it says behind that."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
