@@ -63,13 +63,6 @@ def test_batches_and_buckets_do_not_matter(setting):
     assert results[1] == results[0] and results[2] == results[0] and results[0].examples == COUNT
 
 
-def test_twice_is_the_same(setting):
-    """In every bit: no noise at evaluation."""
-    batches = setting.batches(7, (MAX_LENGTH,))
-    first, again = setting.predict(batches), setting.predict(batches)
-    np.testing.assert_equal(dataclasses.asdict(first), dataclasses.asdict(again))
-
-
 def test_the_threshold_is_a_run_time_value(setting):
     """From everything kept to [CLS] alone, by one program."""
     batches = setting.batches(7, (MAX_LENGTH,))

@@ -142,39 +142,10 @@ def test_threshold_gate_is_strict():
     np.testing.assert_array_equal(ThresholdGate()(margins, None), [0, 0, 1, 1, 1, 0])
 
 
-def test_evaluation_is_deterministic():
-    """No noise at evaluation: two calls agree in every bit."""
-    model, batch = make_model(), make_batch()
-    for a, b in zip(jax.tree.leaves(program(model)(*batch)), jax.tree.leaves(program(model)(*batch)), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_fresh_model_keeps_everything():
     ids, mask = make_batch()
     output = program(make_model(initial_bias=5.0))(ids, mask)
     np.testing.assert_array_equal(output.keep, np.broadcast_to(mask, output.keep.shape))
-
-
-@pytest.mark.parametrize("threshold", [-np.inf, 0.0, np.inf])
-def test_first_position_always_padding_never(threshold):
-    ids, mask = make_batch()
-    keep = np.asarray(program(make_model())(ids, mask, threshold=threshold).keep)
-    assert np.all(keep[:, :, 0] == 1)
-    assert np.all(keep[:, mask == 0] == 0)
-    if threshold == np.inf:
-        assert keep.sum() == keep.shape[0] * keep.shape[1]
-    if threshold == -np.inf:
-        np.testing.assert_array_equal(keep, np.broadcast_to(mask, keep.shape))
-
-
-def test_a_skimmed_token_never_comes_back():
-    """The keep values are the running product of independent gates, whatever later predictors want."""
-    ids, mask = make_batch()
-    gates = (np.random.default_rng(1).random((ARCH.num_hidden_layers, *ids.shape)) < 0.6).astype(np.float32)
-    upcoming = iter(gates)
-    keep = quick_jit(functools.partial(make_model(), gate=lambda margin, key: next(upcoming)))(ids, mask).keep
-    gates[:, :, 0] = 1
-    np.testing.assert_array_equal(keep, np.cumprod(gates, axis=0) * mask.astype(np.float32))
 
 
 def test_training_keep_values_are_binary_and_fall():

@@ -129,26 +129,6 @@ def test_keep_patterns(network, batch, which, seed, rate):
     assert_same(network.by_script(network.states[which], *batch, decisions=decisions.astype(np.float32)), answers)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(which=networks, seed=seeds, lengths=st.lists(st.integers(1, 6), min_size=4, max_size=4))
-def test_batch_mates_and_padding_do_not_matter(network, which, seed, lengths):
-    """One example alone and unpadded, among mates, and padded further: the same decisions and the same numbers."""
-    rng = np.random.default_rng(seed)
-    examples = draw_examples(rng, lengths)
-    examples[0] = tuple(np.resize(part, 6) for part in examples[0])
-    threshold, answers = network.clear_threshold(which, examples, 0.1)
-    state = network.states[which]
-    alone = network.by_threshold(state, *padded(rng, examples[:1], 6), threshold=threshold)
-    for batch in (padded(rng, examples, 6), padded(rng, examples[:3], 12)):
-        output = network.by_threshold(state, *batch, threshold=threshold)
-        np.testing.assert_array_equal(output.keep[:, 0, :6], alone.keep[:, 0])
-        # Margins of tokens that are gone are read by nobody.
-        judged = ~np.isnan(answers[0].margin)
-        assert relative_error(output.margin[:, 0, :6][judged], alone.margin[:, 0][judged], at_least=1.0) < TOLERANCE
-        assert relative_error(output.last_hidden_state[0, :6], alone.last_hidden_state[0]) < TOLERANCE
-        assert relative_error(output.logits[0], alone.logits[0], at_least=1.0) < TOLERANCE
-
-
 def test_the_drawn_networks_really_skim(network):
     """Guard of the tests above: at threshold 0 the random predictors skim some tokens and not all, in every layer of some network."""
     rng = np.random.default_rng(0)
