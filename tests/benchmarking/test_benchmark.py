@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from cli.saved import save_model
+from cli.saved import save_model, save_prompted
 from flax import nnx
 from inference.skimmers import make_examples
 from training import quick, runs
@@ -265,6 +265,18 @@ def test_a_file(model_folder, write, tmp_path, monkeypatch, name, threshold):
     read = {workload.examples.lengths[row] - 2 for row in range(9)}
     assert read <= {len(text.split()) for text in texts} and len(read) > 1
     assert "--data FILE" in record["command"] and str(tmp_path) not in record["command"]
+
+
+def test_a_default_prompt(model_folder, write, tmp_path, monkeypatch):
+    """Stands before texts, measured and calibrated on, as it does when the model is served."""
+    seen = []
+    monkeypatch.setattr(measurement, "measure", lambda workload, contenders, **options: seen.append(workload) or {})
+    texts = [record["text"] for record in runs.make_reviews(5, seed=3)]
+    folder = save_prompted(tmp_path / "prompted", model_folder, "bad films ")
+    cli.main(["benchmark", "--model", str(folder), "--data", str(write("mine.txt", "\n".join(texts)))])
+    read = SkimEngine.from_pretrained(folder).tokenize(texts).input_ids
+    for examples in (seen[0].examples, seen[0].sample()):
+        np.testing.assert_array_equal(examples.input_ids, read)
 
 
 def test_a_model_of_another_head(tokenizer_folder, write, tmp_path, capsys):

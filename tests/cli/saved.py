@@ -1,5 +1,8 @@
 """Model folders as training leaves them."""
 
+import json
+import shutil
+
 from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
@@ -22,6 +25,14 @@ def save_model(
         folder / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=label_names, extra_config={"task": task}
     )
     return folder / "model"
+
+
+def save_prompted(folder, model_folder, prompt):
+    """Copy a model to `folder`, with a cross-encoder's default prompt, and return that."""
+    shutil.copytree(model_folder, folder)
+    settings = {"model_type": "CrossEncoder", "prompts": {"own": prompt}, "default_prompt_name": "own"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
 
 
 def save_dense(folder, model_folder, tokenizer_folder):

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli.saved import make_tensors, save_dense, save_model
+from cli.saved import make_tensors, save_dense, save_model, save_prompted
 from models.reference import transkimmer
 from training import runs
 
@@ -142,6 +142,18 @@ def test_predictions_and_tables(model_folder, predict, reviews, tmp_path, capsys
         assert found["classes"][name] == pytest.approx(expected | {"support": sum(counts[number])})
         assert f"{name:5} {precision:10.4f} {recall:10.4f}" in said
     assert "test file reviews.jsonl:" in said and "confusion matrix: a row a label, a column a prediction" in said
+
+
+@pytest.mark.parametrize("mode", ["compacted", "masked"])
+def test_a_default_prompt(model_folder, evaluate, predict, reviews, tmp_path, mode):
+    """Stands before texts, as it does when the model is served."""
+    prompted, file = save_prompted(tmp_path / "prompted", model_folder, "bad films "), tmp_path / "predictions.jsonl"
+    answers, others = (predict("--model", model, "--input", reviews) for model in (prompted, model_folder))
+    assert [answer["kept"] for answer in answers] != [answer["kept"] for answer in others], "else there is nothing to tell apart"
+    evaluate("--model", prompted, "--data", reviews, "--predictions", file, "--mode", mode)
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for line, answer in zip(lines, answers, strict=True):
+        assert line["probabilities"] == pytest.approx(answer["probabilities"], rel=1e-4) and line["kept"] == pytest.approx(answer["kept"])
 
 
 def test_residuals(tokenizer_folder, write, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_a_cross_encoder_that_the_library_saved(sentence_transformers_library, t
 
 
 def test_settings_of_another_kind_of_model(tokenizer_folder, tmp_path):
-    """An embedder's prompts are none of a classifier that was trained from it, nor a cross-encoder's of an embedder."""
+    """An embedder's prompts are none of a classifier made from it, nor those of a cross-encoder of an embedder; a tagger has none."""
     for name, made in (("embedder", TranskimmerForSentenceEmbedding), ("cross-encoder", TranskimmerForSequenceClassification)):
         model = made(dataclasses.replace(ARCH, num_labels=1), rngs=nnx.Rngs(1))
         model.save_pretrained(tmp_path / name, tokenizer=load_tokenizer(tokenizer_folder), settings=PROMPTS)
@@ -112,6 +112,7 @@ def test_settings_of_another_kind_of_model(tokenizer_folder, tmp_path):
     assert own == PROMPTS and other == Settings()
     own, other = (read_settings(path.parent, "sequence_classification", {}) for path in reversed(saved.values()))
     assert own == PROMPTS and other == Settings()
+    assert all(read_settings(path.parent, "token_classification", {}) == Settings() for path in saved.values())
 
 
 @pytest.mark.parametrize("width", ["16", 0, 1.5])

@@ -16,6 +16,7 @@ from transkimmer_jax import cli
 from transkimmer_jax.config import from_dict, override, to_dict
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.metrics import compute_metrics
@@ -23,7 +24,7 @@ from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training import inputs, landmarks
+from transkimmer_jax.training import inputs, landmarks, students
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
@@ -40,6 +41,7 @@ TEACHERS = {
     "tagger": ("token_classification", {"num_labels": 3}, ("O", "B", "I")),
     "reader": ("question_answering", {}, None),
 }
+PROMPTED = ("cross-encoder", "embedder")
 FEW = {"data.length_buckets": "24", "data.max_length": "24", "data.batch_size": "16", "data.eval_batch_size": "16"}
 
 
@@ -50,7 +52,7 @@ def teachers(tokenizer_folder, tmp_path_factory):
     for name, (head, options, label_names) in TEACHERS.items():
         model = HEADS[head](dataclasses.replace(ARCH, **options), rngs=nnx.Rngs(1))
         made[name] = tmp_path_factory.mktemp(name.replace("-", "_")) / "model"
-        settings = sentence_transformers.Settings({"query": "the "}, "query") if name == "embedder" else None
+        settings = sentence_transformers.Settings({"query": "the "}, "query") if name in PROMPTED else None
         names = None if head == "question_answering" else label_names
         model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings)
     return made
@@ -83,8 +85,9 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
     assert task.head == TEACHERS[name][0] and task.judge == "teacher"
     held_out = sources.load_split(task, "test", config.data)
     engines = [SkimEngine.from_pretrained(folder, max_length=24, pairs=None) for folder in (tmp_path / "run" / "model", teachers[name])]
-    # The split has the prompt before its texts already.
-    inputs = held_out.texts if held_out.pairs is None else list(zip(held_out.texts, held_out.pairs, strict=True))
+    # An engine puts a cross-encoder's prompt before texts, and an embedder's in `encode` alone.
+    firsts = ["the " + text for text in held_out.texts] if name == "embedder" else held_out.texts
+    inputs = firsts if held_out.pairs is None else list(zip(firsts, held_out.pairs, strict=True))
     student, teacher = (engine.predict_tokenized(engine.tokenize(inputs)) for engine in engines)
     measured = compute_metrics(task, student, teacher)
     assert set(measured) == set(result["metrics"]["test"]) == set(task.metrics)
@@ -93,9 +96,9 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
     assert 1.2 < result["flops_vs_unpadded"] < 3 and result["kept_tokens"] < 0.9
     assert engines[0].arch.skim is not None and engines[0].arch.head == task.head
     assert engines[0].label_names == (TEACHERS[name][2] if name != "cross-encoder" else None) or name in ("embedder", "reader")
+    assert engines[0].default_prompt == ("the " if name in PROMPTED else "")
     if name == "embedder":
-        assert held_out.pairs is None and all(text.startswith("the ") for text in held_out.texts)
-        assert engines[0].default_prompt == "the " and engines[0].arch.pooling == PoolingArchitecture("mean", True)
+        assert held_out.pairs is None and engines[0].arch.pooling == PoolingArchitecture("mean", True)
 
 
 @pytest.mark.parametrize("name", ["classifier", "embedder", "tagger"])
@@ -108,7 +111,7 @@ def test_one_student_for_several_budgets(teachers, texts, tmp_path, name):
     held_out = sources.load_split(task, "test", config.data)
     student = SkimEngine.from_pretrained(tmp_path / "run" / "model", max_length=24, pairs=None)
     teacher = SkimEngine.from_pretrained(teachers[name], max_length=24, pairs=None)
-    tokens = student.tokenize(held_out.texts if held_out.pairs is None else list(zip(held_out.texts, held_out.pairs, strict=True)))
+    tokens = prepare(task, held_out, student.tokenizer, 0).tokens
     assert student.arch.skim.levels == (0.8, 0.6, 0.45) and student.threshold == pytest.approx(0.4) == result["threshold"]
     assert student.arch.maps_forwarded == (name != "classifier")
     assert [point["budget"] for point in result["curve"]] == [0.8, 0.6, 0.45]
@@ -281,6 +284,40 @@ def test_a_student_has_its_teachers_prompts(teachers, texts, tmp_path):
     config = make_config(teachers["embedder"], texts, **{"model.pretrained": str(folder), "train.steps": "2", "skim.target": "1.0"})
     train_and_evaluate(config, tmp_path / "run")
     assert sentence_transformers.read_settings(tmp_path / "run" / "model", "sentence_embedding", {}) == settings
+
+
+def test_labelled_pairs_stand_behind_the_teachers_prompt(teachers, write, tmp_path):
+    """The result of a cross-encoder's student is what its engine, which reads the prompt, says of the pairs."""
+    reviews = [record["text"] for record in runs.make_reviews(60, seed=1)]
+    values = np.random.default_rng(0).uniform(0, 5, 59).tolist()
+    records = [{"first": a, "second": b, "label": value} for (a, b), value in zip(itertools.pairwise(reviews), values, strict=True)]
+    file = str(write("pairs.jsonl", records))
+    changes = {"data.task": "files", "data.text_files": "", "data.train_file": file, "data.validation_file": file, "train.steps": "2"}
+    result = train_and_evaluate(make_config(teachers["cross-encoder"], file, **changes), tmp_path / "run")
+    student = SkimEngine.from_pretrained(tmp_path / "run" / "model")
+    assert student.default_prompt == "the "
+    said = [answer.label for answer in student.predict([(record["first"], record["second"]) for record in records], progress=False)]
+    assert np.corrcoef(said, values)[0, 1] == pytest.approx(result["metrics"]["validation"]["pearson"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_teacher_and_student_are_timed_behind_the_prompt(teachers, texts, monkeypatch, name):
+    """It stands before each held-out text once."""
+    timed = []
+    predict = SkimEngine.predict_tokenized
+
+    def watched(self, examples, **options):
+        timed.append(examples)
+        return predict(self, examples, **options)
+
+    monkeypatch.setattr(SkimEngine, "predict_tokenized", watched)
+    config = make_config(teachers[name], texts)
+    students.compare(config, str(teachers[name]))
+    held_out = sources.load_split(load_task(config), "test", config.data)
+    behind = ["the " + text for text in held_out.texts]
+    read = load_tokenizer(teachers[name])(behind, held_out.pairs, truncation="longest_first", max_length=24)["input_ids"]
+    seen = {tuple(part.input_ids[start:end].tolist()) for part in timed for start, end in itertools.pairwise(part.offsets)}
+    assert seen and seen <= set(map(tuple, read))
 
 
 def test_texts_beside_labelled_ones(teachers, texts, tmp_path):

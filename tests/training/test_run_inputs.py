@@ -7,6 +7,7 @@ import numpy as np
 from transkimmer_jax.config import MeshConfig, override
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.data.token_files import Answers, objects
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import inputs
@@ -14,19 +15,20 @@ from transkimmer_jax.training.inputs import RunExamples
 from transkimmer_jax.training.models import load_task
 
 
-def digest(*splits, names=("neg", "pos")):
+def digest(*splits, names=("neg", "pos"), prompt=""):
     training, validation = splits
-    return RunExamples(training, {"validation": validation}, {}).digest(names)
+    return RunExamples(training, {"validation": validation}, {}).digest(Task("files", ("text",), names, 8, prompt=prompt))
 
 
 def test_a_digest_is_of_all_texts_and_labels():
-    """Of words, pairs and answers too; where one ends and the next begins, and in which split, counts."""
+    """Of words, pairs, answers and the prompt too; where one ends and the next begins, and in which split, counts."""
     one, two = (Examples([text], None, np.zeros(1, np.int32)) for text in ("a", "b"))
     tags = [Examples([["a", "b"]], None, objects([labels])) for labels in ((0, 1), (1, 1))]
     answered = [Examples(["q"], ["a a"], objects([Answers(("a",), (start,))])) for start in (0, 2)]
     both = Examples(["a", "b"], None, np.zeros(2, np.int32))
     digests = [
         digest(one, two), digest(two, one), digest(one, two, names=("pos", "neg")), digest(one, two, names=None), digest(both, two),
+        digest(one, two, prompt="the "),
         digest(Examples(["ab"], None, one.labels), two), digest(Examples(["a"], ["b"], one.labels), two),
         digest(dataclasses.replace(one, labels=np.ones(1, np.int32)), two),
         digest(dataclasses.replace(one, labelled=np.ones(1, bool)), two),

@@ -246,7 +246,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights import config_file, sentence_transformers
     from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
@@ -267,10 +267,11 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
         raise CheckpointError(f"{max_length} tokens are more than the {model.arch.max_position_embeddings} positions of {args.model}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     texts, others = _texts(args, task, tuple(args.text_columns or trained_on.text_columns or ("text",)))
+    prompt = sentence_transformers.read_settings(folder, model.arch.head, config.values).default_text
     seconds = []
     for _ in range(_TOKENIZED):
         started = time.perf_counter()
-        examples = pipeline.tokenize(texts, tokenizer, max_length)
+        examples = pipeline.tokenize(texts.behind(prompt), tokenizer, max_length)
         seconds.append(time.perf_counter() - started)
     # As the model is served, unless the threshold is another.
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
@@ -286,7 +287,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
         name=pathlib.Path(args.data).name if task is None else task.name,
         model=model,
         examples=examples,
-        sample=lambda: pipeline.tokenize(others(), tokenizer, max_length),
+        sample=lambda: pipeline.tokenize(others().behind(prompt), tokenizer, max_length),
         padded_length=max_length,
         threshold=threshold,
         calibration=calibration,

@@ -124,7 +124,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.data.tasks import file_task, get_task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models import heads
-    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.weights import config_file, sentence_transformers
     from transkimmer_jax.weights.files import resolve
 
     _check(args, split)
@@ -148,6 +148,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     runtime.require_positions(args.model, model.arch, task.max_length)
     if task.head == "sequence_classification":
         require_same_labels(args.model, saved.label_names, task)
+    task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
     for name, examples in _examples(args, task, split).items():

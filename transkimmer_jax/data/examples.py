@@ -24,6 +24,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def behind(self, prompt: str) -> "Examples":
+        """The same with a prompt before each text, and so before the first of a pair; '' for none."""
+        return dataclasses.replace(self, texts=[prompt + text for text in self.texts]) if prompt else self
+
     def take(self, rows: np.ndarray) -> "Examples":
         """Those at `rows`, in that order."""
         return Examples(

@@ -42,7 +42,7 @@ class QuestionLabels:
 
 
 def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> Prepared:
-    """Tokenise the examples of a task.
+    """Tokenise the examples of a task, behind its prompt.
 
     doc_stride: tokens that two windows of a context share.
 
@@ -50,7 +50,7 @@ def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> 
       DataError: texts that cannot be read. CheckpointError: a tokenizer that does not tell where words and answers lie.
     """
     if task.head in ("sequence_classification", "sentence_embedding") or (task.head == "token_classification" and task.name == TEXTS):
-        return Prepared(pipeline.tokenize(examples, tokenizer, task.max_length), examples.labels)
+        return Prepared(pipeline.tokenize(examples.behind(task.prompt), tokenizer, task.max_length), examples.labels)
     if not tokenizer.is_fast:
         raise CheckpointError("tags and answers need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
     if task.head == "token_classification":

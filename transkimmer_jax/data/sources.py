@@ -86,7 +86,7 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
         for path in data.text_files
         for columns in (inputs[:1] if is_text_file(path) else inputs)
     ]
-    texts = [task.prompt + text for part in parts for text in part.texts]
+    texts = [text for part in parts for text in part.texts]
     pairs = [text for part in parts for text in part.pairs or []]
     examples = Examples.without_labels(texts, pairs or None)
     training, held_out = hold_out(examples, EVALUATION_SEED)

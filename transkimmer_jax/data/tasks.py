@@ -25,7 +25,7 @@ class Task:
     test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more texts, on which no choice is made
     head: str = "sequence_classification"  # one of `heads.HEADS`
     judge: Literal["labels", "teacher"] = "labels"  # what answers are compared with
-    prompt: str = ""  # stands before every text
+    prompt: str = ""  # stands before every text that a model reads; `prepare` puts it there
 
     @property
     def num_labels(self) -> int:

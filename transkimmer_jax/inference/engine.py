@@ -457,9 +457,9 @@ class SkimEngine:
         if self.tokenizer is None:
             raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         singles, seconds = arguments.checked_texts(texts, self.pairs, first)
-        if self.arch.head == "sequence_classification" and self.default_prompt:
-            singles = [self.default_prompt + text for text in singles]
         examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
+        if self.arch.head == "sequence_classification":
+            examples = examples.behind(self.default_prompt)
         with self._reading:
             return pipeline.tokenize(examples, self.tokenizer, self.max_length)
 

@@ -29,13 +29,13 @@ class RunExamples:
     validation: dict[str, Examples]
     test: dict[str, Examples]
 
-    def digest(self, label_names: tuple[str, ...] | None) -> str:
-        """The SHA-256 of all texts and labels, in their order, and of the labels' names, in hexadecimal."""
+    def digest(self, task: Task) -> str:
+        """The SHA-256 of all texts behind the task's prompt and their labels, in their order, and of the labels' names, in hexadecimal."""
         encode = json.JSONEncoder(default=dataclasses.asdict).encode  # `default`: of `Answers`
-        total = hashlib.sha256(encode(label_names).encode())
+        total = hashlib.sha256(encode(task.label_names).encode())
         for name, examples in {"training": self.training, **self.validation, **self.test}.items():
             labels, labelled = (None if values is None else values.tolist() for values in (examples.labels, examples.labelled))
-            columns: tuple[list[Any] | None, ...] = (examples.texts, examples.pairs, labels, labelled)
+            columns: tuple[list[Any] | None, ...] = (examples.behind(task.prompt).texts, examples.pairs, labels, labelled)
             for column in columns:
                 values, missing = column or [], column is None
                 total.update(encode([name, len(values), missing]).encode())

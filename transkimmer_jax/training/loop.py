@@ -71,7 +71,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     inputs.require_shareable(config, placement)
     # Before the models: what is wrong with the user's files shows before anything slow.
     examples = inputs.load_examples(config, task)
-    examples_digest = examples.digest(task.label_names)
+    examples_digest = examples.digest(task)
     require_unchanged(workdir, config, examples_digest)
 
     # ------------------------------------------------------------------------------------------------------------------------- models

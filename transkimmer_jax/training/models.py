@@ -1,6 +1,7 @@
 """The models of a run: the one that is trained, and its teacher; and the task, where that is what the teacher does."""
 
 import contextlib
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -11,7 +12,7 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import TEXTS, Task, get_task, texts_task
 from transkimmer_jax.errors import CheckpointError, ConfigError
-from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.architecture import WELL_KNOWN, Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.training.narrowing import narrowed_shapes
@@ -25,7 +26,8 @@ _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
 
 def load_task(config: Config) -> Task:
-    """What a run learns: the task of its data, or to answer as its teacher does.
+    """What a run learns: the task of its data, or to answer as its teacher does. Texts stand behind the teacher's default prompt, which the
+    student has too.
 
     Raises:
       DataError: as `get_task`. CheckpointError: a teacher that cannot be used. ConfigError: it reads pairs where single texts are named, or
@@ -33,14 +35,27 @@ def load_task(config: Config) -> Task:
     """
     teacher = config.distill.teacher
     if config.data.task != TEXTS or teacher is None:
-        return get_task(config.data)
+        task = get_task(config.data)
+        return dataclasses.replace(task, prompt=teacher_settings(config, task.head).default_text)
     folder = resolve(teacher)
     saved = config_file.read(folder)
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
     _require_its_columns(config, head, saved.task.pairs)
-    settings = sentence_transformers.read_settings(folder, head, saved.values)
-    prompt = "" if settings.default_prompt is None else settings.prompts[settings.default_prompt]
+    prompt = teacher_settings(config, head).default_text
     return texts_task(config.data, head, saved.label_names, config_file.read_length(folder, saved), prompt)
+
+
+def teacher_settings(config: Config, head: str) -> sentence_transformers.Settings:
+    """The teacher's prompts and scores, which a student has too; the defaults without a teacher.
+
+    Raises:
+      CheckpointError: a teacher that cannot be used.
+    """
+    name = config.distill.teacher
+    if name is None or name in WELL_KNOWN:  # those need no files where shapes alone are asked for
+        return sentence_transformers.Settings()
+    folder = resolve(name)
+    return sentence_transformers.read_settings(folder, head, config_file.read(folder).values)
 
 
 def _require_its_columns(config: Config, head: str, pairs: bool | None) -> None:

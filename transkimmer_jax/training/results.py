@@ -14,10 +14,11 @@ from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.training.models import teacher_settings
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
-from transkimmer_jax.weights import config_file, sentence_transformers
-from transkimmer_jax.weights.files import is_hub_id, resolve
+from transkimmer_jax.weights import config_file
+from transkimmer_jax.weights.files import is_hub_id
 from transkimmer_jax.weights.model_card import Provenance
 
 logger = logging.getLogger("transkimmer_jax")
@@ -51,15 +52,6 @@ def require_savable(config: Config, task: Task, arch: Architecture, tokenizer: A
     """Raises `CheckpointError` for a model that `write` could not save: before it is trained."""
     values = config_file.to_values(arch, task.label_names, tokenizer.pad_token_id) | {"task": _described(task, config.data.doc_stride)}
     config_file.parse(values, f"cannot train {config.model.pretrained}")
-
-
-def _settings(config: Config, head: str) -> sentence_transformers.Settings | None:
-    """The teacher's prompts and scores, which a student has too; an embedder without a teacher has those of what it starts from."""
-    source = config.distill.teacher or (config.model.pretrained if head == "sentence_embedding" else None)
-    if source is None:
-        return None
-    folder = resolve(source)
-    return sentence_transformers.read_settings(folder, head, config_file.read(folder).values)
 
 
 def _described(task: Task, doc_stride: int) -> dict[str, Any]:
@@ -102,7 +94,7 @@ def write(
         tokenizer=tokenizer,
         label_names=task.label_names,
         extra_config={"task": _described(task, config.data.doc_stride)},
-        settings=_settings(config, task.head),
+        settings=teacher_settings(config, task.head),
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
     )

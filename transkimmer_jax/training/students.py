@@ -8,7 +8,7 @@ import numpy as np
 
 from transkimmer_jax.benchmarking.clock import interleaved, samples
 from transkimmer_jax.config import Config
-from transkimmer_jax.data import sources
+from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.labelled_files import read_file
 from transkimmer_jax.data.records import COLUMN_FLAGS
@@ -58,7 +58,7 @@ def compare(config: Config, model: str, labelled: str | None = None, label_colum
         "student": SkimEngine.from_pretrained(model, **options),
     }
     texts = subsample(sources.load_split(task, task.test_splits["test"], config.data), config.data.eval_examples, sources.EVALUATION_SEED)
-    tokens = engines["student"].tokenize(_inputs(texts))
+    tokens = pipeline.tokenize(texts.behind(task.prompt), engines["student"].tokenizer, task.max_length)
     parts = samples(tokens, max(1, len(tokens) // 2), _ROUNDS)
     rounds = interleaved({name: engine.predict_tokenized for name, engine in engines.items()}, parts)
     milliseconds = {name: 1000 * statistics.median(seconds) / len(parts[0]) for name, seconds in rounds.items()}

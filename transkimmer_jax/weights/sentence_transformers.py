@@ -24,6 +24,7 @@ SETTINGS_FILE = "config_sentence_transformers.json"
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _MOST_BYTES = 2**20
 _EMBEDDER, _CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"  # model_type
+_KINDS = {"sentence_embedding": _EMBEDDER, "sequence_classification": _CROSS_ENCODER}  # by head
 _SECTION, _OLD_ACTIVATION = "sentence_transformers", "sbert_ce_default_activation_function"  # in a cross-encoder's config.json
 _ORDER = ("Transformer", "Pooling", "Normalize")
 # Has the library take a classifier's logits.
@@ -64,6 +65,11 @@ class Settings:
     similarity: str = "cosine"
     truncate_dim: int | None = None
     activation: str | None = None
+
+    @property
+    def default_text(self) -> str:
+        """The default prompt itself; '' for none."""
+        return "" if self.default_prompt is None else self.prompts[self.default_prompt]
 
     @property
     def raw_scores(self) -> bool:
@@ -155,13 +161,14 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     """What a folder says of a model with this head; config: the content of its `config.json`.
 
     A file that was written for a model of another kind says nothing, as to the library: a reranker's prompts are none of an embedder.
+    Models with other heads read no prompts.
 
     Raises:
       CheckpointError: a file that cannot be meant.
     """
     path = folder / SETTINGS_FILE
     values = read_object(path, _MOST_BYTES) if path.is_file() else {}
-    if values.get("model_type", _EMBEDDER) != (_CROSS_ENCODER if head == "sequence_classification" else _EMBEDDER):
+    if values.get("model_type", _EMBEDDER) != _KINDS.get(head):
         values = {}
     prompts, default = values.get("prompts") or {}, values.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
