@@ -22,6 +22,9 @@ class Graph:
         folder = pathlib.Path(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.labels = [config["id2label"][str(number)] for number in range(len(config.get("id2label", {})))]
+        settings = folder / "config_sentence_transformers.json"
+        prompted = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        self.prompt = prompted.get("prompts", {}).get(prompted.get("default_prompt_name"), "")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         limit = min(self.tokenizer.model_max_length, config["max_position_embeddings"])
         self.max_length = config.get("task", {}).get("max_length") or limit
@@ -33,7 +36,9 @@ class Graph:
 
     def __call__(self, texts):
         """A dictionary for each text. Inputs are padded; in the graph tokens lie one behind another, and padding costs nothing."""
-        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="np")
+        encoded = self.tokenizer(
+            [self.prompt + text for text in texts], padding=True, truncation=True, max_length=self.max_length, return_tensors="np"
+        )
         feeds = {name: np.asarray(values, np.int64) for name, values in encoded.items() if name in self.inputs}
         results = dict(zip(self.outputs, self.session.run(None, feeds), strict=True))
         shares = results["kept"].mean(axis=0) / encoded["attention_mask"].sum(axis=1)

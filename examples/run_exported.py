@@ -32,6 +32,8 @@ class ExportedModel:
     def __call__(self, texts, threshold=None):
         """Answers in the order of `texts`: strings, or pairs of strings. `threshold`: None takes the export's default."""
         threshold = np.float32(self.manifest["threshold"] if threshold is None else threshold)
+        if prompt := self.manifest.get("prompt"):
+            texts = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
         encoded = self.tokenizer(texts, truncation="longest_first", max_length=self.manifest["max_length"], return_token_type_ids=True)
         answers = [None] * len(texts)
         for rows, ladder in self._batches([len(ids) for ids in encoded["input_ids"]]):

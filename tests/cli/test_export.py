@@ -12,7 +12,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from cli.saved import save_dense, save_model
+from cli.saved import save_dense, save_model, save_prompted
 from safetensors.numpy import load_file
 from training import quick, runs
 from weights.checkpoints import random_tensors, write_checkpoint
@@ -164,7 +164,7 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
     artifacts = manifest.pop("artifacts")
     assert manifest == {
         "format": "transkimmer_jax.export", "format_version": 1, "jax_version": jax.__version__, "platforms": ["cpu"],
-        "dtype": "float32", "label_names": ["neg", "pos"], "pairs": False, "max_length": 40, "threshold": 0.25,
+        "dtype": "float32", "label_names": ["neg", "pos"], "pairs": False, "prompt": "", "max_length": 40, "threshold": 0.25,
         "weights": "weights.safetensors",
     }  # fmt: skip
     arch, calibration = engine.arch, Calibration.load(model_folder, 3)
@@ -303,6 +303,15 @@ def test_pairs(tokenizer_folder, tmp_path, capsys):
     pairs = [("a good film", "is"), ("", ""), ("bad", LONG)]
     expected = SkimEngine.from_pretrained(model).predict(pairs, progress=False)
     assert_answers(run_alone(tmp_path / "export", [text for pair in pairs for text in pair], cwd=tmp_path), expected)
+
+
+@pytest.mark.parametrize("columns", [("text",), ("question", "sentence")])
+def test_a_default_prompt(tokenizer_folder, tmp_path, columns):
+    """Stands before texts, or the first of a pair, as the engine has it."""
+    model = save_prompted(tmp_path / "own", save_model(tmp_path, tokenizer_folder, text_columns=columns, max_length=40), "bad films ")
+    main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160])
+    texts = TEXTS if len(columns) == 1 else [("a good film", "is"), ("", ""), ("bad", LONG)]
+    assert_answers(load_export(tmp_path / "export")(texts), SkimEngine.from_pretrained(model).predict(texts, progress=False))
 
 
 def test_regression(tokenizer_folder, tmp_path):

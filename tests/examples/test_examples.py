@@ -9,7 +9,7 @@ import sys
 
 import jax
 import pytest
-from cli.saved import save_model
+from cli.saved import save_model, save_prompted
 from training import quick, runs
 
 from transkimmer_jax.inference.engine import SkimEngine
@@ -38,9 +38,10 @@ def model(tokenizer_folder, tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"), tokenizer_folder)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_graph_answers_as_the_engine_does(model, tmp_path, precision):
-    """Where this package, and JAX, are not to be had."""
+@pytest.mark.parametrize(("precision", "prompt"), [("float32", "bad films "), ("int8", None)])
+def test_a_graph_answers_as_the_engine_does(model, tmp_path, precision, prompt):
+    """Where this package, and JAX, are not to be had; behind the model's default prompt, if it has one."""
+    model = model if prompt is None else save_prompted(tmp_path / "prompted", model, prompt)
     export(model, tmp_path / "exported", precisions=[precision])
     texts = ["good film", "", "the bad films is a b c good " * 3, "a"]
     file = "model.onnx" if precision == "float32" else "model_quantized.onnx"

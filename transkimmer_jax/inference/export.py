@@ -97,6 +97,7 @@ def export(
         "dtype": engine.runtime.arch.compute_dtype,
         "label_names": None if engine.label_names is None else list(engine.label_names),
         "pairs": bool(saved.task.pairs),
+        "prompt": engine.default_prompt,  # before each text, or the first of a pair
         "max_length": engine.max_length,
         "threshold": engine.threshold,
         "weights": WEIGHTS_FILE,
