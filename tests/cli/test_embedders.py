@@ -99,6 +99,15 @@ def test_retrieval(models, collection, capsys, kind, label):
     assert result["reranking"]["recall@50"] == result["retrieval"]["recall@50"] == 1.0
 
 
+def test_queries_that_are_documents(models, write, capsys):
+    """No query finds itself, neither by vectors nor by the reranker: with one other document, that is first for both."""
+    texts = [{"id": name, "text": text} for name, text in (("a", TEXTS[0]), ("b", TEXTS[1]))]
+    flags = ["--queries", write("texts.jsonl", texts), "--documents", write("texts.jsonl", texts)]
+    flags += ["--judgements", write("qrels.txt", "a 0 b 1\nb 0 a 1\n"), "--reranker", models["reranker"]]
+    result = said(capsys, "retrieve", "--model", models["embedder"], *flags)
+    assert result["retrieval"]["mrr"] == result["reranking"]["mrr"] == result["retrieval"]["recall@1"] == 1.0
+
+
 def test_budgets_of_retrieval(models, collection, capsys):
     """Of the embedder and of the reranker, each by its own flag."""
     flags = [part for flag in collection.items() for part in flag]

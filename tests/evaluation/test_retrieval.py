@@ -91,6 +91,22 @@ def test_rerank():
     assert [numbers.tolist() for numbers in best] == [[9, 4, 2, 7], [1]]
 
 
+def test_a_querys_own_document():
+    """Is left out of its ranking alone, and stays where it is judged relevant."""
+    ranked = np.array([[0, 1, 2], [2, 1, 0], [2, 0, 1], [1, 0, 2]])
+    judgements = {"a": {"b": 1, "a": 0}, "b": {"a": 1}, "c": {"c": 1}, "x": {"a": 1}}
+    left = retrieval.without_own(list(judgements), ["a", "b", "c"], ranked, judgements)
+    assert [numbers.tolist() for numbers in left] == [[1, 2], [2, 0], [2, 0, 1], [1, 0, 2]]
+
+
+def test_measures_are_of_as_many_documents_whatever_is_reranked():
+    """A relevant document behind the fiftieth is none that was found."""
+    documents = [f"d{number}" for number in range(80)]
+    for place, found in ((49, 1 / 50), (50, 0.0)):
+        run = retrieval.run_of(["a"], documents, [np.arange(80)])
+        assert retrieval.measures(run, {"a": {f"d{place}": 1}})["mrr"] == pytest.approx(found)
+
+
 def test_measures():
     """By hand: the relevant documents of the first query are first and third, that of the second is second, the third finds nothing."""
     run = retrieval.run_of(["a", "b", "c"], ["d0", "d1", "d2", "d3"], [np.array([0, 1, 2]), np.array([3, 1]), np.array([0])])

@@ -22,8 +22,9 @@ def add(commands) -> None:
         "retrieve",
         help="nDCG, recall and MRR of an embedder, and of a reranker behind it",
         description="Search documents by the cosine of vectors, rank the first of them anew by a cross-encoder if there is one, and "
-        "measure by judgements: JSON on standard output. Queries and documents are .jsonl or .csv files with columns 'id' and 'text'; "
-        "judgements are TREC's or BEIR's, or .jsonl or .csv files with columns 'query', 'document' and 'relevance'.",
+        "measure the first 50 by judgements: JSON on standard output. As in BEIR, a query does not find the document of its own id; here "
+        "it does where that is judged relevant. Queries and documents are .jsonl or .csv files with columns 'id' and 'text'; judgements "
+        "are TREC's or BEIR's, or .jsonl or .csv files with columns 'query', 'document' and 'relevance'.",
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="folder or hub id of an embedder")
@@ -77,7 +78,9 @@ def _retrieve(args: argparse.Namespace) -> None:
 
     document_vectors, document_seconds = encoded(embedder.encode_document, texts, args.document_prompt)
     query_vectors, query_seconds = encoded(embedder.encode_query, list(judged.values()), args.query_prompt)
-    ranked = nearest(query_vectors, document_vectors, max(args.top, 50))
+    # One more than are looked at, since a query's own document goes.
+    near = nearest(query_vectors, document_vectors, max(args.top, retrieval.DEPTH) + 1)
+    ranked = retrieval.without_own(list(judged), names, near, judgements)
     result = {
         "command": shlex.join(["transkimmer", *args.arguments]), "precision": args.precision or "float32",
         "model": args.model, "queries": len(judged), "documents": len(documents),

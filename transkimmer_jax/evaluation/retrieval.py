@@ -17,6 +17,7 @@ Run = dict[str, dict[str, float]]  # scores of documents by query
 Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or more
 
 _IDS = ("id", "_id")  # the latter is BEIR's
+DEPTH = 50  # documents of a query that are measured
 MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@10": "recall_10", "recall@50": "recall_50", "mrr": "recip_rank"}
 
 
@@ -84,10 +85,21 @@ def _judged(path: pathlib.Path) -> "Any":
         yield where, cells[0], cells[-2], cells[-1]
 
 
+def without_own(queries: Sequence[str], documents: Sequence[str], ranked: Iterable[np.ndarray], judgements: Judgements) -> list[np.ndarray]:
+    """Each query's documents without that of the query's own id, as BEIR measures: where queries are documents too, each finds itself.
+
+    One that is judged relevant stays: then ids of queries and of documents are counted apart.
+    """
+    numbers = {name: number for number, name in enumerate(documents)}
+    own = [-1 if judgements.get(name, {}).get(name) else numbers.get(name, -1) for name in queries]
+    return [found[found != number] for found, number in zip(ranked, own, strict=True)]
+
+
 def run_of(names: Sequence[str], documents: Sequence[str], ranked: Iterable[np.ndarray]) -> Run:
-    """A run of rankings, best first. A document's score is minus its rank, so that what is scored is the order."""
+    """A run of the first `DEPTH` of rankings, best first. A document's score is minus its rank, so that what is scored is the order."""
     return {
-        name: {documents[number]: -float(rank) for rank, number in enumerate(numbers)} for name, numbers in zip(names, ranked, strict=True)
+        name: {documents[number]: -float(rank) for rank, number in enumerate(numbers[:DEPTH])}
+        for name, numbers in zip(names, ranked, strict=True)
     }
 
 
