@@ -279,6 +279,13 @@ def test_a_default_prompt(model_folder, write, tmp_path, monkeypatch):
         np.testing.assert_array_equal(examples.input_ids, read)
 
 
+def test_more_tokens_than_positions(model_folder, write, capsys):
+    """The message names the flag of this command."""
+    command = ["benchmark", "--model", str(model_folder), "--data", str(write("texts.txt", "good\n")), "--length", "41"]
+    assert console.run(cli.main, command) == 2
+    assert capsys.readouterr().err == f"error: 41 tokens are more than the 40 positions of {model_folder}: give a lower --length\n"
+
+
 def test_a_model_of_another_head(tokenizer_folder, write, tmp_path, capsys):
     """Is not timed as a classifier of random weights."""
     embedder = HEADS["sentence_embedding"](dataclasses.replace(ARCH, vocab_size=60), rngs=nnx.Rngs(0))

@@ -253,18 +253,13 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     config = config_file.read(folder)
     trained_on = config.task
     task = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
-    if task is None or task.name == trained_on.name:
-        max_length = length or config_file.read_length(folder, config)
-    else:
-        max_length = length or task.max_length
+    max_length = labelled.read_length(args.model, folder, config, task, length, "--length")
     if config.architecture.head != "sequence_classification":
         head = config.architecture.head.replace("_", " ")
         raise CheckpointError(f"{args.model} is for {head}: classifiers and cross-encoders alone are measured here")
     model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None, complete=True)
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
-    if max_length > model.arch.max_position_embeddings:
-        raise CheckpointError(f"{max_length} tokens are more than the {model.arch.max_position_embeddings} positions of {args.model}")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     texts, others = _texts(args, task, tuple(args.text_columns or trained_on.text_columns or ("text",)))
     prompt = sentence_transformers.read_settings(folder, model.arch.head, config.values).default_text

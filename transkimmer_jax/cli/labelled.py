@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+    from transkimmer_jax.weights.config_file import SavedConfig
 
 
 TASKS = "glue/<name>, imdb_reviews, yelp_polarity_reviews, 20newsgroups or movie_reviews"
@@ -109,6 +110,22 @@ class LabelledModel:
         return self.model.arch.skim.threshold if self.model.arch.skim else 0.0
 
 
+def read_length(model: str, folder: pathlib.Path, saved: "SavedConfig", task: "Task | None", given: int | None, flag: str) -> int:
+    """Tokens read of a text: so many as are given; of a file, and of the task that the model was trained on, as an engine reads; of another
+    task, as many as the literature.
+
+    model: its name, for messages. task: None for a file. flag: that which gives a number.
+
+    Raises:
+      CheckpointError: more than the model has positions.
+    """
+    from transkimmer_jax.weights import config_file
+
+    length = given or (task.max_length if task is not None and task.name != saved.task.name else config_file.read_length(folder, saved))
+    runtime.require_positions(model, saved.architecture, length, flag)
+    return length
+
+
 def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     """What the flags name; of a task its validation splits, or with 'test' its test splits, on which nothing should be chosen.
 
@@ -132,20 +149,18 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
         require_readable(args.data)
     folder = resolve(args.model)
     saved = config_file.read(folder)
-    max_length = args.max_length or (saved.task.max_length if args.data or args.task == saved.task.name else None)
-    if args.data:  # as an engine reads
-        max_length = max_length or config_file.read_length(folder, saved)
+    known = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
+    max_length = read_length(args.model, folder, saved, known, args.max_length, "--max-length")
     model = heads.load(folder, dense=None, complete=True)
-    if args.data:
+    if known is None:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         columns = tuple(args.text_columns or saved.task.text_columns or ())
         task = file_task(model.arch.head, saved.label_names, columns, args.label_column or saved.task.label_column, max_length)
         task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
     else:
-        task = get_task(DataConfig(task=args.task, data_dir=args.data_dir, max_length=max_length))
+        task = dataclasses.replace(known, max_length=max_length)
     if task.head != model.arch.head:
         raise CheckpointError(f"{args.model} is for {model.arch.head.replace('_', ' ')}, {task.name} for {task.head.replace('_', ' ')}")
-    runtime.require_positions(args.model, model.arch, task.max_length)
     if task.head == "sequence_classification":
         require_same_labels(args.model, saved.label_names, task)
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)

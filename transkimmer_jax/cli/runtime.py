@@ -24,8 +24,8 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("runtime", "provider", "precision")}
 
 
-def require_positions(model: str, arch: "Architecture", max_length: int | None) -> None:
-    """Raises `CheckpointError` where `--max-length` asks for more tokens than a model has positions: the engine would read fewer unsaid."""
+def require_positions(model: str, arch: "Architecture", max_length: int | None, flag: str = "--max-length") -> None:
+    """Raises `CheckpointError` where a flag asks for more tokens than a model has positions: the engine would read fewer unsaid."""
     limit = arch.max_position_embeddings
     if max_length is not None and max_length > limit:
-        raise CheckpointError(f"{max_length} tokens are more than the {limit} positions of {model}: give a lower --max-length")
+        raise CheckpointError(f"{max_length} tokens are more than the {limit} positions of {model}: give a lower {flag}")
