@@ -306,8 +306,8 @@ def test_guarantees_that_cannot_be_given(refusal, tokenizer_folder, write, tmp_p
     # F1 is what MRPC and QQP choose by, though they have an accuracy too.
     for metrics in (("matthews_correlation",), ("f1", "accuracy")):
 
-        def load(args, split, metrics=metrics, really=labelled.load):
-            found = really(args, split)
+        def load(args, metrics=metrics, really=labelled.load):
+            found = really(args)
             return dataclasses.replace(found, task=dataclasses.replace(found.task, metrics=metrics))
 
         with monkeypatch.context() as patched:
@@ -317,8 +317,8 @@ def test_guarantees_that_cannot_be_given(refusal, tokenizer_folder, write, tmp_p
 
 
 def test_a_guarantee_on_texts_that_chose_the_model(model_folder, write, tmp_path, monkeypatch, caplog):
-    def load(args, split, really=labelled.load):
-        return dataclasses.replace(really(args, split), chose_the_model=True)
+    def load(args, really=labelled.load):
+        return dataclasses.replace(really(args), chose_the_model=True)
 
     data = write("many.jsonl", MANY)
     sweep(model_folder, data, tmp_path / "output", "--tolerance=0.3", "--guarantee=0.9")

@@ -26,7 +26,6 @@ def add(commands) -> None:
     )
     labelled.add_arguments(parser)
     runtime.add_arguments(parser)
-    labelled.add_split(parser)
     parser.add_argument("--pooling", choices=("mean", "cls"), help="evaluate a bare encoder as an embedder that pools so")
     add_threshold(parser)
     parser.add_argument(
@@ -63,7 +62,7 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
 
     if args.mode == "masked" or args.predictions:
         raise ConfigError(f"{args.model} is an embedder: it is evaluated by cosines alone, without --mode masked and --predictions")
-    pairs = labelled.load_pairs(args, args.split)
+    task, splits = labelled.load_pairs(args)
     engine = SkimEngine.from_pretrained(
         args.model,
         pooling=args.pooling,
@@ -74,7 +73,7 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
     )
     require_skimming(args.model, engine.arch, threshold=args.threshold)
     metrics, costs = {}, []
-    for name, split in pairs.splits.items():
+    for name, split in splits.items():
         texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs
         vectors = similarity.embed(engine, list(texts))
         costs.append(vectors)
@@ -84,9 +83,9 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
     first = next(iter(metrics.values()))
     result = {
         "metric": "spearman", "value": first["spearman"], "metrics": metrics,
-        "examples": {name: len(split) for name, split in pairs.splits.items()},
+        "examples": {name: len(split) for name, split in splits.items()},
         "kept_tokens": costs[0].kept_tokens, "flops_vs_unpadded": costs[0].dense_flops / costs[0].flops,
-        "task": pairs.task.name, "data": args.data, "model": args.model, "threshold": engine.threshold,
+        "task": task.name, "data": args.data, "model": args.model, "threshold": engine.threshold,
         "device": jax.devices()[0].device_kind,
     }  # fmt: skip
     _tell(result, args.json)
@@ -113,7 +112,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
 
     if args.mode == "masked" and (given := [name for name, value in runtime.options(args).items() if value is not None]):
         raise ConfigError(f"--{given[0]} is of compacted computation: leave it out, or --mode masked")
-    loaded = labelled.load(args, args.split)
+    loaded = labelled.load(args)
     model, task = loaded.model, loaded.task
     require_skimming(args.model, model.arch, threshold=args.threshold)
     require_scorer(task)

@@ -36,10 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
-
-
-def add_split(parser: argparse.ArgumentParser) -> None:
-    """Declare `--split`."""
     parser.add_argument(
         "--split",
         choices=("validation", "test"),
@@ -126,8 +122,8 @@ def read_length(model: str, folder: pathlib.Path, saved: "SavedConfig", task: "T
     return length
 
 
-def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
-    """What the flags name; of a task its validation splits, or with 'test' its test splits, on which nothing should be chosen.
+def load(args: argparse.Namespace) -> LabelledModel:
+    """What the flags name; of a task its validation splits, or with `--split test` its test splits, on which nothing should be chosen.
 
     Raises:
       ConfigError: numbers that cannot be meant.
@@ -144,7 +140,7 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     from transkimmer_jax.weights import config_file, sentence_transformers
     from transkimmer_jax.weights.files import resolve
 
-    _check(args, split)
+    _check(args)
     if args.data:  # before a model is loaded
         require_readable(args.data)
     folder = resolve(args.model)
@@ -166,32 +162,24 @@ def load(args: argparse.Namespace, split: str = "validation") -> LabelledModel:
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    for name, examples in _examples(args, task, split).items():
+    for name, examples in _examples(args, task).items():
         ready = prepare(task, examples, tokenizer, saved.task.doc_stride)
         splits[name] = Split(ready.tokens, ready.labels, len(examples))
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
-    chose_the_model = args.task == saved.task.name and split == "validation" and args.task is not None
+    chose_the_model = args.task == saved.task.name and args.split == "validation" and args.task is not None
     return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source, chose_the_model)
 
 
-@dataclasses.dataclass(frozen=True)
-class ScoredPairs:
-    """Pairs of texts that people have scored, by split."""
-
-    task: "Task"
-    splits: "dict[str, Examples]"
-
-
-def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPairs:
-    """What the flags name, for an embedder.
+def load_pairs(args: argparse.Namespace) -> "tuple[Task, dict[str, Examples]]":
+    """What the flags name, for an embedder: pairs of texts that people have scored, by split.
 
     Raises:
       ConfigError: numbers that cannot be meant. DataError: data that cannot be read, or that are not pairs with scores.
     """
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
 
-    _check(args, split)
+    _check(args)
     columns = tuple(args.text_columns or ("sentence1", "sentence2"))
     if args.data:
         label = args.label_column or "score"
@@ -201,16 +189,16 @@ def load_pairs(args: argparse.Namespace, split: str = "validation") -> ScoredPai
     if not (task.is_pair and task.is_regression):
         what = f"--text-columns {' '.join(columns)}" if args.data else args.task
         raise DataError(f"an embedder is evaluated on pairs of texts with a score, and {what} is none: take glue/stsb, or --data")
-    return ScoredPairs(task, _examples(args, task, split))
+    return task, _examples(args, task)
 
 
-def _examples(args: argparse.Namespace, task: "Task", split: str) -> "dict[str, Examples]":
+def _examples(args: argparse.Namespace, task: "Task") -> "dict[str, Examples]":
     """The texts that the flags name, by the splits' names. Raises `DataError` for data that cannot be read, or a split that is missing."""
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.records import COLUMN_FLAGS
 
-    parts = task.test_splits if split == "test" else task.validation_splits
+    parts = task.test_splits if args.split == "test" else task.validation_splits
     if not parts:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
     data = DataConfig(task=task.name, data_dir=args.data_dir)
@@ -224,9 +212,9 @@ def _examples(args: argparse.Namespace, task: "Task", split: str) -> "dict[str, 
     }
 
 
-def _check(args: argparse.Namespace, split: str) -> None:
-    if args.data and split != "validation":
-        raise ConfigError(f"--split {split} is of --task: a file has no splits")
+def _check(args: argparse.Namespace) -> None:
+    if args.data and args.split != "validation":
+        raise ConfigError(f"--split {args.split} is of --task: a file has no splits")
     for name, least in (("max_length", 3), ("batch_size", 1), ("examples", 1)):
         value = getattr(args, name)
         if value is not None and value < least:

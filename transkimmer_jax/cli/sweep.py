@@ -42,7 +42,6 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     labelled.add_arguments(parser)
-    labelled.add_split(parser)
     runtime.add_arguments(parser)
     parser.add_argument("--output", required=True, help="folder for sweep.json, sweep.csv and sweep.png")
     parser.add_argument("--points", type=int, default=16, help="of the curve; about two evaluations each (default: %(default)s)")
@@ -84,7 +83,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from transkimmer_jax.progress import tqdm
 
     _check(args)
-    loaded = labelled.load(args, args.split)
+    loaded = labelled.load(args)
     model, task = loaded.model, loaded.task
     if task.head != "sequence_classification":
         raise CheckpointError(f"{args.model} is for {task.head.replace('_', ' ')}: sweeps are of classifiers and regressors")
