@@ -41,7 +41,7 @@ class Setting:
         return masked.predict(self.step, self.params, batches, COUNT, threshold)
 
     def evaluate(self, batches, threshold=0.0):
-        return masked.evaluate(self.step, self.params, batches, self.labels, TASK, self.arch, threshold)
+        return summary.summarize(self.predict(batches, threshold), self.labels, TASK, self.arch)
 
 
 @pytest.fixture(scope="module")

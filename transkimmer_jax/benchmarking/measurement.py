@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import references
@@ -22,6 +23,7 @@ from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
+from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.inference.programs import cast
@@ -69,7 +71,9 @@ def measure(
     setting.statistics_so_far()
     seconds = interleaved(runs, range(repeats + 1), after_round)
     checked = setting.checked()
-    exact = references.masked_predictions(model, setting.bucketed(examples), workload.threshold, len(examples))
+    graph, params = nnx.split(model)
+    step = masked.evaluation_step(graph, depths=True)
+    exact = masked.predict(step, params, setting.bucketed(examples), len(examples), workload.threshold)
     used = flops.skimmed(arch, checked.kept.astype(float), checked.lengths.astype(float)).sum()
     unpadded = flops.dense(baseline, checked.lengths.astype(float)).sum()
     fully_padded = flops.dense(baseline, np.full(len(checked.lengths), float(workload.padded_length))).sum()
@@ -248,9 +252,9 @@ def _answers(logits: np.ndarray, reference: np.ndarray | None, metrics: Callable
     return {"metrics": None if metrics is None else metrics(logits), "predictions_changed": changed}
 
 
-def _disagreement(predictions: Predictions, exact: references.Masked) -> dict[str, Any]:
+def _disagreement(predictions: Predictions, exact: Predictions) -> dict[str, Any]:
     """Where compacted and masked computation differ. A decision within float noise of the threshold may, in two programs."""
     assert predictions.depths is not None
-    flipped = np.array([int((ours != theirs).sum()) for ours, theirs in zip(predictions.depths, exact.depths, strict=True)])
+    flipped = np.array([int((ours != theirs).sum()) for ours, theirs in zip(predictions.depths, exact.by_text("depth"), strict=True)])
     difference = np.abs(predictions.logits - exact.logits).max(axis=1)
     return {"max_logit_difference": float(difference[flipped == 0].max(initial=0.0)), "decisions_flipped": int(flipped.sum())}

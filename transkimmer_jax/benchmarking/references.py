@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -38,30 +37,3 @@ def batched(
         return logits
 
     return run
-
-
-@dataclasses.dataclass(frozen=True)
-class Masked:
-    """What masked evaluation says: logits [N, labels], and how many layers keep each token, [length] an example."""
-
-    logits: np.ndarray
-    depths: list[np.ndarray]
-
-
-def masked_predictions(model: TranskimmerForSequenceClassification, batches: EvaluationBatches, threshold: float, count: int) -> Masked:
-    """Masked evaluation of padded batches of `count` examples."""
-    graph, params = nnx.split(model)
-
-    @jax.jit
-    def forward(params, ids, mask, types):
-        out = nnx.merge(graph, params)(ids, mask, types, threshold=threshold, only_logits=True)
-        return out.logits, jnp.sum(out.keep, axis=0)
-
-    logits, depths = np.zeros((count, model.arch.num_labels), np.float32), [np.zeros(0)] * count
-    for batch in batches:
-        values, depth = jax.device_get(forward(params, batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]))
-        for row, index in enumerate(batch["index"]):
-            if index >= 0:
-                logits[index] = values[row]
-                depths[index] = depth[row, : int(batch["attention_mask"][row].sum())]
-    return Masked(logits, depths)

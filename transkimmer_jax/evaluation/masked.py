@@ -9,10 +9,7 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.data.batches import EvaluationBatches
-from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.progress import tqdm
 
@@ -20,10 +17,11 @@ from transkimmer_jax.progress import tqdm
 EvaluationStep = Callable[[Any, dict[str, Any], Any], dict[str, Any]]
 
 
-def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
+def jitted(graph: nnx.GraphDef, placement: Placement | None = None, depths: bool = False) -> Any:
     """The step of the models with this graph: deterministic gates, the threshold a run-time value.
 
     placement: the mesh that computes it, of arrays of its own; the answers are whole everywhere. None: the default device.
+    depths: whether "tokens" also say how many layers keep each, as "depth".
     """
 
     def step(params, batch, threshold):
@@ -32,9 +30,10 @@ def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
         out = model(*inputs, threshold=threshold, only_logits=True)
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         outputs, per_token = model.outputs_of(out), {output.name for output in model.outputs if output.per_token}
+        depth = {"depth": jnp.sum(out.keep, axis=0)} if depths else {}
         return {
             "texts": {name: values for name, values in outputs.items() if name not in per_token},
-            "tokens": {name: values for name, values in outputs.items() if name in per_token},
+            "tokens": {name: values for name, values in outputs.items() if name in per_token} | depth,
             "kept": jnp.sum(out.keep, axis=-1),
             "lengths": lengths,
         }
@@ -42,12 +41,12 @@ def jitted(graph: nnx.GraphDef, placement: Placement | None = None) -> Any:
     return jax.jit(step) if placement is None else jax.jit(step, out_shardings=placement.replicated)
 
 
-def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None) -> EvaluationStep:
+def evaluation_step(graph: nnx.GraphDef, placement: Placement | None = None, depths: bool = False) -> EvaluationStep:
     """`jitted`, for batches in the host's memory.
 
     placement: the mesh that computes it; each process then gives whole batches, and gets all answers. None: the default device.
     """
-    step = jitted(graph, placement)
+    step = jitted(graph, placement, depths)
     if placement is None:
         return step
 
@@ -80,17 +79,3 @@ def predict(
                 of_examples[index[row]] = values[row][batch["attention_mask"][row] != 0] if name in out["tokens"] else values[row]
     merged = {name: np.concatenate(values) for name, values in rows.items()}
     return Predictions(kept=merged.pop("kept").T, lengths=merged.pop("lengths").astype(np.int64), outputs=merged)
-
-
-def evaluate(
-    step: EvaluationStep,
-    params: Any,
-    batches: EvaluationBatches,
-    labels: Any,
-    task: Task,
-    arch: Architecture,
-    threshold: float,
-    progress: str | None = None,
-) -> SplitEvaluation:
-    """Metrics, tokens kept and FLOPs of a model on one split. labels: see `metrics.compute_metrics`."""
-    return summarize(predict(step, params, batches, batches.examples, threshold, progress), labels, task, arch)

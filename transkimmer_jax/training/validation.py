@@ -9,7 +9,7 @@ from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.masked import EvaluationStep
-from transkimmer_jax.evaluation.summary import SplitEvaluation
+from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.skim import with_levels_at
@@ -136,7 +136,8 @@ class Validation:
         return find_threshold(share, target, start=1.0 - target if skim.trained_levels else 0.0)
 
     def _evaluate(self, params: nnx.State, split: Split, threshold: float, progress: str | None = None) -> SplitEvaluation:
-        return masked.evaluate(self.step, params, split.batches, split.labels, self.task, self.arch, threshold, progress)
+        predictions = masked.predict(self.step, params, split.batches, split.batches.examples, threshold, progress)
+        return summarize(predictions, split.labels, self.task, self.arch)
 
 
 def budget_share(skim: SkimConfig, split: SplitEvaluation) -> float:
