@@ -101,6 +101,30 @@ def test_digits_in_quotes_are_text_in_json_and_numbers_in_csv(write):
     assert infer_labels(write("a.csv", "label\n.5\n1.\n+2E3\n-inf\nNaN\n"), "label") is None
 
 
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["1.1", "1.10", "A.1", " 001", "1"], ("001", "1", "1.1", "1.10", "A.1")),
+        (["001", "042", "V10"], ("001", "042", "V10")),
+        (["042", "001", "10"], ("001", "042", "10")),
+        (["NaN", "1e3", "none"], ("1e3", "NaN", "none")),
+    ],
+)
+def test_codes_in_a_csv_file_stay_as_they_are_written(write, cells, names):
+    path = write("a.csv", "text,label\n" + "".join(f"a,{cell}\n" for cell in cells))
+    assert infer_labels(path, "label") == names
+    assert [names[label] for label in read_file(path, ("text",), "label", names).labels] == [cell.strip() for cell in cells]
+    assert all(type(name) is str for name in infer_labels(path, "label"))
+
+
+def test_a_code_is_no_other_code_with_the_same_number(write):
+    for names, cell in ((("1.1", "A.1"), "1.10"), (("001", "042"), "42"), (("01", "1"), "001")):
+        assert f"label '{cell}' is none of" in message(write("a.csv", f"text,label\na,{cell}\n"), label_names=names)
+    path = write("b.csv", "text,label\na,+1\nb,00\n")
+    assert read_file(path, ("text",), "label", ("1", "0")).labels.tolist() == [0, 1], "integers, however they are written"
+    assert read_file(path, ("text",), "label", None).labels.tolist() == [1, 0]
+
+
 def test_integers_are_names_where_names_are_numbers_and_indices_where_they_are_words(write):
     path = write("a.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 1}])
     assert read_file(path, ("text",), "label", ("1", "0")).labels.tolist() == [1, 0]

@@ -12,6 +12,8 @@ from transkimmer_jax.errors import DataError
 
 # Not all that float() reads: to it the class 2020_01 would be 202001.
 _NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
+_CODE = re.compile(r"[+-]?0[0-9]+")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str() writes it
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -52,59 +54,64 @@ def read_label(record: dict[str, Any], label_column: str, label_names: tuple[str
 def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
     """The classes of a `.jsonl` or `.csv` file, or None where its labels are real numbers (regression).
 
-    Integers become classes in numeric order, anything with a word in it in the order of the texts. In a CSV file a cell
-    that reads as a number is one.
+    Integers become classes in numeric order, anything with a word in it in the order of the texts. Cells of a CSV file are numbers where
+    all of the column can be read as such. Integers of which some begin with 0, as 001, are codes: texts like words.
 
     Raises:
       DataError: as `read_file`, and for a column with a single class.
     """
-    values = [_label_value(record, label_column, where, COLUMN_FIELDS[1]) for where, record in read_example_records(path)]
-    if not any(isinstance(value, str) for value in values):
-        if any(isinstance(value, float) for value in values):
-            return None
-        names = tuple(str(value) for value in sorted(set(values)))
-    else:
+    values, numbers = [], []
+    for where, record in read_example_records(path):
+        values.append(_label_value(record, label_column, where, COLUMN_FIELDS[1]))
+        numbers.append(_number(values[-1], where))
+    if None not in numbers and any(isinstance(number, float) for number in numbers):
+        return None
+    if None in numbers or any(isinstance(value, str) and _CODE.fullmatch(value) for value in values):
         names = tuple(sorted({str(value) for value in values}))
+    else:
+        names = tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
     if len(names) == 1:
         raise DataError(f"{path}: every label is {names[0]!r}: there is nothing to tell apart; is {label_column!r} the column of labels?")
     return names
 
 
-def _label(value: float | str, label_names: tuple[str, ...] | None, where: str) -> int | float:
+def _label(value: int | float | str, label_names: tuple[str, ...] | None, where: str) -> int | float:
     """The class index, or the value to regress on."""
+    number = _number(value, where)
     if label_names is None:
         # Also false for NaN, which json and float() accept.
-        if isinstance(value, str) or not abs(value) <= _FLOAT32_MAX:
+        if number is None or not abs(number) <= _FLOAT32_MAX:
             raise DataError(f"{where}: label {shown(value)} is not a finite number, but the task is a regression: correct it")
-        return float(value)
+        return float(number)
     if str(value) in label_names:
         return label_names.index(str(value))
-    if isinstance(value, int) and 0 <= value < len(label_names) and not any(_is_number(name) for name in label_names):
-        return value
+    if isinstance(number, int):
+        # A cell may hold +1 or 01 where the classes are integers; beside codes that would be another code.
+        if str(number) in label_names and all(map(_INTEGER.fullmatch, label_names)):
+            return label_names.index(str(number))
+        if 0 <= number < len(label_names) and not any(map(_NUMBER.fullmatch, label_names)):
+            return number
     known = ", ".join(label_names[:10]) + (", ..." if len(label_names) > 10 else "")
     raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 
 
 def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str) -> int | float | str:
+    """What stands in the column, of a CSV file a cell without white space around it."""
     value = column_value(record, label_column, where, setting)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
-    if not isinstance(value, CsvCell):
+    return CsvCell(value.strip()) if isinstance(value, CsvCell) else value
+
+
+def _number(value: int | float | str, where: str) -> int | float | None:
+    """The number that a label is; None of a text, which in a JSONL file a number in quotes is too."""
+    if not isinstance(value, str):
         return value
+    if not isinstance(value, CsvCell) or not _NUMBER.fullmatch(value):
+        return None
     try:
-        return _number_or_text(value)
+        return int(value) if value.lstrip("+-").isdecimal() else float(value)
     except ValueError as error:  # Python reads no integer of thousands of digits
         raise DataError(f"{where}: label {shown(value)} is no number that can be read: {error}") from error
-
-
-def _number_or_text(cell: str) -> int | float | str:
-    text = str(cell).strip()
-    if re.fullmatch(r"[+-]?[0-9]+", text):
-        return int(text)
-    return float(text) if _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text.strip()) is not None
