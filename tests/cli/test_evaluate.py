@@ -252,8 +252,8 @@ def test_a_task_with_other_labels(refusal, model_folder, tokenizer_folder, tmp_p
 
 
 @pytest.mark.parametrize("names", [("NEGATIVE", "Positive"), ("LABEL_0", "LABEL_1")])
-def test_a_task(monkeypatch, tokenizer_folder, tmp_path, write, capsys, names):
-    """Of labels whose names differ in case alone, or say nothing: as of a file of the same texts."""
+def test_a_task(monkeypatch, tokenizer_folder, tmp_path, write, capsys, caplog, names):
+    """Of labels whose names differ in case alone, or say nothing: as of a file of the same texts. What is assumed of the latter is said."""
     folder = save_model(tmp_path / "model", tokenizer_folder, label_names=names)
     texts, labels = [record["text"] for record in RECORDS], [int(record["label"] == "pos") for record in RECORDS]
     monkeypatch.setattr(sources, "load_split", lambda *_: Examples(texts, None, np.array(labels, np.int32)))
@@ -263,6 +263,8 @@ def test_a_task(monkeypatch, tokenizer_folder, tmp_path, write, capsys, names):
         cli.main(["evaluate", "--model", str(folder), *given])
         values.append(json.loads(capsys.readouterr().out)["value"])
     assert values[0] == values[1]
+    assumed = [message for message in caplog.messages if "LABEL_0 -> negative, LABEL_1 -> positive" in message]
+    assert len(assumed) == (names[0] == "LABEL_0") and all(message.startswith(f"{folder} and glue/sst2 are") for message in assumed)
 
 
 @pytest.mark.parametrize(("option", "least"), [("--max-length", 3), ("--batch-size", 1), ("--examples", 1)])

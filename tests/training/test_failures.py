@@ -13,6 +13,7 @@ from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console, files
 from transkimmer_jax.config import OptimizerConfig, override, to_dict
+from transkimmer_jax.training import models
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 
@@ -205,6 +206,22 @@ def test_a_teacher_with_its_labels_in_another_order(refusal, tmp_path, config):
     teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
     message = refusal(distill__teacher=teacher)
     assert message == f"distill.teacher={teacher} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
+
+
+def test_a_teacher_without_names_of_labels(tmp_path, config, caplog):
+    """It is taken to have the task's order, and one line says which label that makes of which."""
+    unnamed = {name: value for name, value in runs.TINY.items() if name != "id2label"}
+    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(runs.TINY), unnamed)
+    config = override(config, {"distill.teacher": str(teacher)})
+    task = models.load_task(config)
+    arch = models.student_shapes(config, task)
+    models.load_teacher(config, task, arch)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith(f"distill.teacher={teacher} and files are taken to") and "LABEL_0 -> neg, LABEL_1 -> pos; if" in said
+    write_checkpoint(tmp_path / "teacher", random_tensors(runs.TINY), runs.TINY)
+    caplog.clear()
+    models.load_teacher(config, task, arch)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_loss_that_is_not_finite(refusal, tmp_path):

@@ -103,3 +103,19 @@ def test_what_is_written_is_read():
 )
 def test_same_labels(names, others, same):
     assert config_file.same_labels(names, others) is config_file.same_labels(others, names) is same
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "said"),
+    [
+        (("LABEL_0", "LABEL_1"), ("b", "a"), "LABEL_0 -> b, LABEL_1 -> a;"),
+        (("b", "a"), ("LABEL_0", "LABEL_1"), "b -> LABEL_0, a -> LABEL_1;"),
+        (config_file.default_label_names(11), tuple("abcdefghijk"), "LABEL_9 -> j, ...;"),
+        (("LABEL_0", "LABEL_1"), ("LABEL_0", "LABEL_1"), None),
+        (("a", "b"), ("A", "B"), None),
+        (None, None, None),
+    ],
+)
+def test_the_order_that_is_assumed_of_default_names(caplog, names, others, said):
+    config_file.warn_of_assumed_order("model", names, "task", others)
+    assert len(caplog.messages) == (said is not None) and all(said in message for message in caplog.messages)

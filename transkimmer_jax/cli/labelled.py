@@ -59,6 +59,7 @@ def require_comparable(dense: str, model: str) -> None:
         raise CheckpointError(f"{dense} has {counts[0]} labels, {model} has {counts[1]}")
     if not config_file.same_labels(other.label_names, one.label_names):
         raise CheckpointError(f"{dense} calls its labels {list(one.label_names or ())}, {model} {list(other.label_names or ())}")
+    config_file.warn_of_assumed_order(dense, one.label_names, model, other.label_names)
 
 
 def require_same_labels(model: str, names: tuple[str, ...] | None, task: "Task") -> None:
@@ -73,6 +74,7 @@ def require_same_labels(model: str, names: tuple[str, ...] | None, task: "Task")
             f"{model} calls its labels {', '.join(names or ())}, {task.name} calls them {', '.join(task.label_names or ())}: one would be "
             "scored as another; where they mean the same, rename them in id2label of its config.json"
         )
+    config_file.warn_of_assumed_order(model, names, task.name, task.label_names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,11 +116,13 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
     theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()
-    if len(theirs) == len(ours) and not config_file.same_labels(theirs, ours):
-        raise CheckpointError(
-            f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: "
-            "it would teach one as another"
-        )
+    if len(theirs) == len(ours):
+        if not config_file.same_labels(theirs, ours):
+            raise CheckpointError(
+                f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: "
+                "it would teach one as another"
+            )
+        config_file.warn_of_assumed_order(f"distill.teacher={name}", theirs, task.name, ours)
     if task.head == "sentence_embedding" and teacher.arch.hidden_size != student.hidden_size:
         raise CheckpointError(
             f"distill.teacher={name} has vectors of size {teacher.arch.hidden_size}, {pretrained} of {student.hidden_size}: "

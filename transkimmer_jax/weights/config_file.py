@@ -7,6 +7,7 @@ the spellings of transformers 4 and 5.
 
 import dataclasses
 import itertools
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +34,8 @@ from transkimmer_jax.weights.schema import (
     listed,
     problems,
 )
+
+logger = logging.getLogger("transkimmer_jax")
 
 CONFIG_FILE = "config.json"
 # transformers refuses it, where it would load 'bert' as a model that keeps every token.
@@ -256,6 +259,18 @@ def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -
     unnamed = default_label_names(len(names))
     alike = [name.casefold() for name in names] == [name.casefold() for name in others]
     return alike or (len(names) == len(others) and unnamed in (names, others))
+
+
+def warn_of_assumed_order(model: str, names: tuple[str, ...] | None, other: str, others: tuple[str, ...] | None) -> None:
+    """Say which labels are taken for the same where default names on one side alone do not tell. model, other: whose labels these are."""
+    if not names or not others or names == others or default_label_names(len(names)) not in (names, others):
+        return
+    pairs = [f"{name} -> {known}" for name, known in zip(names, others, strict=True)]
+    logger.warning(
+        "%s and %s are taken to have their labels in one order, since one of them has default names: %s; if that is wrong, name the labels "
+        "in id2label of its config.json",
+        model, other, ", ".join(pairs[:10]) + (", ..." if len(pairs) > 10 else ""),
+    )  # fmt: skip
 
 
 def read(folder: pathlib.Path) -> SavedConfig:
