@@ -1,5 +1,6 @@
 """The files beside the checkpoints: damage to them is one line, and what killed processes left of them is deleted."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -11,7 +12,7 @@ from etils import epath
 from faults.checkpoint_faults import MUTATIONS
 
 from transkimmer_jax import checksums
-from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, to_dict
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, override, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs
 from transkimmer_jax.training.records import Records
@@ -152,38 +153,42 @@ def test_a_process_with_something_else_than_the_first(workdir, monkeypatch, conf
 
 
 @pytest.fixture
-def teacher(tmp_path):
+def model(tmp_path):
     """A folder of weights in two files, without digests."""
-    for name in ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json"):
-        (tmp_path / "teacher").mkdir(exist_ok=True)
-        (tmp_path / "teacher" / name).write_text(name, encoding="utf-8")
-    return tmp_path / "teacher"
+    for name in ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_text(name, encoding="utf-8")
+    return tmp_path / "model"
 
 
-@pytest.mark.parametrize("changed", ["config.json", "model-2.safetensors"])
-def test_another_teacher(teacher, tmp_path, changed):
+@pytest.mark.parametrize("changed", ["config.json", "model-2.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("field", ["model.pretrained", "distill.teacher"])
+def test_another_model(model, tmp_path, field, changed):
     """Refused where the run is finished, and where it would go on. What it lists of its own files is believed; one that is gone is not
-    missed."""
-    config, folder = Config(distill=DistillConfig(str(teacher))), epath.Path(tmp_path / "run")
+    missed, and neither is one of a run that noted no digest of it."""
+    config, folder = override(Config(), {field: str(model)}), epath.Path(tmp_path / "run")
     with workdirs.claimed(folder, config, EXAMPLES):
+        pass
+    checksums.write(epath.Path(model))
+    workdirs.require_unchanged(folder, config, EXAMPLES)
+    (model / "SHA256SUMS").unlink()
+    (model / "tokenizer_config.json").write_text("another", encoding="utf-8")
+    workdirs.require_unchanged(folder, config, EXAMPLES)
+    began = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    (model / changed).write_text("another", encoding="utf-8")
+    for digests, is_refused in (({"models": {}}, False), ({"models": began.pop("models")}, True), ({}, False)):
+        (folder / "data.json").write_text(json.dumps(began | digests), encoding="utf-8")
         workdirs.write_result(folder, RESULT)
-    checksums.write(epath.Path(teacher))
-    assert workdirs.finished_result(folder, config) == RESULT
-    (teacher / "SHA256SUMS").unlink()
-    (teacher / "tokenizer.json").write_text("another", encoding="utf-8")
-    assert workdirs.finished_result(folder, config) == RESULT
-    (teacher / changed).write_text("another", encoding="utf-8")
-    for check in (workdirs.finished_result, lambda *arguments: workdirs.require_unchanged(*arguments, EXAMPLES)):
-        with pytest.raises(
-            TrainingError, match=f"^distill.teacher={teacher} is not the model that the run in {folder} began with: restore"
-        ):
-            check(folder, config)
-    shutil.rmtree(teacher)
+        for check in (workdirs.finished_result, lambda *arguments: workdirs.require_unchanged(*arguments, EXAMPLES)):
+            refused = f"^{field}={model} is not the model that the run in {folder} began with: restore it"
+            with pytest.raises(TrainingError, match=refused) if is_refused else contextlib.nullcontext():
+                check(folder, config)
+    shutil.rmtree(model)
     assert workdirs.finished_result(folder, config) == RESULT
 
 
 def test_another_dense_model_of_a_finished_recipe(tmp_path):
-    """It is the teacher of the skimming run, wherever the recipe's folder lies."""
+    """The skimming run begins with it and learns from it, wherever the recipe's folder lies."""
     recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path / "recipe")
     (folder / "dense" / "model").mkdir(parents=True)
     (folder / "dense" / "model" / "model.safetensors").write_text("weights", encoding="utf-8")
@@ -254,7 +259,7 @@ def test_other_files_of_a_finished_run(tmp_path):
         b"{}",
         b'{"examples": 3, "files": {}}',
         b'{"examples": "", "files": []}',
-        b'{"examples": "", "files": {}, "distill.teacher": 3}',
+        b'{"examples": "", "files": {}, "models": 3}',
         b"\xff\xfe",
     ],
 )

@@ -1,6 +1,6 @@
 """The training loop: `train_and_evaluate(config, workdir)`.
 
-The order of a (re)start: the workdir's config, data and teacher are compared, the data is planned from the seed, the model is built and
+The order of a (re)start: the workdir's config, data and models are compared, the data is planned from the seed, the model is built and
 placed on the mesh, and the newest checkpoint, where there is one, replaces the fresh state and moves the data iterator. From there on a
 resumed run and an uninterrupted one do the same arithmetic.
 

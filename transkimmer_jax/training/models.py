@@ -20,7 +20,7 @@ from transkimmer_jax.weights import config_file, huggingface, sentence_transform
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
 
-_MODEL_FILES = (config_file.CONFIG_FILE, INDEX_FILE, TORCH_FILE)  # beside safetensors
+_MODEL_FILES = (config_file.CONFIG_FILE, "tokenizer.json", INDEX_FILE, TORCH_FILE)  # beside safetensors
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
 _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
@@ -131,13 +131,12 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     return teacher
 
 
-def teacher_digest(config: Config) -> str | None:
-    """The SHA-256 of the digests of the teacher's config and weights, in hexadecimal; None without a teacher in a folder that is here.
+def folder_digest(name: str) -> str | None:
+    """The SHA-256 of the digests of a model's config, tokenizer and weights, in hexadecimal; None where its name is no folder that is here.
 
     A digest that the folder lists is taken as it is, since loading compares the file with it.
     """
-    name = config.distill.teacher
-    if name is None or not (folder := epath.Path(name).expanduser()).is_dir():
+    if not (folder := epath.Path(name).expanduser()).is_dir():
         return None
     listed: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):

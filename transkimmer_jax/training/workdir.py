@@ -15,12 +15,11 @@ from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
-from transkimmer_jax.training.models import teacher_digest
+from transkimmer_jax.training.models import folder_digest
 
 logger = logging.getLogger("transkimmer_jax")
 
 _CONFIG, _DATA, _RESULT, _METRICS = "config.json", "data.json", "result.json", "metrics.jsonl"
-_TEACHER = "distill.teacher"  # the field, and the key of its digest
 _DIGESTED = (_CONFIG, _DATA, _METRICS, _RESULT)
 
 
@@ -28,8 +27,8 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
     """What `result.json` holds where the run, or the recipe, in `workdir` has ended; None where it has not.
 
     Raises:
-      TrainingError: the workdir belongs to another config, or recipe, the files or the teacher it was trained on have changed, or its own
-        files are damaged.
+      TrainingError: the workdir belongs to another config, or recipe, the files or models it began with have changed, or its own files are
+        damaged.
     """
     _require_owner(workdir, config)
     path = workdir / _RESULT
@@ -49,7 +48,7 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
     for folder, run in runs.items():
         if _DATA not in damaged[folder]:
             _require_unchanged_files(folder, run)
-            _require_unchanged_teacher(folder, run)
+            _require_unchanged_models(folder, run)
     logger.info("%s holds a finished run", workdir)
     return result
 
@@ -61,17 +60,17 @@ def write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
 
 
 def require_unchanged(workdir: epath.Path, config: Config, examples: str) -> None:
-    """Refuse to go on with other data, or another teacher, than a run began with; a workdir without `data.json` goes on.
+    """Refuse to go on with other data, or other models, than a run began with; a workdir without `data.json` goes on.
 
     examples: digest of the texts and labels, see `RunExamples.digest`.
 
     Raises:
-      TrainingError: the texts, labels or teacher have changed, or `data.json` is damaged.
+      TrainingError: the texts, labels or models have changed, or `data.json` is damaged.
     """
     began = _read_data(workdir)
     if began is not None and began["examples"] != examples:
         raise TrainingError(_other_data(workdir, _data_fields(config)))
-    _require_unchanged_teacher(workdir, config)
+    _require_unchanged_models(workdir, config)
 
 
 def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
@@ -87,14 +86,27 @@ def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
         raise TrainingError(_other_data(workdir, changed))
 
 
-def _require_unchanged_teacher(workdir: epath.Path, config: Config) -> None:
-    """Refuse where the teacher is another than the run began with; one whose folder is gone is not missed."""
-    began = (_read_data(workdir) or {}).get(_TEACHER)
-    if began is not None and teacher_digest(config) not in (None, began):
-        raise TrainingError(
-            f"{_TEACHER}={config.distill.teacher} is not the model that the run in {workdir} began with: restore it, or choose another "
-            "--workdir"
-        )
+def _require_unchanged_models(workdir: epath.Path, config: Config) -> None:
+    """Refuse where a model is another than the run began with; one whose folder is gone, or has no digest, is not missed."""
+    began = (_read_data(workdir) or {}).get("models", {})
+    for field, digest in _model_digests(config).items():
+        if began.get(field, digest) != digest:
+            raise TrainingError(
+                f"{field}={_models(config)[field]} is not the model that the run in {workdir} began with: restore it, or choose another "
+                "--workdir"
+            )
+
+
+def _models(config: Config) -> dict[str, str]:
+    """The models that a run begins with, by field."""
+    teacher = config.distill.teacher
+    return {"model.pretrained": config.model.pretrained} | ({} if teacher is None else {"distill.teacher": teacher})
+
+
+def _model_digests(config: Config) -> dict[str, str]:
+    """Of those in folders that are here, by field."""
+    digests = {field: folder_digest(name) for field, name in _models(config).items()}
+    return {field: digest for field, digest in digests.items() if digest is not None}
 
 
 def _runs(workdir: epath.Path, recipe: Recipe) -> dict[epath.Path, Config]:
@@ -122,15 +134,15 @@ def _data_fields(config: Config) -> list[str]:
 
 
 def _read_data(workdir: epath.Path) -> dict[str, Any] | None:
-    """What `data.json` holds: 'examples', a digest, 'files', digests by path, and of a teacher's folder 'distill.teacher', its digest. None
-    where there is none."""
+    """What `data.json` holds: 'examples', a digest, 'files', digests by path, and 'models', digests by field, which older runs have not.
+    None where there is none."""
     path = workdir / _DATA
     if not path.exists():
         return None
     try:
         values = _read_object(path)
-        texts = (values.get("examples"), values.get(_TEACHER, ""))
-        if not all(isinstance(text, str) for text in texts) or not isinstance(values.get("files"), dict):
+        digests = (values.get("files"), values.get("models", {}))
+        if not isinstance(values.get("examples"), str) or not all(isinstance(of_kind, dict) for of_kind in digests):
             raise ValueError("is damaged: it holds something else than was written")
     except ValueError as error:
         raise TrainingError(
@@ -159,9 +171,7 @@ def claimed(workdir: epath.Path, config: Config, examples: str) -> Iterator[None
             files.write_json(workdir / _CONFIG, to_write(config))
             if not (workdir / _DATA).exists():
                 digests = {path: checksums.digest(epath.Path(path)) for _, path in _data_files(config)}
-                teacher = teacher_digest(config)
-                taught = {} if teacher is None else {_TEACHER: teacher}
-                files.write_json(workdir / _DATA, {"examples": examples, "files": digests} | taught)
+                files.write_json(workdir / _DATA, {"examples": examples, "files": digests, "models": _model_digests(config)})
         processes.wait_for_all("config written")
         _require_owner(workdir, config)
         require_unchanged(workdir, config, examples)
