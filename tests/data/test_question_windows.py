@@ -44,3 +44,11 @@ def test_an_answer_is_trained_at_the_tokens_of_its_words(kind, text):
 def test_a_context_of_white_space_holds_no_answer(kind):
     with pytest.raises(ExampleError, match="question 1: its context holds no token"):
         windows([QUESTION, QUESTION], [CONTEXT, "  \n "], tokenizer_of(kind), 32, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_context_in_windows_is_not_cut(kind):
+    """All of it is read, so none of its windows is a text that was longer."""
+    read = windows([QUESTION, QUESTION], [CONTEXT * 20, CONTEXT], tokenizer_of(kind), 32, 4)
+    assert (read.owner == 0).sum() > 2 and (read.owner == 1).sum() == 1
+    assert len(read.examples.truncated) == len(read.owner) and not read.examples.truncated.any()

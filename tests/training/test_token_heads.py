@@ -71,6 +71,7 @@ def test_from_files_to_a_model(checkpoint, tmp_path, capsys, kind):
             said = json.loads(capsys.readouterr().out)
             assert said["value"] == pytest.approx(result["value"], abs=1e-6) and said["examples"] == {"test file": 60}
             assert said["flops_vs_unpadded"] == pytest.approx(result["flops_vs_unpadded"], rel=1e-6)
+            assert said["truncated"] == {"test file": 0}, "windows hold all of a context"
     engine = SkimEngine.from_pretrained(tmp_path / "run" / "model")
     if kind == "tags":
         (text,) = engine.tag([["the", "film", "is", "good"]])

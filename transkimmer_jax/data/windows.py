@@ -53,7 +53,9 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
             spans += places
             is_context += inside
         examples.append(tokenized([one for encodings in read for one in encodings]))
-    return Windows(concatenated(examples), np.array(owner, np.int64), spans, is_context)
+    # The windows of a context hold all of it: what a window leaves out is no text that was cut.
+    uncut = dataclasses.replace(concatenated(examples), truncated=np.zeros(len(owner), bool))
+    return Windows(uncut, np.array(owner, np.int64), spans, is_context)
 
 
 def _rooms(pairs: Sequence[tuple[str, str]], first: int, tokenizer: Any, max_length: int) -> np.ndarray:

@@ -134,7 +134,7 @@ class Pipeline:
         seconds = (time.perf_counter() - started) / len(jobs)
         accepted = []
         for job, reading in zip(jobs, readings, strict=True):
-            if not job.truncate and job.how != "questions" and reading.examples.truncated.any():
+            if not job.truncate and reading.examples.truncated.any():
                 number, limit = int(np.argmax(reading.examples.truncated)), job.model.engine.max_length
                 self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: shorten it, or send truncate=true"))
             else:
