@@ -38,6 +38,17 @@ def test_a_digest_is_of_all_texts_and_labels():
     assert len(set(digests)) == len(digests) and digest(one.take(np.array([0])), two) == digests[0]
 
 
+def test_training_texts_that_are_cut_are_counted(config, caplog):
+    task, tokenizer = load_task(config), load_tokenizer(config.model.pretrained)
+    examples = inputs.load_examples(config, task)
+    inputs.tokenize(config, task, examples, tokenizer, Placement.create(MeshConfig()))
+    assert not caplog.messages
+    inputs.tokenize(config, dataclasses.replace(task, max_length=6), examples, tokenizer, Placement.create(MeshConfig()))
+    cut = sum(len(text.split()) + 2 > 6 for text in examples.training.texts)
+    said = f"{cut} of {len(examples.training)} training texts are longer than data.max_length=6: the rest of each is not read"
+    assert cut > 0 and len(caplog.messages) == 1 and caplog.messages[0].startswith(said)
+
+
 def test_runs_of_every_seed_are_judged_on_the_same_texts(config, monkeypatch):
     """Those of the threshold as well; what is trained on is drawn by the seed."""
     monkeypatch.setattr(inputs, "_THRESHOLD_EXAMPLES", 5)

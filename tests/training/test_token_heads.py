@@ -41,7 +41,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_from_files_to_a_model(checkpoint, tmp_path, capsys, kind):
+def test_from_files_to_a_model(checkpoint, tmp_path, capsys, caplog, kind):
     """It learns what can be learned and skims; its folder says the same by `evaluate`, on both ways to compute it."""
     make, options = DATA[kind]
     files = {
@@ -76,5 +76,10 @@ def test_from_files_to_a_model(checkpoint, tmp_path, capsys, kind):
     if kind == "tags":
         (text,) = engine.tag([["the", "film", "is", "good"]])
         assert [tag.label for tag in text.tags] == ["O", "O", "O", "B-GOOD"]
+        assert not [message for message in caplog.messages if "longer than" in message]
+        with jax.numpy_dtype_promotion("standard"):
+            cli.main(["evaluate", "--model", str(tmp_path / "run" / "model"), "--data", files["test"], "--max-length", "6"])
+        cut = json.loads(capsys.readouterr().out)["truncated"]["test file"]
+        assert f"{cut} of 60 texts of the test file are longer than --max-length=6: the rest of each is not read" in caplog.messages[-1]
     else:
         assert engine.answer("is the", "a film is bad", no_answer_threshold=0.0).text == "bad"

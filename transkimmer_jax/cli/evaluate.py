@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import sys
 from typing import Any
 
@@ -11,8 +10,6 @@ from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import ConfigError, InferenceError
-
-logger = logging.getLogger("transkimmer_jax")
 
 
 def add(commands) -> None:
@@ -106,6 +103,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
     from flax import nnx
 
     from transkimmer_jax.data.batches import evaluation_batches
+    from transkimmer_jax.data.prepared import warn_of_cut
     from transkimmer_jax.evaluation import masked, reports, summary
     from transkimmer_jax.evaluation.metrics import require_scorer
     from transkimmer_jax.inference.engine import SkimEngine
@@ -156,8 +154,8 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
     if args.predictions:
         files.write_text(args.predictions, "".join(lines))
     _tell(result, args.json)
-    cut = sum(result["truncated"].values())
-    if cut and task.head == "token_classification":
-        logger.warning("%d texts are longer than %d tokens: words behind these are not scored", cut, task.max_length)
+    if task.head == "token_classification":
+        for name, split in loaded.splits.items():
+            warn_of_cut(split.tokenized, f"texts of the {name}", f"--max-length={task.max_length}")
     for name, values in reported.items():
         print(f"{loaded.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Examples of any head as tokens, with what their answers are judged by."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.data.windows import Windows, windows
 from transkimmer_jax.data.words import tokenize_words, visible
 from transkimmer_jax.errors import CheckpointError
+
+logger = logging.getLogger("transkimmer_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,15 @@ def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> 
     if task.head == "token_classification":
         return _tagged(task, examples, tokenizer)
     return _asked(task, examples, tokenizer, doc_stride)
+
+
+def warn_of_cut(tokens: TokenizedExamples, texts: str, limit: str) -> None:
+    """Say how many texts were cut, if any. texts: what to call them. limit: the setting that cut them, with its value."""
+    if tokens.truncated.any():
+        logger.warning(
+            "%d of %d %s are longer than %s: the rest of each is not read, and counts nowhere",
+            tokens.truncated.sum(), len(tokens), texts, limit,
+        )  # fmt: skip
 
 
 def _tagged(task: Task, examples: Examples, tokenizer: Any) -> Prepared:

@@ -11,7 +11,7 @@ from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.data import batches, sources
 from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
 from transkimmer_jax.data.examples import Examples, subsample
-from transkimmer_jax.data.prepared import prepare
+from transkimmer_jax.data.prepared import prepare, warn_of_cut
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.parallel.placement import Placement
@@ -138,6 +138,7 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
         return Split(planned, ready.labels, ready.tokens.lengths, ready.tokens.first_segments)
 
     training = prepare(task, examples.training, tokenizer, data.doc_stride).tokens
+    warn_of_cut(training, "training texts", f"data.max_length={task.max_length}")
     first = next(iter(examples.validation.values()))
     return RunInputs(
         training=training,
