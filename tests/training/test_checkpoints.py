@@ -42,14 +42,14 @@ def data_at(step):
     return data
 
 
-def save(workdir, ranks):
-    with open_checkpoints(workdir) as checkpoints:
+def save(workdir, ranks, keep_latest=KEPT, **options):
+    with open_checkpoints(workdir, keep_latest) as checkpoints:
         for step, rank in ranks.items():
-            checkpoints.save(step, state_of(step), data_at(step), Progress(float(step)), rank)
+            checkpoints.save(step, state_of(step), data_at(step), Progress(float(step)), rank, **options)
 
 
-def open_checkpoints(workdir):
-    return Checkpoints(epath.Path(workdir), keep_latest=KEPT, timeout=60)
+def open_checkpoints(workdir, keep_latest=KEPT):
+    return Checkpoints(epath.Path(workdir), keep_latest=keep_latest, timeout=60)
 
 
 def restored(workdir):
@@ -227,6 +227,27 @@ def test_one_that_is_evaluated_later(workdir, monkeypatch, caplog):
     assert restored(workdir / "copy") == 12 and restored(workdir) == 15 and said(caplog) == []
     with open_checkpoints(workdir) as checkpoints:
         assert checkpoints.latest_is_evaluated and checkpoints.restore_best(state_of(0))[1] == 15
+
+
+def test_the_only_checkpoint_is_never_written_anew(tmp_path, monkeypatch):
+    """Orbax deletes a step before it saves it once more: a run that is killed in between goes on from the checkpoint before it."""
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def kept():
+        return {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()}
+
+    save(tmp_path, {3: None}, keep_latest=1)
+    save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
+    assert kept() == {"3", "6"}
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        patch.setattr(checksums, "write", fail)
+        save(tmp_path, {6: 0.5}, keep_latest=1)
+    assert restored(tmp_path) == 3
+    save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
+    save(tmp_path, {6: 0.5}, keep_latest=1)
+    assert kept() == {"6"}, "what is no longer needed is deleted"
 
 
 def test_damage_to_one_that_is_neither_newest_nor_best(tmp_path, caplog):

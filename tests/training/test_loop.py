@@ -314,6 +314,7 @@ def test_preemption_during_an_evaluation(config, finished, tmp_path, monkeypatch
         return evaluate(self, params, step)
 
     monkeypatch.setattr(Validation, "evaluate", noted)
+    config = override(config, {"train.keep_latest": "1"})
     # An evaluation has three batches: the signal comes as the second, the first and the second of one are placed.
     for batch, stop in ((2, 20), (1, 20), (8, 60)):
         told = f"^stopped by SIGTERM and saved at step {stop} of 60; the same"
@@ -322,6 +323,8 @@ def test_preemption_during_an_evaluation(config, finished, tmp_path, monkeypatch
             train_and_evaluate(config, tmp_path / "run")
         lines = [json.loads(line) for line in runs.read_lines(tmp_path / "run")]
         assert lines[-1]["step"] == stop and "loss" in lines[-1], "nothing of half an evaluation"
+        saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+        assert saved[-2:] == [{20: 15, 60: 45}[stop], stop], "the one before stays until the step has its rank"
     train_and_evaluate(config, tmp_path / "run")
     assert evaluated[:6] == [20, 20, 20, 40, 60, 60]
     runs.assert_same_run(tmp_path / "run", finished)

@@ -197,7 +197,8 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                                 bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
                         if rank is not None or not unevaluated:
                             seconds = before.seconds + time.monotonic() - started
-                            checkpoints.save(step, state, batches, Progress(seconds, open_window, records.digest), rank)
+                            progress = Progress(seconds, open_window, records.digest)
+                            checkpoints.save(step, state, batches, progress, rank, awaits_rank=evaluates and rank is None)
                         unevaluated = False
                         records.publish()
                     if preempted:
