@@ -10,6 +10,7 @@ import shutil
 import signal
 import struct
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import Preempted, TrainingError
 from transkimmer_jax.evaluation.summary import SplitEvaluation
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training import budget, dispatch, loop, validation
+from transkimmer_jax.training import budget, dispatch, inputs, loop, validation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 from transkimmer_jax.training.step import TrainStep
@@ -339,6 +340,24 @@ def test_interruption(config, finished, tmp_path, step):
         train_and_evaluate(config, tmp_path / "run")
     train_and_evaluate(config, tmp_path / "run")
     runs.assert_same_run(tmp_path / "run", finished)
+
+
+def test_steps_need_no_texts(config, tmp_path, monkeypatch):
+    """All texts of a run have left memory before its first step is built."""
+    load_examples, read = inputs.load_examples, []
+
+    def noted(*arguments):
+        examples = load_examples(*arguments)
+        read.extend(map(weakref.ref, (examples, examples.training, *examples.validation.values())))
+        return examples
+
+    def built(*arguments):
+        raise TrainingError(f"{len(read)} read, {sum(each() is not None for each in read)} left")
+
+    monkeypatch.setattr(inputs, "load_examples", noted)
+    monkeypatch.setattr(TrainStep, "create", built)
+    with pytest.raises(TrainingError, match="^3 read, 0 left$"):
+        train_and_evaluate(config, tmp_path / "run")
 
 
 def test_steps_dispatched_ahead_are_bounded(config, tmp_path):

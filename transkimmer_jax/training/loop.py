@@ -82,6 +82,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)
+    del examples  # the texts of a large run are gigabytes, and its steps read tokens alone
     total_steps = tokens.total_steps(config)
     evaluate_every = train.eval_every or tokens.plan.steps_per_epoch
 
