@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=("validation", "test"),
         default="validation",
-        help="of --task; few tasks have a labelled test split: MRPC, STS-B, IMDB, Yelp, 20 Newsgroups (default: %(default)s)",
+        help="of --task; few tasks have a labelled test split: IMDB, Yelp, 20 Newsgroups; MRPC and STS-B where the prepared data hold test "
+        "labels, which TFDS's own download hides (default: %(default)s)",
     )
 
 
