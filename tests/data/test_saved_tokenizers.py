@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,24 @@ def test_other_folders_are_left_to_transformers(tmp_path):
     digests.write(tmp_path)
     with pytest.raises(CheckpointError, match="no tokenizer can be loaded"):
         pipeline.load_tokenizer(tmp_path)
+
+
+CONFIGS = {
+    "mpnet": {"model_type": "mpnet"},
+    "roberta": {"model_type": "transkimmer", "backbone": "roberta"},
+    "xlm-roberta": {"model_type": "bert", "tokenizer_class": "XLMRobertaTokenizer"},
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_model_says_which_tokenizer_a_folder_has_that_does_not(kind, tmp_path):
+    """As of hubs' folders whose tokenizer_config.json has no class: special tokens, padding and inputs are the backbone's."""
+    shutil.copy(made(kind) / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 512}')
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[kind]))
+    read, own = pipeline.load_tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(made(kind))
+    assert type(read) is type(own) and read.pad_token_id == own.pad_token_id and len(read) == len(own)
+    assert read(TEXT, TEXT[::-1]).data == own(TEXT, TEXT[::-1]).data
 
 
 PROGRAM = """

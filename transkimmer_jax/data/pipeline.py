@@ -13,7 +13,8 @@ from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, co
 from transkimmer_jax.data.encodings import chunks, flat
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError
-from transkimmer_jax.weights import digests
+from transkimmer_jax.weights import config_file, digests
+from transkimmer_jax.weights.backbones import FORMATS
 
 if TYPE_CHECKING:
     import grain
@@ -60,13 +61,24 @@ def _of_transformers(folder: pathlib.Path) -> Any:
 
 def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
     """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
+    of_tokenizer, of_model = (_fields(folder / name) for name in ("tokenizer_config.json", config_file.CONFIG_FILE))
+    name = of_tokenizer.get("tokenizer_class") or of_model.get("tokenizer_class")
+    tokenizer_class = getattr(transformers, str(name), None)
+    if tokenizer_class is not None:
+        return tokenizer_class.from_pretrained(folder)
+    # The backbone says which class its models have. `AutoTokenizer` knows no skimming model's type, so it is given the backbone's config.
+    backbone = next((name for name in FORMATS if name in (of_model.get("model_type"), of_model.get("backbone"))), "bert")
+    config_class = getattr(transformers, f"{FORMATS[backbone].class_prefix}Config")
+    return transformers.AutoTokenizer.from_pretrained(folder, config=config_class())
+
+
+def _fields(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of a JSON file; none where it cannot be read, of which transformers then says more."""
     try:
-        name = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
-        tokenizer_class = getattr(transformers, name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # What the model is has been read from config.json; here it would only say which kind of tokenizer to expect.
-        return transformers.AutoTokenizer.from_pretrained(folder, config=transformers.BertConfig())
-    return tokenizer_class.from_pretrained(folder)
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedExamples:
