@@ -81,6 +81,24 @@ def fault(folder: epath.Path, sums: Mapping[str, str], leave_out: Collection[str
     return None
 
 
+def first_other(folder: epath.Path, leave_out: Collection[str] = ()) -> str | None:
+    """The first file below a folder that its digests, or those of a folder in it, do not list as it is; None where there is none.
+
+    leave_out: names, relative to the folder, of files that are not looked at.
+
+    Raises:
+      OSError: a file that cannot be read.
+      ValueError: a list of digests that holds anything else.
+    """
+    names = _names(folder, leave_out=())
+    inner = [name.removesuffix(SUMS_FILE) for name in names if name.endswith(f"/{SUMS_FILE}")]
+    sums = read(folder) if (folder / SUMS_FILE).exists() else {}
+    sums |= {below + name: value for below in inner for name, value in read(folder / below).items()}
+    others = [name for name in names if name not in leave_out and not name.endswith(f"/{SUMS_FILE}")]
+    unlisted = next((name for name in others if name not in sums), None)
+    return unlisted or next((name for name, value in _digests(folder, others).items() if value != sums[name]), None)
+
+
 def _names(folder: epath.Path, leave_out: Collection[str]) -> list[str]:
     return sorted(name for name in _below(folder, "") if name != SUMS_FILE and name not in leave_out)
 

@@ -64,6 +64,20 @@ def test_a_calibration_goes_along(source, tmp_path):
     assert Calibration.load(tmp_path / "converted", model.arch.num_hidden_layers) is not None, "and its digest is right"
 
 
+def test_in_place(source, tmp_path, capsys):
+    """A folder of ours is replaced by what it becomes; what is said of its tensors is said of those that were read."""
+    model = heads.load(source, skim_overrides={"predictor_size": 4})
+    folder = tmp_path / "model"
+    model.save_pretrained(folder, tokenizer=load_tokenizer(source))
+    Calibration.of_shares([0.5] * model.arch.num_hidden_layers, 12, 0.0).save(folder)
+    convert("--model", folder, "--output", folder)
+    assert Calibration.load(folder, model.arch.num_hidden_layers) is not None
+    capsys.readouterr()
+    convert("--model", folder, "--output", folder, "--dense")
+    assert "left out: skim_predictors.0." in capsys.readouterr().out
+    assert not any(name.startswith("skim_predictors.") for name in load_file(folder / "model.safetensors"))
+
+
 def test_a_bare_encoder_becomes_an_embedder(source, tmp_path, capsys):
     """The classifier is left out."""
     convert("--model", source, "--output", tmp_path / "embedder", "--pooling", "cls")

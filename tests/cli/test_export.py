@@ -360,6 +360,15 @@ def test_a_folder_with_something_else(model_folder, refusal, tmp_path, manifest)
     assert (target / "thesis.tex").read_text(encoding="utf-8") == "years"
 
 
+def test_a_file_beside_an_older_export(model_folder, refusal, tmp_path):
+    target = tmp_path / "export"
+    main(["--model", model_folder, "--output", target, "--lengths", "12"])
+    (target / "thesis.tex").write_text("years", encoding="utf-8")
+    complaint = f"{target}/thesis.tex is not as this package wrote it, and would be deleted: move it, or choose a new folder"
+    assert refusal("--model", model_folder, "--output", target, "--lengths", "12") == complaint
+    assert (target / "thesis.tex").read_text(encoding="utf-8") == "years"
+
+
 def test_an_empty_folder_is_taken(model_folder, tmp_path):
     (tmp_path / "export").mkdir()
     main(["--model", model_folder, "--output", tmp_path / "export", "--lengths", "12"])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -88,7 +89,7 @@ def files_of(folder):
 
 def test_the_layout(exported, model_folder):
     assert sorted(files_of(exported)) == [
-        "config.json", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer.json", "tokenizer_config.json",
+        "SHA256SUMS", "config.json", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     saved = json.loads((model_folder / "config.json").read_text())
     assert json.loads((exported / "config.json").read_text()) == saved | {"model_type": "bert"}, "as transformers knows it"
@@ -151,8 +152,11 @@ def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
     for _ in range(2):
         main(["--model", model, "--output", model])
         after = files_of(model)
-        assert after.pop("onnx/model.onnx") and after == before
+        assert after.pop("onnx/model.onnx") and after.pop("onnx/SHA256SUMS") and after == before
     assert capsys.readouterr().out.splitlines() == [str(model / "onnx" / "model.onnx")] * 2
+    shutil.copytree(model, tmp_path / "copy")
+    model_of(model).save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy" / "onnx").exists(), "graphs of ours go with the model that they are of"
     before = files_of(model)
     assert console.run(main, ["--model", model, "--output", model, "--threshold", "0.5"]) == 2
     said = f"error: a graph in {model} has the threshold of its config.json: give a new folder, or set that by sweep --apply\n"
@@ -201,10 +205,15 @@ def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tm
     (target / "onnx" / "thesis.onnx").write_text("years", encoding="utf-8")
     capsys.readouterr()
     assert console.run(main, ["--model", model_folder, "--output", target]) == 2
-    complaint = f"error: {target}/onnx/thesis.onnx is not of transkimmer's export, which would delete it: choose a new folder\n"
+    complaint = f"error: {target}/onnx/thesis.onnx is not as this package wrote it, and would be deleted: move it, or choose a new folder\n"
     assert capsys.readouterr().err == complaint
     assert (target / "onnx" / "thesis.onnx").read_text(encoding="utf-8") == "years"
     (target / "onnx" / "thesis.onnx").unlink()
+    (target / ".git").mkdir()
+    (target / ".git" / "HEAD").write_text("years", encoding="utf-8")
+    assert console.run(main, ["--model", model_folder, "--output", target]) == 2
+    assert capsys.readouterr().err == complaint.replace("onnx/thesis.onnx", ".git/HEAD")
+    shutil.rmtree(target / ".git")
     (target / "model-00001-of-00002.safetensors").write_bytes(b"weights")
     assert console.run(main, ["--model", model_folder, "--output", target]) == 2
     assert capsys.readouterr().err == f"error: {target} holds files and is no export to replace: choose a new folder\n"
@@ -221,7 +230,7 @@ def test_graphs_of_another_exporter(tokenizer_folder, tmp_path, capsys, caplog):
     onnx.save(graph, model / "onnx" / "model.onnx")
     capsys.readouterr()
     assert console.run(main, ["--model", model, "--output", model]) == 2
-    assert f"error: {model}/onnx/model.onnx is not of transkimmer's export" in capsys.readouterr().err
+    assert f"error: {model}/onnx/model.onnx is not as this package wrote it" in capsys.readouterr().err
     answers = SkimEngine.from_pretrained(model).predict(TEXTS)
     np.testing.assert_array_equal([answer.logits for answer in answers], [answer.logits for answer in expected])
     assert caplog.messages == []

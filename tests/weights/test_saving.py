@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 
 import jax
 import numpy as np
@@ -252,12 +253,34 @@ def test_full_disk(tmp_path, monkeypatch, failure, exists):
 
 def test_replaces_an_older_checkpoint_whole(tmp_path):
     model, target = make_model(tmp_path / "first"), tmp_path / "second"
-    model.save_pretrained(target, label_names=LABELS)
-    (target / "left_over.txt").touch()
+    model.save_pretrained(target, label_names=LABELS, extra_files={"skim_calibration.json": "{}"})
+    (target / "README.md").write_text("a card that somebody has edited", encoding="utf-8")
     dense = TranskimmerForSequenceClassification(dataclasses.replace(model.arch, skim=None), rngs=nnx.Rngs(3))
     dense.save_pretrained(target, label_names=LABELS)
     assert sorted(path.name for path in target.iterdir()) == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
     assert_identical(nnx.state(load(target, dense=True)), nnx.state(dense))
+
+
+@pytest.mark.parametrize("name", [".git/HEAD", "LICENSE", "onnx/model.onnx", "pytorch_model.bin", "config.json"])
+def test_never_replaces_what_it_did_not_write(tmp_path, name):
+    """Nor what has changed since, in a folder that is a checkpoint of ours otherwise."""
+    model, target = make_model(tmp_path / "first"), tmp_path / "second"
+    model.save_pretrained(target, label_names=LABELS)
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text("years of work", encoding="utf-8")
+    before = contents(target)
+    complaint = f"{target / name} is not as this package wrote it, and would be deleted: move it, or choose a new folder"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(complaint)}$"):
+        model.save_pretrained(target, label_names=LABELS)
+    assert contents(target) == before
+
+
+def test_never_replaces_a_checkpoint_of_others(tmp_path):
+    model = make_model(tmp_path / "first")
+    before = contents(tmp_path / "first")
+    with pytest.raises(CheckpointError, match=r"first/config\.json is not as this package wrote it"):
+        model.save_pretrained(tmp_path / "first", label_names=LABELS)
+    assert contents(tmp_path / "first") == before
 
 
 def test_never_replaces_a_folder_of_other_things(tmp_path):

@@ -14,7 +14,7 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, or an older checkpoint to replace")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, or a checkpoint of ours to replace")
     parser.add_argument("--dense", action="store_true", help="leave skim predictors out")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="make a bare encoder an embedder that pools so")
     parser.add_argument(
@@ -39,8 +39,8 @@ def _convert(args: argparse.Namespace) -> None:
     dense = True if args.dense else None
     model = heads.load(folder, dense=dense, pooling=args.pooling, attention_masking=args.attention_masking, complete=True)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
-    report = conversion.convert(model, folder, args.output, tokenizer)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
+    report = conversion.convert(model, folder, args.output, tokenizer)
     if calibration is not None:
         calibration.save(args.output)
     for name, paths in sorted(report.read.items()) if args.tensors else ():

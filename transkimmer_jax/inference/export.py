@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from safetensors.numpy import save_file
 
 from transkimmer_jax import files
@@ -74,7 +75,7 @@ def export(
       ConfigError: a length that no bucket takes.
       TrainingError: the disk is full.
     """
-    _require_replaceable(pathlib.Path(output))
+    _require_replaceable(epath.Path(output))
     platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
     folder = resolve(os.fspath(model))
     saved = config_file.read(folder)
@@ -117,7 +118,7 @@ def export(
     return manifest
 
 
-def _require_replaceable(output: pathlib.Path) -> None:
+def _require_replaceable(output: epath.Path) -> None:
     if not output.is_dir() or not any(output.iterdir()):
         return
     try:
@@ -128,6 +129,7 @@ def _require_replaceable(output: pathlib.Path) -> None:
         raise CheckpointError(
             f"{output} holds files and is no export to replace ({MANIFEST_FILE} is missing or foreign): choose a new folder"
         )
+    digests.require_replaceable(output)
 
 
 def _used(among: list[Bucket], lengths: Sequence[int] | None) -> list[Bucket]:

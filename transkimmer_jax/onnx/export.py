@@ -4,6 +4,7 @@ config.json, tokenizer.json, ...
 onnx/model.onnx             float32
 onnx/model_quantized.onnx   int8
 onnx/model.onnx_data        the weights of a graph of 2 GB or more
+SHA256SUMS                  digests of these; of graphs beside a model's weights, in onnx/
 
 An embedder's graph gives the tokens' states, which such clients pool themselves, under both names that they know: last_hidden_state
 first, then token_embeddings. Then comes sentence_embedding. The files of sentence-transformers beside it say how to pool.
@@ -15,6 +16,8 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from etils import epath
+
 from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
@@ -23,8 +26,8 @@ from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
-from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, is_marked, mark
-from transkimmer_jax.weights import config_file, sentence_transformers, tokenizer_files
+from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
+from transkimmer_jax.weights import config_file, digests, sentence_transformers, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 
 
@@ -81,18 +84,18 @@ def export(
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
             tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length)  # as the graph reads texts
+        digests.write(temporary)
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
 def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:
     """Raise `CheckpointError` where an export would delete what is none of ours: other graphs, or a model."""
-    graphs = sorted((output / GRAPH_FOLDER).iterdir()) if (output / GRAPH_FOLDER).is_dir() else []
-    ours = {path.name for path in graphs if path.name in FILES.values() and is_marked(path)}
-    foreign = next((path for path in graphs if path.name.removesuffix(storage.DATA_SUFFIX) not in ours), None)
-    if foreign is not None:
-        raise CheckpointError(f"{foreign} is not of transkimmer's export, which would delete it: choose a new folder")
-    if into_model or not output.is_dir() or not any(output.iterdir()):
+    place = epath.Path(output / GRAPH_FOLDER if into_model else output)
+    entries = list(place.iterdir()) if place.is_dir() else []
+    if not entries:
         return
-    holds_weights = any(path.suffix in (".safetensors", ".bin") for path in output.iterdir())
-    if not graphs or holds_weights or not (output / "config.json").is_file():
+    holds_export = {"config.json", GRAPH_FOLDER} <= {path.name for path in entries}
+    holds_weights = any(path.suffix in (".safetensors", ".bin") for path in entries)
+    if not into_model and (holds_weights or not holds_export):
         raise CheckpointError(f"{output} holds files and is no export to replace: choose a new folder")
+    digests.require_replaceable(place)

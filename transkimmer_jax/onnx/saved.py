@@ -25,14 +25,6 @@ def mark(graph: onnx.ModelProto, model: TranskimmerPreTrainedModel) -> None:
     onnx.helper.set_model_props(graph, {_MODEL: _fingerprint(model)})
 
 
-def is_marked(path: pathlib.Path) -> bool:
-    """Whether a file holds a graph of ours. Raises nothing: a file that cannot be read is none."""
-    try:
-        return bool(_marks(onnx.load(path, load_external_data=False)))
-    except Exception:  # protobuf's own, which are not public
-        return False
-
-
 def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel) -> onnx.ModelProto | None:
     """The graph of a model in this precision that its folder holds; None where there is none, or it is not this model's."""
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")

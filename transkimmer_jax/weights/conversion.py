@@ -50,6 +50,7 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
 
     model: of `heads.load(source)`. Raises `CheckpointError` also where what was written is not, bit for bit, what was read.
     """
+    report = mapped(source, model.arch)  # before `output`, which may be the same folder, is written
     saved = config_file.read(source)
     task = dict(saved.values.get("task") or {})
     task["max_length"] = config_file.read_length(source, saved)
@@ -65,4 +66,4 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
     for name, tensor in huggingface.tensors(model).items():
         if not np.array_equal(again[name], tensor):
             raise CheckpointError(f"{output}: {name} was read back otherwise than it was written")
-    return mapped(source, model.arch)
+    return report

@@ -6,6 +6,7 @@ A file without a line is taken as it is, so whoever edits a file on purpose dele
 import hashlib
 import os
 import pathlib
+from collections.abc import Collection
 
 from etils import epath
 
@@ -46,6 +47,19 @@ def verify(path: pathlib.Path) -> None:
 def listed_names(folder: pathlib.Path) -> tuple[str, ...]:
     """Files that a folder's digests list, if it has any. Raises `CheckpointError` where they cannot be read."""
     return tuple(_listed(epath.Path(folder)))
+
+
+def require_replaceable(folder: epath.Path, leave_out: Collection[str] = ()) -> None:
+    """Raise `CheckpointError` where a folder, local or remote, holds a file that is not as this package wrote it: it would be lost.
+
+    leave_out: names, relative to the folder, of files that may be lost.
+    """
+    try:
+        other = checksums.first_other(folder, leave_out)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} cannot be replaced: {error}; choose a new folder") from error
+    if other is not None:
+        raise CheckpointError(f"{folder / other} is not as this package wrote it, and would be deleted: move it, or choose a new folder")
 
 
 def replace_text(path: str | os.PathLike, text: str) -> None:

@@ -207,17 +207,18 @@ def save(
     extra_config: further entries of config.json. extra_files: further text files, by name. settings: for sentence-transformers.
     provenance: what the card says beyond the model.
 
-    An older checkpoint in `folder` is replaced. Raises `CheckpointError` where `folder` holds anything else, since
-    that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
+    An older checkpoint of ours in `folder` is replaced, with its card and graphs. Raises `CheckpointError` where `folder` holds anything
+    else, since that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
     """
     place = epath.Path(folder)
     if label_names is None and model.arch.num_labels > 1:
         label_names = config_file.default_label_names(model.arch.num_labels)
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
-    is_checkpoint = all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE))
-    if place.is_dir() and any(place.iterdir()) and not is_checkpoint:
-        raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
+    if place.is_dir() and any(place.iterdir()):
+        if not all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE)):
+            raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
+        digests.require_replaceable(place, leave_out=(CARD_FILE,))
     settings = settings or sentence_transformers.Settings()
     config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id)
     if model.arch.head == "sequence_classification":
