@@ -115,6 +115,24 @@ def write(tmp_path):
 
 
 @pytest.fixture
+def bucket(monkeypatch):
+    """The address of a folder in a bucket, which this process alone has, and in its memory."""
+    from etils.epath import backend, gpath
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Bucket(MemoryFileSystem):
+        store, pseudo_dirs, cachable = {}, [""], False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return MemoryFileSystem._strip_protocol(str(path).removeprefix("gs://"))
+
+    monkeypatch.setattr(backend.fsspec_backend, "fs", lambda path: Bucket())
+    monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+    return "gs://bucket/folder"
+
+
+@pytest.fixture
 def disk():
     """Gives a file system of its own the size that is asked for, e.g. '700k', and returns its folder.
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from transkimmer_jax import files
 from transkimmer_jax.errors import TrainingError
+from transkimmer_jax.weights.files import resolve
 
 FULL = "no space left on the disk; free some or write elsewhere"
 QUOTA = "the disk quota is used up; free some or write elsewhere"
@@ -161,6 +163,19 @@ def test_replaced_folder(tmp_path):
         assert (target / "a.txt").exists(), "the old one stays until then"
     assert [path.name for path in target.iterdir()] == ["b.txt"]
     assert [path.name for path in target.parent.iterdir()] == ["result"]
+
+
+def test_replaced_folder_in_a_bucket(bucket):
+    """Of an older folder nothing is left there either, and what lies in a bucket can be fetched."""
+    for names in (["a.txt", "deep/b.txt"], ["a.txt", "deep/c.txt"]):
+        with files.replaced_folder(bucket) as folder:
+            (folder / "deep").mkdir()
+            for name in names:
+                (folder / name).write_text(names[1], encoding="utf-8")
+        assert files.names_below(epath.Path(bucket)) == names
+        assert (epath.Path(bucket) / "a.txt").read_text() == names[1]
+    fetched = resolve(bucket)
+    assert files.names_below(epath.Path(fetched)) == ["a.txt", "deep/c.txt"]
 
 
 @failures

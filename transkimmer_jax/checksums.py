@@ -4,7 +4,7 @@ import concurrent.futures
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from etils import epath
 
@@ -100,15 +100,7 @@ def first_other(folder: epath.Path, leave_out: Collection[str] = ()) -> str | No
 
 
 def _names(folder: epath.Path, leave_out: Collection[str]) -> list[str]:
-    return sorted(name for name in _below(folder, "") if name != SUMS_FILE and name not in leave_out)
-
-
-def _below(folder: epath.Path, prefix: str) -> Iterator[str]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _below(path, f"{prefix}{path.name}/")
-        else:
-            yield prefix + path.name
+    return [name for name in files.names_below(folder) if name != SUMS_FILE and name not in leave_out]
 
 
 def _digests(folder: epath.Path, names: Collection[str]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Results appear whole or not at all: written beside their place, then renamed into it. In a bucket (gs://...) a file appears when
-all of it is there, and a folder's files one after the other.
+all of it is there, and a folder's files one after the other. Those that only an older folder had are deleted then.
 
 What is being written has a name of its own, `.<name>.<eight letters>`, and a lock, which ends with its process: what has no lock any
 more was left by a process that was killed, and is deleted when the same file is written again, or `remove_leftovers` is called.
@@ -46,11 +46,24 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 def copy_folder(source: pathlib.Path | epath.Path, target: epath.Path) -> None:
     """Copy the files below a folder to another folder, each local or remote."""
-    # Not rglob, which buckets refuse.
-    for file in sorted(folder / name for folder, _, names in epath.Path(source).walk() for name in names):
-        place = target / file.relative_to(source).as_posix()
+    for name in names_below(epath.Path(source)):
+        place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.read_bytes())
+        place.write_bytes((epath.Path(source) / name).read_bytes())
+
+
+def names_below(folder: epath.Path) -> list[str]:
+    """The files below a folder, local or remote, by their paths relative to it, sorted."""
+    # Not rglob, which buckets refuse, nor walk, which gives paths without gs:// there.
+    return sorted(_names_below(folder, ""))
+
+
+def _names_below(folder: epath.Path, prefix: str) -> Iterator[str]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _names_below(path, f"{prefix}{path.name}/")
+        else:
+            yield prefix + path.name
 
 
 @contextlib.contextmanager
@@ -143,6 +156,9 @@ def replaced_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder)
             copy_folder(pathlib.Path(folder), epath.Path(path))
+            # Last, so that whoever reads the older folder meanwhile finds its files.
+            for name in set(names_below(epath.Path(path))) - set(names_below(epath.Path(folder))):
+                (epath.Path(path) / name).unlink()
         return
     path = pathlib.Path(path).resolve()  # '.' and links have a parent and a name only then
     with explained(path):
