@@ -207,6 +207,17 @@ def test_tokenizer_is_saved(tokenizer_folder, tmp_path):
     assert config["pad_token_id"] == tokenizer.pad_token_id
 
 
+@pytest.mark.parametrize(("task", "length"), [({"max_length": 16}, 16), ({}, CONFIG["max_position_embeddings"])])
+def test_the_tokenizer_says_how_much_the_model_reads(tokenizer_folder, tmp_path, task, length):
+    """So that clients that cut texts by it read no more than an engine does."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder, model_max_length=512)
+    options = {"label_names": LABELS, "tokenizer": tokenizer, "extra_config": {"task": task}}
+    make_model(tmp_path / "first").save_pretrained(tmp_path / "second", **options)
+    reloaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "second")
+    assert reloaded.model_max_length == length == len(reloaded("a " * 100, truncation=True)["input_ids"])
+
+
 def test_colleagues_can_read_it(tmp_path):
     previous = os.umask(0o022)
     try:

@@ -236,7 +236,7 @@ def save(
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         if tokenizer is not None:
-            tokenizer_files.save(tokenizer, temporary)
+            tokenizer_files.save(tokenizer, temporary, model_max_length=length)  # so that other clients read no more than the engine
         for name, text in texts.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_text(text, encoding="utf-8")
