@@ -13,13 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 from cli.saved import save_model
+from etils import epath
 from flax import nnx
 from models.quick import program
 from training import runs
 from transformers import AutoTokenizer
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console, files
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
@@ -96,6 +97,17 @@ def test_the_layout(exported, model_folder):
     tokenizer_class = json.loads((exported / "tokenizer_config.json").read_text())["tokenizer_class"]
     assert tokenizer_class == "PreTrainedTokenizerFast", "which transformers 4 knows, too"
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in exported.rglob("*")), "others may read it"
+
+
+def test_into_a_bucket(exported, model_folder, bucket, capsys):
+    """As into a folder, and again; never over what is none of ours."""
+    for _ in range(2):
+        main(["--model", model_folder, "--output", bucket, "--precision", "float32", "int8"])
+    assert files.names_below(epath.Path(bucket)) == sorted(files_of(exported))
+    (epath.Path(bucket) / "thesis.tex").write_text("years")
+    capsys.readouterr()
+    assert console.run(main, ["--model", model_folder, "--output", bucket]) == 2
+    assert f"{bucket}/thesis.tex is not as this package wrote it" in capsys.readouterr().err
 
 
 def test_a_bare_session(exported, model_folder, batch):

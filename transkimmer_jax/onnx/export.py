@@ -33,13 +33,13 @@ from transkimmer_jax.weights.files import resolve
 
 def export(
     model: str | os.PathLike, output: str | os.PathLike, *, precisions: Sequence[str] = ("float32",), threshold: float | None = None
-) -> list[pathlib.Path]:
+) -> list[epath.Path]:
     """Write a model folder's graph to the folder `output`, whole or not at all.
 
     Args:
       model: a model folder or hub id.
-      output: a new folder, an empty one, or an older export, which is replaced. The model folder itself gets the graphs beside its weights,
-        and keeps its `config.json`, which transformers refuses of a skimming model.
+      output: a new folder, an empty one, or an older export, which is replaced; local or in a bucket. The model folder itself, where it is
+        local, gets the graphs beside its weights, and keeps its `config.json`, which transformers refuses of a skimming model.
       precisions: any of `FILES`.
       threshold: the graph's default, which the output's `config.json` then names too; none for the model folder itself, whose own
         stays. None: the model's.
@@ -53,8 +53,8 @@ def export(
         export, or graphs of another exporter.
       TrainingError: the disk is full.
     """
-    folder, output = resolve(os.fspath(model)), pathlib.Path(output)
-    into_model = output.resolve() == folder.resolve()
+    folder, output = resolve(os.fspath(model)), epath.Path(output)
+    into_model = not files.is_remote(output) and pathlib.Path(output).resolve() == folder.resolve()
     if into_model and threshold is not None:
         raise ConfigError(f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by sweep --apply")
     _require_replaceable(output, into_model)
@@ -88,9 +88,9 @@ def export(
     return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
-def _require_replaceable(output: pathlib.Path, into_model: bool) -> None:
+def _require_replaceable(output: epath.Path, into_model: bool) -> None:
     """Raise `CheckpointError` where an export would delete what is none of ours: other graphs, or a model."""
-    place = epath.Path(output / GRAPH_FOLDER if into_model else output)
+    place = output / GRAPH_FOLDER if into_model else output
     entries = list(place.iterdir()) if place.is_dir() else []
     if not entries:
         return
