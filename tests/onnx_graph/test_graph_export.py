@@ -1,5 +1,6 @@
 """Laws of `python -m transkimmer_jax export --format onnx`: other people's clients load what it writes, and answer as this package does."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -21,7 +22,9 @@ from transformers import AutoTokenizer
 from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console, files
-from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.pipeline import load_tokenizer, tokenize
+from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
@@ -137,6 +140,32 @@ def test_the_quantised_file(exported, batch):
     nodes = onnx.load(exported / "onnx" / "model_quantized.onnx").graph.node
     assert any(node.op_type == "MatMulInteger" for node in nodes)
     assert not any(node.op_type == "MatMulInteger" for node in nodes if not node.name.startswith("layers."))
+
+
+@pytest.mark.parametrize("pinned", [None, "first_segment"])
+def test_a_tokenizer_without_token_types(tokenizer_folder, tmp_path, pinned):
+    """A session fed by the tokenizer needs no more, though the backbone has two types; but where types say what stays. An engine that
+    takes such a graph refuses types that it would not read."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, model_input_names=["input_ids", "attention_mask"])
+    first = write_checkpoint(tmp_path / "first", random_tensors(runs.TINY, predictor_size=16, seed=2), runs.TINY)
+    model = TranskimmerForSequenceClassification.from_pretrained(first, skim_overrides={"pinned": pinned})
+    model.save_pretrained(tmp_path / "model", tokenizer=tokenizer)
+    main(["--model", tmp_path / "model", "--output", tmp_path / "model"])
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "onnx" / "model.onnx")
+    needed = [given.name for given in session.get_inputs()]
+    assert needed == ["input_ids", "attention_mask", *(["token_type_ids"] if pinned else [])]
+    if pinned:
+        return
+    examples = tokenize(Examples(TEXTS, None, np.zeros(len(TEXTS), np.int32)), tokenizer, 12)
+    engine, in_memory = SkimEngine.from_pretrained(tmp_path / "model"), SkimEngine(model, tokenizer)
+    logits, expected = (one.predict_tokenized(examples).outputs["logits"] for one in (engine, in_memory))
+    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=0)
+    encoded = tokenizer(TEXTS, padding=True, truncation=True, max_length=12, return_tensors="np")
+    np.testing.assert_allclose(session.run(["logits"], dict(encoded))[0], expected, atol=1e-5, rtol=0)
+    typed = dataclasses.replace(examples, token_type_ids=np.ones_like(examples.token_type_ids))
+    with pytest.raises(InferenceError, match="the folder's graph reads no token types"):
+        engine.predict_tokenized(typed)
+    assert np.abs(in_memory.predict_tokenized(typed).outputs["logits"] - expected).max() > 1e-3
 
 
 def test_a_threshold_of_its_own(model_folder, tmp_path, batch):

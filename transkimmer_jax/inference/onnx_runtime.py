@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from transkimmer_jax.data.batches import TokenizedExamples
+from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_ROWS, BFLOAT16_GRAPH_WIDTH_MULTIPLE, GRAPH_SCORES, THREAD_TOKENS
@@ -64,10 +65,15 @@ class OnnxRuntime:
                 options = {"row_sizes": self._sizes, "width_multiple": BFLOAT16_GRAPH_WIDTH_MULTIPLE}
                 options |= {"table_dtype": TensorProto.BFLOAT16}  # OpenVINO would look up rows in float32, and round each of them
             graph = build(model, outputs=wanted, **options)
+        self._ignores_types = model.arch.type_vocab_size > 1 and "token_type_ids" not in {given.name for given in graph.graph.input}
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order, in batches of about one length."""
+        if self._ignores_types and examples.token_type_ids.any():
+            raise InferenceError(
+                "the folder's graph reads no token types, as its tokenizer gives none: set examples.token_type_ids to 0, or delete onnx/"
+            )
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:

@@ -69,7 +69,9 @@ def export(
         loaded.arch = loaded.arch.with_threshold(threshold)
     embeds = loaded.arch.head == "sentence_embedding"
     states = [LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS] if embeds else []
-    graph = build(loaded, outputs=[*states, *(output.name for output in loaded.outputs), "kept"])
+    # Clients feed the graph what the tokenizer gives.
+    reads_types = "token_type_ids" in tokenizer.model_input_names
+    graph = build(loaded, outputs=[*states, *(output.name for output in loaded.outputs), "kept"], reads_types=reads_types)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
     with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:

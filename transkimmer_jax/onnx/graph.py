@@ -42,12 +42,13 @@ def build(
     row_sizes: Sequence[int] | None = None,
     width_multiple: int = 1,
     table_dtype: int = TensorProto.FLOAT,
+    reads_types: bool = True,
 ) -> onnx.ModelProto:
     """The graph of a model, dense or skimming, in float32.
 
-    Inputs: input_ids, attention_mask and, where the backbone has several token types, token_type_ids, int64 [batch, sequence], padded on
-    the right; of a skimming model also threshold, a float32 scalar that may be left out. Position 0 counts as a token in any case, so that
-    an empty text gives no error.
+    Inputs: input_ids, attention_mask and, see `reads_types`, token_type_ids, int64 [batch, sequence], padded on the right; of a skimming
+    model also threshold, a float32 scalar that may be left out. Position 0 counts as a token in any case, so that an empty text gives no
+    error.
 
     Args:
       model: its weights are copied into the graph.
@@ -59,6 +60,8 @@ def build(
         number of tokens. None: just as many.
       width_multiple: attention's padded view is as wide as the longest text that is left, rounded up to a multiple of this.
       table_dtype: of the embedding tables, FLOAT or BFLOAT16 of `onnx.TensorProto`. Their rows are float32 all the same.
+      reads_types: whether token types are an input; False: all tokens are of the first type. A backbone of one type or none has no such
+        input, and a model with `skim.pinned`, which reads them, always has it.
 
     Raises:
       CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
@@ -67,14 +70,15 @@ def build(
     arch, g = model.arch, GraphBuilder()
     wanted = [*(output.name for output in model.outputs), "kept"] if outputs is None else outputs
     reads_every_token = arch.reads_every_token or not {TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE}.isdisjoint(wanted)
-    reads_types = arch.type_vocab_size > 1  # where there is one type or none, clients' tokenizers give none
+    pins = arch.skim is not None and arch.skim.pinned is not None
+    reads_types = arch.type_vocab_size > 1 and (reads_types or pins)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if reads_types else [])]
     ids, mask, *types = (g.input(name, TensorProto.INT64, ("batch", "sequence")) for name in names)
     threshold = g.optional_input("threshold", np.array(arch.skim.threshold, np.float32)) if arch.skim is not None else ""
     with g.scope("packing"):
         places, positions, rows = Rows.pack(g, mask, row_sizes)
         ids, *types = (g.op("Gather", flat(g, values), places, axis=0) for values in (ids, *types))
-        pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if arch.skim and arch.skim.pinned else None
+        pinned = g.op("Equal", g.op("Unsqueeze", types[0], g.constant([1])), g.constant(0)) if pins else None
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions, table_dtype)
