@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from training import quick, runs
 
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.onnx.export import export
+from transkimmer_jax.weights import digests
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -56,6 +58,18 @@ def test_a_graph_answers_as_the_engine_does(model, tmp_path, precision, prompt):
         # int8 has one range for all rows of a batch, so batch mates matter.
         assert answer["probabilities"] == pytest.approx(engines.probabilities, abs=1e-4 if precision == "float32" else 0.02)
         assert answer["kept"] == pytest.approx(engines.kept, abs=1e-4)
+
+
+def test_a_graph_of_labels_without_names(model, tmp_path):
+    """As transformers names them: a config need not."""
+    shutil.copytree(model, tmp_path / "unnamed")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    digests.replace_text(
+        tmp_path / "unnamed" / "config.json", json.dumps({k: v for k, v in config.items() if k not in ("id2label", "label2id")})
+    )
+    export(tmp_path / "unnamed", tmp_path / "exported")
+    said = json.loads(run(tmp_path, EXAMPLES / "answer_by_graph.py", tmp_path / "exported", given="good film\n"))
+    assert set(said["probabilities"]) == {"LABEL_0", "LABEL_1"} and said["label"] in said["probabilities"]
 
 
 @pytest.mark.slow

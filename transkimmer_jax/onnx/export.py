@@ -64,6 +64,8 @@ def export(
     saved = config_file.read(folder)
     settings = sentence_transformers.read_settings(folder, loaded.arch.head, saved.values)
     config = dict(saved.values) | settings.config_fields() | {"model_type": loaded.arch.backbone}
+    if saved.label_names is not None and loaded.arch.head in ("sequence_classification", "token_classification"):
+        config |= config_file.label_fields(saved.label_names)  # which a config may leave out where clients want them
     if threshold is not None and loaded.arch.skim is not None:
         config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)

@@ -252,6 +252,14 @@ def default_label_names(count: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
+def label_fields(names: tuple[str, ...]) -> dict[str, Any]:
+    """The entries of `config.json` that name the labels."""
+    return {
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
 def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
     """Whether two models' labels mean the same, as far as their names tell: default names do not, and case does not count."""
     if names is None or others is None:
@@ -507,11 +515,7 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
     elif arch.head == "question_answering":
         of_head = {}
     else:
-        names = label_names or default_label_names(1)
-        of_head = {
-            "id2label": {str(index): name for index, name in enumerate(names)},
-            "label2id": {name: index for index, name in enumerate(names)},
-        }
+        of_head = label_fields(label_names or default_label_names(1))
     if arch.head == "sequence_classification":
         of_head["problem_type"] = "regression" if label_names is None else "single_label_classification"
     form = FORMATS[arch.backbone]
