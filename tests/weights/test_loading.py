@@ -19,6 +19,7 @@ from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSeque
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.weights import config_file, huggingface
+from transkimmer_jax.weights.files import resolve
 
 load = TranskimmerForSequenceClassification.from_pretrained
 
@@ -501,6 +502,23 @@ def test_file_instead_of_folder(tmp_path):
 def test_hub_id_offline(name):
     """tests/conftest.py switches the hub off, so nothing is asked of a server."""
     assert "neither a folder nor a model that can be fetched" in refusal(name)
+
+
+def test_what_is_fetched_from_a_hub(tmp_path, monkeypatch):
+    """The weights once, and all that tokenizers are made of."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    fetched = set()
+
+    def download(name, **patterns):
+        fetched.update(filter_repo_objects(["config.json", "vocab.txt", "bpe.codes", "model.safetensors", "pytorch_model.bin"], **patterns))
+        return str(tmp_path)
+
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve("vinai/bertweet-base") == tmp_path
+    assert fetched == {"config.json", "vocab.txt", "bpe.codes", "model.safetensors"}
 
 
 LOCAL = [

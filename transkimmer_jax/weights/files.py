@@ -13,7 +13,7 @@ from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.files import copy_folder, is_remote
 from transkimmer_jax.weights.sentence_transformers import is_embedder
 
-_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", SUMS_FILE]
+_HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors", SUMS_FILE]  # '*.codes': merges of BERTweet and PhoBERT
 _PYTORCH_WEIGHTS = "pytorch_model.bin"  # where a hub has no safetensors
 _MODULE_CONFIGS = "[0-9]_*/config.json"  # of sentence-transformers
 # What nobody calls a model on a hub, and people do call their own folders and files.
