@@ -11,7 +11,9 @@ import re
 import jax
 import numpy as np
 import pytest
+from cli.saved import save_model
 from flax import nnx
+from training import runs
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
@@ -159,6 +161,22 @@ def test_the_card(skimming_folder):
     front = card.split("---\n")[1].splitlines()
     assert front == ["library_name: transkimmer_jax", "pipeline_tag: text-classification"]
     assert "keeps every token" in " ".join(card.split()) and "SkimEngine.from_pretrained" in card and '`"maybe"`' in card
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "call"),
+    [(("text",), ("no", "yes"), "predict"), (("text", "other"), ("no", "yes"), "predict"), (("query", "text"), None, "rank")],
+)
+def test_the_call_that_a_card_shows(tokenizer_folder, tmp_path, monkeypatch, columns, labels, call):
+    """It is one that the model answers."""
+    config = runs.TINY if labels else runs.TINY | {"id2label": {"0": "LABEL_0"}}
+    folder = save_model(tmp_path, tokenizer_folder, config=config, label_names=labels, text_columns=columns)
+    code = (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert f".{call}(" in code
+    (tmp_path / "this").mkdir()
+    (tmp_path / "this" / "folder").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
 
 
 def test_a_card_of_known_provenance():

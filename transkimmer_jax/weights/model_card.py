@@ -40,7 +40,10 @@ def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenan
         lines += [f"| {name} | {value:.4f} |" for name, value in provenance.metrics.items()] + [""]
     theirs = FORMATS[arch.backbone].class_prefix + kind.theirs
     closing = _SKIMMING if arch.skim is not None else _DENSE
-    return "\n".join(lines + [line.format(theirs=theirs, call=kind.call) for line in closing])
+    call = kind.call
+    if pairs and arch.head == "sequence_classification":
+        call = 'rank("a query", ["a text"])' if is_reranker else 'predict([("a text", "another")])'
+    return "\n".join(lines + [line.format(theirs=theirs, call=call) for line in closing])
 
 
 def _described(arch: Architecture, label_names: tuple[str, ...] | None) -> str:
