@@ -11,7 +11,7 @@ from weights.test_original import assert_same, exact, made, make_batch
 
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.models import heads
 
@@ -96,6 +96,15 @@ def test_a_head_that_was_never_trained(tmp_path, tokenizer_folder):
     assert not (tmp_path / "out").exists()
     convert("--model", bare, "--output", tmp_path / "out", "--pooling", "mean")
     assert (tmp_path / "out" / "modules.json").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--dense",)])
+def test_the_attention_of_a_dense_model(source, tmp_path, flags):
+    """It has one kind alone."""
+    complaint = f"^--attention-masking is of skimming models, and {source} is a dense one: leave it out$"
+    with pytest.raises(ConfigError, match=complaint):
+        convert("--model", source, "--output", tmp_path / "out", "--attention-masking", "post_softmax", *flags)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_checkpoint(tmp_path):

@@ -2,6 +2,8 @@
 
 import argparse
 
+from transkimmer_jax.cli.threshold import require_skimming
+
 
 def add(commands) -> None:
     """Declare the command and its flags."""
@@ -38,6 +40,7 @@ def _convert(args: argparse.Namespace) -> None:
     # Complete: a head made fresh here would be taken for a trained one when it is read again.
     dense = True if args.dense else None
     model = heads.load(folder, dense=dense, pooling=args.pooling, attention_masking=args.attention_masking, complete=True)
+    require_skimming(args.model, model.arch, attention_masking=args.attention_masking)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
     report = conversion.convert(model, folder, args.output, tokenizer)
