@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference import export as work
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.shapes import buckets, ladder
 from transkimmer_jax.models import attention
+from transkimmer_jax.onnx.export import export as export_graph
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
 LONG = " ".join(["good a b c film the is a bad"] * 5)  # 47 tokens, of which 40 are read
@@ -401,8 +404,11 @@ def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
     assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a finite number, not nan"
     dense = save_dense(tmp_path / "dense", model_folder, tokenizer_folder)
     for form in ("jax", "onnx"):
-        complaint = f"--threshold is of skimming models, and {dense} is a dense one: leave it out"
+        complaint = f"threshold=0.5 is of skimming models, and {dense} is a dense one: leave it out"
         assert refusal("--model", dense, *target, "--threshold", 0.5, "--format", form) == complaint
+    for export in (work.export, export_graph):
+        with pytest.raises(ConfigError, match=f"^{re.escape(complaint)}$"):
+            export(dense, tmp_path / "export", threshold=0.5)
     model = write_checkpoint(tmp_path / "eq4", random_tensors(runs.TINY, predictor_size=16), runs.TINY)
     shutil.copytree(tokenizer_folder, model, dirs_exist_ok=True)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))

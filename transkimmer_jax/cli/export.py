@@ -2,7 +2,7 @@
 
 import argparse
 
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.runtime_names import PLATFORMS
 
@@ -45,25 +45,10 @@ def _export(args: argparse.Namespace) -> None:
     for name, form in _OF_FORMAT.items():
         if getattr(args, name) is not None and args.format != form:
             raise ConfigError(f"--{name.replace('_', '-')} is for --format {form}, not {args.format}")
-    if args.threshold is not None:
-        _require_skimming(args)
     if args.format == "onnx":
         _export_graph(args)
     else:
         _export_programs(args)
-
-
-def _require_skimming(args: argparse.Namespace) -> None:
-    """Raises `ConfigError` for a dense model, of which no export would look at `--threshold`."""
-    from transkimmer_jax.models import heads
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
-
-    folder = resolve(args.model)
-    arch = config_file.read(folder).architecture
-    if arch.skim is None:  # as in checkpoints of the original, whose weights alone say that they skim
-        arch = heads.load(folder, dense=None).arch
-    require_skimming(args.model, arch, threshold=args.threshold)
 
 
 def _export_graph(args: argparse.Namespace) -> None:

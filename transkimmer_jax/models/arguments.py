@@ -1,12 +1,19 @@
-"""Token arrays that a model is called with, checked before an embedding table answers for ids that it has no row for."""
+"""What a model is called or exported with, checked before it answers for what it does not read."""
 
+import os
 from typing import Any
 
 import jax
 import numpy as np
 
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.models.architecture import Architecture
+
+
+def require_skimming(arch: Architecture, model: str | os.PathLike, threshold: float | None) -> None:
+    """Raises `ConfigError` for a threshold of a dense model, which would not look at it. model: what it is called."""
+    if arch.skim is None and threshold is not None:
+        raise ConfigError(f"threshold={threshold} is of skimming models, and {os.fspath(model)} is a dense one: leave it out")
 
 
 def require_token_arrays(arch: Architecture, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> None:

@@ -22,6 +22,7 @@ from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models import heads
+from transkimmer_jax.models.arguments import require_skimming
 from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
@@ -48,17 +49,18 @@ def export(
       The files with graphs.
 
     Raises:
-      ConfigError: a threshold for the model folder itself.
+      ConfigError: a threshold for the model folder itself, or of a dense model.
       CheckpointError: no model there, one without a trained head, or one that cannot be compacted; `output` holds something else than an
         export, or graphs of another exporter.
       TrainingError: the disk is full.
     """
-    folder, output = resolve(os.fspath(model)), epath.Path(output)
+    folder, target = resolve(os.fspath(model)), epath.Path(output)
     into_model = not files.is_remote(output) and pathlib.Path(output).resolve() == folder.resolve()
     if into_model and threshold is not None:
         raise ConfigError(f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by sweep --apply")
-    _require_replaceable(output, into_model)
+    _require_replaceable(target, into_model)
     loaded = heads.load(folder, dense=None, complete=True)
+    require_skimming(loaded.arch, model, threshold)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     saved = config_file.read(folder)
@@ -76,7 +78,7 @@ def export(
     graph = build(loaded, outputs=[*states, *(output.name for output in loaded.outputs), "kept"], reads_types=reads_types)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
-    with files.replaced_folder(output / GRAPH_FOLDER if into_model else output) as temporary:
+    with files.replaced_folder(target / GRAPH_FOLDER if into_model else target) as temporary:
         place = temporary if into_model else temporary / GRAPH_FOLDER
         place.mkdir(exist_ok=True)
         for precision in precisions:
@@ -89,7 +91,7 @@ def export(
                 (temporary / name).write_text(text, encoding="utf-8")
             tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length)  # as the graph reads texts
         digests.write(temporary)
-    return [output / GRAPH_FOLDER / FILES[precision] for precision in precisions]
+    return [target / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
 def _require_replaceable(output: epath.Path, into_model: bool) -> None:
