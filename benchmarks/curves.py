@@ -268,11 +268,15 @@ def in_words(records: list[dict[str, Any]]) -> str:
         if nearest:
             student, point = nearest
             line += (
-                f" A static student loses {_points(student.mean)} at {student.flops_vs_unpadded:.1f} times,"
-                f" skimming {_points(point.mean)} at {point.flops_vs_unpadded:.1f}."
+                f" A static student {_loses(student.mean)} at {student.flops_vs_unpadded:.1f} times,"
+                f" skimming {_loses(point.mean)} at {point.flops_vs_unpadded:.1f}."
             )
         lines.append(line)
     return "\n".join([*lines, ""])
+
+
+def _loses(points: float) -> str:
+    return f"{'gains' if points < 0 else 'loses'} {_points(abs(points))}"
 
 
 def _points(value: float) -> str:

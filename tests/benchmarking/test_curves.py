@@ -134,9 +134,11 @@ def test_words():
     assert curves.in_words([*MRPC, STATIC, COLA, IMDB]).splitlines()[:3] == [
         "- **CoLA** (is the sentence grammatical?), minilm-6l: no budget stays under one point; 5.0 points are lost at 3.5 times.",
         "- **MRPC** (do both sentences say the same?), minilm-6l: under one point at 2.5 times fewer FLOPs; 3.0 points are lost at 3.5 "
-        "times. A static student loses 5.0 points at 3.0 times, skimming 3.0 points at 3.5.",
+        "times. A static student loses 5.0 points at 3.0 times, skimming loses 3.0 points at 3.5.",
         "- **IMDB** (does the review praise the film?), minilm-6l: under one point at 3.5 times fewer FLOPs.",
     ]
+    better = record(points=[point(None, 0.862, 3.0)], kind="static", label="static2")
+    assert "A static student gains 1.2 points at 3.0 times, skimming loses" in curves.in_words([*MRPC, better])
 
 
 def test_the_convention_of_papers():
