@@ -46,8 +46,8 @@ def test_embedder_in_words():
     quick = {"precision": "int8", "texts_per_second": 1200.4}
     rows = [dense, dense | {"precision": "int8", "texts_per_second": 250.0}, student | {"texts_per_second": 240.0}, student | quick]
     assert tables.embedder_in_words([{"rows": rows}]) == (
-        "An embedder's student that spends 2.5x fewer FLOPs computes 1,200 texts a second in int8, where its teacher computes\n"
-        "250, and 100 in float32. The student loses 2.0 points of recall@10, and 0.5 where it computes the queries alone.\n"
+        "In int8 an embedder's student at 2.5x fewer FLOPs computes 1,200 texts a second. Its teacher computes 250, in float32 100.\n"
+        "The student loses 2.0 points of recall@10, or 0.5 where the teacher has computed the documents.\n"
     )
 
 
@@ -56,7 +56,7 @@ def test_rerankers_in_words():
     said = tables.reranker_in_words([RERANKERS | {"rows": [*RERANKERS["rows"], ROW | {"precision": "int8", "milliseconds": 180.0}, quick]}])
     assert said == (
         "A cross-encoder's student that spends 2.5x fewer FLOPs has an MRR of 69.2, and its teacher 70.0.\n"
-        "For 50 documents it takes 40 ms in int8, where the teacher takes 180 ms, and 300 ms in float32.\n"
+        "For 50 documents it takes 40 ms in int8. The teacher takes 180 ms, in float32 300 ms.\n"
     )
 
 

@@ -197,6 +197,9 @@ def test_a_folder_that_names_no_length(evaluate, predict, write, tokenizer_folde
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del config["task"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del tokenizer["model_max_length"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     texts = [{"text": " ".join(["good", "film"] * count)} for count in (1, 70, 79, 80)]
     answers = predict("--model", folder, "--input", write("texts.jsonl", texts))
     assert [answer["truncated"] for answer in answers] == [False, False, False, True]

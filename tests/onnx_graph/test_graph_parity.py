@@ -159,7 +159,7 @@ def test_attention_is_as_wide_as_the_next_multiple(multiple, width):
 
 def test_an_engine_builds_graphs_for_bfloat16_differently(monkeypatch):
     built = []
-    monkeypatch.setattr(onnx_runtime, "build", lambda model, **options: built.append(options))
+    monkeypatch.setattr(onnx_runtime, "build", lambda model, **options: built.append(options) or build(model))
     monkeypatch.setitem(onnx_runtime._SESSIONS, "openvino", lambda graph, **options: None)
     for precision in ("float32", "bfloat16"):
         OnnxRuntime(make_model(), provider="openvino", precision=precision)

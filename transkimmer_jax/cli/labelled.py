@@ -149,17 +149,18 @@ def load(args: argparse.Namespace) -> LabelledModel:
     folder = resolve(args.model)
     saved = config_file.read(folder)
     known = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
+    head = saved.architecture.head
+    if known is not None and known.head != head:
+        raise CheckpointError(f"{args.model} is for {head.replace('_', ' ')}, {known.name} for {known.head.replace('_', ' ')}")
     max_length = read_length(args.model, folder, saved, known, args.max_length, "--max-length")
     model = heads.load(folder, dense=None, complete=True)
     if known is None:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         columns = tuple(args.text_columns or saved.task.text_columns or ())
-        task = file_task(model.arch.head, saved.label_names, columns, args.label_column or saved.task.label_column, max_length)
+        task = file_task(head, saved.label_names, columns, args.label_column or saved.task.label_column, max_length)
         task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
     else:
         task = dataclasses.replace(known, max_length=max_length)
-    if task.head != model.arch.head:
-        raise CheckpointError(f"{args.model} is for {model.arch.head.replace('_', ' ')}, {task.name} for {task.head.replace('_', ' ')}")
     if task.head == "sequence_classification":
         require_same_labels(args.model, saved.label_names, task)
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
