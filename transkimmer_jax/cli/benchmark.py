@@ -253,10 +253,10 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     config = config_file.read(folder)
     trained_on = config.task
     task = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
-    max_length = labelled.read_length(args.model, folder, config, task, length, "--length")
     if config.architecture.head != "sequence_classification":
         head = config.architecture.head.replace("_", " ")
         raise CheckpointError(f"{args.model} is for {head}: classifiers and cross-encoders alone are measured here")
+    max_length = labelled.read_length(args.model, folder, config, task, length, "--length")
     model = TranskimmerForSequenceClassification.from_pretrained(folder, dense=None, complete=True)
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")

@@ -12,7 +12,7 @@ from transkimmer_jax.data import cutting, saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.encodings import chunks, flat
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.errors import CheckpointError, DataError
+from transkimmer_jax.errors import CheckpointError, DataError, first_line
 from transkimmer_jax.weights import config_file, digests
 from transkimmer_jax.weights.backbones import FORMATS
 
@@ -49,8 +49,7 @@ def _of_transformers(folder: pathlib.Path) -> Any:
     try:
         tokenizer = _by_class(transformers, folder)
     except Exception as error:  # the libraries below raise whatever their parsers raise
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise CheckpointError(f"no tokenizer can be loaded from {folder}: {type(error).__name__}: {reason}") from error
+        raise CheckpointError(f"no tokenizer can be loaded from {folder}: {type(error).__name__}: {first_line(error)}") from error
     # From a config alone transformers builds a tokenizer that knows its special tokens and nothing else.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise CheckpointError(f"no tokenizer in {folder}: tokenizer.json or a vocabulary file is missing")

@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from transkimmer_jax import checksums, files
+from transkimmer_jax.errors import first_line
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -49,7 +50,7 @@ def fault(checkpoint: epath.Path) -> str | None:
     except FileNotFoundError as error:
         return f"{epath.Path(error.filename).name if error.filename else 'a file'} is missing"
     except (OSError, ValueError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)
 
 
 def committed(folder: epath.Path) -> dict[int, epath.Path]:

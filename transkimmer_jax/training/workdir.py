@@ -105,8 +105,9 @@ def _models(config: Config) -> dict[str, str]:
 
 def _model_digests(config: Config) -> dict[str, str]:
     """Of those in folders that are here, by field."""
-    digests = {field: folder_digest(name) for field, name in _models(config).items()}
-    return {field: digest for field, digest in digests.items() if digest is not None}
+    models = _models(config)
+    digests = {name: folder_digest(name) for name in set(models.values())}  # a student often starts from its teacher: once
+    return {field: digest for field, name in models.items() if (digest := digests[name]) is not None}
 
 
 def _runs(workdir: epath.Path, recipe: Recipe) -> dict[epath.Path, Config]:

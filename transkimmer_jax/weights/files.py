@@ -9,7 +9,7 @@ from etils import epath
 
 from transkimmer_jax.assets import packaged
 from transkimmer_jax.checksums import SUMS_FILE
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, first_line
 from transkimmer_jax.files import copy_folder, is_remote
 from transkimmer_jax.weights.sentence_transformers import is_embedder
 
@@ -53,8 +53,7 @@ def resolve(name: str) -> pathlib.Path:
             huggingface_hub.snapshot_download(name, allow_patterns=[_MODULE_CONFIGS])
         return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched from the hub: {first_line}") from error
+        raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched from the hub: {first_line(error)}") from error
 
 
 def is_hub_id(name: str) -> bool:
