@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transkimmer_jax.data import cutting
@@ -66,6 +66,7 @@ def test_single_texts(tokenizers, name, text, max_length):
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=40)
 @given(text=TEXTS, pair=TEXTS, max_length=st.integers(6, 24))
+@example(text="aatheunaffableunaffablea " + "a" * 168, pair="a" * 90 + "ﾊﾞa unaffablea " + "a" * 90, max_length=6)
 def test_pairs(tokenizers, name, text, pair, max_length):
     """Also which of two long ones gets the odd token."""
     assert_same(tokenizers[name], text, pair, max_length)

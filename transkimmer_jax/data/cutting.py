@@ -123,13 +123,14 @@ class Cutter:
                 if part.settled > max(room, whole.tokens):
                     return first.text, second.text
             elif first.settled > room and second.settled > room:
-                return self._ordered(text, other, first, second)
+                return self._ordered(text, other, first, second, room)
         raise _too_few(max(text, other, key=len))
 
-    def _ordered(self, text: str, other: str, first: _Prefix, second: _Prefix) -> tuple[str, str]:
+    def _ordered(self, text: str, other: str, first: _Prefix, second: _Prefix, room: int) -> tuple[str, str]:
         """Prefixes of which that of the longer text has more tokens; of texts of equal length the second has no fewer."""
         first_is_longer = self._is_longer(text, other)
-        grown = self._prefixes(text if first_is_longer else other)
+        # A shorter prefix may have more tokens, of a word that becomes one unknown token: those that are not settled do not count.
+        grown = (prefix for prefix in self._prefixes(text if first_is_longer else other) if prefix.settled > room)
         while (first.tokens > second.tokens) != first_is_longer:
             prefix = next(grown, None)
             if prefix is None:
