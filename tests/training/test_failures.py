@@ -13,6 +13,7 @@ from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console, files
 from transkimmer_jax.config import OptimizerConfig, override, to_dict
+from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.training import models
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
@@ -103,6 +104,16 @@ def test_a_workdir_that_another_run_is_writing_to(refusal, config, tmp_path):
     assert said == f"another run is writing to {tmp_path / 'run'}: wait until it has ended, or choose another --workdir"
     assert not list((tmp_path / "run").iterdir())
     begin(config, tmp_path / "run")
+
+
+def test_a_folder_in_the_place_of_the_model(config, tmp_path):
+    """Said before the run, which would have nowhere to put its model."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    complaint = f"{tmp_path / 'model'} holds files and no checkpoint of this package to replace: choose a new folder"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(complaint)}$"):
+        train_and_evaluate(config, tmp_path)
+    assert {path.name for path in tmp_path.rglob("*")} == {"model", "thesis.tex"}
 
 
 def test_a_workdir_from_before_a_field(refusal, config, tmp_path):

@@ -11,7 +11,7 @@ from training import runs
 
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
-from transkimmer_jax.errors import ConfigError, TrainingError
+from transkimmer_jax.errors import CheckpointError, ConfigError, TrainingError
 from transkimmer_jax.training import budget
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate
@@ -176,6 +176,14 @@ def test_a_workdir_of_something_else(recipe, finished, config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"train": {}}), encoding="utf-8")
     with pytest.raises(TrainingError, match="belongs to a single run, not to a recipe of two"):
         train_recipe(recipe, tmp_path)
+
+
+def test_a_folder_in_the_place_of_the_model(recipe, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="model holds files and no checkpoint of this package to replace"):
+        train_recipe(recipe, tmp_path)
+    assert {path.name for path in tmp_path.rglob("*")} == {"model", "thesis.tex"}
 
 
 def test_train_py(recipe, finished, tmp_path, capsys):

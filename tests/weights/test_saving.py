@@ -307,7 +307,7 @@ def test_never_replaces_what_it_did_not_write(tmp_path, name):
 def test_never_replaces_a_checkpoint_of_others(tmp_path):
     model = make_model(tmp_path / "first")
     before = contents(tmp_path / "first")
-    with pytest.raises(CheckpointError, match=r"first/config\.json is not as this package wrote it"):
+    with pytest.raises(CheckpointError, match=r"first holds files and no checkpoint of this package to replace: choose a new folder"):
         model.save_pretrained(tmp_path / "first", label_names=LABELS)
     assert contents(tmp_path / "first") == before
 
@@ -318,6 +318,6 @@ def test_never_replaces_a_folder_of_other_things(tmp_path):
     target.mkdir()
     (target / "chapter1.tex").write_text("years of work", encoding="utf-8")
     (target / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"holds files and is no checkpoint to replace"):
+    with pytest.raises(CheckpointError, match=r"thesis holds files and no checkpoint of this package to replace: choose a new folder"):
         model.save_pretrained(target, label_names=LABELS)
     assert contents(target) == {"chapter1.tex": b"years of work", "config.json": b"{}"}

@@ -78,7 +78,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     student = models.load_student(config, task)
     teacher = models.load_teacher(config, task, student.arch)
     tokenizer = models.load_tokenizer(config, student.arch)
-    results.require_savable(config, task, student.arch, tokenizer)
+    results.require_savable(workdir, config, task, student.arch, tokenizer)
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)

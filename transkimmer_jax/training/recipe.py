@@ -19,6 +19,7 @@ from transkimmer_jax.training import budget
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task, student_shapes
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
+from transkimmer_jax.weights import huggingface
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -34,6 +35,7 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
         begun = (folder / "dense").exists()
     if finished is not None:
         return finished
+    huggingface.require_replaceable(folder / "model")
     if not begun:
         _require_part(recipe)
     dense_folder, skimming_folder = folder / "dense", folder / "skimming"

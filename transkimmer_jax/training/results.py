@@ -17,7 +17,7 @@ from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.models import teacher_settings
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
-from transkimmer_jax.weights import config_file
+from transkimmer_jax.weights import config_file, huggingface
 from transkimmer_jax.weights.files import is_hub_id
 from transkimmer_jax.weights.model_card import Provenance
 
@@ -48,8 +48,9 @@ def describe(
     }
 
 
-def require_savable(config: Config, task: Task, arch: Architecture, tokenizer: Any) -> None:
-    """Raises `CheckpointError` for a model that `write` could not save: before it is trained."""
+def require_savable(workdir: epath.Path, config: Config, task: Task, arch: Architecture, tokenizer: Any) -> None:
+    """Raises `CheckpointError` for a model that `write` could not save, or a `model/` that it would not replace: before it is trained."""
+    huggingface.require_replaceable(workdir / "model")
     values = config_file.to_values(arch, task.label_names, tokenizer.pad_token_id) | {"task": _described(task, config.data.doc_stride)}
     config_file.parse(values, f"cannot train {config.model.pretrained}")
 

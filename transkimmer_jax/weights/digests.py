@@ -44,7 +44,7 @@ def verify(path: pathlib.Path) -> None:
         )
 
 
-def listed_names(folder: pathlib.Path) -> tuple[str, ...]:
+def listed_names(folder: pathlib.Path | epath.Path) -> tuple[str, ...]:
     """Files that a folder's digests list, if it has any. Raises `CheckpointError` where they cannot be read."""
     return tuple(_listed(epath.Path(folder)))
 

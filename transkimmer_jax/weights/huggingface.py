@@ -215,10 +215,7 @@ def save(
         label_names = config_file.default_label_names(model.arch.num_labels)
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")
-    if place.is_dir() and any(place.iterdir()):
-        if not all((place / name).is_file() for name in (config_file.CONFIG_FILE, WEIGHTS_FILE)):
-            raise CheckpointError(f"{folder} holds files and is no checkpoint to replace; choose a new folder")
-        digests.require_replaceable(place, leave_out=(CARD_FILE,))
+    require_replaceable(place)
     settings = settings or sentence_transformers.Settings()
     config = config_file.to_values(model.arch, label_names, None if tokenizer is None else tokenizer.pad_token_id)
     if model.arch.head == "sequence_classification":
@@ -241,6 +238,14 @@ def save(
             (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_text(text, encoding="utf-8")
         digests.write(temporary)
+
+
+def require_replaceable(folder: epath.Path) -> None:
+    """Raise `CheckpointError` where a folder holds anything but a checkpoint as this package wrote it, whole or, in a bucket, in part."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not {config_file.CONFIG_FILE, WEIGHTS_FILE} <= set(digests.listed_names(folder)):
+            raise CheckpointError(f"{folder} holds files and no checkpoint of this package to replace: choose a new folder")
+        digests.require_replaceable(folder, leave_out=(CARD_FILE,))
 
 
 def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:
