@@ -18,6 +18,8 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import clock, contenders, libraries, measurement, references, workloads
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.measurement import measure
+from transkimmer_jax.data import sources
+from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.calibration import Calibration
@@ -319,6 +321,15 @@ def test_a_part_of_a_dense_model_says_what_it_is_compared_with(tokenizer_folder,
     folder = save_model(tmp_path, tokenizer_folder, config=runs.TINY | {"dense_layers": runs.TINY["num_hidden_layers"] + 1})
     cli.main(["benchmark", "--model", str(folder), "--data", str(write("texts.txt", "good\n"))])
     assert f"{folder} is a part of its dense model, and is compared with that part: --dense names the whole" in caplog.messages
+
+
+def test_labels_that_say_nothing(tokenizer_folder, tmp_path, monkeypatch, caplog):
+    """They are taken in the task's order, which is said."""
+    monkeypatch.setattr(measurement, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(sources, "load_split", lambda *_: Examples(["good", "bad"], None, np.array([1, 0], np.int32)))
+    folder = save_model(tmp_path / "model", tokenizer_folder, label_names=("LABEL_0", "LABEL_1"))
+    cli.main(["benchmark", "--model", str(folder), "--task", "glue/sst2", "--length", "12"])
+    assert any(message.startswith(f"{folder} and glue/sst2 are taken to have their labels in one order") for message in caplog.messages)
 
 
 def test_an_interruption(capsys, tmp_path, monkeypatch):

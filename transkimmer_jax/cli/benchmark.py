@@ -272,6 +272,8 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
     same_labels = task is not None and config_file.same_labels(config.label_names, task.label_names)
+    if task is not None and same_labels:
+        config_file.warn_of_assumed_order(args.model, config.label_names, task.name, task.label_names)
     dense = None
     if args.dense is not None:
         labelled.require_comparable(args.dense, args.model)
