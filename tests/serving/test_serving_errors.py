@@ -393,3 +393,16 @@ def test_servers_that_cannot_be_meant(models, folders):
     bound.listen()
     with bound, pytest.raises(ConfigError, match=r"cannot serve on 127.0.0.1:\d+: .*; give another --host or --port"):
         serving_server.bind("127.0.0.1", bound.getsockname()[1])
+
+
+def test_two_servers_at_one_address(models):
+    """Both can bind it while none listens. The one that comes second to listening says so, and does not serve."""
+    with serving_server.bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with serving_server.bind("127.0.0.1", port) as second:
+            first.listen()
+            running = serving_server.create_server(
+                app.create_app(Models([models["classifier"]]), Limits()), Limits(), lambda: setattr(running, "should_exit", True)
+            )
+            with pytest.raises(ConfigError, match=rf"cannot serve on 127.0.0.1:{port}: .*; give another --host or --port"):
+                running.run(sockets=[second])

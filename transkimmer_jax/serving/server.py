@@ -32,8 +32,12 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except (OSError, OverflowError) as error:
         bound.close()
-        raise ConfigError(f"cannot serve on {host}:{port}: {error}; give another --host or --port") from error
+        raise _unavailable(host, port, error) from error
     return bound
+
+
+def _unavailable(host: str, port: int, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot serve on {host}:{port}: {error}; give another --host or --port")
 
 
 def create_server(app: Starlette, limits: Limits, ready: Callable[[], None]) -> uvicorn.Server:
@@ -62,7 +66,12 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections."""
+        """Accept connections. Raises `ConfigError` where another process has begun to listen at the address since `bind`."""
+        for bound in sockets or []:
+            try:
+                bound.listen(self.config.backlog)  # which uvloop does too, but without a word where it fails
+            except OSError as error:
+                raise _unavailable(*bound.getsockname()[:2], error) from error
         await super().startup(sockets)
         self._ready()
 
