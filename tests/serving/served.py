@@ -63,7 +63,7 @@ def save_models(folder, tokenizer_folder):
 
 def served_model(name, folder, **options):
     """An engine of that folder, as `serve` has it."""
-    return ServedModel(name, folder, functools.partial(SkimEngine.from_pretrained, folder, **options))
+    return ServedModel(name, str(folder), functools.partial(SkimEngine.from_pretrained, folder, **options))
 
 
 @dataclasses.dataclass

@@ -1,6 +1,7 @@
 """The engine of /embed_all, which loads when it is first asked for: once, and at nobody else's cost."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,8 +10,9 @@ import threading
 import time
 
 import pytest
-from serving.served import TEXTS, serving
+from serving.served import TEXTS, random_model, served_model, serving
 
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving.models import ServedModel
@@ -100,6 +102,19 @@ def test_a_failure_stays(folders, caplog, failure, told):
         assert server.ask("/embed", {"inputs": "good"})[0] == 200
     assert loader.loads == 1 and answers == [(424, {"error": told, "error_type": "Backend"})] * 4
     assert caplog.text.count("MemoryError") == isinstance(failure, MemoryError)
+
+
+def test_a_folder_that_holds_another_model_by_now(folders, tokenizer_folder, tmp_path):
+    """Both routes would answer from different weights, so the second one refuses."""
+    folder = str(tmp_path / "embedder")
+    shutil.copytree(folders["embedder"], folder)
+    with serving([served_model("embedder", folder)]) as server:
+        before = server.say("/embed", {"inputs": "good"})
+        random_model("sentence_embedding", 2, seed=11).save_pretrained(folder, tokenizer=load_tokenizer(tokenizer_folder))
+        assert server.say("/embed", {"inputs": "good"}) == before
+        status, _, content = server.ask("/embed_all", {"inputs": "good"})
+    told = f"{folder} has changed since 'embedder' was loaded: restart the server"
+    assert (status, content) == (424, {"error": told, "error_type": "Backend"})
 
 
 CODE = """

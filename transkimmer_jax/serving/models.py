@@ -12,9 +12,11 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
-from transkimmer_jax.errors import ConfigError, TranskimmerError
+from transkimmer_jax.errors import CheckpointError, ConfigError, TranskimmerError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
+from transkimmer_jax.weights.config_file import CONFIG_FILE
+from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class ServedModel:
 
     def __init__(self, name: str, folder: str, make: Callable[..., SkimEngine], precision: str | None = None):
         self.name, self.folder, self._make = name, folder, make
+        self._files = _files(folder)
         self.engine = make()
         self._token_engine: SkimEngine | None = None
         self._loading: concurrent.futures.Future[str | None] | None = None
@@ -57,7 +60,7 @@ class ServedModel:
         """Have the engine that gives states of tokens as well, which the first call starts to load. None: it is there; else why it is not.
 
         A thread of its own loads it, for which neither other requests nor the end of the process wait. A failure stays, since each further
-        try would read the whole model again.
+        try would read the whole model again. A folder that holds another model by now is one, since both engines answer for one model.
         """
         with self._start:
             if self._loading is None:
@@ -69,7 +72,10 @@ class ServedModel:
     def _load(self, loading: "concurrent.futures.Future[str | None]") -> None:
         failure = None
         try:
-            self._token_engine = self._make(token_embeddings=True)
+            engine = self._make(token_embeddings=True)
+            if _files(self.folder) != self._files:
+                raise CheckpointError(f"{self.folder} has changed since {self.name!r} was loaded: restart the server")
+            self._token_engine = engine
         except TranskimmerError as error:
             failure = str(error)
         except Exception as error:
@@ -177,6 +183,13 @@ class ServedModel:
             "threshold": self.engine.threshold if arch.skim is not None else None,
             "prompts": list(self.engine.prompt_names),
         }
+
+
+def _files(folder: str) -> list[tuple[str, int, int, int]]:
+    """A folder's config and weights, by what changes where somebody writes them anew: their place, size and time."""
+    files = (file for file in resolve(folder).iterdir() if file.name == CONFIG_FILE or file.suffix in (".safetensors", ".bin"))
+    found = [(file.name, file.stat()) for file in sorted(files)]
+    return [(name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found]
 
 
 class Models:
