@@ -70,6 +70,8 @@ def refused(server, path, body, headers=None):
         ("/rerank", {"query": "a", "texts": MANY}, 413, "Validation", "33 texts"),
         ("/rerank", {"query": "a", "texts": ["b"], "model": "classifier"}, 424, "Backend", "no model here answers /rerank"),
         ("/rerank", {"query": "a", "texts": ["b"], "model": "classifier", "label": "x"}, 422, "Validation", "'a', 'b', 'c'"),
+        ("/rerank", {"query": "a", "texts": ["b"], "model": "reranker", "label": "b"}, 422, "Validation", "of 'reranker': 'LABEL_0'"),
+        ("/models/reranker", {"query": "a", "texts": ["b"], "label": "b"}, 422, "Validation", "of 'reranker': 'LABEL_0'"),
         ("/embed", {"inputs": [1, "a"]}, 422, "Validation", "inputs: must be a text, a list of texts, or token ids"),
         ("/embed", {"inputs": [999]}, 422, "Validation", "999 is no token id: they go from 0 to 12"),
         ("/embed", {"inputs": [-1]}, 422, "Validation", "-1 is no token id"),

@@ -134,6 +134,16 @@ def test_rerank_by_a_label(server, engines):
     ]
 
 
+def test_rerank_by_a_label_that_one_model_has(models, engines):
+    """It answers, also where another one that ranks stands before it."""
+    expected = engines["classifier"].rank("good film", TEXTS, label="b")
+    with serving([models["reranker"], models["classifier"]]) as server:
+        answers = server.say("/rerank", {"query": "good film", "texts": TEXTS, "label": "b"})
+        own = server.say("/rerank", {"query": "good film", "texts": TEXTS, "label": "LABEL_0"})
+        assert own == server.say("/rerank", {"query": "good film", "texts": TEXTS})
+    assert answers == [{"index": entry["corpus_id"], "score": pytest.approx(entry["score"], abs=ATOL)} for entry in expected]
+
+
 @pytest.mark.parametrize(
     ("fields", "options"),
     [

@@ -18,7 +18,7 @@ from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.serving import errors, schemas
 from transkimmer_jax.serving.exchange import Exchange, json_response
-from transkimmer_jax.serving.models import CLASSIFIER, RERANKER
+from transkimmer_jax.serving.models import RERANKER
 
 
 async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
@@ -39,12 +39,10 @@ async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
 async def rerank(exchange: Exchange, body: schemas.RerankRequest) -> Response:
     """Scores of texts with a query, the best first."""
     engine, texts = exchange.model.engine, body.texts
-    column = 0
-    if exchange.model.kind == CLASSIFIER:
-        if body.label is None or body.label not in engine.label_texts:
-            names = ", ".join(map(repr, engine.label_texts))
-            raise errors.invalid(f"label must be one of those of {exchange.model.name!r}: {names}")
-        column = engine.label_texts.index(body.label)
+    if body.label is not None and body.label not in engine.label_texts:
+        names = ", ".join(map(repr, engine.label_texts))
+        raise errors.invalid(f"label must be one of those of {exchange.model.name!r}: {names}")
+    column = 0 if body.label is None else engine.label_texts.index(body.label)
     done = await exchange.compute(
         [(body.query, text) for text in texts], field="texts", single=False, threshold=body.threshold,
         truncate=body.truncate, direction=body.truncation_direction,

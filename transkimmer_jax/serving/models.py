@@ -216,21 +216,21 @@ class Models:
             raise errors.unknown_model(f"no model {name[:60]!r} here: there are {', '.join(map(repr, self._by_name))}")
         return self._by_name[name]
 
-    def choose(self, in_path: str | None, in_body: str | None, answers: Callable[[ServedModel], bool], route: str) -> ServedModel:
-        """Which model answers a request.
+    def choose(self, in_path: str | None, in_body: str | None, answers: Callable[[ServedModel], int], route: str) -> ServedModel:
+        """Which model answers a request: of those that do so best the first.
 
         Args:
           in_path: that the path names. in_body: that the body names; read where there are several, since clients of servers with one send
             any name.
-          answers: whether a model answers such requests.
+          answers: how well a model answers such a request: 0 not at all.
 
         Raises:
           RequestError: a model that is not there, or that does not answer such requests.
         """
         name = in_path if in_path is not None else in_body if len(self) > 1 else None
         candidates = list(self) if name is None else [self.named(name)]
-        chosen = next(filter(answers, candidates), None)
-        if chosen is None:
+        chosen = max(candidates, key=answers)
+        if not answers(chosen):
             kinds = ", ".join(f"{model.name!r} is of kind {model.kind}" for model in candidates)
             raise errors.other_model(f"no model here answers {route}: {kinds}")
         return chosen

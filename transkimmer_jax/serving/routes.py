@@ -21,7 +21,7 @@ class Route:
       body: what it takes.
       answer: what comes back, for the documentation.
       handler: that answers.
-      answers: whether a model answers a body.
+      answers: how well a model answers a body: 0 not at all.
       counted: for the numbers, 'embed' or 'predict', or neither.
       example: a body.
       openai: errors have OpenAI's shape.
@@ -32,19 +32,21 @@ class Route:
     body: type[schemas.ModelRequest]
     answer: Any
     handler: Callable[[Exchange, Any], Awaitable[Response]]
-    answers: Callable[[ServedModel, Any], bool]
+    answers: Callable[[ServedModel, Any], int]
     counted: str | None
     example: Mapping[str, Any]
     openai: bool = False
 
 
-def _of(*kinds: str) -> Callable[[ServedModel, Any], bool]:
+def _of(*kinds: str) -> Callable[[ServedModel, Any], int]:
     return lambda model, body: model.kind in kinds
 
 
-def _ranks(model: ServedModel, body: schemas.RerankRequest) -> bool:
-    """A classifier ranks where a label is named."""
-    return model.engine.pairs is not False and (model.kind == RERANKER or (model.kind == CLASSIFIER and body.label is not None))
+def _ranks(model: ServedModel, body: schemas.RerankRequest) -> int:
+    """A classifier ranks where a label is named, best by a label of its own. Without one a re-ranker does."""
+    if model.engine.pairs is False or model.kind not in ((RERANKER,) if body.label is None else (RERANKER, CLASSIFIER)):
+        return 0
+    return 1 + (body.label in model.engine.label_texts)
 
 
 ROUTES = (
