@@ -7,12 +7,13 @@ import re
 import numpy as np
 import pytest
 import scipy.special
+import transformers
 from prometheus_client.parser import text_string_to_metric_families
 from serving.served import LABELS, TEXTS, served_model, serving
 
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding
+from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.weights.sentence_transformers import Settings
 
 PAIRS = [("good film", text) for text in TEXTS]
@@ -89,6 +90,22 @@ def test_truncation(server, engines):
         assert status == 200 and headers["x-compute-tokens"] == "24"
         np.testing.assert_allclose(of_labels(answer), list(wanted.probabilities.values()), atol=ATOL)
     assert server.ask("/predict", {"inputs": LONG})[0] == 422
+
+
+def test_truncation_as_the_tokenizer_does(folders, tokenizer_folder, tmp_path):
+    """Where a request names no end, texts are read as by the engine. A request may still name either one."""
+    folder, text, body = tmp_path / "left", "bad " * 30 + LONG, {"inputs": "bad " * 30 + LONG, "truncate": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder, config=transformers.BertConfig(), truncation_side="left")
+    model = TranskimmerForSequenceClassification.from_pretrained(folders["classifier"])
+    model.save_pretrained(folder, tokenizer=tokenizer, label_names=LABELS)
+    engine = SkimEngine.from_pretrained(folder)
+    own, beginning = (answer.probabilities for answer in engine.predict([text, "bad " * 30], progress=False))
+    with serving([served_model("left", folder)]) as server:
+        for direction, wanted in ((None, own), ("left", own), ("right", beginning)):
+            answer = server.say("/predict", body | {"truncation_direction": direction})
+            np.testing.assert_allclose(of_labels(answer), list(wanted.values()), atol=ATOL)
+        np.testing.assert_allclose(of_labels(server.say("/predict", body)), list(own.values()), atol=ATOL)
+    assert abs(own["a"] - beginning["a"]) > 1e-3
 
 
 @pytest.mark.parametrize("asked", [{"threshold": 1.5}, {}], ids=["field", "header"])

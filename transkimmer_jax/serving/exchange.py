@@ -130,7 +130,7 @@ class Exchange:
         single: bool,
         threshold: float | None,
         truncate: bool | None = None,
-        direction: str = "right",
+        direction: str | None = None,
         prompt: str = "",
         spare: int = 0,
         how: str = "texts",
@@ -143,7 +143,7 @@ class Exchange:
           field: of the body, for messages.
           single: whether the client sent one text alone.
           threshold, truncate: as the body asks; None: it does not.
-          direction: of a text that is too long, which end is cut.
+          direction: of a text that is too long, which end is cut, 'left' or 'right'; None: as the tokenizer does.
           prompt: stands before each text.
           spare: see `check`.
           how, tokens: see `Job`.
@@ -166,7 +166,7 @@ class Exchange:
                 if failure is not None:
                     raise errors.failed(failure)
             job = Job(
-                self.model, [prompt + text for text in texts] if prompt else texts, "left" if direction == "left" else how,
+                self.model, [prompt + text for text in texts] if prompt else texts, direction or how,
                 service.limits.auto_truncate if truncate is None else truncate, asked, tokens,
                 asyncio.get_running_loop().create_future(),
             )  # fmt: skip

@@ -33,7 +33,7 @@ class Job:
     Args:
       model: that computes.
       inputs: what it reads.
-      how: how it reads them: 'texts', 'left' (texts, of which the end is read where they are too long), 'words' or 'questions'.
+      how: how it reads them: 'texts', 'left' or 'right' (texts, cut at that end where they are too long), 'words' or 'questions'.
       truncate: whether a text may be cut.
       threshold: of the gates.
       tokens: whether states of tokens are asked for.

@@ -21,6 +21,7 @@ from transkimmer_jax.weights.files import resolve
 logger = logging.getLogger(__name__)
 
 CLASSIFIER, RERANKER, EMBEDDER, TAGGER, READER = "classifier", "reranker", "embedding", "tagger", "reader"
+SIDES = ("left", "right")  # of a text that is cut
 _KINDS = {"sentence_embedding": EMBEDDER, "token_classification": TAGGER, "question_answering": READER}
 
 
@@ -100,7 +101,7 @@ class ServedModel:
             return Reading(windows.examples, windows=windows)
         tokenizer = self.engine.tokenizer
         side = tokenizer.truncation_side
-        tokenizer.truncation_side = "left" if how == "left" else "right"
+        tokenizer.truncation_side = how if how in SIDES else side
         try:
             return Reading(self._tokenized(inputs))
         finally:

@@ -21,7 +21,7 @@ from transkimmer_jax.serving.batching import Part, WaitingTexts
 from transkimmer_jax.serving.jobs import Computed, Job
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.metrics import Metrics
-from transkimmer_jax.serving.models import Reading, ServedModel
+from transkimmer_jax.serving.models import SIDES, Reading, ServedModel
 from transkimmer_jax.serving.pieces import divided, sliced
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Pipeline:
         trouble."""
         started = time.perf_counter()
         try:
-            if len(jobs) > 1 and jobs[0].how in ("texts", "left"):
+            if len(jobs) > 1 and jobs[0].how in ("texts", *SIDES):
                 read = jobs[0].model.read([text for job in jobs for text in job.inputs], jobs[0].how).examples
                 readings, start = [], 0
                 for job in jobs:

@@ -112,7 +112,7 @@ class ModelRequest(_Fields):
 
 class _Truncating(ModelRequest):
     truncate: bool | None = None
-    truncation_direction: _Direction = "right"
+    truncation_direction: _Direction | None = None
 
 
 class PredictParameters(_Fields):
@@ -165,7 +165,7 @@ class SimilarityParameters(_Fields):
     """How the texts are read."""
 
     truncate: bool | None = None
-    truncation_direction: _Direction = "right"
+    truncation_direction: _Direction | None = None
     prompt_name: str | None = None
 
 
