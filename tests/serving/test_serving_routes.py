@@ -67,11 +67,14 @@ def test_predict_with_parameters(server, engines):
 
 
 def test_predict_of_a_regressor(server, engines):
-    """One score, between 0 and 1 unless it is asked for as it is."""
+    """One score, between 0 and 1 unless it is asked for as it is; by the Inference API it is as it is unless a function is asked for."""
     value = engines["reranker"].predict([TEXTS[0]], progress=False)[0].label
     for raw, expected in ((True, value), (False, scipy.special.expit(value))):
         answer = server.say("/predict", {"inputs": TEXTS[0], "model": "reranker", "raw_scores": raw})
         assert answer == [{"label": "LABEL_0", "score": pytest.approx(expected, abs=ATOL)}]
+    for function, expected in ((None, value), ("none", value), ("sigmoid", scipy.special.expit(value))):
+        answer = server.say("/predict", {"inputs": TEXTS[0], "model": "reranker", "parameters": {"function_to_apply": function}})
+        assert answer == [[{"label": "LABEL_0", "score": pytest.approx(expected, abs=ATOL)}]]
 
 
 def test_truncation(server, engines):

@@ -29,7 +29,9 @@ async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
     function = parameters.function_to_apply if parameters else None
-    scores = _scores(done.computed.predictions, function or ("none" if body.raw_scores else None))
+    # To the Inference API a regressor's value is its score.
+    is_raw = body.raw_scores or (parameters is not None and exchange.model.engine.label_names is None)
+    scores = _scores(done.computed.predictions, function or ("none" if is_raw else None))
     most = parameters.top_k if parameters else None
     answers = [_ranked(row, exchange.model.engine.label_texts)[:most] for row in scores]
     # The Inference API has a list for every text, also where there is one; text-embeddings-inference has not.
