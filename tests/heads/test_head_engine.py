@@ -120,18 +120,21 @@ def test_prompts(tokenizer):
     plain = SkimEngine(model, tokenizer).encode(["the film", "film"], show_progress_bar=False)
     for expected, options in ((plain[0], {}), (plain[0], {"prompt": "the "}), (plain[1], {"prompt_name": "none"})):
         np.testing.assert_allclose(prompted.encode(["film"], show_progress_bar=False, **options)[0], expected, atol=1e-6)
-    with pytest.raises(ConfigError, match="prompt_name='document' is none of the model's prompts: 'none', 'query'"):
-        prompted.encode(["film"], prompt_name="document")
+    with pytest.raises(ConfigError, match="prompt_name='passage' is none of the model's prompts: 'document', 'none', 'query'"):
+        prompted.encode(["film"], prompt_name="passage")
 
 
 def test_queries_and_documents(tokenizer):
     """Each behind its prompt; without one behind none, also not behind the default."""
-    prompts = sentence_transformers.Settings({"query": "the ", "corpus": "a "}, "query")
+    prompts = sentence_transformers.Settings({"query": "the ", "document": "a "}, "query")
     both = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, settings=prompts)
-    only = SkimEngine(make_model("embedder", len(tokenizer)), tokenizer, settings=sentence_transformers.Settings({"other": "a "}, "other"))
+    only = SkimEngine(
+        make_model("embedder", len(tokenizer)), tokenizer, settings=sentence_transformers.Settings({"passage": "a "}, "passage")
+    )
     for vector, text in (
         (both.encode_query("film"), "the film"), (both.encode_document(["film"])[0], "a film"), (only.encode_query("film"), "film"),
-        (only.encode_document("film", prompt_name="other"), "a film"), (only.encode_document("film", prompt="the "), "the film"),
+        (only.encode_document("film"), "film"), (only.encode("film", prompt_name="query"), "film"), (only.encode("film"), "a film"),
+        (only.encode_document("film", prompt_name="passage"), "a film"), (only.encode_document("film", prompt="the "), "the film"),
     ):  # fmt: skip
         np.testing.assert_allclose(vector, only.encode(text, prompt=""), atol=1e-6)
 

@@ -46,6 +46,21 @@ def test_embedders_in_and_out(sentence_transformers_library, tokenizer_folder, t
             np.testing.assert_allclose(engine.encode(TEXTS, prompt_name=prompt, show_progress_bar=False), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("prompts", [{}, {"query": "the film ", "passage": "a "}, {"document": "a "}], ids=str)
+def test_prompts_of_queries_and_documents(sentence_transformers_library, tokenizer_folder, tmp_path, prompts):
+    """Stand before them as in the library, to which every embedder has a prompt 'query' and a prompt 'document'."""
+    model = TranskimmerForSentenceEmbedding(ARCH, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path, tokenizer=load_tokenizer(tokenizer_folder), settings=Settings(prompts, next(iter(prompts), "query")))
+    theirs, engine = sentence_transformers_library.SentenceTransformer(str(tmp_path), device="cpu"), SkimEngine.from_pretrained(tmp_path)
+    assert dict(zip(engine.prompt_names, map(engine.prompt_text, engine.prompt_names), strict=True)) == theirs.prompts
+    for name, options in (
+        ("encode", {}), ("encode", {"prompt_name": "query"}), ("encode", {"prompt_name": "document"}), ("encode_query", {}),
+        ("encode_document", {}),
+    ):  # fmt: skip
+        expected, vectors = (getattr(one, name)(TEXTS, show_progress_bar=False, **options) for one in (theirs, engine))
+        np.testing.assert_allclose(vectors, expected, atol=2e-5)
+
+
 def test_a_converted_embedder(sentence_transformers_library, tokenizer_folder, tmp_path):
     """Reads as much of a text as the folder of sentence-transformers that it was made of, which cuts and compares its vectors as before."""
     model = TranskimmerForSentenceEmbedding(dataclasses.replace(ARCH, skim=None), rngs=nnx.Rngs(0))
@@ -109,7 +124,7 @@ def test_settings_of_another_kind_of_model(tokenizer_folder, tmp_path):
         model.save_pretrained(tmp_path / name, tokenizer=load_tokenizer(tokenizer_folder), settings=PROMPTS)
     saved = {name: tmp_path / name / SETTINGS_FILE for name in ("embedder", "cross-encoder")}
     own, other = (read_settings(path.parent, "sentence_embedding", {}) for path in saved.values())
-    assert own == PROMPTS and other == Settings()
+    assert own == PROMPTS and other == Settings({"query": "", "document": ""})
     own, other = (read_settings(path.parent, "sequence_classification", {}) for path in reversed(saved.values()))
     assert own == PROMPTS and other == Settings()
     assert all(read_settings(path.parent, "token_classification", {}) == Settings() for path in saved.values())

@@ -334,7 +334,7 @@ def test_info_health_and_documentation(server):
     assert info["threshold_range"] == list(limits.threshold_range) and info["max_input_length"] == 24
     kinds = {model["model_id"]: next(iter(model["model_type"])) for model in info["models"]}
     assert kinds == {name: {"embedder": "embedding"}.get(name, name) for name in kinds} and len(kinds) == 5
-    assert server.say("/models/embedder/info", None)["prompts"] == ["query", "plain"]
+    assert server.say("/models/embedder/info", None)["prompts"] == ["query", "document", "plain"]
     assert all(server.ask(path)[0] == 200 for path in ("/health", "/", "/ping"))
     document = server.say("/openapi.json", None)
     page = server.ask("/docs")[2].decode()

@@ -36,8 +36,8 @@ def add(commands) -> None:
     parser.add_argument(
         "--top", type=int, default=50, help="documents of each query that are ranked anew, before all others (default: %(default)s)"
     )
-    parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query', or none)")
-    parser.add_argument("--document-prompt", help="the same for documents (default: 'document', 'passage' or 'corpus', or none)")
+    parser.add_argument("--query-prompt", help="name of the embedder's prompt for queries (default: 'query')")
+    parser.add_argument("--document-prompt", help="the same for documents (default: 'document')")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of a folder that does not say how it pools")
     parser.add_argument("--max-length", type=int, help="tokens read of a query and of a document (default: the model's)")
     add_threshold(parser, "the embedder's")

@@ -84,7 +84,7 @@ class SkimEngine:
         self._reading = threading.Lock()  # the tokenizer's settings are its own, and each way of reading sets them anew
         self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels)
         self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
-        self._settings = settings or Settings()
+        self._settings = (settings or Settings()).for_head(self.arch.head)
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
         self.pairs = arguments.checked_flag(pairs, "pairs")
         self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
@@ -200,20 +200,13 @@ class SkimEngine:
         return vectors[0] if isinstance(inputs, str) else vectors
 
     def encode_query(self, inputs: str | Sequence[str], **options: Any) -> np.ndarray:
-        """`encode` behind the prompt 'query', and behind none where the folder has no such prompt or another is given."""
-        return self.encode(inputs, **self._prompted(("query",), options))
+        """`encode` behind the prompt 'query', unless another is given. Without such a prompt there is none, not even the default one."""
+        return self.encode(inputs, **_behind("query", options))
 
     def encode_document(self, inputs: str | Sequence[str], **options: Any) -> np.ndarray:
-        """`encode` behind the prompt 'document', 'passage' or 'corpus', and behind none where the folder has none of them or another is
-        given."""
-        return self.encode(inputs, **self._prompted(("document", "passage", "corpus"), options))
-
-    def _prompted(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        """`encode`'s options with the first of these prompts that the folder has; '' keeps off its default one."""
-        if options.get("prompt_name") is not None or options.get("prompt") is not None:
-            return options
-        name = next((name for name in names if name in self.prompt_names), None)
-        return options | ({"prompt": ""} if name is None else {"prompt_name": name})
+        """`encode` behind the prompt 'document', as `encode_query`. A prompt of another name, as 'passage', has to be given: to
+        sentence-transformers every embedder has a prompt 'document', '' where the folder says nothing."""
+        return self.encode(inputs, **_behind("document", options))
 
     def rank(
         self,
@@ -476,3 +469,9 @@ class SkimEngine:
         tokenizer = self._fast_tokenizer()
         with self._reading:
             return windows(questions, contexts, tokenizer, self.max_length, stride)
+
+
+def _behind(prompt_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`encode`'s options with this prompt, where they name none."""
+    is_given = options.get("prompt_name") is not None or options.get("prompt") is not None
+    return options if is_given else options | {"prompt_name": prompt_name}

@@ -25,6 +25,7 @@ POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _MOST_BYTES = 2**20
 _EMBEDDER, _CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"  # model_type
 _KINDS = {"sentence_embedding": _EMBEDDER, "sequence_classification": _CROSS_ENCODER}  # by head
+_PROMPTS = {"sentence_embedding": {"query": "", "document": ""}}  # by head: those that the library's models have, whatever a folder says
 _SECTION, _OLD_ACTIVATION = "sentence_transformers", "sbert_ce_default_activation_function"  # in a cross-encoder's config.json
 _ORDER = ("Transformer", "Pooling", "Normalize")
 # Has the library take a classifier's logits.
@@ -70,6 +71,10 @@ class Settings:
     def default_text(self) -> str:
         """The default prompt itself; '' for none."""
         return "" if self.default_prompt is None else self.prompts[self.default_prompt]
+
+    def for_head(self, head: str) -> "Settings":
+        """These, with the prompts that a model with this head has besides."""
+        return dataclasses.replace(self, prompts={**_PROMPTS.get(head, {}), **self.prompts})
 
     @property
     def raw_scores(self) -> bool:
@@ -161,7 +166,7 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     """What a folder says of a model with this head; config: the content of its `config.json`.
 
     A file that was written for a model of another kind says nothing, as to the library: a reranker's prompts are none of an embedder.
-    Models with other heads read no prompts.
+    Models with other heads read no prompts. An embedder has the prompts 'query' and 'document', '' where its file names none.
 
     Raises:
       CheckpointError: a file that cannot be meant.
@@ -173,8 +178,6 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     prompts, default = values.get("prompts") or {}, values.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: prompts must be texts by name, not {shown(prompts)}")
-    if default is not None and default not in prompts:
-        raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(prompts))}")
     similarity = values.get("similarity_fn_name") or Settings.similarity
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name must be a name, not {shown(similarity)}")
@@ -182,7 +185,11 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     if wrong:
         raise CheckpointError(f"{path}: {listed(wrong)}")
     activation = values.get("activation_fn") or _activation(config)
-    return Settings(prompts, default, similarity, values.get("truncate_dim"), activation if isinstance(activation, str) else None)
+    activation = activation if isinstance(activation, str) else None
+    settings = Settings(prompts, default, similarity, values.get("truncate_dim"), activation).for_head(head)
+    if default is not None and default not in settings.prompts:
+        raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(settings.prompts))}")
+    return settings
 
 
 def _activation(config: Mapping[str, Any]) -> Any:
