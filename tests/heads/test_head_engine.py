@@ -153,6 +153,17 @@ def test_rank(engine, tokenizer):
     ]
 
 
+def test_rank_by_scores_of_another_kind(tokenizer):
+    """Of a folder that asks for a tanh: logits are given where they are asked for, and sigmoids are nobody's answer."""
+    settings = sentence_transformers.Settings(activation="torch.nn.modules.activation.Tanh")
+    engine = SkimEngine(make_model("reranker", len(tokenizer)), tokenizer, settings=settings)
+    with pytest.raises(
+        InferenceError, match="the model's folder asks for 'torch.nn.modules.activation.Tanh': give raw_scores=True for logi"
+    ):
+        engine.rank("is the film good", TEXTS)
+    assert len(engine.rank("is the film good", TEXTS, raw_scores=True)) == len(TEXTS)
+
+
 def test_rank_by_the_label_of_a_classifier(engine, tokenizer):
     """Its probability is the score."""
     model, query = make_model("classifier", len(tokenizer)), "is the film good"

@@ -230,7 +230,7 @@ class SkimEngine:
           batch_size: as in `encode`.
           show_progress_bar: as in `encode`.
           raw_scores: logits as they are, which are a regression's values, as text-embeddings-inference has it; None: where the folder asks
-            sentence-transformers for them.
+            sentence-transformers for them, and there is no label.
           label: of a classifier, the label whose probability is the score.
 
         Returns:
@@ -240,7 +240,8 @@ class SkimEngine:
         Raises:
           DataError: as `predict`; also no documents.
           ConfigError: as `predict`; also a label that the model has not.
-          InferenceError: as `predict`; also a model that does not give one score, without a label.
+          InferenceError: as `predict`; also a model that does not give one score, without a label, or whose folder asks for scores that
+            are neither sigmoids nor logits, without raw_scores.
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
@@ -256,7 +257,13 @@ class SkimEngine:
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else arguments.checked_size(top_k, "top_k")
         arguments.checked_flag(raw_scores, "raw_scores")
-        raw_scores = self._settings.raw_scores and label is None if raw_scores is None else raw_scores
+        if raw_scores is None and label is None:
+            raw_scores = self._settings.raw_scores
+            if raw_scores is None:
+                asked = arguments.shown(self._settings.activation)
+                raise InferenceError(
+                    f"rank gives sigmoids or logits, and the model's folder asks for {asked}: give raw_scores=True for logits"
+                )
         arguments.checked_flag(return_documents, "return_documents")
         if batch_size is not None:
             arguments.checked_size(batch_size, "batch_size")

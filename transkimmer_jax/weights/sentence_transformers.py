@@ -77,9 +77,10 @@ class Settings:
         return dataclasses.replace(self, prompts={**_PROMPTS.get(head, {}), **self.prompts})
 
     @property
-    def raw_scores(self) -> bool:
-        """Whether a cross-encoder's scores are its logits, where those of others are their sigmoids."""
-        return self.activation is not None and self.activation.rpartition(".")[2] == "Identity"
+    def raw_scores(self) -> bool | None:
+        """Whether a cross-encoder's scores are its logits, or else their sigmoids; None: they are neither."""
+        name = "Sigmoid" if self.activation is None else self.activation.rpartition(".")[2]
+        return {"Identity": True, "Sigmoid": False}.get(name)
 
     def config_fields(self) -> dict[str, Any]:
         """Entries of `config.json` that say what a cross-encoder's scores are, which also the library's versions before 6 read."""
