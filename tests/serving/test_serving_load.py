@@ -1,12 +1,16 @@
 """`transkimmer load` counts what there is to count."""
 
+import contextlib
+import http.server
 import json
+import threading
 
 import pytest
-from serving.served import TEXTS, served_model, serving
+from serving.served import TEXTS, Served, served_model, serving
 
 from transkimmer_jax import cli
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
+from transkimmer_jax.serving import load as loading
 from transkimmer_jax.serving.limits import Limits
 
 
@@ -104,6 +108,50 @@ def test_a_server_that_is_not_there(models, load):
     assert result["lost"] == result["requests"] > 0
     assert told == f"0 texts were answered wrongly, {result['lost']} requests not at all"
     assert result["answered"] == 0 and set(result["statuses"]) == {"ClientConnectorError"} and "milliseconds" not in result
+
+
+@contextlib.contextmanager
+def other_server(handle):
+    """A server that is none of this package's, where `handle` answers each connection."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        do_POST = handle
+        log_message = lambda *_: None  # noqa: E731
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield Served(listening.server_port, None)
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def test_a_server_that_stops_answering(load, monkeypatch):
+    """Its requests are lost, and the command ends."""
+    monkeypatch.setattr(loading, "_SILENCE", 0.3)
+    ended = threading.Event()
+    with other_server(lambda request: ended.wait(5)) as server:
+        result, told = load(server, "--clients", 2)
+        ended.set()
+    assert set(result["statuses"]) == {"SocketTimeoutError"} and result["lost"] == result["requests"] > 0
+    assert told == f"0 texts were answered wrongly, {result['lost']} requests not at all"
+
+
+def test_a_server_that_does_not_skim(load):
+    """It tells tokens, or not even these, and no share of them."""
+
+    def answer(request):
+        request.send_response(200)
+        for name, value in (("content-length", "2"), ("x-compute-tokens", "4")):
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(b"[]")
+
+    with other_server(answer) as server:
+        result, told = load(server, "--clients", 1)
+    assert told == "" and result["answered"] == result["requests"] > 0 and result["kept_share"] is None
 
 
 @pytest.mark.parametrize(
