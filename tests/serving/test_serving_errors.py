@@ -33,6 +33,12 @@ def refused(server, path, body, headers=None):
     return status, content["type" if openai else "error_type"], message
 
 
+def failures(server, label):
+    """Requests that were refused so."""
+    found = re.search(rf'^te_request_failure{{err="{label}"}} (.*)$', server.ask("/metrics")[2].decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "kind", "message"),
     [
@@ -104,6 +110,8 @@ def refused(server, path, body, headers=None):
         ("/answer", {"inputs": {"question": "a", "context": " "}}, 422, "Tokenizer", "holds no token"),
         ("/nowhere", {"inputs": "a"}, 404, "Validation", "no such route"),
         ("/info", {"inputs": "a"}, 405, "Validation", "another method"),
+        ("/v1/embeddings", None, 405, "Validation", "another method"),
+        ("/nowhere/embeddings", {"input": "a"}, 404, "Validation", "no such route"),
     ],
 )  # fmt: skip
 def test_refusals(server, path, body, status, kind, message):
@@ -124,10 +132,7 @@ def test_large_bodies(server):
     assert refused(server, "/predict", {"inputs": "a" * 10_000_000})[0] == 413
     assert refused(server, "/v1/embeddings", {"input": "a" * 10_000_000})[:2] == (413, "Validation")
 
-    def failures():
-        return float(re.search(rb'^te_request_failure{err="payload"} (.*)$', server.ask("/metrics")[2], re.MULTILINE)[1])
-
-    before = failures()
+    before = failures(server, "payload")
     chunk = b"10000\r\n" + b"a" * 65536 + b"\r\n"
     with server.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n") as connection:
         try:
@@ -136,7 +141,7 @@ def test_large_bodies(server):
             assert connection.recv(100).startswith(b"HTTP/1.1 413")  # where the system has taken all of it
         except OSError:  # closed while more was coming
             pass
-    assert failures() == before + 1
+    assert failures(server, "payload") == before + 1
 
 
 def test_a_hundred_thousand_words(models, engines):
@@ -183,21 +188,25 @@ def test_the_key(models, given):
     ids=["many", "endless", "path"],
 )
 def test_header_floods(server, head):
-    """Refused as soon as it is too much."""
+    """Refused as soon as it is too much, and counted."""
+    before = failures(server, "headers")
     with server.send(head) as connection:
         try:
             received = connection.recv(1000)
         except ConnectionResetError:  # closed while more was coming
             received = b""
     assert received == b"" or received.startswith(b"HTTP/1.1 431"), received
+    assert failures(server, "headers") == before + 1
     assert server.say("/predict", {"inputs": "good"})
 
 
 def test_what_is_no_http(server):
-    """A JSON error all the same."""
+    """A JSON error all the same, and counted."""
+    before = failures(server, "malformed")
     with server.send(b"\x16\x03\x01 hello\r\n\r\n") as connection:
         received = connection.makefile("rb").read()
     assert received.startswith(b"HTTP/1.1 400") and json.loads(received.partition(b"\r\n\r\n")[2])["error_type"] == "Validation"
+    assert failures(server, "malformed") == before + 1
 
 
 @pytest.mark.parametrize(
@@ -205,19 +214,33 @@ def test_what_is_no_http(server):
     [
         (b"", b"HTTP/1.1 408"),
         (b"POST /predict HTTP/1.1\r\nhost", b"HTTP/1.1 408"),
-        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", b"HTTP/1.1 408"),
     ],
     ids=["nothing", "head", "body"],
 )
 def test_slow_clients(server, beginning, told):
-    """A connection on which nothing comes is closed, and others are answered meanwhile. Behind a head a handler waits, and is told."""
+    """A connection on which nothing comes is closed, and others are answered meanwhile. Its client and the numbers are told."""
+    before = failures(server, "timeout")
     with server.send(beginning) as connection:
         started = time.perf_counter()
         assert server.say("/predict", {"inputs": "good"})
         received = connection.makefile("rb").read()
         assert 1 < time.perf_counter() - started < 10
     assert received[:12] == told
+    assert failures(server, "timeout") == before + 1
     assert server.ask("/health")[0] == 200 and server.service.in_flight == 0
+
+
+def test_a_slow_request_behind_another(models, monkeypatch):
+    """Is no reason to tell the one before, which has come in whole, that it has not."""
+    with serving([models["classifier"]], Limits(read_seconds=0.5)) as server:
+        release, predict = threading.Event(), server.service.pipeline._predict
+        monkeypatch.setattr(server.service.pipeline, "_predict", lambda *batch: release.wait(30) and predict(*batch))
+        head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 18\r\n\r\n"
+        with server.send(head + b'{"inputs": "good"}' + head + b"{") as connection:
+            received = connection.makefile("rb").read()
+        release.set()
+    assert received == b""
 
 
 @pytest.fixture

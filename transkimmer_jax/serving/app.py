@@ -177,5 +177,5 @@ def _constant(response: Response) -> Endpoint:
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = {404: "no such route: /docs lists them", 405: "this route takes another method: /docs lists them"}
-    content = RequestError(error.status_code, "Validation", told.get(error.status_code, error.detail)).content(False)
-    return json_response(content, error.status_code, dict(error.headers or {}))
+    refusal = RequestError(error.status_code, "Validation", told.get(error.status_code, error.detail))
+    return json_response(refusal.content(errors.has_openai_shape(request.scope["path"])), error.status_code, dict(error.headers or {}))

@@ -10,6 +10,11 @@ _LABELS = {
 }  # fmt: skip
 
 
+def has_openai_shape(path: str) -> bool:
+    """Whether errors of a route have OpenAI's shape."""
+    return path.endswith("/embeddings")
+
+
 class RequestError(Exception):
     """A request that is not answered.
 

@@ -115,5 +115,4 @@ async def _refuse(
     error: RequestError, scope: Scope, receive: Receive, send: Send, refused: Callable[[str], None], headers: dict[str, str]
 ) -> None:
     refused(error.label)
-    openai = scope["path"].endswith("/embeddings")
-    await json_response(error.content(openai), error.status, headers)(scope, receive, send)
+    await json_response(error.content(errors.has_openai_shape(scope["path"])), error.status, headers)(scope, receive, send)

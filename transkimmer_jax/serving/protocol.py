@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import termios
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import orjson
@@ -22,9 +23,13 @@ class _HeadTooLong(Exception):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A connection within `limits`, of a subclass that `guarded` makes. `expire` is called about once a second."""
+    """A connection within `limits`, of a subclass that `guarded` makes. `expire` is called about once a second.
+
+    refused: is told the label of a refusal.
+    """
 
     limits: ClassVar[Limits]
+    refused: ClassVar[Callable[[str], None]]
     _head_bytes = 0  # of the request that comes in, as far as they were parsed
     _unparsed_bytes = 0  # that came in since its head began
     _in_head = True
@@ -104,10 +109,20 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._writing_since is not None and now - self._writing_since > longest:
             self.transport.abort()
         elif self._reading_since is not None and now - self._reading_since > longest:
-            if self.cycle is None or self.cycle.response_complete:
+            if self._awaits_next or self._awaits_body:
                 self._close(RequestError(408, "Validation", f"the request did not come in within {longest:g} seconds", "timeout"))
             else:
-                self.transport.close()  # a handler waits for the rest, and learns that it does not come
+                self.transport.close()  # an earlier request on it has no answer yet
+
+    @property
+    def _awaits_next(self) -> bool:
+        """Whether every request whose head has come in is answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _awaits_body(self) -> bool:
+        """Whether a handler waits for the rest of a body, with no other request before it. It learns of the end as of a client's."""
+        return self.cycle.more_body and not self.cycle.response_started and not self.pipeline
 
     def _unread_bytes(self) -> int:
         """Of the answer, what the client has not taken yet: here, and in the system's buffer, which may hold seconds of a slow line."""
@@ -117,12 +132,14 @@ class GuardedProtocol(HttpToolsProtocol):
         return self.transport.get_write_buffer_size() + held[0]
 
     def _close(self, error: RequestError) -> None:
+        self._reading_since = None  # or it is refused again while this is on its way
+        self.refused(error.label)
         body = orjson.dumps(error.content(False))
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[error.status] + head + body)
         self.transport.close()
 
 
-def guarded(limits: Limits) -> type[GuardedProtocol]:
-    """The class of a server's connections."""
-    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
+def guarded(limits: Limits, refused: Callable[[str], None]) -> type[GuardedProtocol]:
+    """The class of a server's connections. refused: is told the label of a refusal."""
+    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits, "refused": staticmethod(refused)})

@@ -45,13 +45,13 @@ def create_server(app: Starlette, limits: Limits, ready: Callable[[], None]) -> 
     then answers what has come in, and returns. A second Ctrl-C does not wait for that.
 
     Args:
-      app: the application.
+      app: of `create_app`.
       limits: for clients.
       ready: called once connections are accepted.
     """
     config = uvicorn.Config(
-        app, http=guarded(limits), ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False,
+        app, http=guarded(limits, app.state.service.metrics.failed), ws="none", lifespan="on", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False,
         # Whole seconds, of which 0 would close at once.
         timeout_keep_alive=math.ceil(limits.keep_alive_seconds), timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
     )  # fmt: skip
