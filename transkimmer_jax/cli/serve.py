@@ -158,6 +158,8 @@ def _serve(args: argparse.Namespace) -> None:
         application = app.create_app(Models(models), limits, compute_type=compute_type, api_key=key)
         serving = server.create_server(application, limits, lambda: print(f"serving {told} on {address}", file=sys.stderr, flush=True))
         serving.run(sockets=[bound])
-    cut_off = application.state.service.stopped
-    told = f"{cut_off} requests were not answered within --drain-seconds" if cut_off else "what had come in is answered"
-    print(f"stopped; {told}", file=sys.stderr)
+    service = application.state.service
+    told = f"{service.stopped} requests were not answered within --drain-seconds" if service.stopped else "what had come in is answered"
+    print(f"stopped; {told}", file=sys.stderr, flush=True)
+    if service.is_at_work:
+        os._exit(0)  # the interpreter's own end would abort the process when a runtime's code comes back to it from a thread

@@ -48,6 +48,11 @@ class Service:
         self.stopped += 1
         self.metrics.failed(label)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread of the server is, also behind its end."""
+        return self.pipeline.is_at_work or any(model.is_loading for model in self.models)
+
     async def is_healthy(self) -> bool:
         """Whether both threads are at work, and every model whose last batch met a defect answers again, which is tried."""
         if not self.pipeline.is_healthy:

@@ -84,6 +84,11 @@ class ServedModel:
             failure = f"the engine of {self.name!r} for tokens did not load: the server's log says why"
         loading.set_result(failure)
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the engine that gives states of tokens is being loaded."""
+        return self._loading is not None and not self._loading.done()
+
     def engine_for(self, tokens: bool) -> SkimEngine:
         """The engine, or that which `load_token_engine` has loaded."""
         if not tokens:

@@ -27,6 +27,7 @@ from transkimmer_jax.serving.pieces import divided, sliced
 logger = logging.getLogger(__name__)
 
 _READ_TOGETHER = 256  # jobs at most, so that the first of many need not wait for all to be read
+_END_SECONDS = 1.0  # that the end waits for what a thread is at
 
 
 class Pipeline:
@@ -51,15 +52,21 @@ class Pipeline:
         return [("reading", self._read_all), ("computing", self._compute_all)]
 
     def stop(self) -> None:
-        """End both threads behind the jobs that were submitted."""
+        """End both threads behind the jobs that were submitted. A batch that takes longer is left alone, since nobody waits for it."""
         self._unread.put(None)
+        end = time.monotonic() + _END_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
 
     @property
     def is_healthy(self) -> bool:
         """Whether both threads are at work."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread is."""
+        return any(thread.is_alive() for thread in self._threads)
 
     @property
     def waiting(self) -> int:
