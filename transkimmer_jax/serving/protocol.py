@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import logging
 import termios
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import orjson
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from transkimmer_jax.serving.errors import RequestError
 from transkimmer_jax.serving.limits import Limits
+from transkimmer_jax.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,11 @@ class _HeadTooLong(Exception):
 class GuardedProtocol(HttpToolsProtocol):
     """A connection within `limits`, of a subclass that `guarded` makes. `expire` is called about once a second.
 
-    refused: is told the label of a refusal.
+    metrics: in which refusals are counted.
     """
 
     limits: ClassVar[Limits]
-    refused: ClassVar[Callable[[str], None]]
+    metrics: ClassVar[Metrics]
     _head_bytes = 0  # of the request that comes in, as far as they were parsed
     _unparsed_bytes = 0  # that came in since its head began
     _in_head = True
@@ -133,13 +133,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _close(self, error: RequestError) -> None:
         self._reading_since = None  # or it is refused again while this is on its way
-        self.refused(error.label)
+        self.metrics.failed(error.label)
         body = orjson.dumps(error.content(False))
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[error.status] + head + body)
         self.transport.close()
 
 
-def guarded(limits: Limits, refused: Callable[[str], None]) -> type[GuardedProtocol]:
-    """The class of a server's connections. refused: is told the label of a refusal."""
-    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits, "refused": staticmethod(refused)})
+def guarded(limits: Limits, metrics: Metrics) -> type[GuardedProtocol]:
+    """The class of a server's connections. metrics: in which refusals are counted."""
+    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits, "metrics": metrics})

@@ -50,7 +50,7 @@ def create_server(app: Starlette, limits: Limits, ready: Callable[[], None]) -> 
       ready: called once connections are accepted.
     """
     config = uvicorn.Config(
-        app, http=guarded(limits, app.state.service.metrics.failed), ws="none", lifespan="on", log_config=None, access_log=False,
+        app, http=guarded(limits, app.state.service.metrics), ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, proxy_headers=False,
         # Whole seconds, of which 0 would close at once.
         timeout_keep_alive=math.ceil(limits.keep_alive_seconds), timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
@@ -68,10 +68,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections. Raises `ConfigError` where another process has begun to listen at the address since `bind`."""
         for bound in sockets or []:
+            host, port = bound.getsockname()[:2]
             try:
                 bound.listen(self.config.backlog)  # which uvloop does too, but without a word where it fails
             except OSError as error:
-                raise _unavailable(*bound.getsockname()[:2], error) from error
+                raise _unavailable(host, port, error) from error
         await super().startup(sockets)
         self._ready()
 
