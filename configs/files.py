@@ -10,7 +10,7 @@ The skimming model has a third of the neurons of the encoder's feed-forward bloc
 model spends. Another encoder, other budgets, longer texts, and more passes for fewer texts:
 
     --config.model.pretrained=DIR
-    --config.skim.target=0.4 --config.skim.levels=0.6
+    --config.skim.target=0.4 --config.skim.levels=0.5
     --config.data.max_length=256
     --config.train.epochs=8
 """

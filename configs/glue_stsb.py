@@ -5,7 +5,7 @@
 One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks. Other budgets, or
 all neurons:
 
-    transkimmer train --config configs/glue_stsb.py --config.skim.target=0.4 --config.skim.levels=0.6
+    transkimmer train --config configs/glue_stsb.py --config.skim.target=0.4 --config.skim.levels=0.5
     transkimmer train --config configs/glue_stsb.py --config.skimming.model.intermediate_size=none
 """
 

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-from transkimmer_jax.config import Config, Recipe, load_config
+from transkimmer_jax.config import Config, DataConfig, Recipe, load_config
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.models.architecture import WELL_KNOWN, Architecture
+from transkimmer_jax.training.budget import require_spendable
+from transkimmer_jax.training.models import student_shapes
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
@@ -49,6 +52,20 @@ def test_config(path):
         for name, value in re.findall(r"--config\.([\w.]+)=([\w.]+)", line):
             if name not in ("model.pretrained", "distill.teacher"):
                 load_config(str(path), {name: value})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_budgets_that_a_config_tells_of_can_be_spent(path, monkeypatch):
+    """By the part of MiniLM that its skimming model has, of short texts, of which that costs least."""
+    minilm = Architecture(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
+    monkeypatch.setitem(WELL_KNOWN, "packaged:minilm-6l", minilm)
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    lines = [dict(re.findall(r"--config\.([\w.]+)=(\S+)", line)) for line in docstring.splitlines()]
+    for fields in [{}, *(line for line in lines if any(name.startswith("skim.") for name in line))]:
+        config = load_config(str(path), fields)
+        if isinstance(config, Recipe):
+            run = config.after("packaged:minilm-6l")
+            require_spendable(run.skim, student_shapes(run, get_task(DataConfig(task="glue/sst2"))), 12.0)
 
 
 def test_configs_find_what_they_share_from_anywhere(monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from transkimmer_jax.assets import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.labelled_files import infer_labels, read_file
-from transkimmer_jax.data.sources import load_split, with_unlabelled
+from transkimmer_jax.data.sources import load_split, read_unlabelled, with_unlabelled
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.data.unlabelled_files import read_texts
@@ -228,12 +228,12 @@ def test_texts_without_labels_follow_the_labelled(write):
     examples = Examples(["a", "b"], None, np.array([1, 0], np.int32))
     task = get_task(DataConfig(task="glue/sst2"))
     for path in (write("more.jsonl", [{"sentence": "c", "label": "?"}, {"sentence": "d"}]), write("more.txt", "c\n\nd\n")):
-        more = with_unlabelled(examples, task, path)
+        more = with_unlabelled(examples, read_unlabelled(task, path))
         assert more.texts == ["a", "b", "c", "d"] and more.pairs is None
         assert more.labels[:2].tolist() == [1, 0] and more.labels.shape == (4,) and more.labels.dtype == np.int32
         assert more.labelled.tolist() == [True, True, False, False]
     pairs, task = Examples(["a"], ["b"], np.array([2.5], np.float32)), get_task(DataConfig(task="glue/stsb"))
-    more = with_unlabelled(pairs, task, write("pairs.csv", "sentence1,other,sentence2\nc,x,d\n"))
+    more = with_unlabelled(pairs, read_unlabelled(task, write("pairs.csv", "sentence1,other,sentence2\nc,x,d\n")))
     assert (more.texts, more.pairs, more.labels.dtype) == (["a", "c"], ["b", "d"], np.float32)
 
 
@@ -249,9 +249,8 @@ def test_texts_without_labels_follow_the_labelled(write):
 )
 def test_texts_without_labels_that_cannot_be_read(write, tmp_path, task, name, content, said):
     path = tmp_path / "missing.txt" if name is None else write(name, content)
-    examples = Examples(["a"], ["b"] if task == "glue/stsb" else None, np.zeros(1, np.int32))
     with pytest.raises(DataError) as error:
-        with_unlabelled(examples, get_task(DataConfig(task=task)), path)
+        read_unlabelled(get_task(DataConfig(task=task)), path)
     assert str(error.value).startswith(str(path)) and said in str(error.value)
 
 

@@ -5,13 +5,12 @@ import json
 import pathlib
 import shutil
 
-import numpy as np
 import pytest
 from training import runs
 
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
-from transkimmer_jax.errors import CheckpointError, ConfigError, TrainingError
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
 from transkimmer_jax.training import budget
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate
@@ -66,14 +65,59 @@ def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, me
     assert not (tmp_path / "run").exists()
 
 
-def test_what_the_runs_allow_is_not_refused(recipe):
-    """Layers cost more of short texts than of long ones, only budgets must be spendable, and a dense model that is there is enough."""
-    arch = student_shapes(recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense))
-    skim = dataclasses.replace(recipe.skimming.skim, target=0.7)
-    with pytest.raises(ConfigError, match="skim.target=0.7 is more than the model costs"):
-        budget.require_spendable(skim, arch, 12.0)
-    budget.require_spendable(skim, arch, np.arange(1.0, 13.0))
-    budget.require_spendable(dataclasses.replace(skim, objective="coefficient"), arch, 12.0)
+@pytest.fixture
+def refused(tmp_path):
+    """Trains a recipe with fields of its skimming run changed, where a dense run has begun and not ended; what it says before it goes on
+    with that."""
+    (tmp_path / "run" / "dense").mkdir(parents=True)
+
+    def run(recipe, expected, **changes):
+        skimming = {name: dataclasses.replace(getattr(recipe.skimming, name), **fields) for name, fields in changes.items()}
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(expected) as error:
+            patch.setattr(recipes, "train_and_evaluate", None)
+            train_recipe(dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, **skimming)), tmp_path / "run")
+        return str(error.value)
+
+    return run
+
+
+def with_data(recipe, **fields):
+    """The recipe of other texts."""
+    runs_of_both = (recipe.dense, recipe.skimming)
+    return Recipe(*(dataclasses.replace(run, data=dataclasses.replace(run.data, **fields)) for run in runs_of_both))
+
+
+def test_a_budget_that_texts_of_a_length_do_not_allow(recipe, refused):
+    """With few neurons a model costs less of these texts than of the longest that it reads."""
+    part = {"num_hidden_layers": None, "intermediate_size": 4.0}
+    said = refused(recipe, ConfigError, model=part, skim={"target": 0.5, "levels": (0.69,)})
+    assert said.startswith("skim.levels=0.69 is more than the model costs with nothing skimmed, 0.680 of the dense one with all layers")
+    config = recipe.after(recipe.dense.model.pretrained)
+    arch = student_shapes(dataclasses.replace(config, model=dataclasses.replace(config.model, **part)), load_task(recipe.dense))
+    skim = dataclasses.replace(config.skim, target=0.69)
+    budget.require_spendable(skim, arch, 12.0)
+    budget.require_spendable(dataclasses.replace(skim, objective="coefficient"), arch, 5.0)
+
+
+def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):
+    assert refused(recipe, DataError, distill={"unlabelled_file": "typo.jsonl"}).startswith("typo.jsonl: no such file")
+    more = write("more.jsonl", [{"review": "a film"}])
+    assert "more.jsonl, line 1: no column 'text'" in refused(recipe, DataError, distill={"unlabelled_file": str(more)})
+    tags = str(write("tags.jsonl", [{"words": ["a", "film"], "tags": ["O", "B-X"]}]))
+    files = {"task": "tags", "train_file": tags, "validation_file": None, "test_file": None}
+    tagger = with_data(recipe, text_columns=("words",), label_column="tags", **files)
+    assert "of a classifier or regressor, and data.task='tags'" in refused(tagger, ConfigError, distill={"unlabelled_file": str(more)})
+
+
+def test_an_encoder_that_does_not_suit_the_skimming_run(recipe, refused, tokenizer_folder, tmp_path):
+    """It has too few positions, or does not tell questions from contexts."""
+    said = refused(with_data(recipe, max_length=41), CheckpointError)
+    assert said == f"data.max_length=41 is more than the 40 positions of {recipe.dense.model.pretrained}"
+    encoder = runs.write_model(tmp_path / "encoder", tokenizer_folder, runs.TINY | {"type_vocab_size": 1})
+    model = dataclasses.replace(recipe.dense.model, pretrained=str(encoder))
+    other = dataclasses.replace(recipe, dense=dataclasses.replace(recipe.dense, model=model))
+    said = refused(other, CheckpointError, skim={"pinned": "first_segment"})
+    assert said == f"cannot train {encoder}: skim.pinned='first_segment' needs token types, and type_vocab_size is 1"
 
 
 def test_a_recipe_goes_on_without_the_encoder_that_it_started_from(recipe, finished, tmp_path):

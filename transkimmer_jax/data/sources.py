@@ -96,8 +96,8 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
     return {task.train_split: training, "test": test}.get(split, validation)
 
 
-def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) -> Examples:
-    """`examples`, all labelled, and after them the texts of a file without labels.
+def read_unlabelled(task: Task, path: str | pathlib.Path) -> Examples:
+    """The texts of a file without labels.
 
     Args:
       path: a `.jsonl` or `.csv` file with the task's text columns, of which others are ignored; for a task of single texts also a
@@ -107,7 +107,11 @@ def with_unlabelled(examples: Examples, task: Task, path: str | pathlib.Path) ->
       DataError: as `read_file`, but for what it says of labels.
     """
     setting = "distill.unlabelled_file"
-    unlabelled = read_texts(path, task.text_columns, setting, f"{setting} to a file with the task's columns")
+    return read_texts(path, task.text_columns, setting, f"{setting} to a file with the task's columns")
+
+
+def with_unlabelled(examples: Examples, unlabelled: Examples) -> Examples:
+    """`examples`, all labelled, and after them others of their kind, without labels."""
     count = len(unlabelled)
     return Examples(
         examples.texts + unlabelled.texts,

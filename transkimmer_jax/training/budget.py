@@ -88,18 +88,13 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
     return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
 
 
-def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float | np.ndarray) -> None:
-    """Raises `ConfigError` where a part of a dense model costs less than the budget as it is.
-
-    mean_length: of the texts; where it is not known yet, an array of what it may be, of which one has to allow the budget.
-    """
-    length = np.asarray(mean_length)
-    whole = float(np.max(flops.skimmed(arch, [length] * arch.num_hidden_layers, length) / flops.dense(arch, length)))
-    largest = skim.targets[0]
+def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) -> None:
+    """Raises `ConfigError` where a part of a dense model costs less than the budget as it is. mean_length: tokens of a text."""
+    whole, largest = _share(skim, arch, np.full(arch.num_hidden_layers, mean_length), mean_length), skim.targets[0]
     if skim.has_budget and skim.target_kind == "flops" and whole < largest:
         name = "skim.target" if largest == skim.target else "skim.levels"
         raise ConfigError(
-            f"{name}={largest} is more than the model costs with nothing skimmed, {whole:.2f} of the dense one with all layers and neurons:"
+            f"{name}={largest} is more than the model costs with nothing skimmed, {whole:.3f} of the dense one with all layers and neurons:"
             " lower it, or leave out less"
         )
 

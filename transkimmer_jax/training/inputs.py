@@ -93,6 +93,27 @@ def require_shareable(config: Config, placement: Placement) -> None:
         )
 
 
+def load_unlabelled(config: Config, task: Task) -> Examples | None:
+    """The texts that the teacher alone labels; None where the config names none. Raises as `load_examples`."""
+    path = config.distill.unlabelled_file
+    if path is None:
+        return None
+    if task.head != "sequence_classification" or task.judge == "teacher":
+        raise ConfigError(
+            f"distill.unlabelled_file adds texts to labelled ones of a classifier or regressor, and data.task={task.name!r} has none:"
+            " give all texts by data.text_files, to `transkimmer distil`"
+        )
+    return sources.read_unlabelled(task, path)
+
+
+def load_validation(config: Config, task: Task) -> dict[str, Examples]:
+    """The texts to choose on, by the splits' names in reports. Raises as `load_examples`."""
+    return {
+        name: subsample(sources.load_split(task, split, config.data), config.data.eval_examples, sources.EVALUATION_SEED)
+        for name, split in task.validation_splits.items()
+    }
+
+
 def load_examples(config: Config, task: Task) -> RunExamples:
     """The texts that a config asks for.
 
@@ -102,19 +123,11 @@ def load_examples(config: Config, task: Task) -> RunExamples:
     Raises:
       ConfigError: texts without labels beside none that have some. DataError: data that cannot be used.
     """
-    data = config.data
-    if config.distill.unlabelled_file is not None and (task.head != "sequence_classification" or task.judge == "teacher"):
-        raise ConfigError(
-            f"distill.unlabelled_file adds texts to labelled ones of a classifier or regressor, and data.task={task.name!r} has none:"
-            " give all texts by data.text_files, to `transkimmer distil`"
-        )
+    data, unlabelled = config.data, load_unlabelled(config, task)
     training = subsample(sources.load_split(task, task.train_split, data), data.train_examples, config.train.seed)
-    if config.distill.unlabelled_file is not None:
-        training = sources.with_unlabelled(training, task, config.distill.unlabelled_file)
-    validation = {
-        name: subsample(sources.load_split(task, split, data), data.eval_examples, sources.EVALUATION_SEED)
-        for name, split in task.validation_splits.items()
-    }
+    if unlabelled is not None:
+        training = sources.with_unlabelled(training, unlabelled)
+    validation = load_validation(config, task)
     tests = task.test_splits if data.test_file or task.judge == "teacher" else {}
     test = {name: sources.load_split(task, split, data) for name, split in tests.items()}
     if task.judge == "teacher":

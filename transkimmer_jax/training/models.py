@@ -82,11 +82,12 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     """
     options = model_options(config, task)
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
-    _require_positions(task, student.arch, config.model.pretrained)
+    require_positions(task, student.arch, config.model.pretrained)
     return student
 
 
-def _require_positions(task: Task, arch: Architecture, name: str) -> None:
+def require_positions(task: Task, arch: Architecture, name: str) -> None:
+    """Raises `CheckpointError` where the model called `name` has fewer positions than the task's examples."""
     limit = arch.max_position_embeddings
     if task.max_length > limit:
         raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {name}")
@@ -112,7 +113,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     if name is None:
         return None
     teacher = HEADS[task.head].from_pretrained(name, complete=True, **teacher_options(config, task))
-    _require_positions(task, teacher.arch, name)
+    require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
     theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()

@@ -9,15 +9,15 @@ import os
 import shlex
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from transkimmer_jax import files
 from transkimmer_jax.config import Recipe
+from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.parallel import processes
-from transkimmer_jax.training import budget
+from transkimmer_jax.training import budget, inputs, results
 from transkimmer_jax.training.loop import train_and_evaluate
-from transkimmer_jax.training.models import load_task, student_shapes
+from transkimmer_jax.training.models import load_task, load_tokenizer, require_positions, student_shapes
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
 from transkimmer_jax.weights import huggingface
 
@@ -32,13 +32,13 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
     folder = epath.Path(workdir)
     with files.explained(folder), processes.explained():
         finished = finished_result(folder, recipe)
-        begun = (folder / "dense").exists()
+        has_dense = (folder / "dense" / "result.json").exists()
     if finished is not None:
         return finished
     huggingface.require_replaceable(folder / "model")
-    if not begun:
-        _require_part(recipe)
     dense_folder, skimming_folder = folder / "dense", folder / "skimming"
+    if not has_dense:
+        _require_skimming(recipe, skimming_folder)
     logger.info("run 1 of 2: the dense model, in %s", dense_folder)
     dense = train_and_evaluate(recipe.dense, dense_folder, command)
     logger.info("run 2 of 2: the skimming model, in %s", skimming_folder)
@@ -54,12 +54,19 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
     return result
 
 
-def _require_part(recipe: Recipe) -> None:
-    """Raises before the dense run what the skimming one would raise behind it: the encoder has no such layers or neurons, or they cost less
-    than a budget."""
+def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
+    """Raises before the dense run what the skimming one, in `workdir`, would raise behind it: for texts that it alone reads, a model that
+    cannot be saved, a part of the encoder that is not there or costs less than a budget."""
     config, task = recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense)
-    # How long the texts are is known when the runs have read them.
-    budget.require_spendable(config.skim, student_shapes(config, task), np.arange(1, task.max_length + 1))
+    inputs.load_unlabelled(config, task)
+    arch = student_shapes(config, task)
+    require_positions(task, arch, config.model.pretrained)
+    tokenizer = load_tokenizer(config, arch)
+    results.require_savable(workdir, config, task, arch, tokenizer)
+    if config.model.part is not None:  # a whole model spends every budget
+        served = next(iter(inputs.load_validation(config, task).values()))
+        lengths = prepare(task, served, tokenizer, config.data.doc_stride).tokens.lengths
+        budget.require_spendable(config.skim, arch, float(lengths.mean()))
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:
