@@ -36,7 +36,8 @@ def test_a_file_without_one_for_validation(write, caplog):
     assert sorted(training.texts + validation.texts) == sorted(texts) and not set(training.texts) & set(validation.texts)
     assert 20 <= len(validation) <= 22, "the copies of the last one drawn come along"
     assert training.texts == [text for text in texts if text in set(training.texts)] and len(training.labels) == len(training)
-    assert caplog.messages == [f"no data.validation_file: {len(validation)} of the 200 texts of {path} are held out for validation"]
+    held_out = f"no data.validation_file: {len(validation)} of the 200 texts of {path} are held out for validation"
+    assert caplog.messages == [f"{path}: 2 classes, a, b", held_out]
     given = DataConfig(task="files", train_file=str(path), validation_file=str(path), test_file=str(path))
     assert [len(load_split(get_task(given), split, given)) for split in ("train", "validation", "test")] == [200] * 3
 
@@ -88,6 +89,33 @@ def test_pairs_and_regression(write):
 def test_label_inference(write, labels, names):
     assert infer_labels(write("a.jsonl", [{"label": label} for label in labels]), "label") == names
     assert infer_labels(write("a.csv", "label\n" + "".join(f"{label}\n" for label in labels)), "label") == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("cells.csv", "label\n1\n0.0\n1\n", "a regression, since labels as 0.0 are real numbers"),
+        ("values.jsonl", [{"label": 1}, {"label": 1.0}, {"label": 0}], "a regression, since labels as 1.0 are real numbers"),
+        ("few.jsonl", [{"label": "pos"}, {"label": "neg"}, {"label": "pos "}], "2 classes, neg, pos"),
+        ("many.csv", "label\n" + "".join(f"{number}\n" for number in range(12)), "12 classes, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."),
+    ],
+)
+def test_what_labels_are_taken_for_is_said(write, caplog, name, content, said):
+    """Once, whoever reads the file again."""
+    caplog.set_level("INFO", "transkimmer_jax")
+    path = write(name, content)
+    for _ in range(2):
+        infer_labels(path, "label")
+    assert caplog.messages == [f"{path}: {said}"]
+
+
+def test_labels_have_no_white_space_around_them(write):
+    """A text as a cell: else 'pos' and 'pos ' would be two classes."""
+    for path in (
+        write("a.jsonl", [{"text": "a", "label": " bad"}, {"text": "b", "label": "good "}]),
+        write("a.csv", "text,label\na, bad\nb,good \n"),
+    ):
+        assert infer_labels(path, "label") == NAMES and read_file(path, ("text",), "label", NAMES).labels.tolist() == [0, 1]
 
 
 def test_a_single_class_cannot_be_learned(write):

@@ -1,5 +1,7 @@
 """Files of labelled examples: texts and labels of JSONL and CSV files."""
 
+import functools
+import logging
 import pathlib
 import re
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown, some
 from transkimmer_jax.errors import DataError
+
+logger = logging.getLogger("transkimmer_jax")
 
 # Not all that float() reads: to it the class 2020_01 would be 202001.
 _NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
@@ -64,7 +68,9 @@ def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]
     for where, record in read_example_records(path):
         values.append(_label_value(record, label_column, where, COLUMN_FIELDS[1]))
         numbers.append(_number(values[-1], where))
-    if None not in numbers and any(isinstance(number, float) for number in numbers):
+    real = next((value for value, number in zip(values, numbers, strict=True) if isinstance(number, float)), None)
+    if None not in numbers and real is not None:
+        _tell(str(path), f"a regression, since labels as {real} are real numbers")
         return None
     if None in numbers or any(isinstance(value, str) and _CODE.fullmatch(value) for value in values):
         names = tuple(sorted({str(value) for value in values}))
@@ -72,7 +78,13 @@ def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]
         names = tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
     if len(names) == 1:
         raise DataError(f"{path}: every label is {names[0]!r}: there is nothing to tell apart; is {label_column!r} the column of labels?")
+    _tell(str(path), f"{len(names)} classes, {some(names)}")
     return names
+
+
+@functools.cache  # said once, though both runs of a recipe read the file
+def _tell(path: str, what: str) -> None:
+    logger.info("%s: %s", path, what)
 
 
 def _label(value: int | float | str, label_names: tuple[str, ...] | None, where: str) -> int | float:
@@ -91,18 +103,19 @@ def _label(value: int | float | str, label_names: tuple[str, ...] | None, where:
             return label_names.index(str(number))
         if 0 <= number < len(label_names) and not any(map(_NUMBER.fullmatch, label_names)):
             return number
-    known = ", ".join(label_names[:10]) + (", ..." if len(label_names) > 10 else "")
-    raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
+    raise DataError(
+        f"{where}: label {shown(value)} is none of the labels trained on ({some(label_names)}): correct it, or leave the line out"
+    )
 
 
 def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str) -> int | float | str:
-    """What stands in the column, of a CSV file a cell without white space around it."""
+    """What stands in the column, a text without white space around it."""
     value = column_value(record, label_column, where, setting)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
-    return CsvCell(value.strip()) if isinstance(value, CsvCell) else value
+    return type(value)(value.strip()) if isinstance(value, str) else value
 
 
 def _number(value: int | float | str, where: str) -> int | float | None:

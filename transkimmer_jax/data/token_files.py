@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown, some
 from transkimmer_jax.errors import DataError
 
 OUTSIDE = "O"  # the tag of a word that is part of nothing
@@ -35,7 +35,7 @@ def read_tags(
     for where, words, tags in _tagged(path, words_column, tags_column, settings):
         unknown = next((tag for tag in tags if tag not in tag_names), None)
         if unknown is not None:
-            raise DataError(f"{where}: tag {shown(unknown)} is none of the tags trained on ({_some(tag_names)}): correct it")
+            raise DataError(f"{where}: tag {shown(unknown)} is none of the tags trained on ({some(tag_names)}): correct it")
         texts.append(words)
         labels.append(tuple(tag_names.index(tag) for tag in tags))
     return Examples(texts, None, objects(labels))
@@ -111,7 +111,3 @@ def objects(values: Iterable[Any]) -> np.ndarray:
     array = np.empty(len(values), object)
     array[:] = values
     return array
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
