@@ -60,7 +60,7 @@ def test_batches_and_buckets_do_not_matter(setting):
         np.testing.assert_array_equal(other.lengths, first.lengths)
         np.testing.assert_allclose(other.logits, first.logits, atol=1e-5 * np.abs(first.logits).max(), rtol=0)
     results = [setting.evaluate(plan) for plan in plans]
-    assert results[1] == results[0] and results[2] == results[0] and results[0].examples == COUNT
+    assert results[1] == results[0] and results[2] == results[0]
 
 
 def test_the_threshold_is_a_run_time_value(setting):
@@ -99,9 +99,15 @@ def test_sums_over_examples_not_averages_of_shares():
     logits = np.array([[1.0, 0.0], [0.0, 1.0]])
     result = summary.summarize(Predictions({"logits": logits}, kept, lengths), np.array([0, 0]), task, arch)
     assert result.kept_per_layer == [0.12, 0.06] and result.kept_tokens == pytest.approx(0.09, rel=1e-12)
-    assert result.metrics["accuracy"] == 0.5 and result.examples == 2
+    assert result.metrics["accuracy"] == 0.5
     used = flops.skimmed(arch, kept, lengths).sum()
     unpadded, padded = flops.dense(arch, lengths).sum(), 2 * flops.dense(arch, 128.0)
     assert result.flops_vs_unpadded == pytest.approx(unpadded / used, rel=1e-12)
     assert result.flops_vs_padded == pytest.approx(padded / used, rel=1e-12)
     assert result.flops_share == pytest.approx(used / unpadded, rel=1e-12)
+    whole = summary.summarize(Predictions({"logits": logits}, np.stack([lengths, lengths]), lengths), np.array([0, 0]), task, arch)
+    described = summary.describe(task, {"validation": result, "test": whole}, {"validation": 2, "test": 1})
+    assert described["examples"] == {"validation": 2, "test": 1}
+    for name, of_split in (("validation", result), ("test", whole)):
+        assert described["costs"][name] == {field: getattr(of_split, field) for field in described["costs"][name]}
+    assert described["costs"]["validation"].items() <= described.items() and described["costs"]["test"]["kept_tokens"] == 1.0

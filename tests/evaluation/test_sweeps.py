@@ -19,7 +19,7 @@ def evaluation(share, accuracy=0.5):
     """Of a model that spends this share of the unpadded dense FLOPs."""
     metrics = {"accuracy": accuracy, "macro_f1": accuracy / 2}
     predictions = Predictions({"logits": np.zeros((1, 2))}, np.ones((2, 1)), np.ones(1))
-    return SplitEvaluation(metrics, 100, 0.75, [1.0, 0.5], 2 / share, 1 / share, predictions)
+    return SplitEvaluation(metrics, 0.75, [1.0, 0.5], 2 / share, 1 / share, predictions)
 
 
 def falling(middle, spread):

@@ -366,3 +366,16 @@ def test_landmarks_are_the_teachers_vectors_of_training_texts(teachers, texts, m
     assert len(few) == 7 and all(np.isclose(every, row, atol=1e-5).all(axis=1).any() for row in few)
     other = landmarks.vectors(step, params, tokens, override(config, {"train.seed": "1"}))
     assert not np.allclose(few, other)
+
+
+def test_a_report_of_the_texts_that_are_measured_on():
+    """Costs stand beside the agreement of the same texts; an older result knows those of the others alone."""
+    costs = {
+        split: {"kept_tokens": kept, "flops_vs_padded": 2 / kept, "flops_vs_unpadded": 1 / kept}
+        for split, kept in (("validation", 0.5), ("test", 0.4))
+    }
+    result = {"metric": "agreement", "metrics": {split: {"agreement": 0.9} for split in costs}, **costs["validation"]}
+    for told, said in ((result | {"costs": costs}, ["40.0%", "5.00x", "2.50x"]), (result, ["50.0%", "4.00x", "2.00x"])):
+        lines = students.report(told, students.Comparison({"teacher": 2.0, "student": 1.0}, None)).splitlines()
+        shown = {line.rpartition("  ")[0].strip().partition("  ")[0]: line.split()[-1] for line in lines}
+        assert [shown[name] for name in ("tokens kept", "fewer FLOPs than padded dense", "fewer FLOPs than unpadded dense")] == said

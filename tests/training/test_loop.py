@@ -435,7 +435,7 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
 
 
 def rank(skim, accuracy, flops_share, kept_tokens, settled=True):
-    split = SplitEvaluation({"accuracy": accuracy}, 10, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
+    split = SplitEvaluation({"accuracy": accuracy}, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
     task = Task("files", ("text",), ("neg", "pos"), 12)
     return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}), settled)
 

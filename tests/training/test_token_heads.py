@@ -65,6 +65,7 @@ def test_from_files_to_a_model(checkpoint, tmp_path, capsys, caplog, kind):
     )
     result = train_and_evaluate(config, tmp_path / "run")
     assert result["metric"] == "f1" and result["value"] > 0.8 and result["kept_tokens"] < 0.97
+    assert result["examples"] == {"validation": 60}, "texts, and not windows"
     with jax.numpy_dtype_promotion("standard"):
         for mode in ("compacted", "masked"):
             cli.main(["evaluate", "--model", str(tmp_path / "run" / "model"), "--data", files["test"], "--mode", mode])

@@ -145,8 +145,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
         reported[name] = reports.report(task, predictions.logits, split.labels)
         for answer in reports.answers(task, predictions, split.labels) if args.predictions else ():
             lines.append(json.dumps(({"split": name} if len(loaded.splits) > 1 else {}) | answer) + "\n")
-    result = summary.describe(task, evaluations) | {
-        "examples": {name: split.count for name, split in loaded.splits.items()},
+    result = summary.describe(task, evaluations, {name: split.count for name, split in loaded.splits.items()}) | {
         "truncated": {name: int(split.tokenized.truncated.sum()) for name, split in loaded.splits.items()},
         "task": task.name, "data": args.data, "model": args.model, "threshold": threshold, "mode": args.mode,
         "device": jax.devices()[0].device_kind, "reports": reported,

@@ -14,7 +14,7 @@ NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
 def compute_agreement(task: Task, student: Predictions, teacher: Predictions) -> dict[str, float]:
     """The task's metrics of a student against its teacher, both of the same texts.
 
-    agreement: the share of texts, or of tokens, with the same label; of questions, of the same first and last token of the answer.
+    agreement: the share of texts, or of tokens, with the same label; of questions, of windows with the same first and last token.
     divergence: the mean Kullback-Leibler divergence from the teacher's probabilities, in nats.
     pearson, spearman: of the values of a regression.
     cosine: the mean cosine of a student's and a teacher's vector. neighbours: the share of each text's `NEIGHBOURS` nearest texts that

@@ -23,7 +23,6 @@ class SplitEvaluation:
     """
 
     metrics: dict[str, float]
-    examples: int
     kept_tokens: float
     kept_per_layer: list[float]
     flops_vs_padded: float
@@ -41,7 +40,6 @@ def summarize(predictions: Predictions, labels: Any, task: Task, arch: Architect
     padded = flops.dense(arch, np.full(len(used), float(task.max_length))).sum()
     return SplitEvaluation(
         metrics=compute_metrics(task, predictions, labels),
-        examples=len(used),
         kept_tokens=float(per_layer.mean()),
         kept_per_layer=[float(share) for share in per_layer],
         flops_vs_padded=float(padded / used.sum()),
@@ -50,16 +48,24 @@ def summarize(predictions: Predictions, labels: Any, task: Task, arch: Architect
     )
 
 
-def describe(task: Task, evaluations: dict[str, SplitEvaluation]) -> dict[str, Any]:
-    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top."""
+def describe(task: Task, evaluations: dict[str, SplitEvaluation], counts: dict[str, int]) -> dict[str, Any]:
+    """The part of `result.json` that an evaluation gives; the first split's numbers stand at the top. counts: texts of each split, of which
+    one may be read in several windows."""
     first = next(iter(evaluations.values()))
+    costs = {
+        name: {
+            "kept_tokens": split.kept_tokens,
+            "kept_per_layer": split.kept_per_layer,
+            "flops_vs_padded": split.flops_vs_padded,
+            "flops_vs_unpadded": split.flops_vs_unpadded,
+        }
+        for name, split in evaluations.items()
+    }
     return {
         "metric": task.primary_metric,
         "value": first.metrics[task.primary_metric],
         "metrics": {name: split.metrics for name, split in evaluations.items()},
-        "examples": {name: split.examples for name, split in evaluations.items()},
-        "kept_tokens": first.kept_tokens,
-        "kept_per_layer": first.kept_per_layer,
-        "flops_vs_padded": first.flops_vs_padded,
-        "flops_vs_unpadded": first.flops_vs_unpadded,
+        "examples": counts,
+        **next(iter(costs.values())),
+        "costs": costs,
     }

@@ -82,6 +82,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
     tokens = inputs.tokenize(config, task, examples, tokenizer, placement)
+    counts = {name: len(texts) for name, texts in {**examples.validation, **examples.test}.items()}
     del examples  # the texts of a large run are gigabytes, and its steps read tokens alone
     total_steps = tokens.total_steps(config)
     evaluate_every = train.eval_every or tokens.plan.steps_per_epoch
@@ -213,7 +214,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             evaluated = checks.evaluate(best.params, best_step)
         exact, evaluated = checks.with_exact_levels(best.params, evaluated)
         evaluated = checks.with_tests(exact, evaluated)
-        result = results.describe(config, task, evaluated, total_steps, best_step, seconds, placement.device_count)
+        result = results.describe(config, task, evaluated, counts, total_steps, best_step, seconds, placement.device_count)
         result |= {"curve": curve} if (curve := checks.curve(exact, evaluated)) else {}
         result["command"] = command
         params = results.on_host(exact, placement)

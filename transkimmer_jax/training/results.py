@@ -30,11 +30,18 @@ def on_host(params: nnx.State, placement: Placement) -> nnx.State:
 
 
 def describe(
-    config: Config, task: Task, evaluated: CheckpointEvaluation, total_steps: int, best_step: int, seconds: float, device_count: int
+    config: Config,
+    task: Task,
+    evaluated: CheckpointEvaluation,
+    counts: dict[str, int],
+    total_steps: int,
+    best_step: int,
+    seconds: float,
+    device_count: int,
 ) -> dict[str, Any]:
-    """The content of `result.json`, but for the command."""
+    """The content of `result.json`, but for the command. counts: texts of each split."""
     return {
-        **summary.describe(task, evaluated.splits),
+        **summary.describe(task, evaluated.splits, counts),
         "threshold": evaluated.threshold,
         "task": task.name,
         "steps": total_steps,
