@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from transkimmer_jax.data import cutting
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.data.words import NO_WORD, tokenize_words, visible
+from transkimmer_jax.data.words import NO_WORD, character_spans, tokenize_words
 from transkimmer_jax.errors import DataError
 
 # What tokenizers treat in ways of their own: words, pieces of words, punctuation, ideographs, scripts, combining marks in and out of order,
@@ -81,7 +81,7 @@ def test_words_lie_where_they_lie_in_the_whole_text(tokenizers, name, text, max_
     [whole] = tokenizers[name]([text], truncation=True, max_length=max_length).encodings
     assert tokens.examples.input_ids.tolist() == whole.ids and tokens.examples.truncated.tolist() == [bool(whole.overflowing)]
     assert tokens.word_of.tolist() == [NO_WORD if word is None else word for word in whole.word_ids]
-    places = [visible(text, *whole.word_to_chars(word)) for word in sorted(set(whole.word_ids) - {None})]
+    places = character_spans(text, [whole.word_to_chars(word) for word in sorted(set(whole.word_ids) - {None})]).tolist()
     assert tokens.words(0) == [(text[start:end], (start, end)) for start, end in places]
 
 

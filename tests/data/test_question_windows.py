@@ -5,6 +5,7 @@ import pytest
 from data.kinds import KINDS, tokenizer_of
 
 from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.tasks import file_task
 from transkimmer_jax.data.token_files import Answers, objects
@@ -38,6 +39,26 @@ def test_an_answer_is_trained_at_the_tokens_of_its_words(kind, text):
     [(first, last)], spans = ready.tokens.labels, ready.labels.windows.spans[0]
     assert CONTEXT[spans[first, 0] : spans[last, 1]] == text.strip()
     assert ready.labels.windows.is_context[0][[first, last]].all()
+
+
+@pytest.mark.parametrize("rest", [" the film", "", "\u200b\n"])
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("good\u0301", "good\u0301"),  # an accent of its own
+        ("good\u064c\u200d\u0301", "good\u064c\u200d\u0301"),
+        ("\u200bgood", "good"),
+        ("film \u202bgood\u200f\x00 ", "film \u202bgood"),
+    ],
+)
+def test_an_answer_has_characters_that_no_token_has(tokenizer_folder, answer, read, rest):
+    """Accents are part of it, and what nobody sees at its ends is not: BERT drops both. Other tokenizers have tokens of them."""
+    context = f"is {answer}{rest}"
+    examples = Examples([QUESTION], [context], objects([Answers((answer,), (3,))]))
+    for tokenizer in (load_tokenizer(tokenizer_folder), tokenizer_of("ByteLevel")):
+        ready = prepare(file_task("question_answering", None, (), None, 32), examples, tokenizer, 0)
+        [(first, last)], spans = ready.tokens.labels, ready.labels.windows.spans[0]
+        assert first > 0 and context[spans[first, 0] : spans[last, 1]] == read
 
 
 @pytest.mark.parametrize("kind", KINDS)

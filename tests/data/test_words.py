@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from data.kinds import KINDS, CountingTokenizer, tokenizer_of
 
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.words import NO_WORD, tokenize_words
 
 WORDS = ["the", "film", "is", "good"]
@@ -58,3 +59,10 @@ def test_a_tokenizer_that_reads_the_end_of_a_text(monkeypatch, give):
     monkeypatch.setattr(tokenizer, "truncation_side", "left")
     read = tokenize_words([give(WORDS * 1000)], tokenizer, 16)
     assert read.word_of.tolist() == [NO_WORD, *range(3986, 4000), NO_WORD]
+
+
+def test_a_word_keeps_accents_that_the_tokenizer_drops(tokenizer_folder):
+    """And not the white space and zero-width characters around it."""
+    text = "\u200bgood\u0301\u200b the\u200b film\u064c"
+    words = tokenize_words([text], load_tokenizer(tokenizer_folder), 16).words(0)
+    assert words == [("good\u0301", (1, 6)), ("the", (8, 11)), ("film\u064c", (13, 18))]

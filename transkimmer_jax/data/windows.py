@@ -9,7 +9,7 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.encodings import chunks, tokenized
 from transkimmer_jax.data.records import shown
-from transkimmer_jax.data.words import visible
+from transkimmer_jax.data.words import character_spans
 from transkimmer_jax.errors import ExampleError
 
 # Of a window the context has this part at least: with hardly any room, a long context would become a window a token.
@@ -21,8 +21,8 @@ class Windows:
     """Questions with windows of their contexts.
 
     owner: [windows], the question of each. spans: of each window, for its tokens [length, 2], their characters in the context, or in the
-    question, without white space around them; none of special tokens. is_context: of each window, [length] bool, its tokens of the context
-    that are not white space alone: where answers begin and end.
+    question, see `character_spans`; none of special tokens. is_context: of each window, [length] bool, its tokens of the context
+    that have characters which are seen: where answers begin and end.
     """
 
     examples: TokenizedExamples
@@ -93,6 +93,9 @@ def _of_context(encoding: Any) -> np.ndarray:
 
 def _spans(encoding: Any, texts: tuple[str, str]) -> np.ndarray:
     """Of each token its characters in the one of both texts that it is of, [length, 2] int32."""
-    places = zip(encoding.sequence_ids, encoding.offsets, strict=True)
-    spans = [(0, 0) if number is None else visible(texts[number], *span) for number, span in places]
-    return np.array(spans, np.int32).reshape(-1, 2)
+    owner = np.array([-1 if number is None else number for number in encoding.sequence_ids])
+    spans = np.zeros((len(owner), 2), np.int32)
+    for number, text in enumerate(texts):
+        tokens = np.flatnonzero(owner == number)
+        spans[tokens] = character_spans(text, [encoding.offsets[token] for token in tokens])
+    return spans

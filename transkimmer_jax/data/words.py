@@ -1,6 +1,8 @@
 """From words, or texts, to tokens that know which word they are of: what taggers read."""
 
 import dataclasses
+import itertools
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,17 +101,37 @@ def _spaced(words: Sequence[str]) -> list[str]:
 
 
 def visible(text: str, start: int, end: int) -> tuple[int, int]:
-    """Of the characters from `start` to `end` those without white space around them: some tokenizers count the space before a word to it.
+    """Of the characters from `start` to `end` those without white space and zero-width or control characters around them: some tokenizers
+    count the space before a word to it, and others read none of these.
 
-    Of white space alone nothing is left, and both are `end`.
+    Of these alone nothing is left, and both are `end`.
     """
-    part = text[start:end]
-    start += len(part) - len(part.lstrip())
-    return start, start + len(part.strip())
+    end = min(end, len(text))
+    while start < end and _is_invisible(text[start]):
+        start += 1
+    while start < end and _is_invisible(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def _is_invisible(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
+
+
+def character_spans(text: str, places: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The `visible` characters of tokens or words that follow each other, with accents behind them that no token has, [N, 2] int32.
+
+    places: the characters that the tokenizer tells of each; one that strips accents leaves out those that are characters of their own.
+    """
+    spans = []
+    for (start, end), (limit, _) in itertools.pairwise([*places, (len(text), 0)]):
+        while start < end < limit and unicodedata.category(text[end])[0] in "MC":  # control characters may stand among accents
+            end += 1
+        spans.append(visible(text, start, end))
+    return np.array(spans, np.int32).reshape(-1, 2)
 
 
 def _spans(text: str, encoding: Any) -> np.ndarray:
     """Of words, which are numbered from 0 without gaps."""
     count = 1 + max((word for word in encoding.word_ids if word is not None), default=-1)
-    spans = [visible(text, *(encoding.word_to_chars(number) or (0, 0))) for number in range(count)]
-    return np.array(spans, np.int32).reshape(-1, 2)
+    return character_spans(text, [encoding.word_to_chars(number) or (0, 0) for number in range(count)])
