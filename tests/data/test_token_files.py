@@ -35,6 +35,7 @@ def test_tags(write):
         ({"tokens": ["a", "b"], "tags": ["O"]}, "line 1: 2 words and 1 tags: each word has one tag"),
         ({"tokens": "a b", "tags": ["O", "O"]}, "column 'tokens' holds 'a b', not a list of texts"),
         ({"tokens": [], "tags": []}, "column 'tokens' holds .., not a list of texts"),
+        ({"tokens": ["a", "\ud800"], "tags": ["O", "O"]}, "column 'tokens' is no valid Unicode .surrogates not allowed.: correct it"),
         ({"tokens": ["a"], "tags": [1]}, "column 'tags' holds .1., not a list of texts"),
         ({"tokens": ["a"]}, "no column 'tags', only 'tokens': set data.label_column"),
         ({"tokens": ["a"], "tags": ["Y"]}, "tag 'Y' is none of the tags trained on"),

@@ -110,12 +110,17 @@ def column_text(record: dict[str, Any], column: str, where: str, setting: str) -
     text = column_value(record, column, where, setting)
     if not isinstance(text, str):
         raise DataError(f"{where}: column {column!r} holds {shown(text)}, not text: put it in quotes, or leave the line out")
+    require_unicode(text, column, where)
+    return str(text)
+
+
+def require_unicode(text: str, column: str, where: str) -> None:
+    """Raises `DataError` for halves of a character, which JSON can escape and tokenizers cannot read."""
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError as error:  # JSON can escape halves of a character, tokenizers cannot read them
+        except UnicodeEncodeError as error:
             raise DataError(f"{where}: column {column!r} is no valid Unicode ({error.reason}): correct it") from error
-    return str(text)
 
 
 def column_value(record: dict[str, Any], column: str, where: str, setting: str) -> Any:

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown, some
+from transkimmer_jax.data.records import (
+    COLUMN_FIELDS,
+    CsvCell,
+    column_text,
+    column_value,
+    read_example_records,
+    require_unicode,
+    shown,
+    some,
+)  # fmt: skip
 from transkimmer_jax.errors import DataError
 
 OUTSIDE = "O"  # the tag of a word that is part of nothing
@@ -60,6 +69,8 @@ def _tagged(
             values = column_value(record, column, where, setting)
             if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
                 raise DataError(f"{where}: column {column!r} holds {shown(values)}, not a list of texts: write one for each word")
+            for value in values:
+                require_unicode(value, column, where)
             columns.append(values)
         words, tags = columns
         if len(words) != len(tags):
