@@ -132,7 +132,7 @@ class TrainStep:
         """Gradient and logged sums over the batch, summed over its micro-batches.
 
         Every part of the loss is a sum over examples divided by a number of the whole batch, so splitting the batch changes
-        nothing but the order of additions (and the dropout masks).
+        nothing but the order of additions and, since each micro-batch has a key of its own, all noise.
         """
         count = self.config.optimizer.accumulation
         denominators = {
