@@ -102,6 +102,8 @@ def test_missing_file(tmp_path):
         ("model.hidden_dropout", "0", 0.0),
         ("data.text_columns", "question,answer", ("question", "answer")),
         ("data.text_columns", "(question, answer)", ("question", "answer")),
+        ("data.text_columns", "Review (EN)", ("Review (EN)",)),
+        ("data.text_columns", "[DE] title,title (EN)", ("[DE] title", "title (EN)")),
         ("data.length_buckets", "16, 32,64", (16, 32, 64)),
     ],
 )

@@ -241,7 +241,9 @@ class OptimizerConfig:
     beta2: Annotated[float, "decay of AdamW's second moment"] = 0.999
     epsilon: Annotated[float, "AdamW's epsilon"] = 1e-8
     clip_norm: Annotated[float, "largest norm of the gradient, of the predictors and of everything else apart; 0 turns clipping off"] = 1.0
-    accumulation: Annotated[int, "micro-batches a step, computed one after another: less memory, the same gradient"] = 1
+    accumulation: Annotated[
+        int, "micro-batches a step, computed one after another: less memory, the same gradient but for the noise that each draws"
+    ] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -685,7 +687,8 @@ def _parse(text: str, field_type, name: str):
     if _is_optional(field_type):
         return None if text.lower() == "none" else _parse(text, get_args(field_type)[0], name)
     if get_origin(field_type) is tuple:
-        return tuple(_parse(part.strip(), get_args(field_type)[0], name) for part in text.strip("()[]").split(",") if part.strip())
+        inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        return tuple(_parse(part.strip(), get_args(field_type)[0], name) for part in inner.split(",") if part.strip())
     if field_type is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if field_type in (int, float):
