@@ -17,7 +17,7 @@ from transkimmer_jax.data.records import (
     require_unicode,
     shown,
     some,
-)  # fmt: skip
+)
 from transkimmer_jax.errors import DataError
 
 OUTSIDE = "O"  # the tag of a word that is part of nothing

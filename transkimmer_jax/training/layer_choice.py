@@ -73,7 +73,8 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
     tokenizer = pipeline.load_tokenizer(resolve(config.model.pretrained), whole.arch.vocab_size)
     tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
     planned = batches.evaluation_batches(tokens, BATCH_SIZE, config.data.length_buckets, task.max_length, tokenizer.pad_token_id)
-    step = functools.cache(masked.evaluation_step)  # a program for each number of layers
+    # A program for each number of layers; of ModernBERT, whose layers are of two kinds, for each order of kinds.
+    step = functools.cache(masked.evaluation_step)
 
     layers = tuple(whole.encoder.layers)
 
