@@ -35,7 +35,7 @@ class Graph:
         self.outputs = [value.name for value in self.session.get_outputs()]
 
     def __call__(self, texts):
-        """A dictionary for each text. Inputs are padded; in the graph tokens lie one behind another, and padding costs nothing."""
+        """A dictionary for each text. Inputs are padded. In the graph attention alone pays for that: it sees all as wide as the longest."""
         encoded = self.tokenizer(
             [self.prompt + text for text in texts], padding=True, truncation=True, max_length=self.max_length, return_tensors="np"
         )

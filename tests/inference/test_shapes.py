@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.batching import by_bucket, by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware, hardware
+from transkimmer_jax.inference.hardware import GRAPH_PAIRS_PER_TOKEN, GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware, hardware
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets, ladder, round_up
 
 LAYERS = ARCH.num_hidden_layers
@@ -85,10 +86,36 @@ def test_memory_of_attention_limits_batches_of_long_texts_alone():
     """Of the usual lengths batches of two cores are as they were; on 64 cores texts of 512 tokens go by 85, not by 512."""
     heads, lengths = 12, np.random.default_rng(0).integers(1, 257, 3000)
     for of_thread in THREAD_TOKENS.values():
-        limited, whole = (by_length(lengths, 2 * of_thread, 3000, pairs=pairs) for pairs in (GRAPH_SCORES // heads, None))
+        limited, whole = (by_length(lengths, 2 * of_thread, 3000, pairs=pairs) for pairs in (GRAPH_SCORES // heads, math.inf))
         assert all(np.array_equal(*both) for both in zip(limited, whole, strict=True))
     long = by_length(np.full(512, 512), 64 * THREAD_TOKENS["openvino"], 512, pairs=GRAPH_SCORES // heads)
     assert [len(batch) for batch in long] == [85] * 6 + [2]
+
+
+@settings(deadline=None)
+@given(lengths_lists, st.integers(1, 300), st.integers(1, 30), st.integers(1, 40))
+def test_batches_of_few_pairs_a_token(lengths, tokens, texts, pairs):
+    """Attention's view is no wider than that for what a batch holds, and no batch ends before it must."""
+    batches = by_length(lengths, tokens, texts, pairs_per_token=pairs)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for number, batch in enumerate(batches):
+        total, longest = int(lengths[batch].sum()), int(lengths[batch[0]])
+        most = max(pairs, 2 * longest)
+        assert len(batch) <= texts and (len(batch) == 1 or total <= tokens) and len(batch) * longest**2 <= most * total
+        if number + 1 < len(batches):
+            one_more = total + int(lengths[batches[number + 1][0]])
+            assert len(batch) == texts or one_more > tokens or (len(batch) + 1) * longest**2 > most * one_more
+
+
+def test_one_long_text_does_not_widen_many_short_ones():
+    """It is computed apart; sentences of usual lengths, and long texts of about one length, go together as without the limit."""
+    lengths = np.array([12] * 63 + [512])
+    batches = by_length(lengths, 2048, 64, pairs_per_token=GRAPH_PAIRS_PER_TOKEN)
+    assert [len(batch) for batch in batches] == [2, 62] and batches[0][0] == 63
+    rng = np.random.default_rng(0)
+    for usual in (rng.integers(5, 61, 32), rng.integers(5, 61, 3000), np.full(64, 512), rng.integers(260, 513, 200)):
+        limited, whole = (by_length(usual, 4096, 3000, pairs_per_token=pairs) for pairs in (GRAPH_PAIRS_PER_TOKEN, math.inf))
+        assert all(np.array_equal(*both) for both in zip(limited, whole, strict=True))
 
 
 @settings(deadline=None)

@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,17 +12,24 @@ from transkimmer_jax.inference.shapes import Bucket
 Batch = tuple[Bucket, np.ndarray]  # and its members
 
 
-def cut(lengths: np.ndarray, tokens: int, texts: int | np.ndarray, sizes: Sequence[int] | None = None) -> list[slice]:
+def cut(
+    lengths: np.ndarray,
+    tokens: int,
+    texts: int,
+    sizes: Sequence[int] | None = None,
+    joined: Callable[[np.ndarray], int] | None = None,
+) -> list[slice]:
     """Texts of these lengths, in their order, as batches of at most so many tokens and so many texts, or of one longer text.
 
-    texts: or one number for each text, which holds for the batch that it begins.
     sizes: rising; a batch that others follow has one of these numbers of texts, or fewer than the least. None: any.
+    joined: how many of the first of these texts may go together. None: all.
     """
     ends, batches, start = np.cumsum(lengths), [], 0
-    most = np.broadcast_to(texts, len(lengths))
     while start < len(lengths):
         fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + tokens, side="right"))
-        stop = min(max(start + 1, fitting), start + int(most[start]))
+        stop = min(max(start + 1, fitting), start + texts)
+        if joined is not None:
+            stop = start + max(1, joined(lengths[start:stop]))
         if sizes is not None and stop < len(lengths):
             stop = start + (sizes[bisect.bisect_right(sizes, stop - start) - 1] or stop - start)
         batches.append(slice(start, stop))
@@ -30,15 +38,27 @@ def cut(lengths: np.ndarray, tokens: int, texts: int | np.ndarray, sizes: Sequen
 
 
 def by_length(
-    lengths: np.ndarray, tokens: int, texts: int, sizes: Sequence[int] | None = None, pairs: int | None = None
+    lengths: np.ndarray,
+    tokens: int,
+    texts: int,
+    sizes: Sequence[int] | None = None,
+    pairs: float = math.inf,
+    pairs_per_token: float = math.inf,
 ) -> list[np.ndarray]:
     """Positions in `lengths` batch by batch, sorted by length, the longest first: what memory is needed is asked for at once. See `cut`.
 
-    pairs: of tokens that attention compares in a batch at most, each text padded to the longest; one longer text has more. None: any."""
+    pairs: of tokens that attention compares in a batch at most, each text padded to the longest; one longer text has more.
+    pairs_per_token: the same for each real token, so that one long text does not make many short ones as wide as itself. Where the longest
+      is at most twice as long as the mean, texts go together all the same.
+    """
     order = np.argsort(-lengths, kind="stable")
-    longest = lengths[order].astype(np.int64)
-    most = texts if pairs is None else np.clip(pairs // np.maximum(longest, 1) ** 2, 1, texts)
-    return [order[batch] for batch in cut(longest, tokens, most, sizes)]
+
+    def joined(some: np.ndarray) -> int:
+        """How many of these go together: each one more adds the same pairs and no more tokens than the one before, so none fits later."""
+        compared = np.arange(1, len(some) + 1) * some[0] ** 2
+        return int(np.sum((compared <= pairs) & (compared <= max(pairs_per_token, 2 * some[0]) * np.cumsum(some))))
+
+    return [order[batch] for batch in cut(lengths[order].astype(np.int64), tokens, texts, sizes, joined)]
 
 
 def by_bucket(lengths: np.ndarray, buckets: list[tuple[Bucket, Bucket]], cost: Callable[[Bucket], float]) -> Iterator[Batch]:

@@ -11,7 +11,13 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.inference.batching import by_length
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.inference.hardware import BFLOAT16_GRAPH_ROWS, BFLOAT16_GRAPH_WIDTH_MULTIPLE, GRAPH_SCORES, THREAD_TOKENS
+from transkimmer_jax.inference.hardware import (
+    BFLOAT16_GRAPH_ROWS,
+    BFLOAT16_GRAPH_WIDTH_MULTIPLE,
+    GRAPH_PAIRS_PER_TOKEN,
+    GRAPH_SCORES,
+    THREAD_TOKENS,
+)
 from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.models.outputs import with_token_embeddings
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
@@ -69,7 +75,7 @@ class OnnxRuntime:
         self._session = _SESSIONS[provider](graph, threads=threads, precision=precision)
 
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
-        """Every example, in their order, in batches of about one length."""
+        """Every example, in their order, in batches that attention sees not much wider than they are."""
         if self._ignores_types and examples.token_type_ids.any():
             raise InferenceError(
                 "the folder's graph reads no token types, as its tokenizer gives none: set examples.token_type_ids to 0, or delete onnx/"
@@ -77,7 +83,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for members in by_length(lengths, self._tokens, self._texts or count, self._sizes, self._pairs):
+            for members in self._batches(lengths):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]
@@ -93,6 +99,11 @@ class OnnxRuntime:
                 bar.update(len(members))
         self.statistics.add(examples=count)
         return answers
+
+    def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Positions in `lengths`, batch by batch. See `by_length`."""
+        texts = self._texts or len(lengths)
+        return by_length(lengths, self._tokens, texts, self._sizes, self._pairs, GRAPH_PAIRS_PER_TOKEN)
 
     def expect(self, calibration: Calibration) -> None:
         """Nothing depends on it."""
