@@ -34,6 +34,17 @@ def test_one_token_type_says_nothing(runtime):
     require_token_arrays(model.arch, EXAMPLES.input_ids[None], None, EXAMPLES.token_type_ids[None])
 
 
+@pytest.mark.parametrize("runtime", ["jax", "onnx"])
+def test_labels_are_not_read(runtime, quickly_built_programs):
+    """Whoever has tokens alone need not make up labels."""
+    engine = SkimEngine(make_model(), runtime=runtime, batch_tokens=40)
+    expected = engine.predict_tokenized(EXAMPLES).logits
+    for count in (0, 1, 3):
+        otherwise = dataclasses.replace(EXAMPLES, labels=np.zeros(count, np.int32))
+        assert len(otherwise) == 2
+        np.testing.assert_array_equal(engine.predict_tokenized(otherwise).logits, expected)
+
+
 @pytest.fixture(scope="module")
 def engine(tokenizer_folder):
     """An engine that has compiled nothing: every refusal here comes before a program."""

@@ -30,7 +30,7 @@ class TokenizedExamples:
     token_labels: np.ndarray | None = None  # [tokens] int32, of a tagger; `NO_LABEL` where a token has none
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return max(0, len(self.offsets) - 1)  # not of labels, which tokens alone have not
 
     @property
     def lengths(self) -> np.ndarray:
