@@ -24,7 +24,7 @@ from weights.checkpoints import random_tensors, write_checkpoint
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console, files
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer, tokenize
-from transkimmer_jax.errors import InferenceError
+from transkimmer_jax.errors import CheckpointError, InferenceError
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
@@ -236,6 +236,28 @@ def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, mon
     digests.replace_text(model / "config.json", json.dumps(config | {"skim": config["skim"] | {"threshold": 0.5}}))
     SkimEngine.from_pretrained(model)
     assert len(caplog.messages) == 3 and len(built) == 5, "the threshold is an input"
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_damaged_graph_is_refused(tokenizer_folder, tmp_path, precision):
+    """One flipped bit of a weight is another model, whose answers look like any others."""
+    model = save_model(tmp_path, tokenizer_folder)
+    main(["--model", model, "--output", model, "--precision", "float32", "int8"])
+    path = model / "onnx" / ("model.onnx" if precision == "float32" else "model_quantized.onnx")
+    content = path.read_bytes()
+    weight = max((tensor.raw_data for tensor in onnx.load(path).graph.initializer), key=len)
+    damaged = bytearray(content)
+    damaged[content.index(weight) + len(weight) // 2] ^= 64
+    path.write_bytes(damaged)
+    onnx.load(path)
+    with pytest.raises(CheckpointError) as refused:
+        SkimEngine.from_pretrained(model, precision=precision)
+    assert str(refused.value) == (
+        f"{path} is not the file that was written (its sha256 differs from that in {model}/onnx/SHA256SUMS): restore it, or delete its "
+        "line there if you changed it on purpose"
+    )
+    path.write_bytes(content)
+    SkimEngine.from_pretrained(model, precision=precision)
 
 
 def test_an_older_export_is_replaced_and_nothing_else(model_folder, exported, tmp_path, capsys):

@@ -67,6 +67,11 @@ def test_an_export(messages_are_short, tokenizer_folder, tmp_path, monkeypatch):
         np.testing.assert_array_equal(
             [answer.logits for answer in engine.predict(texts)], [answer.logits for answer in expected.predict(texts)]
         )
+    content = bytearray((model / "onnx" / "model.onnx_data").read_bytes())
+    content[len(content) // 2] ^= 64
+    (model / "onnx" / "model.onnx_data").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.onnx_data is not the file that was written .*: restore it, or delete its line"):
+        SkimEngine.from_pretrained(model)
     (model / "onnx" / "model.onnx_data").write_bytes(b"of another exporter")
     with pytest.raises(CheckpointError, match=r"model\.onnx_data is not as this package wrote it, and would be deleted"):
         export(model, model)

@@ -12,6 +12,8 @@ from flax import nnx
 
 from transkimmer_jax.errors import first_line
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
+from transkimmer_jax.onnx.storage import DATA_SUFFIX
+from transkimmer_jax.weights import digests
 
 GRAPH_FOLDER = "onnx"
 FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
@@ -26,10 +28,17 @@ def mark(graph: onnx.ModelProto, model: TranskimmerPreTrainedModel) -> None:
 
 
 def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel) -> onnx.ModelProto | None:
-    """The graph of a model in this precision that its folder holds; None where there is none, or it is not this model's."""
+    """The graph of a model in this precision that its folder holds; None where there is none, or it is not this model's.
+
+    Raises:
+      CheckpointError: it is another file than was exported, by the digests beside it.
+    """
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")
     if not path.is_file():
         return None
+    for file in (path, path.with_name(path.name + DATA_SUFFIX)):
+        if file.is_file():
+            digests.verify(file)
     try:
         graph = onnx.load(path)
     except Exception as error:  # protobuf's own, which are not public
