@@ -1,8 +1,11 @@
 """Checkpoints in and out, and what the report says of them."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from cli.saved import save_model
 from models.quick import program
 from safetensors.numpy import load_file, save_file
 from training import runs
@@ -13,7 +16,9 @@ from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration
+from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models import heads
+from transkimmer_jax.weights import config_file
 
 TINY = CONFIG | {"vocab_size": 60, "architectures": ["BertForSequenceClassification"], "task": {"max_length": 12}}
 
@@ -125,3 +130,17 @@ def test_a_checkpoint_of_the_original(tmp_path, tokenizer_folder, capsys):
     assert "left out: roberta.embeddings.position_ids" in said and "skimming roberta for question answering" in said
     batch = make_batch(config)
     assert_same(program(heads.load(tmp_path / "ours"))(*batch), exact(tensors, config, batch), batch)
+
+
+def test_a_model_of_pairs_becomes_an_embedder(tokenizer_folder, tmp_path):
+    """It reads single texts, at once and as a folder of its own; the other head's columns are none of its task."""
+    model = save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence"))
+    pooled = SkimEngine.from_pretrained(model, pooling="mean")
+    vectors = pooled.encode(["good film", "bad"])
+    assert vectors.shape == (2, pooled.arch.hidden_size)
+    convert("--model", model, "--output", tmp_path / "embedder", "--pooling", "mean")
+    task = json.loads((tmp_path / "embedder" / "config.json").read_text(encoding="utf-8"))["task"]
+    assert task == {"name": "files", "max_length": 12}
+    np.testing.assert_array_equal(SkimEngine.from_pretrained(tmp_path / "embedder").encode(["good film", "bad"]), vectors)
+    convert("--model", model, "--output", tmp_path / "same")
+    assert config_file.read(tmp_path / "same").task == config_file.read(model).task, "it has the same head"

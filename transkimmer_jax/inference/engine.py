@@ -123,7 +123,8 @@ class SkimEngine:
             options["max_length"] = config_file.read_length(path, saved)
         options.setdefault("settings", sentence_transformers.read_settings(path, model.arch.head, saved.values))
         options.setdefault("doc_stride", saved.task.doc_stride)
-        options.setdefault("pairs", saved.task.pairs)
+        # The task is that of the folder's own head: pooled, a model of pairs reads single texts.
+        options.setdefault("pairs", False if model.arch.head == "sentence_embedding" else saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
         options.setdefault("folder", None if dense else path)
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)

@@ -53,6 +53,8 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
     report = mapped(source, model.arch)  # before `output`, which may be the same folder, is written
     saved = config_file.read(source)
     task = dict(saved.values.get("task") or {})
+    if model.arch.head != saved.architecture.head:  # the columns are those of the other head's texts and labels
+        task = {name: value for name, value in task.items() if name not in ("text_columns", "label_column")}
     task["max_length"] = config_file.read_length(source, saved)
     huggingface.save(
         model,
