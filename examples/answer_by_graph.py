@@ -1,8 +1,8 @@
 """Answer texts by an ONNX graph, without the package that made it: python examples/answer_by_graph.py exported < texts.txt
 
-`exported` is what `transkimmer export --format onnx` has written, of a classifier or an embedder. Reads a text a line and prints a line of
-JSON for each: its label and probabilities, or its vector, and the share of its tokens that the layers computed. Needs onnxruntime, numpy
-and transformers.
+`exported` is what `transkimmer export --format onnx` has written, of a classifier of single texts or an embedder. Reads a text a line and
+prints a line of JSON for each: its label and probabilities, or its vector, and the share of its tokens that the layers computed. Needs
+onnxruntime, numpy and transformers.
 """
 
 import argparse
@@ -21,6 +21,8 @@ class Graph:
     def __init__(self, folder, file):
         folder = pathlib.Path(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if len(config.get("task", {}).get("text_columns") or ()) == 2:
+            raise SystemExit(f"error: the model of {folder} reads pairs of texts, and this script reads one text a line")
         self.labels = [config["id2label"][str(number)] for number in range(len(config.get("id2label", {})))]
         settings = folder / "config_sentence_transformers.json"
         prompted = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}

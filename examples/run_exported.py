@@ -1,7 +1,7 @@
 """Run an exported model without the package that made it: python examples/run_exported.py FOLDER TEXT [TEXT ...]
 
 Prints one JSON object a text: its label, logits and the share of its tokens that the layers computed. A model of pairs takes the
-texts two by two.
+texts two by two. Where the export does not say whether it is one, --pairs or --no-pairs does.
 """
 
 import argparse
@@ -95,12 +95,23 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("texts", nargs="+", metavar="TEXT")
     parser.add_argument("--threshold", type=float, help="as of `transkimmer predict` (default: the export's)")
+    parser.add_argument(
+        "--pairs", action=argparse.BooleanOptionalAction, help="whether the model reads pairs of texts (default: what the export says)"
+    )
     args = parser.parse_args()
     if args.threshold is not None and not np.isfinite(args.threshold):
         parser.error(f"--threshold must be a finite number, not {args.threshold}")
     model = ExportedModel(args.folder)
     texts = args.texts
-    if model.manifest["pairs"]:
+    said = model.manifest["pairs"]
+    pairs = said if args.pairs is None else args.pairs
+    if pairs is None:
+        parser.error("the export does not say whether the model reads pairs of texts: give --pairs or --no-pairs")
+    if said is not None and pairs != said:
+        parser.error(
+            f"the export says that the model reads {'pairs' if said else 'single texts'}: leave --{'no-' if said else ''}pairs out"
+        )
+    if pairs:
         if len(texts) % 2:
             parser.error("this model reads pairs: give an even number of texts")
         texts = list(zip(texts[::2], texts[1::2], strict=True))

@@ -28,6 +28,7 @@ from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.shapes import buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.onnx.export import export as export_graph
+from transkimmer_jax.weights import digests
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
 LONG = " ".join(["good a b c film the is a bad"] * 5)  # 47 tokens, of which 40 are read
@@ -306,6 +307,21 @@ def test_pairs(tokenizer_folder, tmp_path, capsys):
     pairs = [("a good film", "is"), ("", ""), ("bad", LONG)]
     expected = SkimEngine.from_pretrained(model).predict(pairs, progress=False)
     assert_answers(run_alone(tmp_path / "export", [text for pair in pairs for text in pair], cwd=tmp_path), expected)
+
+
+def test_a_folder_that_does_not_say_whether_it_reads_pairs(tokenizer_folder, tmp_path):
+    """As a cross-encoder of sentence-transformers: whoever runs the export says it, as one score of two texts is not two scores."""
+    model = save_model(tmp_path, tokenizer_folder, max_length=40)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    digests.replace_text(model / "config.json", json.dumps({name: value for name, value in config.items() if name != "task"}))
+    main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160, "--lengths", 12])
+    assert read_manifest(tmp_path / "export")["pairs"] is None
+    engine, texts = SkimEngine.from_pretrained(model), ["a good film", "is"]
+    assert_answers(run_alone(tmp_path / "export", texts, "--pairs", cwd=tmp_path), engine.predict([tuple(texts)], progress=False))
+    command = [sys.executable, SCRIPT, tmp_path / "export", *texts]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "the export does not say whether the model reads pairs of texts: give --pairs or --no-pairs" in refused.stderr
 
 
 @pytest.mark.parametrize("columns", [("text",), ("question", "sentence")])

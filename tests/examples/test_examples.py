@@ -60,6 +60,15 @@ def test_a_graph_answers_as_the_engine_does(model, tmp_path, precision, prompt):
         assert answer["kept"] == pytest.approx(engines.kept, abs=1e-4)
 
 
+def test_a_graph_of_pairs(tokenizer_folder, tmp_path):
+    """Its answers to single texts mean nothing."""
+    export(save_model(tmp_path, tokenizer_folder, text_columns=("question", "sentence")), tmp_path / "exported")
+    command = [sys.executable, EXAMPLES / "answer_by_graph.py", tmp_path / "exported"]
+    done = subprocess.run(command, env=ENVIRONMENT, input="good film\n", capture_output=True, text=True)
+    says = f"error: the model of {tmp_path / 'exported'} reads pairs of texts, and this script reads one text a line\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
 def test_a_graph_of_labels_without_names(model, tmp_path):
     """As transformers names them: a config need not."""
     shutil.copytree(model, tmp_path / "unnamed")
