@@ -367,3 +367,21 @@ def test_damaged_folders_are_one_line(tmp_path, tokenizer, name, content, says):
     with pytest.raises(CheckpointError, match=says) as caught:
         SkimEngine.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "given"),
+    [
+        ("classifier", "predict", (TEXTS,)),
+        ("embedder", "encode", (TEXTS,)),
+        ("reranker", "rank", ("good", TEXTS)),
+        ("tagger", "tag", (TEXTS,)),
+        ("reader", "answer", ("what is bad", TEXTS[1])),
+    ],
+)
+def test_a_dense_model_has_no_threshold(tokenizer, kind, method, given):
+    """One that was given would be ignored."""
+    model_class, changes = CLASSES[kind]
+    dense = model_class(dataclasses.replace(ARCH, vocab_size=len(tokenizer), **(changes | {"skim": None})), rngs=nnx.Rngs(0))
+    with pytest.raises(ConfigError, match=r"^threshold=0\.5 is of skimming models, and this model is a dense one: leave it out$"):
+        getattr(SkimEngine(dense, tokenizer), method)(*given, threshold=0.5)

@@ -45,6 +45,18 @@ def test_labels_are_not_read(runtime, quickly_built_programs):
         np.testing.assert_array_equal(engine.predict_tokenized(otherwise).logits, expected)
 
 
+def test_thresholds_of_a_dense_model():
+    """They would change nothing, in silence. An engine's own may be handed back to it."""
+    dense = make_model(dataclasses.replace(ARCH, skim=None))
+    says = "threshold={} is of skimming models, and this model is a dense one: leave it out"
+    assert complaint(ConfigError, SkimEngine, dense, threshold=0.0) == says.format(0.0)
+    engine = SkimEngine(dense)
+    for method in ("predict", "predict_stream", "calibrate"):
+        assert complaint(ConfigError, getattr(engine, method), ["good"], threshold=0.5) == says.format(0.5)
+    assert complaint(ConfigError, engine.predict_tokenized, EXAMPLES, threshold=0.5) == says.format(0.5)
+    engine.predict_tokenized(EXAMPLES, threshold=engine.threshold)
+
+
 @pytest.fixture(scope="module")
 def engine(tokenizer_folder):
     """An engine that has compiled nothing: every refusal here comes before a program."""

@@ -177,9 +177,9 @@ def test_budgets_of_a_dense_model(models, write, tmp_path, tokenizer_folder):
     """It has none to slide between."""
     model = load(models["classifier"], dense=True)
     model.save_pretrained(tmp_path / "dense", tokenizer=load_tokenizer(tokenizer_folder), label_names=("no", "yes"))
-    for more in (["--budgets", "0.5"], ["--threshold", "0.5"]):
-        with pytest.raises(ConfigError, match=f"{more[0]} is of skimming models, and .* is a dense one"):
-            report(tmp_path / "dense", write("texts.txt", "good\n"), tmp_path / "page.html", *more)
+    for flag, named in (("--budgets", "--budgets"), ("--threshold", "threshold=0.5")):
+        with pytest.raises(ConfigError, match=f"^{named} is of skimming models, and .*dense is a dense one: leave it out$"):
+            report(tmp_path / "dense", write("texts.txt", "good\n"), tmp_path / "page.html", flag, "0.5")
 
 
 def test_titles(models, write, tmp_path, tokenizer_folder):

@@ -68,7 +68,6 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         **runtime.options(args),
     )
-    require_skimming(args.model, engine.arch, threshold=args.threshold)
     metrics, costs = {}, []
     for name, split in splits.items():
         texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs
@@ -123,7 +122,7 @@ def _evaluate_labelled(args: argparse.Namespace) -> None:
             max_length=task.max_length,
             calibration=loaded.calibration,
             batch_size=args.batch_size,
-            threshold=threshold,
+            threshold=args.threshold,
             **runtime.options(args),
         )
     else:

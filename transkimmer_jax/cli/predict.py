@@ -14,7 +14,7 @@ from transkimmer_jax import files, memory, termination
 from transkimmer_jax.cli import runtime, shards
 from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.data import records
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError, TrainingError
 from transkimmer_jax.progress import tqdm
@@ -207,7 +207,6 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     engine = SkimEngine.from_pretrained(
         folder, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **runtime.options(args), **options
     )
-    require_skimming(args.model, engine.arch, threshold=args.threshold)
     memory.give_back_freed_memory()  # and so were the weights while the engine was made
     runtime.require_positions(args.model, engine.arch, args.max_length)
     try:

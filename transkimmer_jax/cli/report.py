@@ -76,7 +76,7 @@ def _report(args: argparse.Namespace) -> None:
     folder = resolve(args.model)
     texts, truths = _of_task(args, folder) if args.task else _of_file(args, folder)
     engine = SkimEngine.from_pretrained(folder, threshold=args.threshold, depths=True, pairs=None, **runtime.options(args))
-    require_skimming(args.model, engine.arch, threshold=args.threshold, budgets=args.budgets)
+    require_skimming(args.model, engine.arch, budgets=args.budgets)
     tokenizer = pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     title = args.title or f"What {_name(args.model)} read"
     files.write_text(args.output, page(contents(title, engine, tokenizer, texts, truths, args.budgets)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax import files
 from transkimmer_jax.cli import runtime
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def _retrieve(args: argparse.Namespace) -> None:
     judged = {name: queries[name] for name in judgements}
     options = runtime.options(args)
     embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, max_length=args.max_length, threshold=args.threshold, **options)
-    require_skimming(args.model, embedder.arch, threshold=args.threshold)
     reranker = None if args.reranker is None else _reranker(args, options)
     names, texts = list(documents), list(documents.values())
 
@@ -119,7 +118,6 @@ def _reranker(args: argparse.Namespace, options: dict[str, Any]) -> "SkimEngine"
     from transkimmer_jax.inference.engine import SkimEngine
 
     reranker = SkimEngine.from_pretrained(args.reranker, threshold=args.reranker_threshold, **options)
-    require_skimming(args.reranker, reranker.arch, reranker_threshold=args.reranker_threshold)
     if reranker.arch.head != "sequence_classification":
         raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
     names = reranker.label_texts

@@ -123,7 +123,7 @@ def _models(args: argparse.Namespace, named: dict[str, str]) -> list["ServedMode
     from transkimmer_jax.serving.models import ServedModel
 
     bare = _bare(named, args.pooling)
-    options = runtime.options(args) | {"threshold": args.threshold, "batch_tokens": args.batch_tokens}
+    options = runtime.options(args) | {"batch_tokens": args.batch_tokens}
     if args.max_length is not None:
         options["max_length"] = args.max_length
     models = []
@@ -131,6 +131,8 @@ def _models(args: argparse.Namespace, named: dict[str, str]) -> list["ServedMode
         make = functools.partial(SkimEngine.from_pretrained, folder, pooling=args.pooling if name in bare else None, **options)
         models.append(ServedModel(name, folder, make, args.precision))
         runtime.require_positions(folder, models[-1].engine.arch, args.max_length)
+        if args.threshold is not None and models[-1].engine.arch.skim is not None:  # known once it is loaded; dense ones may be beside it
+            models[-1].engine.threshold = args.threshold
     if not any(model.engine.arch.skim for model in models):
         require_skimming(models[0].folder, models[0].engine.arch, threshold=args.threshold, threshold_range=args.threshold_range)
     for model in models:

@@ -28,6 +28,7 @@ from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.runtimes import create
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
+from transkimmer_jax.models.arguments import require_gates
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.weights.config_file import default_label_names
 from transkimmer_jax.weights.sentence_transformers import Settings
@@ -52,12 +53,12 @@ class SkimEngine:
       settings: of sentence-transformers: an embedder's prompts and columns, a cross-encoder's prompts and scores; None: the defaults.
       doc_stride: of a reader, tokens that two windows of a context share.
       calibration: how many tokens are kept of typical texts at its threshold; None: the runtime finds out, or need not know.
-      threshold: of the gates; None takes the checkpoint's.
+      threshold: of the gates; None takes the checkpoint's, and a dense model has none.
       **options: which runtime computes, and how: see `runtimes.create`.
 
     Raises:
       CheckpointError: a model that cannot be compacted.
-      ConfigError: an argument that cannot be meant, or options that do not go together.
+      ConfigError: an argument that cannot be meant, a threshold of a dense model, or options that do not go together.
       InferenceError: this process was forked from one that had computed.
     """
 
@@ -87,6 +88,7 @@ class SkimEngine:
         self._settings = (settings or Settings()).for_head(self.arch.head)
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
         self.pairs = arguments.checked_flag(pairs, "pairs")
+        require_gates(self.arch, "this model", threshold)
         self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
         self.label_texts = self.label_names or default_label_names(self.arch.num_labels)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
@@ -118,6 +120,7 @@ class SkimEngine:
         path = resolve(folder)
         saved = config_file.read(path)
         model = heads.load(path, dense=dense, pooling=pooling, complete=True)
+        require_gates(model.arch, folder, options.get("threshold"))
         options.setdefault("label_names", saved.label_names)
         if options.get("max_length") is None:
             options["max_length"] = config_file.read_length(path, saved)
@@ -135,7 +138,7 @@ class SkimEngine:
         Raises:
           DataError: something that is not a string or a pair, or the other of the two than the model was trained on; a single text,
             or an iterator, in place of a list.
-          ConfigError: a threshold that is no number.
+          ConfigError: a threshold that is no number, or of a dense model.
           InferenceError: logits that are not finite numbers; no tokenizer; a process that was forked from one that had computed.
         """
         return self._predict(arguments.checked_sequence(texts), 0, threshold, progress)
@@ -147,7 +150,7 @@ class SkimEngine:
         """
         self._require_head("sequence_classification", "predict_stream")
         stream, window = arguments.checked_stream(texts), arguments.checked_size(window, "window")
-        threshold = arguments.checked_threshold(threshold, self.threshold)
+        self._threshold(threshold)  # now, not when the first text comes
         windows = iter(lambda: list(itertools.islice(stream, window)), [])
         return (answer for number, texts in enumerate(windows) for answer in self._predict(texts, number * window, threshold, False))
 
@@ -182,7 +185,7 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("sentence_embedding", "encode")
-        threshold = arguments.checked_threshold(threshold, self.threshold)
+        threshold = self._threshold(threshold)
         before = self.prompt_text(prompt_name, prompt)
         arguments.checked_flag(normalize_embeddings, "normalize_embeddings")
         progress = arguments.checked_progress(show_progress_bar)
@@ -246,6 +249,7 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
+        threshold = self._threshold(threshold)
         names = self.label_texts
         if label is None and self.arch.num_labels != 1:
             raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
@@ -290,6 +294,7 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("token_classification", "tag")
+        threshold = self._threshold(threshold)
         words = self.tokenize_words(texts)
         predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
         self.statistics.add(truncated=int(words.examples.truncated.sum()))
@@ -320,6 +325,7 @@ class SkimEngine:
         """
         require_own_runtime()
         self._require_head("question_answering", "answer")
+        threshold = self._threshold(threshold)
         most = arguments.checked_size(max_answer_len, "max_answer_len")
         limit = None if no_answer_threshold is None else arguments.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
         questions, contexts = arguments.checked_questions(question, context)
@@ -336,6 +342,12 @@ class SkimEngine:
                 f"{method} is of a model for {head.replace('_', ' ')}, and this one is for {self.arch.head.replace('_', ' ')}: call {other}"
             )
 
+    def _threshold(self, threshold: float | None) -> float:
+        """That of a call; None takes the engine's. Raises `ConfigError` for no number, and for any of a dense model."""
+        checked = arguments.checked_threshold(threshold, self.threshold)
+        require_gates(self.arch, "this model", threshold)
+        return checked
+
     def _fast_tokenizer(self) -> Any:
         if self.tokenizer is None or not self.tokenizer.is_fast:
             raise InferenceError("words and spans need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
@@ -345,7 +357,7 @@ class SkimEngine:
         """first: the number of the first text, for messages."""
         require_own_runtime()
         self._require_head("sequence_classification", "predict")
-        threshold = arguments.checked_threshold(threshold, self.threshold)
+        threshold = self._threshold(threshold)
         if not len(texts):
             return []
         predictions, truncated = self.predict_texts(texts, first, threshold=threshold, progress=progress)
@@ -368,12 +380,14 @@ class SkimEngine:
 
         Raises:
           DataError: arrays that do not fit each other, or ids that the model has no row for.
-          ConfigError: a threshold that is no number.
+          ConfigError: a threshold that is no number, or another than the engine's own of a dense model.
           InferenceError: an example longer than `max_length`, or logits that are not finite; a process that was forked from one that
             had computed.
         """
         require_own_runtime()
         threshold = arguments.checked_threshold(threshold, self.threshold)
+        if threshold != self.threshold:
+            require_gates(self.arch, "this model", threshold)
         examples = arguments.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
         self._count(predictions)
@@ -394,7 +408,7 @@ class SkimEngine:
         Raises: as `predict`; DataError also for no text at all.
         """
         require_own_runtime()
-        threshold = arguments.checked_threshold(threshold, self.threshold)
+        threshold = self._threshold(threshold)
         sample = texts
         if not isinstance(sample, TokenizedExamples):
             sample = list(itertools.islice(arguments.checked_sequence(texts), CALIBRATION_TEXTS))

@@ -27,7 +27,6 @@ from transkimmer_jax.inference.hardware import THRESHOLD_ROUNDING, Hardware, har
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
-from transkimmer_jax.models.arguments import require_skimming
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import config_file, digests, tokenizer_files
@@ -82,7 +81,6 @@ def export(
     saved = config_file.read(folder)
     engine = SkimEngine.from_pretrained(folder, runtime="jax", precision=dtype, threshold=threshold, devices=jax.local_devices()[:1])
     assert isinstance(engine.runtime, JaxRuntime)
-    require_skimming(engine.arch, model, threshold)
     programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     # Sizes for the devices that the programs are meant for; a CPU beside them is for trying out.
     sizes = hardware(next((platform for platform in platforms if platform != "cpu"), "cpu"))

@@ -10,7 +10,7 @@ from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.models.architecture import Architecture
 
 
-def require_skimming(arch: Architecture, model: str | os.PathLike, threshold: float | None) -> None:
+def require_gates(arch: Architecture, model: str | os.PathLike, threshold: float | None) -> None:
     """Raises `ConfigError` for a threshold of a dense model, which would not look at it. model: what it is called."""
     if arch.skim is None and threshold is not None:
         raise ConfigError(f"threshold={threshold} is of skimming models, and {os.fspath(model)} is a dense one: leave it out")

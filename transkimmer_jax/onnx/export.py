@@ -22,7 +22,7 @@ from transkimmer_jax import files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models import heads
-from transkimmer_jax.models.arguments import require_skimming
+from transkimmer_jax.models.arguments import require_gates
 from transkimmer_jax.models.outputs import LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS
 from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
@@ -60,7 +60,7 @@ def export(
         raise ConfigError(f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by sweep --apply")
     _require_replaceable(target, into_model)
     loaded = heads.load(folder, dense=None, complete=True)
-    require_skimming(loaded.arch, model, threshold)
+    require_gates(loaded.arch, model, threshold)
     tokenizer = pipeline.load_tokenizer(folder, loaded.arch.vocab_size)
     # Transformers' own model of this type would not skim; the graph does, and its clients read the config for labels and sizes.
     saved = config_file.read(folder)
