@@ -68,3 +68,22 @@ def test_dropout_of_parts_is_that_of_the_whole():
     part = dropout(jnp.ones((2, 5, 3)), 0.5, jax.random.key(1), 2 * 15)
     np.testing.assert_array_equal(part, whole[2:4])
     assert 0 < (np.asarray(whole) == 0).mean() < 1
+
+
+def test_heads_that_the_fused_kernel_refuses(monkeypatch):
+    """cuDNN's takes sizes that are multiples of 8, up to 128 on every GPU; others are computed without it."""
+    asked = []
+
+    def kernel(query, key, value, **options):
+        asked.append(query.shape[-1])
+        return query
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    lengths = jnp.array([3, 5], jnp.int32)
+    for size in (4, 8, 12, 128, 136):
+        array = jnp.asarray(np.random.default_rng(size).normal(size=(2, 5, 2, size)), jnp.bfloat16)
+        attended = attention._fused(array, array, array, lengths, None, None)
+        if size not in asked:
+            np.testing.assert_array_equal(attended, attention._plain(array, array, array, lengths))
+    assert asked == [8, 128]

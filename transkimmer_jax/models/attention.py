@@ -23,6 +23,7 @@ _MAX_SKIMMED_LOG_WEIGHT = 0.1  # above 0, where the highest kept key lies, by mo
 # the same, as the small products of a loop cost more than the memory traffic.
 _CPU_CHUNK = 4 * 2**20
 
+_CUDNN_HEAD_SIZE = 128  # the largest that cuDNN's kernel takes on every GPU; some take twice that
 
 # What a score is where the query does not see the key; the highest score that counts is never below a tenth of it.
 _HIDDEN_SCORE = -1e30
@@ -216,12 +217,14 @@ def _chunked(query, key, value, lengths, positions, distances) -> jax.Array:
 
 
 def _fused(query, key, value, lengths, positions, distances) -> jax.Array:
-    """cuDNN's kernel where it takes the dtype, more than one query and no distances."""
+    """cuDNN's kernel where it takes the dtype, the size of the heads, more than one query and no distances."""
     # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
     here = jax.default_backend() == "gpu" and not _portable.get()
-    if not here or query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[1] == 1 or distances is not None:
+    _, queries, _, size = query.shape
+    takes_heads = size % 8 == 0 and size <= _CUDNN_HEAD_SIZE
+    if not here or query.dtype not in (jnp.bfloat16, jnp.float16) or not takes_heads or queries == 1 or distances is not None:
         return _plain(query, key, value, lengths, positions, distances)
-    count = jnp.full(lengths.shape, query.shape[1], jnp.int32)
+    count = jnp.full(lengths.shape, queries, jnp.int32)
     return jax.nn.dot_product_attention(
         query, key, value, query_seq_lengths=count, key_value_seq_lengths=jnp.maximum(lengths, 1), implementation="cudnn"
     )
