@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -399,3 +400,11 @@ cli.main({[*SYNTHETIC, "--batch-size", "2", "--contenders", "masked:jax:float32"
     assert set(entries) == {"masked:jax:float32", "compacted:jax:float32"}
     assert entries["compacted:jax:float32"]["batches"] > 0 and "batches" not in entries["masked:jax:float32"]
     assert {entry["predictions_changed"] for entry in entries.values()} == {0}
+
+
+@pytest.mark.parametrize(("depths", "difference", "flipped"), [([1, 1], 2.0, 0), ([1, 2], 0.5, 1), ([0, 2], None, 2)])
+def test_differences_of_logits_are_those_of_texts_without_flipped_decisions(depths, difference, flipped):
+    """Where every text has one, nothing is known of logits: not that they agree."""
+    ours = types.SimpleNamespace(logits=np.array([[0.5], [2.0]]), depths=[np.array([depth]) for depth in depths])
+    exact = types.SimpleNamespace(logits=np.zeros((2, 1)), by_text=lambda name: [np.array([1])] * 2)
+    assert measurement._disagreement(ours, exact) == {"max_logit_difference": difference, "decisions_flipped": flipped}

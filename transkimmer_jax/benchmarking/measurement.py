@@ -253,8 +253,12 @@ def _answers(logits: np.ndarray, reference: np.ndarray | None, metrics: Callable
 
 
 def _disagreement(predictions: Predictions, exact: Predictions) -> dict[str, Any]:
-    """Where compacted and masked computation differ. A decision within float noise of the threshold may, in two programs."""
+    """Where compacted and masked computation differ. A decision within float noise of the threshold may, in two programs.
+
+    Logits are compared of texts without such decisions; None where there is none.
+    """
     assert predictions.depths is not None
     flipped = np.array([int((ours != theirs).sum()) for ours, theirs in zip(predictions.depths, exact.by_text("depth"), strict=True)])
     difference = np.abs(predictions.logits - exact.logits).max(axis=1)
-    return {"max_logit_difference": float(difference[flipped == 0].max(initial=0.0)), "decisions_flipped": int(flipped.sum())}
+    same = difference[flipped == 0]
+    return {"max_logit_difference": float(same.max()) if len(same) else None, "decisions_flipped": int(flipped.sum())}

@@ -54,7 +54,8 @@ One JSON object a setting:
     batches, overflows, again, programs, compile_seconds   of this engine's compiled programs
   flops_vs_padded, flops_vs_unpadded   how many times fewer FLOPs than that dense model with and without padding
   layers, layers_dense                 of both
-  max_logit_difference, decisions_flipped   of compacted computation in float32 against masked evaluation
+  decisions_flipped         of compacted computation in float32 against masked evaluation
+  max_logit_difference      of the same, of texts without flipped decisions; null where every text has one
   tokenizing_seconds        for all examples; no contender's time has it
 """
 
