@@ -379,3 +379,16 @@ def test_gates_without_noise_decide_as_evaluation_does():
     np.testing.assert_array_equal(gate(margin, jax.random.key(0)), ThresholdGate(0.0)(margin, None))
     gradient = quick_jit(jax.grad(lambda margin: jnp.sum(gate(margin, jax.random.key(0)))))(margin)
     np.testing.assert_allclose(gradient, jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin), rtol=1e-5)
+
+
+def test_margins_are_not_rounded_by_accelerators():
+    """Their products ask for all bits of float32, forward and backward, whatever the default is."""
+    predictor = SkimPredictor(8, 4, 0.0, 1e-12, jnp.float32, nnx.Rngs(0))
+    graph, params = nnx.split(predictor)
+
+    def total(params, hidden):
+        return jnp.sum(nnx.merge(graph, params)(hidden))
+
+    text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(params, jnp.ones((3, 8))).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) >= 5 and all("precision = [HIGHEST, HIGHEST]" in line for line in products), products

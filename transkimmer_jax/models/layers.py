@@ -15,32 +15,41 @@ from transkimmer_jax.models.architecture import Architecture
 LEAST_NORM = 1e-12  # of a vector that is divided by its length
 
 
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None = None) -> jax.Array:
     """[..., O] of [..., I] and [I, O] of one dtype, summed in float32 and returned in that dtype, and so are both gradients.
+
+    precision: of factors in float32, which accelerators round unless told otherwise; None: as `jax_default_matmul_precision` says.
 
     XLA's code for CPUs multiplies bfloat16 in hardware (AMX) only where it is asked for float32 sums, and where both factors are bfloat16:
     the gradient that autodiff makes of such a product has one factor in float32.
     """
-    return _summed_in_float32(x, kernel, (x.ndim - 1,), (0,)).astype(x.dtype)
+    return _summed_in_float32(x, kernel, (x.ndim - 1,), (0,), precision).astype(x.dtype)
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array):
-    return product(x, kernel), (x, kernel)
+def _product_forward(x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None):
+    return product(x, kernel, precision), (x, kernel)
 
 
-def _product_backward(factors, gradient: jax.Array):
+def _product_backward(precision: jax.lax.Precision | None, factors, gradient: jax.Array):
     x, kernel = factors
     last, leading = (x.ndim - 1,), tuple(range(x.ndim - 1))
-    of_x = _summed_in_float32(gradient, kernel, last, (1,)).astype(x.dtype)
-    return of_x, _summed_in_float32(x, gradient, leading, leading).astype(kernel.dtype)
+    of_x = _summed_in_float32(gradient, kernel, last, (1,), precision).astype(x.dtype)
+    return of_x, _summed_in_float32(x, gradient, leading, leading, precision).astype(kernel.dtype)
 
 
 product.defvjp(_product_forward, _product_backward)
 
 
-def _summed_in_float32(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
-    return jax.lax.dot_general(left, right, ((left_axes, right_axes), ((), ())), preferred_element_type=jnp.float32)
+def _summed_in_float32(
+    left: jax.Array,
+    right: jax.Array,
+    left_axes: tuple[int, ...],
+    right_axes: tuple[int, ...],
+    precision: jax.lax.Precision | None,
+) -> jax.Array:
+    axes = ((left_axes, right_axes), ((), ()))
+    return jax.lax.dot_general(left, right, axes, precision=precision, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -66,7 +75,7 @@ class Linear(nnx.Linear):
     def __call__(self, inputs: jax.Array) -> jax.Array:  # type: ignore[override]
         """[..., O] of [..., I], in the map's dtype."""
         kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
-        outputs = product(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        outputs = product(inputs.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         return outputs if bias is None else outputs + spread(bias.astype(self.dtype), outputs.shape)
 
 

@@ -10,9 +10,15 @@ from flax import nnx
 
 from transkimmer_jax.models.layers import LayerNorm, Linear, gelu
 
+_EXACT = jax.lax.Precision.HIGHEST
+
 
 class SkimPredictor(nnx.Module):
-    """The margin by which each token is to be kept: LayerNorm -> Linear(H, P) -> LayerNorm -> GELU -> Linear(P, 2)."""
+    """The margin by which each token is to be kept: LayerNorm -> Linear(H, P) -> LayerNorm -> GELU -> Linear(P, 2).
+
+    Its products in float32 are exact on accelerators too, which would round their factors: a rounded margin moves tokens across the
+    threshold.
+    """
 
     def __init__(self, hidden_size: int, predictor_size: int, initial_bias: float, epsilon: float, dtype, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02)
@@ -21,9 +27,9 @@ class SkimPredictor(nnx.Module):
             return jnp.array([-initial_bias, initial_bias], dtype)
 
         self.input_norm = LayerNorm(hidden_size, epsilon=epsilon, rngs=rngs)
-        self.dense = Linear(hidden_size, predictor_size, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.dense = Linear(hidden_size, predictor_size, kernel_init=normal, dtype=dtype, precision=_EXACT, rngs=rngs)
         self.norm = LayerNorm(predictor_size, epsilon=epsilon, rngs=rngs)
-        # Decided in float32 whatever the compute dtype: a margin rounded to bfloat16 moves tokens across the threshold.
+        # Decided in float32 whatever the compute dtype, for the same reason.
         self.decision = Linear(predictor_size, 2, kernel_init=normal, dtype=jnp.float32, rngs=rngs, bias_init=skim_and_keep)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
@@ -31,7 +37,7 @@ class SkimPredictor(nnx.Module):
         # One product with the difference of the two columns gives the margin itself.
         kernel, bias = self.decision.kernel[...], self.decision.bias[...]  # type: ignore[index]
         features = gelu(self.norm(self.dense(self.input_norm(hidden)))).astype(jnp.float32)
-        return features @ (kernel[:, 1] - kernel[:, 0]) + (bias[1] - bias[0])
+        return jnp.matmul(features, kernel[:, 1] - kernel[:, 0], precision=_EXACT) + (bias[1] - bias[0])
 
 
 class Forwarding(Linear):
