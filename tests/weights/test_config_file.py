@@ -1,10 +1,12 @@
 """What `config.json` may hold and what it means: default names, null as left out, and everything that is wrong in one line."""
 
 import pytest
+import transformers
 from weights.checkpoints import CONFIG
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.weights import config_file
+from transkimmer_jax.weights.backbones import FORMATS
 
 UNNAMED = {name: value for name, value in CONFIG.items() if name != "id2label"}
 
@@ -50,6 +52,20 @@ def test_null_is_the_same_as_left_out():
     null = config_file.parse(left_out | dict.fromkeys(optional), "here")
     assert (null.architecture, null.task) == (config_file.parse(left_out, "here").architecture, config_file.SavedTask())
     assert "lacks vocab_size" in refusal(CONFIG | {"vocab_size": None})
+
+
+@pytest.mark.parametrize("backbone", FORMATS)
+def test_defaults_are_those_of_transformers(backbone):
+    """Of its class for the backbone: a file that it wrote by difference leaves these out."""
+    form, theirs = FORMATS[backbone], transformers.AutoConfig.for_model(backbone).to_dict()
+    required = [name for name in UNNAMED if name.endswith(("_size", "_layers", "_heads", "_embeddings")) and name not in form.fixed]
+    values = {form.field(name): UNNAMED[name] for name in required}
+    arch = config_file.parse(values | {"model_type": backbone}, "here").architecture
+    optional = {
+        "layer_norm_eps": arch.layer_norm_eps, "initializer_range": arch.initializer_range,
+        "hidden_dropout_prob": arch.hidden_dropout, "attention_probs_dropout_prob": arch.attention_dropout,
+    }  # fmt: skip
+    assert {name: theirs.get(form.field(name), form.fixed.get(name)) for name in optional} == optional
 
 
 def test_all_that_is_wrong_is_one_line():

@@ -38,6 +38,7 @@ class CheckpointFormat:
     modules: where tensors lie, by our names of the modules. Where there is a 'query_key_value', one tensor holds all three.
     fields: names of config.json's fields that are not BERT's, by those of BERT's config.
     fixed: fields that such a config does not have, with what they are in every model of the kind.
+    defaults: fields that transformers' class sets to something else than BERT's where a config leaves them out.
     variants: whether the config has the fields of `config_file.VARIANTS` too.
     pads_first: whether positions start behind that of the padding, so that the padding's id says where.
     position_offset: where they start otherwise.
@@ -50,6 +51,7 @@ class CheckpointFormat:
     modules: Mapping[str, str]
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: bool = False
     pads_first: bool = False
     position_offset: int = 0
@@ -138,6 +140,7 @@ FORMATS = {
             "hidden_act": "hidden_activation",
         },
         fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter is in older files, and means nothing
+        defaults={"layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
         variants=True,
         pad_token_id=50283,
         ignored=("decoder.",),

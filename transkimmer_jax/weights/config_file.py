@@ -369,8 +369,9 @@ def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
 
 
 def _section(form: CheckpointFormat) -> Section:
-    """The table with the names that a backbone's configs have, in our order."""
-    fields = {form.field(name): field for name, field in _CONFIG.fields.items() if name not in form.fixed}
+    """The table with the names and defaults that a backbone's configs have, in our order."""
+    own = {name: dataclasses.replace(field, default=form.defaults.get(name, field.default)) for name, field in _CONFIG.fields.items()}
+    fields = {form.field(name): field for name, field in own.items() if name not in form.fixed}
     return Section(fields | (dict(VARIANTS.fields) if form.variants else {}))
 
 
