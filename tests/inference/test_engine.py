@@ -104,6 +104,13 @@ def test_a_batch_has_so_many_scores(monkeypatch, expected):
     assert engine.statistics.batches == before + 2 + 3 + 1
 
 
+def test_a_long_text_goes_apart_from_many_short_ones():
+    """Attention would see all of them as wide as that one."""
+    engine = SkimEngine(make_model(), runtime="onnx")
+    engine.predict_tokenized(make_examples([1] * 39 + [40], seed=7))
+    assert engine.statistics.batches == 2
+
+
 def test_token_ids_of_any_integer_type(engine, expected):
     wide = {name: getattr(STREAM, name).astype(np.int64) for name in ("input_ids", "token_type_ids")}
     assert_same(engine.predict_tokenized(dataclasses.replace(STREAM, **wide)), expected)
