@@ -23,8 +23,8 @@ THREAD_TOKENS = {"onnxruntime": 1024, "openvino": 4096}
 # that in memory.
 GRAPH_SCORES = 2**28
 # Pairs of tokens that attention compares for each real token of a batch, whose texts it sees as wide as the longest. So many cost
-# 4 H x 512 FLOPs beside the 24 H^2 of a layer's products: a quarter at most from H = 384 on. Texts of one length have as many pairs as
-# tokens each, and go together however long they are.
+# 4 H x 512 FLOPs beside the 24 H^2 of a layer's products: a quarter at most from H = 384 on. Texts of one length have as many
+# pairs a token as each has tokens, and go together however long they are.
 GRAPH_PAIRS_PER_TOKEN = 512
 # Rows of products in a graph, eight sizes to an octave. In bfloat16 OpenVINO makes a program for each size that it meets.
 BFLOAT16_GRAPH_ROWS = (0, *(eighth << octave for octave in range(1, 28) for eighth in range(8, 16)))
