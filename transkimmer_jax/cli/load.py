@@ -9,7 +9,7 @@ from typing import Any
 from transkimmer_jax import extras, files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.serve import KEY_VARIABLE
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 
 _ROUTES = ("/predict", "/embed", "/v1/embeddings")
@@ -132,7 +132,6 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
     told = {name: getattr(args, name) for name in ("threshold", "max_length", "pooling")}
     engine = SkimEngine.from_pretrained(args.check, **told, **runtime.options(args))
     runtime.require_positions(args.check, engine.arch, args.max_length)
-    require_skimming(args.check, engine.arch, threshold=args.threshold)
     if args.route.endswith("/predict"):
         if len(engine.label_texts) < 2:
             raise ConfigError(f"--check {args.check} gives one score: /predict is checked for classifiers")
