@@ -331,7 +331,7 @@ def test_an_embedder(tokenizer_folder, tmp_path, mode):
     assert sentence_transformers.read_max_length(folder) == 12
     # Clients that know transformers' tokenizers alone read no more of a text either.
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 12
-    assert sentence_transformers.read_settings(folder, "sentence_embedding", {}) == settings
+    assert sentence_transformers.read_settings(folder, "sentence_embedding", {}) == settings.for_head(model.arch.head)
     assert sentence_transformers.read_pooling(folder) == model.arch.pooling
 
 

@@ -61,7 +61,7 @@ def test_result(config, finished):
     assert set(result) == {
         "metric", "value", "metrics", "examples", "kept_tokens", "kept_per_layer", "flops_vs_padded", "flops_vs_unpadded",
         "task", "steps", "best_step", "seconds", "seed", "device", "devices", "train_examples", "pretrained", "threshold",
-        "command",
+        "command", "costs",
     }  # fmt: skip
     assert result["task"] == "files" and result["metric"] == "accuracy"
     assert result["value"] == result["metrics"]["validation"]["accuracy"] and result["examples"] == {"validation": 40}

@@ -31,14 +31,11 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     """The graph of a model in this precision that its folder holds; None where there is none, or it is not this model's.
 
     Raises:
-      CheckpointError: it is another file than was exported, by the digests beside it.
+      CheckpointError: it is another file than this package exported, by the digests beside it.
     """
     path = folder / GRAPH_FOLDER / FILES.get(precision, "")
     if not path.is_file():
         return None
-    for file in (path, path.with_name(path.name + DATA_SUFFIX)):
-        if file.is_file():
-            digests.verify(file)
     try:
         graph = onnx.load(path)
     except Exception as error:  # protobuf's own, which are not public
@@ -47,6 +44,9 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     marks = _marks(graph)
     if not marks:
         return None  # of another exporter, which computes every token
+    for file in (path, path.with_name(path.name + DATA_SUFFIX)):
+        if file.is_file():
+            digests.verify(file)
     if _fingerprint(model) not in marks:
         logger.warning("%s is of other weights or another config.json than the folder's: the graph is built anew; export it again", path)
         return None
