@@ -1,6 +1,7 @@
 """Laws of batches, buckets, calibrations and ladders."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -44,18 +45,24 @@ def test_round_up(count, multiple):
     assert rounded % multiple == 0 and count <= rounded < count + multiple
 
 
-@settings(deadline=None)
-@given(lengths_lists, st.integers(1, 300), st.integers(1, 30))
-def test_batches_by_length(lengths, tokens, texts):
-    """Each text once, the longest first, no batch above its budget but a single text, and none that could have been joined."""
-    batches = by_length(lengths, tokens, texts)
+def assert_batches(lengths, batches, fits):
+    """Each text once, the longest first, no batch above its limits but a single text, and none that the next text could have joined.
+
+    fits: whether texts of these lengths are within the limits.
+    """
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     ordered = [lengths[row] for batch in batches for row in batch]
     assert ordered == sorted(ordered, reverse=True)
-    for number, batch in enumerate(batches):
-        assert len(batch) <= texts and (lengths[batch].sum() <= tokens or len(batch) == 1)
-        if number + 1 < len(batches):
-            assert len(batch) == texts or lengths[batch].sum() + lengths[batches[number + 1][0]] > tokens
+    for batch, following in itertools.pairwise([*batches, None]):
+        assert len(batch) == 1 or fits(lengths[batch])
+        assert following is None or not fits(lengths[[*batch, following[0]]])
+
+
+@settings(deadline=None)
+@given(lengths_lists, st.integers(1, 300), st.integers(1, 30))
+def test_batches_by_length(lengths, tokens, texts):
+    """Tokens and texts have a limit."""
+    assert_batches(lengths, by_length(lengths, tokens, texts), lambda some: len(some) <= texts and some.sum() <= tokens)
 
 
 @settings(deadline=None)
@@ -73,13 +80,11 @@ def test_batches_of_few_sizes(lengths, tokens, texts):
 @given(lengths_lists, st.integers(1, 300), st.integers(1, 30), st.integers(1, 3000))
 def test_batches_of_few_pairs(lengths, tokens, texts, pairs):
     """Attention reads texts as wide as the longest: their squares have a limit, too, above which is a single text alone."""
-    batches = by_length(lengths, tokens, texts, pairs=pairs)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for number, batch in enumerate(batches):
-        compared, one_more = (count * int(lengths[batch].max()) ** 2 for count in (len(batch), len(batch) + 1))
-        assert len(batch) <= texts and (len(batch) == 1 or (lengths[batch].sum() <= tokens and compared <= pairs))
-        if number + 1 < len(batches):
-            assert len(batch) == texts or lengths[batch].sum() + lengths[batches[number + 1][0]] > tokens or one_more > pairs
+
+    def fits(some):
+        return len(some) <= texts and some.sum() <= tokens and len(some) * some.max() ** 2 <= pairs
+
+    assert_batches(lengths, by_length(lengths, tokens, texts, pairs=pairs), fits)
 
 
 def test_memory_of_attention_limits_batches_of_long_texts_alone():
@@ -96,15 +101,12 @@ def test_memory_of_attention_limits_batches_of_long_texts_alone():
 @given(lengths_lists, st.integers(1, 300), st.integers(1, 30), st.integers(1, 40))
 def test_batches_of_few_pairs_a_token(lengths, tokens, texts, pairs):
     """Attention's view is no wider than that for what a batch holds, and no batch ends before it must."""
-    batches = by_length(lengths, tokens, texts, pairs_per_token=pairs)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for number, batch in enumerate(batches):
-        total, longest = int(lengths[batch].sum()), int(lengths[batch[0]])
-        most = max(pairs, 2 * longest)
-        assert len(batch) <= texts and (len(batch) == 1 or total <= tokens) and len(batch) * longest**2 <= most * total
-        if number + 1 < len(batches):
-            one_more = total + int(lengths[batches[number + 1][0]])
-            assert len(batch) == texts or one_more > tokens or (len(batch) + 1) * longest**2 > most * one_more
+
+    def fits(some):
+        longest = some.max()
+        return len(some) <= texts and some.sum() <= tokens and len(some) * longest**2 <= max(pairs, 2 * longest) * some.sum()
+
+    assert_batches(lengths, by_length(lengths, tokens, texts, pairs_per_token=pairs), fits)
 
 
 def test_one_long_text_does_not_widen_many_short_ones():
