@@ -1,5 +1,7 @@
 """Errors that a user can cause. Each message is one line that names the culprit and, where there is one, the cure."""
 
+from collections.abc import Sequence
+
 
 class TranskimmerError(Exception):
     """Base of the errors that commands print as one line, without a traceback."""
@@ -43,6 +45,11 @@ class Preempted(TranskimmerError):
 
 class InferenceError(TranskimmerError):
     """Texts that cannot be answered, or answers that are not numbers."""
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first ten of `names`, for a message."""
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def first_line(error: BaseException) -> str:

@@ -272,9 +272,10 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     # As the model is served, unless the threshold is another.
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
-    same_labels = task is not None and config_file.same_labels(config.label_names, task.label_names)
-    if task is not None and same_labels:
+    metrics = None
+    if task is not None and config_file.same_labels(config.label_names, task.label_names):
         config_file.warn_of_assumed_order(args.model, config.label_names, task.name, task.label_names)
+        metrics = _metrics(task, examples.labels)
     dense = None
     if args.dense is not None:
         labelled.require_comparable(args.dense, args.model)
@@ -290,7 +291,7 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
         threshold=threshold,
         calibration=calibration,
         dense=dense,
-        metrics=_metrics(task, examples.labels) if task is not None and same_labels else None,
+        metrics=metrics,
         tokenizing_seconds=statistics.median(seconds),
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown, some
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.errors import DataError, first_names
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -78,7 +78,7 @@ def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]
         names = tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
     if len(names) == 1:
         raise DataError(f"{path}: every label is {names[0]!r}: there is nothing to tell apart; is {label_column!r} the column of labels?")
-    _tell(str(path), f"{len(names)} classes, {some(names)}")
+    _tell(str(path), f"{len(names)} classes, {first_names(names)}")
     return names
 
 
@@ -103,9 +103,8 @@ def _label(value: int | float | str, label_names: tuple[str, ...] | None, where:
             return label_names.index(str(number))
         if 0 <= number < len(label_names) and not any(map(_NUMBER.fullmatch, label_names)):
             return number
-    raise DataError(
-        f"{where}: label {shown(value)} is none of the labels trained on ({some(label_names)}): correct it, or leave the line out"
-    )
+    known = first_names(label_names)
+    raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 
 
 def _label_value(record: dict[str, Any], label_column: str, where: str, setting: str) -> int | float | str:

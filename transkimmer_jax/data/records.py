@@ -9,7 +9,7 @@ import os
 import pathlib
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from transkimmer_jax import memory
@@ -222,8 +222,3 @@ def shown(value: Any) -> str:
     """`value`, short enough for one line."""
     text = repr(str(value[:60])) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def some(names: Sequence[str]) -> str:
-    """The first ten of `names`, for a message."""
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

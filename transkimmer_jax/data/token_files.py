@@ -16,9 +16,8 @@ from transkimmer_jax.data.records import (
     read_example_records,
     require_unicode,
     shown,
-    some,
 )
-from transkimmer_jax.errors import DataError
+from transkimmer_jax.errors import DataError, first_names
 
 OUTSIDE = "O"  # the tag of a word that is part of nothing
 
@@ -44,7 +43,7 @@ def read_tags(
     for where, words, tags in _tagged(path, words_column, tags_column, settings):
         unknown = next((tag for tag in tags if tag not in tag_names), None)
         if unknown is not None:
-            raise DataError(f"{where}: tag {shown(unknown)} is none of the tags trained on ({some(tag_names)}): correct it")
+            raise DataError(f"{where}: tag {shown(unknown)} is none of the tags trained on ({first_names(tag_names)}): correct it")
         texts.append(words)
         labels.append(tuple(tag_names.index(tag) for tag in tags))
     return Examples(texts, None, objects(labels))

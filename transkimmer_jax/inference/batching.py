@@ -53,10 +53,11 @@ def by_length(
     """
     order = np.argsort(-lengths, kind="stable")
 
-    def joined(some: np.ndarray) -> int:
+    def joined(falling: np.ndarray) -> int:
         """How many of these go together: each one more adds the same pairs and no more tokens than the one before, so none fits later."""
-        compared = np.arange(1, len(some) + 1) * some[0] ** 2
-        return int(np.sum((compared <= pairs) & (compared <= max(pairs_per_token, 2 * some[0]) * np.cumsum(some))))
+        longest = falling[0]
+        compared = np.arange(1, len(falling) + 1) * longest**2
+        return int(np.sum((compared <= pairs) & (compared <= max(pairs_per_token, 2 * longest) * np.cumsum(falling))))
 
     return [order[batch] for batch in cut(lengths[order].astype(np.int64), tokens, texts, sizes, joined)]
 

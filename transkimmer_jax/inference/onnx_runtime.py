@@ -83,7 +83,7 @@ class OnnxRuntime:
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
         with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
-            for members in self._batches(lengths):
+            for members in by_length(lengths, self._tokens, self._texts or count, self._sizes, self._pairs, GRAPH_PAIRS_PER_TOKEN):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
                 answers.kept[:, members] = outputs["kept"]
@@ -99,11 +99,6 @@ class OnnxRuntime:
                 bar.update(len(members))
         self.statistics.add(examples=count)
         return answers
-
-    def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
-        """Positions in `lengths`, batch by batch. See `by_length`."""
-        texts = self._texts or len(lengths)
-        return by_length(lengths, self._tokens, texts, self._sizes, self._pairs, GRAPH_PAIRS_PER_TOKEN)
 
     def expect(self, calibration: Calibration) -> None:
         """Nothing depends on it."""

@@ -86,7 +86,7 @@ def _route(service: Service, route: Route) -> Endpoint:
             model = service.models.choose(in_path, body.model, lambda model: route.answers(model, body), route.paths[0])
             return await route.handler(Exchange(service, request, model, route.counted), body)
 
-        return await _answered(service, respond, route.openai)
+        return await _answered(service, respond, errors.has_openai_shape(route.paths[0]))
 
     return endpoint
 

@@ -194,8 +194,8 @@ class ServedModel:
 def _files(folder: str) -> list[tuple[str, int, int, int]]:
     """A folder's config and weights, by what changes where somebody writes them anew: their place, size and time."""
     files = (file for file in resolve(folder).iterdir() if file.name == CONFIG_FILE or file.suffix in (".safetensors", ".bin"))
-    found = [(file.name, file.stat()) for file in sorted(files)]
-    return [(name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found]
+    statuses = {file.name: file.stat() for file in sorted(files)}
+    return [(name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in statuses.items()]
 
 
 class Models:

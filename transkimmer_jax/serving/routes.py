@@ -24,7 +24,6 @@ class Route:
       answers: how well a model answers a body: 0 not at all.
       counted: for the numbers, 'embed' or 'predict', or neither.
       example: a body.
-      openai: errors have OpenAI's shape.
     """
 
     paths: tuple[str, ...]
@@ -35,7 +34,6 @@ class Route:
     answers: Callable[[ServedModel, Any], int]
     counted: str | None
     example: Mapping[str, Any]
-    openai: bool = False
 
 
 def _of(*kinds: str) -> Callable[[ServedModel, Any], int]:
@@ -73,7 +71,7 @@ ROUTES = (
     ),
     Route(
         ("/v1/embeddings", "/embeddings"), "OpenAI's embeddings", schemas.OpenAIRequest, schemas.OpenAIResponse,
-        handlers.openai_embeddings, _of(EMBEDDER), "embed", {"input": "Who wrote Emma?", "model": "any"}, openai=True,
+        handlers.openai_embeddings, _of(EMBEDDER), "embed", {"input": "Who wrote Emma?", "model": "any"},
     ),
     Route(
         ("/tag",), "The words of a text that have a label", schemas.TagRequest, list[schemas.Word] | list[list[schemas.Word]],

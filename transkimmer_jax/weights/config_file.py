@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.errors import CheckpointError, first_names
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 from transkimmer_jax.weights import digests, sentence_transformers
@@ -277,7 +277,7 @@ def warn_of_assumed_order(model: str, names: tuple[str, ...] | None, other: str,
     logger.warning(
         "%s and %s are taken to have their labels in one order, since one of them has default names: %s; if that is wrong, name the labels "
         "in id2label of its config.json",
-        model, other, ", ".join(pairs[:10]) + (", ..." if len(pairs) > 10 else ""),
+        model, other, first_names(pairs),
     )  # fmt: skip
 
 
