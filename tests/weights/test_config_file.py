@@ -84,7 +84,7 @@ def test_all_that_is_wrong_is_one_line():
     [
         ({"num_labels": 2}, "num_labels is 2, but id2label names 3"),
         ({"problem_type": "regression"}, "regression has one output, not 3"),
-        ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification' is not supported"),
+        ({"problem_type": "ordinal"}, "problem_type='ordinal' is not supported"),
         ({"model_type": "transkimmer"}, "model_type is 'transkimmer', but there is no skim section"),
         ({"dense_layers": 2}, "dense_layers 2 is less than num_hidden_layers 3"),
         ({"dense_intermediate": 63}, "dense_intermediate 63 is less than intermediate_size 64"),

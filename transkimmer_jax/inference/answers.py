@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import NO_WORD, TokenizedWords
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, decisions
 
 LONGEST_ANSWER = 30  # tokens of a span, where nobody says otherwise
 
@@ -18,12 +18,13 @@ LONGEST_ANSWER = 30  # tokens of a span, where nobody says otherwise
 class Answer:
     """What the engine says of one text.
 
-    label: the class with the highest logit; for regression the value. logits: [num_labels] float32. probabilities: of each
-    class by name; None for regression. tokens: of the text as the model read it. kept: share of them that the layers computed,
-    averaged over layers. truncated: the text was longer than the model reads.
+    label: the class with the highest logit; of a multi-label classifier a list of the labels whose probability is at least 0.5, in the
+    model's order, or []; for regression the value. logits: [num_labels] float32. probabilities: of each label by name, which of a
+    multi-label classifier do not sum to 1; None for regression. tokens: of the text as the model read it. kept: share of them that the
+    layers computed, averaged over layers. truncated: the text was longer than the model reads.
     """
 
-    label: str | float
+    label: str | float | list[str]
     logits: np.ndarray
     probabilities: dict[str, float] | None
     tokens: int
@@ -31,18 +32,28 @@ class Answer:
     truncated: bool
 
 
-def classified(predictions: Predictions, truncated: np.ndarray, label_names: tuple[str, ...] | None) -> list[Answer]:
-    """One for each prediction. truncated: [N] bool. label_names: of the classes; None: LABEL_0 and so on, or of one logit a value."""
+def classified(
+    predictions: Predictions, truncated: np.ndarray, label_names: tuple[str, ...] | None, multi_label: bool = False
+) -> list[Answer]:
+    """One for each prediction. truncated: [N] bool. label_names: of the classes; None: LABEL_0 and so on, or of one logit a value.
+    multi_label: whether a text has any number of them."""
     logits = predictions.logits
-    if label_names is None and logits.shape[1] == 1:
-        labels: list[str | float] = logits[:, 0].tolist()
-        probabilities: list[dict[str, float] | None] = [None] * len(logits)
+    labels: Sequence[str | float | list[str]]
+    probabilities: list[dict[str, float] | None]
+    if label_names is None and logits.shape[1] == 1 and not multi_label:
+        labels, probabilities = logits[:, 0].tolist(), [None] * len(logits)
     else:
         names = label_names or tuple(f"LABEL_{index}" for index in range(logits.shape[1]))
-        labels = [names[index] for index in logits.argmax(axis=1)]
-        probabilities = [dict(zip(names, row, strict=True)) for row in predictions.probabilities().tolist()]
+        decided = decisions(logits, multi_label)
+        labels = [labels_of(row, names) for row in decided] if multi_label else [names[index] for index in decided]
+        probabilities = [dict(zip(names, row, strict=True)) for row in predictions.probabilities(multi_label).tolist()]
     columns = (labels, logits, probabilities, predictions.lengths.tolist(), predictions.shares_kept().tolist(), truncated.tolist())
     return [Answer(*row) for row in zip(*columns, strict=True)]
+
+
+def labels_of(given: np.ndarray, label_names: Sequence[str]) -> list[str]:
+    """The names of the labels that a text has. given: [labels], anything but 0 where it has one."""
+    return [label_names[number] for number in np.flatnonzero(given).tolist()]
 
 
 @dataclasses.dataclass(frozen=True)

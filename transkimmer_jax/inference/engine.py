@@ -244,13 +244,17 @@ class SkimEngine:
         Raises:
           DataError: as `predict`; also no documents.
           ConfigError: as `predict`; also a label that the model has not.
-          InferenceError: as `predict`; also a model that does not give one score, without a label, or whose folder asks for scores that
-            are neither sigmoids nor logits, without raw_scores.
+          InferenceError: as `predict`; also a multi-label classifier, a model that does not give one score, without a label, or one whose
+            folder asks for scores that are neither sigmoids nor logits, without raw_scores.
         """
         require_own_runtime()
         self._require_head("sequence_classification", "rank")
         threshold = self._threshold(threshold)
         names = self.label_texts
+        if self.arch.multi_label:
+            raise InferenceError(
+                "rank is of cross-encoders and of classifiers with one label a text, and this one has any number: call predict"
+            )
         if label is None and self.arch.num_labels != 1:
             raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
         if label is not None and label not in names:
@@ -361,7 +365,7 @@ class SkimEngine:
         if not len(texts):
             return []
         predictions, truncated = self.predict_texts(texts, first, threshold=threshold, progress=progress)
-        return classified(predictions, truncated, self.label_names)
+        return classified(predictions, truncated, self.label_names, self.arch.multi_label)
 
     def predict_texts(
         self, texts: Sequence[Text], first: int = 0, *, threshold: float | None = None, progress: bool = False

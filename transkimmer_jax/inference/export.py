@@ -97,6 +97,7 @@ def export(
         "platforms": list(platforms),
         "dtype": engine.runtime.arch.compute_dtype,
         "label_names": None if engine.label_names is None else list(engine.label_names),
+        "multi_label": engine.arch.multi_label,  # whether a text has any number of these labels
         "pairs": saved.task.pairs,  # None: the folder does not say
         "prompt": engine.default_prompt,  # before each text, or the first of a pair
         "max_length": engine.max_length,

@@ -12,6 +12,17 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
 
 
+def probabilities(logits: np.ndarray, multi_label: bool = False) -> np.ndarray:
+    """Of a classifier's labels, in the shape [..., num_labels] and dtype of the logits: the softmax, or each label's own sigmoid."""
+    return scipy.special.expit(logits) if multi_label else scipy.special.softmax(logits, axis=-1)
+
+
+def decisions(logits: np.ndarray, multi_label: bool = False) -> np.ndarray:
+    """What logits [..., num_labels] say: the class with the highest one, [...] int; or whether each label's probability is at least a half,
+    [..., num_labels] bool."""
+    return logits >= 0 if multi_label else logits.argmax(axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """Every example in the caller's order.
@@ -42,9 +53,9 @@ class Predictions:
         """A classifier's answers, [N, num_labels]; a tagger's, [tokens, num_labels]."""
         return self.outputs["logits"]
 
-    def probabilities(self) -> np.ndarray:
-        """Of the classes: softmax of `logits`, in their shape."""
-        return scipy.special.softmax(self.logits, axis=1)
+    def probabilities(self, multi_label: bool = False) -> np.ndarray:
+        """Of the labels, in the shape of `logits`: see the function of that name."""
+        return probabilities(self.logits, multi_label)
 
     def costs(self, arch: Architecture) -> tuple[np.ndarray, np.ndarray]:
         """FLOPs of each example [N], and those of the dense model without padding; float64."""

@@ -66,6 +66,8 @@ class Architecture:
     rope_theta: float = 160_000.0  # base of the angles by which a rotary backbone turns queries and keys
     local_rope_theta: float = 10_000.0  # the same of local layers
     num_labels: int = 2
+    # Of a sequence classifier: a text has any number of labels. No product depends on it, so a graph's fingerprint, of `repr`, does not.
+    multi_label: bool = dataclasses.field(default=False, repr=False)
     head: str = "sequence_classification"  # one of `heads.HEADS`; a model sets that which it is
     pooling: PoolingArchitecture = PoolingArchitecture()  # of the head 'sentence_embedding'
     skim: SkimArchitecture | None = SkimArchitecture()  # None: the dense model

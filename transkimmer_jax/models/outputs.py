@@ -47,7 +47,7 @@ class SkimmerOutput:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SequenceClassifierOutput(SkimmerOutput):
-    """logits: [B, num_labels] float32 (num_labels 1: the regression value)."""
+    """logits: [B, num_labels] float32 (a regression's one logit is the value)."""
 
     logits: jax.Array
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 from starlette.responses import Response
 
 from transkimmer_jax.inference.answers import answered, tagged
@@ -31,7 +30,7 @@ async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
     function = parameters.function_to_apply if parameters else None
     # To the Inference API a regressor's value is its score.
     is_raw = body.raw_scores or (parameters is not None and exchange.model.engine.label_names is None)
-    scores = _scores(done.computed.predictions, function or ("none" if is_raw else None))
+    scores = _scores(exchange, done.computed.predictions, function or ("none" if is_raw else None))
     most = parameters.top_k if parameters else None
     answers = [_ranked(row, exchange.model.engine.label_texts)[:most] for row in scores]
     # The Inference API has a list for every text, also where there is one; text-embeddings-inference has not.
@@ -49,7 +48,7 @@ async def rerank(exchange: Exchange, body: schemas.RerankRequest) -> Response:
         [(body.query, text) for text in texts], field="texts", single=False, threshold=body.threshold,
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
-    scores = _scores(done.computed.predictions, "none" if body.raw_scores else None)[:, column]
+    scores = _scores(exchange, done.computed.predictions, "none" if body.raw_scores else None)[:, column]
     # The sigmoids of large logits are all 1.
     compared = done.computed.predictions.logits[:, 0] if exchange.model.kind == RERANKER else scores
     ranked = [{"index": number, "score": scores[number]} for number in np.argsort(-compared, kind="stable").tolist()]
@@ -155,14 +154,13 @@ async def decode(exchange: Exchange, body: schemas.DecodeRequest) -> Response:
     return json_response(await exchange.read(exchange.model.texts_of, body.ids.texts, body.skip_special_tokens))
 
 
-def _scores(predictions: Predictions, function: str | None) -> np.ndarray:
-    """Logits, or what a function makes of them, [N, labels] float32. None: the softmax of several labels, the sigmoid of one."""
-    logits = predictions.logits
+def _scores(exchange: Exchange, predictions: Predictions, function: str | None) -> np.ndarray:
+    """Logits, or what a function makes of them, [N, labels] float32. None: the softmax of several labels of which a text has one; sigmoids
+    of a multi-label classifier and of a single logit."""
     if function == "none":
-        return logits
-    if function == "sigmoid" or (function is None and logits.shape[1] == 1):
-        return scipy.special.expit(logits)
-    return predictions.probabilities()
+        return predictions.logits
+    has_sigmoids = predictions.logits.shape[1] == 1 or exchange.model.engine.arch.multi_label
+    return predictions.probabilities(function == "sigmoid" or (function is None and has_sigmoids))
 
 
 def _ranked(scores: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:

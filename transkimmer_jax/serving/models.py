@@ -54,8 +54,8 @@ class ServedModel:
         self._loading: concurrent.futures.Future[str | None] | None = None
         self._start = threading.Lock()
         self.precision = precision or self.engine.arch.compute_dtype
-        head, labels = self.engine.arch.head, self.engine.arch.num_labels
-        self.kind = _KINDS.get(head) or (RERANKER if labels == 1 else CLASSIFIER)
+        arch = self.engine.arch
+        self.kind = _KINDS.get(arch.head) or (RERANKER if arch.num_labels == 1 and not arch.multi_label else CLASSIFIER)
 
     def load_token_engine(self) -> "concurrent.futures.Future[str | None]":
         """Have the engine that gives states of tokens as well, which the first call starts to load. None: it is there; else why it is not.

@@ -41,10 +41,11 @@ def _of(*kinds: str) -> Callable[[ServedModel, Any], int]:
 
 
 def _ranks(model: ServedModel, body: schemas.RerankRequest) -> int:
-    """A classifier ranks where a label is named, best by a label of its own. Without one a re-ranker does."""
-    if model.engine.pairs is False or model.kind not in ((RERANKER,) if body.label is None else (RERANKER, CLASSIFIER)):
+    """A classifier ranks where a label is named, best by a label of its own. Without one a re-ranker does, and a multi-label one never."""
+    engine, kinds = model.engine, (RERANKER,) if body.label is None else (RERANKER, CLASSIFIER)
+    if engine.pairs is False or engine.arch.multi_label or model.kind not in kinds:
         return 0
-    return 1 + (body.label in model.engine.label_texts)
+    return 1 + (body.label in engine.label_texts)
 
 
 ROUTES = (

@@ -42,6 +42,7 @@ CONFIG_FILE = "config.json"
 SKIMMING_MODEL_TYPE = "transkimmer"
 _MOST_BYTES = 16 * 2**20  # names of ten thousands of labels are a megabyte
 _MOST_LABELS = 100_000  # a fresh classifier has a row for each
+_REGRESSION, _ONE_LABEL, _ANY_LABELS = "regression", "single_label_classification", "multi_label_classification"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ _CONFIG = Section(
         "relative_attention_num_buckets": Field(Supported((DISTANCE_BUCKETS,)), DISTANCE_BUCKETS),
         "num_labels": Field(Integer(1, _MOST_LABELS)),
         "id2label": Field(_Labels()),
-        "problem_type": Field(Supported(("regression", "single_label_classification"))),
+        "problem_type": Field(Supported((_REGRESSION, _ONE_LABEL, _ANY_LABELS))),
         "dense_layers": Field(Integer(1, 1000)),
         "dense_intermediate": Field(_SIZE),
         "architectures": Field(Texts(16)),
@@ -269,6 +270,17 @@ def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -
     return alike or (len(names) == len(others) and unnamed in (names, others))
 
 
+def require_same_kind_of_labels(model: str, is_multi: bool, other: str, other_is_multi: bool) -> None:
+    """Raises `CheckpointError` where one of two classifiers gives a text any number of labels and the other gives it one: their logits mean
+    different things. model, other: whose labels these are."""
+    if is_multi != other_is_multi:
+        several, single = (model, other) if is_multi else (other, model)
+        raise CheckpointError(
+            f"{several} gives a text any number of labels, {single} gives it one value or class: problem_type in config.json, and lists of "
+            "labels in a file, say which"
+        )
+
+
 def warn_of_assumed_order(model: str, names: tuple[str, ...] | None, other: str, others: tuple[str, ...] | None) -> None:
     """Say which labels are taken for the same where default names on one side alone do not tell. model, other: whose labels these are."""
     if not names or not others or names == others or default_label_names(len(names)) not in (names, others):
@@ -294,7 +306,8 @@ def read(folder: pathlib.Path) -> SavedConfig:
     saved = parse(read_object(path, _MOST_BYTES), str(folder))
     if saved.names_head or not sentence_transformers.is_embedder(folder):
         return saved
-    return dataclasses.replace(saved, architecture=dataclasses.replace(saved.architecture, head="sentence_embedding"))
+    arch = dataclasses.replace(saved.architecture, head="sentence_embedding", multi_label=False)
+    return dataclasses.replace(saved, architecture=arch)
 
 
 def read_length(folder: pathlib.Path, saved: SavedConfig) -> int:
@@ -337,6 +350,7 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
         backbone=backbone,
         position_offset=offset,
         num_labels=count,
+        multi_label=fields["problem_type"] == _ANY_LABELS and _head(fields) == "sequence_classification",
         head=_head(fields),
         pooling=PoolingArchitecture(**fields["pooling"] or {}),
         skim=None if skim is None else _skim_architecture(skim),
@@ -447,7 +461,7 @@ def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]
     names, count = fields["id2label"], fields["num_labels"]
     if names is not None and count is not None and len(names) != count:
         wrong.append(f"num_labels is {count}, but id2label names {len(names)}")
-    if fields["problem_type"] == "regression" and _label_count(fields) != 1:
+    if fields["problem_type"] == _REGRESSION and _label_count(fields) != 1:
         wrong.append(f"regression has one output, not {_label_count(fields)}: see id2label")
     for whole, part in (("dense_layers", "num_hidden_layers"), ("dense_intermediate", "intermediate_size")):
         if fields[whole] is not None and fields[whole] < fields[part]:
@@ -497,7 +511,7 @@ def _label_names(fields: dict[str, Any]) -> tuple[tuple[str, ...] | None, int]:
     count = _label_count(fields)
     # As in transformers, one output of a text that nobody says more of is regression.
     unsaid = fields["problem_type"] is None and count == 1 and _head(fields) == "sequence_classification"
-    if fields["problem_type"] == "regression" or unsaid:
+    if fields["problem_type"] == _REGRESSION or unsaid:
         return None, count
     named = fields["id2label"]
     return (default_label_names(count) if named is None else tuple(str(named[str(index)]) for index in range(count))), count
@@ -518,7 +532,7 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
     else:
         of_head = label_fields(label_names or default_label_names(1))
     if arch.head == "sequence_classification":
-        of_head["problem_type"] = "regression" if label_names is None else "single_label_classification"
+        of_head["problem_type"] = _ANY_LABELS if arch.multi_label else _REGRESSION if label_names is None else _ONE_LABEL
     form = FORMATS[arch.backbone]
     if form.pads_first:
         pad_token_id = arch.position_offset - 1  # it says where positions start

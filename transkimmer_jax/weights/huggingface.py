@@ -177,6 +177,8 @@ def _configured(
 ) -> Architecture:
     """A checkpoint's architecture with a user's options. layers: see `_chosen_layers`."""
     arch = dataclasses.replace(arch, **{name: value for name, value in overrides.items() if value is not None})
+    if arch.head != "sequence_classification":
+        arch = dataclasses.replace(arch, multi_label=False)  # of a classifier whose encoder gets another head
     if dense is None:
         dense = arch.skim is None and not any(name.startswith(names.SKIM_PREFIX) for name in tensors)
     if len(layers) < arch.num_hidden_layers:
@@ -203,7 +205,7 @@ def save(
     """Write config.json (with its `skim` section), model.safetensors, the tokenizer's files, a model card and digests of them; of an
     embedder, or a cross-encoder with prompts, also what makes it a folder of sentence-transformers. Whole or not at all.
 
-    label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels.
+    label_names: None for regression, or for 'LABEL_0', 'LABEL_1', ... where the model has several labels, or any number of them a text.
     extra_config: further entries of config.json. extra_files: further text files, by name. settings: for sentence-transformers.
     provenance: what the card says beyond the model.
 
@@ -211,7 +213,7 @@ def save(
     else, since that would be lost, or where `label_names` do not fit the model, and `TrainingError` where the disk is full.
     """
     place = epath.Path(folder)
-    if label_names is None and model.arch.num_labels > 1:
+    if label_names is None and (model.arch.num_labels > 1 or model.arch.multi_label):
         label_names = config_file.default_label_names(model.arch.num_labels)
     if label_names is not None and len(label_names) != model.arch.num_labels:
         raise CheckpointError(f"{len(label_names)} label names for a model with {model.arch.num_labels} labels")

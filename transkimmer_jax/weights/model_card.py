@@ -55,7 +55,7 @@ def _described(arch: Architecture, label_names: tuple[str, ...] | None) -> str:
         return "one number as its answer (regression)"
     names = [f"`{json.dumps(name)}`" for name in label_names]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"the labels {', '.join(names[:_NAMED])}{more}"
+    return f"{'any of ' if arch.multi_label else ''}the labels {', '.join(names[:_NAMED])}{more}"
 
 
 @dataclasses.dataclass(frozen=True)
