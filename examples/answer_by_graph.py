@@ -24,6 +24,7 @@ class Graph:
         if len(config.get("task", {}).get("text_columns") or ()) == 2:
             raise SystemExit(f"error: the model of {folder} reads pairs of texts, and this script reads one text a line")
         self.labels = [config["id2label"][str(number)] for number in range(len(config.get("id2label", {})))]
+        self.multi_label = config.get("problem_type") == "multi_label_classification"
         settings = folder / "config_sentence_transformers.json"
         prompted = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
         self.prompt = prompted.get("prompts", {}).get(prompted.get("default_prompt_name"), "")
@@ -51,13 +52,15 @@ class Graph:
         """Of one text."""
         if "sentence_embedding" in outputs:
             return {"vector": outputs["sentence_embedding"].astype(float).round(5).tolist()}
-        logits = outputs["logits"]
-        if len(logits) == 1:
+        logits = outputs["logits"].astype(float)
+        if self.multi_label:  # each label by itself
+            label, probabilities = [self.labels[number] for number in np.flatnonzero(logits >= 0)], 1 / (1 + np.exp(-logits))
+        elif len(logits) == 1:
             return {"value": float(logits[0])}
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
-        named = dict(zip(self.labels, probabilities.astype(float).round(4).tolist(), strict=True))
-        return {"label": self.labels[int(logits.argmax())], "probabilities": named}
+        else:
+            label, probabilities = self.labels[int(logits.argmax())], np.exp(logits - logits.max())
+            probabilities /= probabilities.sum()
+        return {"label": label, "probabilities": dict(zip(self.labels, probabilities.round(4).tolist(), strict=True))}
 
 
 def main() -> None:

@@ -87,6 +87,8 @@ class ExportedModel:
 
     def _label(self, logits):
         names = self.manifest["label_names"]
+        if self.manifest.get("multi_label"):  # a text has each label whose probability, the logit's sigmoid, is at least 0.5
+            return [name for name, logit in zip(names, logits, strict=True) if logit >= 0]
         return names[int(logits.argmax())] if names else float(logits[0])
 
 

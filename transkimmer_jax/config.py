@@ -202,10 +202,11 @@ class DataConfig:
     task: Annotated[
         str,
         "'glue/<name>', 'imdb_reviews', 'yelp_polarity_reviews', '20newsgroups', 'movie_reviews', 'squad/v1.1', 'squad/v2.0'; of files"
-        " 'files' of classes or values, 'tags' of words with a tag each, 'questions' with answers in a context, and 'texts' without labels",
+        " 'files' of classes, lists of labels or values, 'tags' of words with a tag each, 'questions' with answers in a context, and"
+        " 'texts' without labels",
     ] = "glue/sst2"
     data_dir: Annotated[str | None, "TFDS folder; None takes TFDS_DATA_DIR or the default of tensorflow-datasets"] = None
-    train_file: Annotated[str | None, "of files with labels: JSONL, or CSV of classes or values, to train on"] = None
+    train_file: Annotated[str | None, "of files with labels: JSONL, or CSV of classes, lists of labels or values, to train on"] = None
     validation_file: Annotated[
         str | None, "the same to evaluate on, to choose checkpoint and threshold; None holds out a tenth of train_file"
     ] = None
@@ -214,7 +215,7 @@ class DataConfig:
         tuple[str, ...], "task 'texts': TXT, JSONL or CSV files; a tenth of the texts is held out, to choose on and to measure on"
     ] = ()
     text_columns: Annotated[tuple[str, ...], "of files: one column, or two for pairs; of tags that of the lists of words"] = ("text",)
-    label_column: Annotated[str, "of files: the column of int, string or float labels, of lists of tags, or of answers"] = "label"
+    label_column: Annotated[str, "of files: the column of int, string or float labels, of lists of labels or tags, or of answers"] = "label"
     doc_stride: Annotated[int, "of questions: tokens that two windows of a long context share"] = 128
     max_length: Annotated[
         int | None, "tokens kept of an example, [CLS] and [SEP] included; None takes the task's padded length in the literature"

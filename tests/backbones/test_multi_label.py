@@ -1,5 +1,5 @@
-"""Multi-label classifiers of transformers, on every backbone: logits are those of its PyTorch model to 1e-5 in float32, answers those of its
-pipeline, and what is saved again is the same model for transformers."""
+"""Multi-label classifiers of transformers, on every backbone: logits are those of its PyTorch model to 1e-5 in float32, answers those of
+its pipeline, and what is saved again is the same model for transformers."""
 
 import copy
 import dataclasses

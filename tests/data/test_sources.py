@@ -175,7 +175,7 @@ def test_integers_are_names_where_names_are_numbers_and_indices_where_they_are_w
         ('{"text": 5, "label": "bad"}\n', 1, "holds 5, not text"),
         ('{"text": "a", "label": null}\n', 1, "has no label"),
         ('{"text": "a", "label": true}\n', 1, "label true is no integer"),
-        ('{"text": "a", "label": ["x"]}\n', 1, 'label ["x"] is no integer'),
+        ('{"text": "a", "label": ["x"]}\n', 1, 'label ["x"] is a list, and the task has one label a text'),
         ('{"text": "a", "label": "ugly"}\n', 1, "'ugly' is none of the labels trained on (bad, good)"),
         ('{"text": "a", "label": 2}\n', 1, "label 2 is none of"),
         ('{"text": "a", "label": 1.0}\n', 1, "label 1.0 is none of"),

@@ -25,7 +25,7 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, decisions
 from transkimmer_jax.inference.programs import cast
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.processors import available_processors
@@ -105,7 +105,7 @@ def measure(
         "contenders": {
             str(contender): {
                 **_clock(contender, seconds, timed, flops_vs_unpadded),
-                **_answers(logits[str(contender)], exact.logits if contender.skims else reference, workload.metrics),
+                **_answers(workload, logits[str(contender)], exact.logits if contender.skims else reference),
                 **setting.statistics_of(contender),
             }
             for contender in contenders
@@ -244,12 +244,13 @@ def _clock(contender: Contender, seconds: Rounds, examples: int, flops_vs_unpadd
     return entry
 
 
-def _answers(logits: np.ndarray, reference: np.ndarray | None, metrics: Callable[[np.ndarray], dict[str, float]] | None) -> dict[str, Any]:
-    """What a contender's answers are worth, and how many differ from those of the same weights in float32."""
-    changed = None
-    if reference is not None and logits.shape[1] > 1:
-        changed = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
-    return {"metrics": None if metrics is None else metrics(logits), "predictions_changed": changed}
+def _answers(workload: Workload, logits: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
+    """What a contender's answers are worth, and of how many texts they differ from those of the same weights in float32."""
+    changed, multi_label = None, workload.model.arch.multi_label
+    if reference is not None and (logits.shape[1] > 1 or multi_label):
+        differs = decisions(logits, multi_label) != decisions(reference, multi_label)
+        changed = int(differs.reshape(len(logits), -1).any(axis=1).sum())
+    return {"metrics": None if workload.metrics is None else workload.metrics(logits), "predictions_changed": changed}
 
 
 def _disagreement(predictions: Predictions, exact: Predictions) -> dict[str, Any]:

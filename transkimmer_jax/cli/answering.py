@@ -48,7 +48,8 @@ class Answering(abc.ABC):
 
 
 class Labels(Answering):
-    """Of classifiers, regressors and cross-encoders; a regressor's answers have no probabilities."""
+    """Of classifiers, regressors and cross-encoders; a multi-label classifier's label is a list, a regressor's answers have no
+    probabilities."""
 
     fields = ("label", "probabilities", "tokens", "kept", "truncated")
 

@@ -273,7 +273,8 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if args.threshold is None else None
     threshold = args.threshold if args.threshold is not None else model.arch.skim.threshold
     metrics = None
-    if task is not None and config_file.same_labels(config.label_names, task.label_names):
+    one_label = not config.architecture.multi_label  # as tasks have
+    if task is not None and one_label and config_file.same_labels(config.label_names, task.label_names):
         config_file.warn_of_assumed_order(args.model, config.label_names, task.name, task.label_names)
         metrics = _metrics(task, examples.labels)
     dense = None

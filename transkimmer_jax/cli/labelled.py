@@ -55,6 +55,7 @@ def require_comparable(dense: str, model: str) -> None:
         raise CheckpointError(f"{dense} is for {one.architecture.head.replace('_', ' ')}, {model} is not")
     if one.architecture.vocab_size != other.architecture.vocab_size:
         raise CheckpointError(f"{dense} has another vocabulary than {model}: the same token ids mean something else to it")
+    config_file.require_same_kind_of_labels(dense, one.architecture.multi_label, model, other.architecture.multi_label)
     counts = (one.architecture.num_labels, other.architecture.num_labels)
     if counts[0] != counts[1]:
         raise CheckpointError(f"{dense} has {counts[0]} labels, {model} has {counts[1]}")
@@ -63,10 +64,12 @@ def require_comparable(dense: str, model: str) -> None:
     config_file.warn_of_assumed_order(dense, one.label_names, model, other.label_names)
 
 
-def require_same_labels(model: str, names: tuple[str, ...] | None, task: "Task") -> None:
-    """Raises `CheckpointError` where a classifier of these labels, None for values, has not those of a task, in its order."""
+def require_same_labels(model: str, saved: "SavedConfig", task: "Task") -> None:
+    """Raises `CheckpointError` where a classifier, or regressor, has not the labels of a task, in its order."""
     from transkimmer_jax.weights import config_file
 
+    config_file.require_same_kind_of_labels(model, saved.architecture.multi_label, task.name, task.multi_label)
+    names = saved.label_names
     count = 1 if names is None else len(names)
     if task.num_labels != count:
         raise CheckpointError(f"{model} has {count} labels, {task.name} has {task.num_labels}")
@@ -157,12 +160,13 @@ def load(args: argparse.Namespace) -> LabelledModel:
     if known is None:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         columns = tuple(args.text_columns or saved.task.text_columns or ())
-        task = file_task(head, saved.label_names, columns, args.label_column or saved.task.label_column, max_length)
+        label_column, multi_label = args.label_column or saved.task.label_column, saved.architecture.multi_label
+        task = file_task(head, saved.label_names, columns, label_column, max_length, multi_label)
         task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
     else:
         task = dataclasses.replace(known, max_length=max_length)
     if task.head == "sequence_classification":
-        require_same_labels(args.model, saved.label_names, task)
+        require_same_labels(args.model, saved, task)
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}

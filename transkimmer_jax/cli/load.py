@@ -133,7 +133,7 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
     engine = SkimEngine.from_pretrained(args.check, **told, **runtime.options(args))
     runtime.require_positions(args.check, engine.arch, args.max_length)
     if args.route.endswith("/predict"):
-        if len(engine.label_texts) < 2:
+        if len(engine.label_texts) < 2 and not engine.arch.multi_label:
             raise ConfigError(f"--check {args.check} gives one score: /predict is checked for classifiers")
         answers = engine.predict(texts, progress=False)
         return np.array([[(answer.probabilities or {})[label] for label in engine.label_texts] for answer in answers]), engine.label_texts

@@ -28,7 +28,7 @@ Example = tuple[Any, dict[str, Any], str]
 _DESCRIPTION = """
 Answer texts. Each becomes a line of JSON: copied columns, the answer, tokens, kept share, truncated (readers read all). Answers are
 
-  of a classifier or cross-encoder   label, probabilities
+  of a classifier or cross-encoder   label, probabilities; of a multi-label classifier label is a list
   of an embedder                     embedding
   of a tagger                        tags, each with word, label, score, start, end
   of a reader                        answer, start, end, score, no_answer_score

@@ -93,8 +93,10 @@ def _name(model: str) -> str:
 
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
     """The first texts of a file, each of one part or two, and their labels where a column of them is named."""
-    from transkimmer_jax.data.labelled_files import read_label
+    from transkimmer_jax.data.labelled_files import read_label, read_labels
     from transkimmer_jax.data.records import column_text, is_text_file, read_example_records
+    from transkimmer_jax.inference.answers import labels_of
+    from transkimmer_jax.reporting.contents import listed
     from transkimmer_jax.weights import config_file
 
     saved = config_file.read(folder)
@@ -114,6 +116,8 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
         texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
         if args.label_column is None or names is None:
             truths.append(None)
+        elif saved.architecture.multi_label:
+            truths.append(listed(labels_of(read_labels(record, args.label_column, names, where, "--label-column"), names)))
         else:
             truths.append(names[int(read_label(record, args.label_column, names, where, "--label-column"))])
         if len(texts) == args.texts:
@@ -137,7 +141,7 @@ def _of_task(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     saved = config_file.read(folder)
     names = None
     if saved.architecture.head == "sequence_classification":
-        labelled.require_same_labels(args.model, saved.label_names, task)
+        labelled.require_same_labels(args.model, saved, task)
         names = saved.label_names
     examples = subsample(sources.load_split(task, next(iter(task.validation_splits.values())), data), args.texts, seed=0)
     columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]

@@ -120,6 +120,8 @@ def _reranker(args: argparse.Namespace, options: dict[str, Any]) -> "SkimEngine"
     reranker = SkimEngine.from_pretrained(args.reranker, threshold=args.reranker_threshold, **options)
     if reranker.arch.head != "sequence_classification":
         raise CheckpointError(f"{args.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
+    if reranker.arch.multi_label:
+        raise CheckpointError(f"{args.reranker} is no cross-encoder: it gives a text any number of labels")
     names = reranker.label_texts
     if args.relevant is None and reranker.arch.num_labels != 1:
         raise ConfigError(f"{args.reranker} has the labels {', '.join(names)}: --relevant says by which it ranks")

@@ -145,7 +145,7 @@ def _sweep(args: argparse.Namespace) -> None:
     best = sweeps.best(finite, metric)
     result |= {"everything_kept": everything_kept.describe(), "best": None if best is None else best.describe()}
     if args.guarantee is not None:
-        chosen, result["guarantee"] = _guaranteed(args, risk, finite, dense_logits, split.labels, choosing, testing)
+        chosen, result["guarantee"] = _guaranteed(args, risk, finite, dense_logits, split.labels, choosing, testing, task.multi_label)
     elif args.tolerance is not None:
         chosen = sweeps.cheapest_above(finite, metric, dense - args.tolerance)
     elif args.budget is not None:
@@ -186,12 +186,14 @@ def _guaranteed(
     labels: "np.ndarray",
     choosing: "np.ndarray",
     testing: "np.ndarray",
+    multi_label: bool,
 ) -> tuple["Point | None", dict[str, Any]]:
     """The last certified point, and what was tested: the texts at `choosing` say which points are worth a test on those at `testing`."""
     from transkimmer_jax.evaluation import guarantees
+    from transkimmer_jax.inference.predictions import decisions
 
-    answers = [point.evaluation.predictions.logits.argmax(axis=1) for point in points]
-    losses = [guarantees.losses_of(risk, answer, dense_logits.argmax(axis=1), labels) for answer in answers]
+    answers = [decisions(point.evaluation.predictions.logits, multi_label) for point in points]
+    losses = [guarantees.losses_of(risk, answer, decisions(dense_logits, multi_label), labels) for answer in answers]
     count, p_values = guarantees.tested(risk, losses, choosing, testing, args.tolerance, args.guarantee)
     tested = [
         {"threshold": point.describe()["threshold"], "risk": float(values[testing].mean()), "p_value": p_value}

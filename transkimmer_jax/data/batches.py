@@ -24,7 +24,7 @@ class TokenizedExamples:
     input_ids: np.ndarray  # [tokens] int32
     token_type_ids: np.ndarray  # [tokens] int8
     offsets: np.ndarray  # [N + 1] int64
-    labels: np.ndarray  # [N] int32 or float32; of questions [N, 2]
+    labels: np.ndarray  # [N] int32 or float32; of questions [N, 2]; of multi-label tasks [N, labels] float32
     truncated: np.ndarray  # [N] bool: the text was longer
     labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
     token_labels: np.ndarray | None = None  # [tokens] int32, of a tagger; `NO_LABEL` where a token has none

@@ -9,7 +9,8 @@ import numpy as np
 
 @dataclasses.dataclass
 class Examples:
-    """Texts with labels [N]: int32 class indices or float32 values; tuples of the words' tags, or `token_files.Answers`."""
+    """Texts with labels [N]: int32 class indices or float32 values; tuples of the words' tags, or `token_files.Answers`; of multi-label
+    tasks [N, labels] float32 of 0 and 1."""
 
     texts: list[Any]  # of strings, or of lists of words
     pairs: list[str] | None  # the second text of each example

@@ -1,6 +1,9 @@
 """Files of labelled examples: texts and labels of JSONL and CSV files."""
 
+import ast
 import functools
+import itertools
+import json
 import logging
 import pathlib
 import re
@@ -9,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.examples import Examples
-from transkimmer_jax.data.records import COLUMN_FIELDS, CsvCell, column_text, column_value, read_example_records, shown
+from transkimmer_jax.data.records import (
+    COLUMN_FIELDS,
+    CsvCell,
+    column_text,
+    column_value,
+    read_example_records,
+    require_unicode,
+    shown,
+)
 from transkimmer_jax.errors import DataError, first_names
 
 logger = logging.getLogger("transkimmer_jax")
@@ -27,6 +38,7 @@ def read_file(
     label_column: str,
     label_names: tuple[str, ...] | None,
     settings: tuple[str, str] = COLUMN_FIELDS,
+    multi_label: bool = False,
 ) -> Examples:
     """The examples of a `.jsonl` file (one object a line) or a `.csv` file (with a header), in UTF-8.
 
@@ -36,23 +48,60 @@ def read_file(
       label_column: holds a class name, or a class index where no class name is a number; for regression a number.
       label_names: the classes in the order of the logits; None for regression.
       settings: what chooses the columns of texts, and of labels.
+      multi_label: whether the column holds lists of labels, in CSV files as JSON or as Python writes them; [] is a text without any.
+
+    Returns:
+      Examples with labels [N]; of a multi-label file [N, labels] float32, 1 of a label that the text has, else 0.
 
     Raises:
       DataError: one line with file, line number and cure: no such file, no example, not UTF-8, invalid JSON or CSV,
         a missing column, text or label, a label outside `label_names`.
     """
     texts: list[list[str]] = [[] for _ in text_columns]
-    labels = []
+    labels: list[Any] = []
     for where, record in read_example_records(path):
         for column, values in zip(text_columns, texts, strict=True):
             values.append(column_text(record, column, where, settings[0]))
-        labels.append(read_label(record, label_column, label_names, where, settings[1]))
-    return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, np.float32 if label_names is None else np.int32))
+        if multi_label:
+            labels.append(read_labels(record, label_column, label_names or (), where, settings[1]))
+        else:
+            labels.append(read_label(record, label_column, label_names, where, settings[1]))
+    dtype = np.float32 if label_names is None or multi_label else np.int32
+    return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, dtype))
+
+
+def read_labels(record: dict[str, Any], label_column: str, label_names: tuple[str, ...], where: str, setting: str) -> np.ndarray:
+    """Which labels a record of a multi-label file has, [labels] float32 of 0 and 1. Arguments and errors as `read_label`."""
+    has = np.zeros(len(label_names), np.float32)
+    for value in _listed_labels(record, label_column, where, setting):
+        has[int(_label(value, label_names, where))] = 1
+    return has
 
 
 def read_label(record: dict[str, Any], label_column: str, label_names: tuple[str, ...] | None, where: str, setting: str) -> int | float:
     """The class index of one record, or the value to regress on; as `read_file`. `where` names the record, `setting` chooses the column."""
     return _label(_label_value(record, label_column, where, setting), label_names, where)
+
+
+def holds_lists(path: str | pathlib.Path, label_column: str) -> bool:
+    """Whether the labels of a `.jsonl` or `.csv` file are lists, by its first example. Raises `DataError` as `read_file`."""
+    (first,) = itertools.islice(read_example_records(path), 1)
+    return _list_in(column_value(first[1], label_column, first[0], COLUMN_FIELDS[1])) is not None
+
+
+def infer_label_sets(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]:
+    """The labels of a multi-label `.jsonl` or `.csv` file, in the order of `infer_labels`.
+
+    Raises:
+      DataError: as `read_file`, and where no text has a label, or all have the same single one.
+    """
+    lists = [_listed_labels(record, label_column, where, COLUMN_FIELDS[1]) for where, record in read_example_records(path)]
+    names = _ordered([value for values in lists for value in values])
+    if not names or (len(names) == 1 and all(lists)):
+        every = f"every list of labels is {shown([*names])}"
+        raise DataError(f"{path}: {every}: there is nothing to tell apart; is {label_column!r} the column of labels?")
+    _tell(str(path), f"{len(names)} labels, of which a text has any number, {first_names(names)}")
+    return names
 
 
 def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...] | None:
@@ -72,14 +121,19 @@ def infer_labels(path: str | pathlib.Path, label_column: str) -> tuple[str, ...]
     if None not in numbers and real is not None:
         _tell(str(path), f"a regression, since labels as {real} are real numbers")
         return None
-    if None in numbers or any(isinstance(value, str) and _CODE.fullmatch(value) for value in values):
-        names = tuple(sorted({str(value) for value in values}))
-    else:
-        names = tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
+    names = _ordered(values)
     if len(names) == 1:
         raise DataError(f"{path}: every label is {names[0]!r}: there is nothing to tell apart; is {label_column!r} the column of labels?")
     _tell(str(path), f"{len(names)} classes, {first_names(names)}")
     return names
+
+
+def _ordered(values: list[int | float | str]) -> tuple[str, ...]:
+    """The names of labels, each once: of integers by their values, of anything with a word or a code among it by the texts."""
+    numbers = [_number(value, "") for value in values]
+    if None in numbers or any(isinstance(value, str) and _CODE.fullmatch(value) for value in values):
+        return tuple(sorted({str(value) for value in values}))
+    return tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
 
 
 @functools.cache  # said once, though both runs of a recipe read the file
@@ -112,9 +166,40 @@ def _label_value(record: dict[str, Any], label_column: str, where: str, setting:
     value = column_value(record, label_column, where, setting)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: column {label_column!r} has no label: fill it in, or leave the line out")
+    if _list_in(value) is not None:
+        raise DataError(f"{where}: label {shown(value)} is a list, and the task has one label a text: give lists in all lines, or in none")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
     return type(value)(value.strip()) if isinstance(value, str) else value
+
+
+def _listed_labels(record: dict[str, Any], label_column: str, where: str, setting: str) -> list[int | str]:
+    """What stands in the column of a multi-label file: integers, and texts without white space around them."""
+    value = column_value(record, label_column, where, setting)
+    labels = _list_in(value)
+    if labels is None:
+        raise DataError(f'{where}: label {shown(value)} is no list, and a text has any number of labels: write ["a", "b"], or [] for none')
+    for label in labels:
+        if isinstance(label, bool) or not isinstance(label, (int, str)) or (isinstance(label, str) and not label.strip()):
+            raise DataError(f"{where}: the list of labels {shown(value)} holds {shown(label)}: write each label as a text or an integer")
+        if isinstance(label, str):
+            require_unicode(label, label_column, where)
+    return [label.strip() if isinstance(label, str) else label for label in labels]
+
+
+def _list_in(value: Any) -> list[Any] | None:
+    """The list that a value is, or that stands in a cell of a CSV file, in JSON or as pandas writes it there; None where it is none."""
+    if not isinstance(value, CsvCell):
+        return value if isinstance(value, list) else None
+    text = value.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
 
 
 def _number(value: int | float | str, where: str) -> int | float | None:

@@ -21,7 +21,7 @@ logger = logging.getLogger("transkimmer_jax")
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """tokens: what is computed; of questions an example is a window. labels: what `metrics.compute_metrics` compares answers with:
-    [N] labels, `TagLabels` or `QuestionLabels`."""
+    labels [N] or [N, labels], `TagLabels` or `QuestionLabels`."""
 
     tokens: TokenizedExamples
     labels: Any

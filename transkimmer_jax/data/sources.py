@@ -72,7 +72,7 @@ def read_labelled(task: Task, path: str | pathlib.Path, settings: tuple[str, str
         return read_tags(path, task.text_columns[0], task.label_column, task.label_names or (), settings)
     if task.head == "question_answering":
         return read_questions(path, task.text_columns, task.label_column, settings)
-    return read_file(path, task.text_columns, task.label_column, task.label_names, settings)
+    return read_file(path, task.text_columns, task.label_column, task.label_names, settings, task.multi_label)
 
 
 def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
@@ -116,7 +116,7 @@ def with_unlabelled(examples: Examples, unlabelled: Examples) -> Examples:
     return Examples(
         examples.texts + unlabelled.texts,
         None if examples.pairs is None or unlabelled.pairs is None else examples.pairs + unlabelled.pairs,
-        np.concatenate([examples.labels, np.zeros(count, examples.labels.dtype)]),
+        np.concatenate([examples.labels, np.zeros((count, *examples.labels.shape[1:]), examples.labels.dtype)]),
         np.arange(len(examples) + count) < len(examples),
     )
 

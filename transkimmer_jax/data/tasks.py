@@ -5,7 +5,7 @@ import difflib
 from typing import Literal
 
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.labelled_files import infer_labels
+from transkimmer_jax.data.labelled_files import holds_lists, infer_label_sets, infer_labels
 from transkimmer_jax.data.token_files import infer_tags
 from transkimmer_jax.errors import DataError
 
@@ -24,6 +24,7 @@ class Task:
     validation_splits: dict[str, str] = dataclasses.field(default_factory=lambda: {"validation": "validation"})  # name in reports -> split
     test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more texts, on which no choice is made
     head: str = "sequence_classification"  # one of `heads.HEADS`
+    multi_label: bool = False  # whether a text has any number of the labels, and not one
     judge: Literal["labels", "teacher"] = "labels"  # what answers are compared with
     prompt: str = ""  # stands before every text that a model reads; `prepare` puts it there
 
@@ -116,6 +117,7 @@ FILES_MAX_LENGTH = 128
 QUESTIONS_MAX_LENGTH = 384
 TEXTS = "texts"  # the task of files without labels, of which a teacher's answers are learned
 # By head, of a student that is judged by its teacher: see `evaluation/agreement.py`.
+_LABELS_AGREEMENT = ("micro_f1", "agreement", "divergence")  # of multi-label teachers
 _AGREEMENT = {
     "sequence_classification": ("agreement", "divergence"),
     "sentence_embedding": ("cosine", "neighbours"),
@@ -148,8 +150,20 @@ def get_task(data: DataConfig) -> Task:
     return task if data.max_length is None else dataclasses.replace(task, max_length=data.max_length)
 
 
+def label_metrics(label_names: tuple[str, ...] | None, multi_label: bool) -> tuple[str, ...]:
+    """How labels of texts in files are scored, the primary metric first. label_names: None for regression."""
+    if label_names is None:
+        return ("pearson", "spearman")
+    return ("micro_f1" if multi_label else "accuracy", "macro_f1")
+
+
 def file_task(
-    head: str, label_names: tuple[str, ...] | None, text_columns: tuple[str, ...], label_column: str | None, max_length: int | None
+    head: str,
+    label_names: tuple[str, ...] | None,
+    text_columns: tuple[str, ...],
+    label_column: str | None,
+    max_length: int | None,
+    multi_label: bool = False,
 ) -> Task:
     """The task of files with labels that a model with this head and these labels knows. Empty columns, None: the usual ones."""
     if head == "token_classification":
@@ -160,20 +174,25 @@ def file_task(
     if head == "question_answering":
         length = max_length or QUESTIONS_MAX_LENGTH
         return Task("questions", text_columns or _QUESTION, None, length, _OF_ANSWERS, label_column or "answers", head=head)
-    metrics = ("pearson", "spearman") if label_names is None else ("accuracy", "macro_f1")
-    return Task("files", text_columns or ("text",), label_names, max_length or FILES_MAX_LENGTH, metrics, label_column or "label")
+    columns, metrics = text_columns or ("text",), label_metrics(label_names, multi_label)
+    length = max_length or FILES_MAX_LENGTH
+    return Task("files", columns, label_names, length, metrics, label_column or "label", multi_label=multi_label)
 
 
-def texts_task(data: DataConfig, head: str, label_names: tuple[str, ...] | None, max_length: int, prompt: str) -> Task:
+def texts_task(
+    data: DataConfig, head: str, label_names: tuple[str, ...] | None, max_length: int, prompt: str, multi_label: bool = False
+) -> Task:
     """The task of saying what a teacher with this head and these labels says of texts without labels.
 
     max_length: where `data.max_length` is None. prompt: what the teacher reads before every text.
     """
-    metrics = _AGREEMENT[head]
+    metrics = _LABELS_AGREEMENT if multi_label else _AGREEMENT[head]
     if head == "sequence_classification" and label_names is None:
         metrics = ("pearson", "spearman")
-    length = data.max_length or max_length
-    return Task(TEXTS, data.text_columns, label_names, length, metrics, test_splits=_TEST, head=head, judge="teacher", prompt=prompt)
+    return Task(
+        TEXTS, data.text_columns, label_names, data.max_length or max_length, metrics, test_splits=_TEST,
+        head=head, multi_label=multi_label, judge="teacher", prompt=prompt,
+    )  # fmt: skip
 
 
 def _labelled_file(data: DataConfig, endings: str) -> str:
@@ -204,8 +223,10 @@ def tag_metrics_of(tag_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _files_task(data: DataConfig) -> Task:
-    names = infer_labels(_labelled_file(data, ".jsonl or .csv"), data.label_column)
-    return file_task("sequence_classification", names, data.text_columns, data.label_column, None)
+    path = _labelled_file(data, ".jsonl or .csv")
+    multi_label = holds_lists(path, data.label_column)
+    names = (infer_label_sets if multi_label else infer_labels)(path, data.label_column)
+    return file_task("sequence_classification", names, data.text_columns, data.label_column, None, multi_label)
 
 
 # Of the user's own labelled files, by `data.task`.

@@ -5,7 +5,8 @@ import scipy.special
 
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation.correlation import pearson, spearman
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.evaluation.label_sets import micro_f1
+from transkimmer_jax.inference.predictions import Predictions, decisions
 from transkimmer_jax.inference.vectors import neighbours, unit
 
 NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
@@ -14,8 +15,10 @@ NEIGHBOURS = 10  # of each text, the nearest others by the vectors' similarity
 def compute_agreement(task: Task, student: Predictions, teacher: Predictions) -> dict[str, float]:
     """The task's metrics of a student against its teacher, both of the same texts.
 
-    agreement: the share of texts, or of tokens, with the same label; of questions, of windows with the same first and last token.
-    divergence: the mean Kullback-Leibler divergence from the teacher's probabilities, in nats.
+    agreement: the share of texts, or of tokens, with the same label; of questions, of windows with the same first and last token; of a
+    multi-label task, of all labels of all texts that both say or both do not.
+    divergence: the mean Kullback-Leibler divergence from the teacher's probabilities, in nats; of a multi-label task over all labels.
+    micro_f1: of a multi-label task, F1 of the student's labels where the teacher's are right; 1 where neither says any.
     pearson, spearman: of the values of a regression.
     cosine: the mean cosine of a student's and a teacher's vector. neighbours: the share of each text's `NEIGHBOURS` nearest texts that
     both vectors agree on.
@@ -32,12 +35,26 @@ def compute_agreement(task: Task, student: Predictions, teacher: Predictions) ->
     if task.is_regression:
         values, wanted = student.logits[:, 0], teacher.logits[:, 0]
         return {"pearson": float(pearson(wanted, values)), "spearman": float(spearman(wanted, values))}
+    if task.multi_label:
+        return _of_label_sets(student.logits, teacher.logits)
     return _of_labels(student.logits, teacher.logits)
+
+
+def _of_label_sets(logits: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """Of texts that have any number of labels, [N, labels] each."""
+    given, wanted = (decisions(values, multi_label=True) for values in (logits, teacher))
+    # A label is said, or it is not: two classes with the logits 0 and the label's.
+    apart = _divergence(*(np.stack([np.zeros_like(values), values], axis=-1) for values in (logits, teacher)))
+    return {
+        "micro_f1": micro_f1(wanted, given, undefined=1.0),
+        "agreement": float((given == wanted).mean()),
+        "divergence": float(apart.mean()),
+    }
 
 
 def _of_labels(logits: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
     """Of texts or of tokens, [..., labels] each."""
-    same = logits.argmax(axis=-1) == teacher.argmax(axis=-1)
+    same = decisions(logits) == decisions(teacher)
     return {"agreement": float(same.mean()), "divergence": float(_divergence(logits, teacher).mean())}
 
 

@@ -54,11 +54,11 @@ def certified(p_values: Iterable[float], confidence: float) -> int:
 def losses_of(risk: Risk, answers: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """What each text costs, [N]: in accuracy, -1, 0 or 1 right answers fewer than the dense model has; in agreement, 1 for another answer.
 
-    answers, dense, labels: [N] int, of the model, of the dense model, and right.
+    answers, dense, labels: [N] int, of the model, of the dense model, and right. In agreement also [N, labels], whether a text has each.
     """
     if risk == "accuracy":
         return (dense == labels).astype(np.float64) - (answers == labels).astype(np.float64)
-    return (answers != dense).astype(np.float64)
+    return (answers != dense).reshape(len(answers), -1).any(axis=1).astype(np.float64)
 
 
 def tested(

@@ -7,11 +7,11 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.data.prepared import QuestionLabels, TagLabels
 from transkimmer_jax.data.tasks import Task, are_entities
-from transkimmer_jax.evaluation import agreement
+from transkimmer_jax.evaluation import agreement, label_sets
 from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearman
 from transkimmer_jax.evaluation.squad import question_metrics
 from transkimmer_jax.evaluation.tags import require_seqeval, tag_metrics
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, decisions
 
 with extras.needed("train", "scoring"):
     import sklearn.metrics
@@ -23,7 +23,8 @@ def compute_metrics(task: Task, predictions: Predictions, labels: Any) -> dict[s
     Args:
       task: what is scored.
       predictions: of N examples.
-      labels: [N], class indices or values; `TagLabels` or `QuestionLabels`; where the judge is a teacher, that teacher's predictions.
+      labels: [N], class indices or values; of multi-label tasks [N, num_labels] of 0 and 1; `TagLabels` or `QuestionLabels`; where the
+        judge is a teacher, that teacher's predictions.
 
     Raises:
       ValueError: shapes that do not fit each other or the task, or no example at all.
@@ -46,9 +47,12 @@ def require_scorer(task: Task) -> None:
 def score_logits(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The metrics of a classifier's, or regressor's, logits [N, num_labels], as `compute_metrics`."""
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if len(labels) == 0 or logits.shape != (len(labels), task.num_labels):
-        raise ValueError(f"logits of shape {logits.shape} and {len(labels)} labels do not fit {task.num_labels} outputs of {task.name}")
-    predicted = logits[:, 0] if task.is_regression else np.argmax(logits, axis=1)
+    shape = (len(labels), task.num_labels)
+    if len(labels) == 0 or logits.shape != shape or labels.shape != (shape if task.multi_label else shape[:1]):
+        raise ValueError(
+            f"logits of shape {logits.shape} and labels of shape {labels.shape} do not fit {task.num_labels} outputs of {task.name}"
+        )
+    predicted = logits[:, 0] if task.is_regression else decisions(logits, task.multi_label)
     return {name: float(_METRICS[name](labels, predicted)) for name in task.metrics}
 
 
@@ -61,6 +65,8 @@ def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    if labels.ndim == 2:
+        return label_sets.macro_f1(labels, predictions)
     return sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
 
 
@@ -71,6 +77,7 @@ def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
 _METRICS = {
     "accuracy": _accuracy,
     "f1": _f1,
+    "micro_f1": label_sets.micro_f1,
     "macro_f1": _macro_f1,
     "matthews_correlation": _matthews_correlation,
     "pearson": pearson,

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from transkimmer_jax import extras
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.evaluation.label_sets import scores_by_label
+from transkimmer_jax.inference.answers import labels_of
+from transkimmer_jax.inference.predictions import Predictions, decisions, probabilities
 
 with extras.needed("train", "scoring"):
     import sklearn.metrics
@@ -23,16 +24,21 @@ def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     Args:
       task: what is scored.
       logits: [N, num_labels]; the predicted value itself for regression.
-      labels: [N], class indices or values.
+      labels: [N], class indices or values; of a multi-label task [N, num_labels] of 0 and 1.
 
     Returns:
-      Of a classifier `classes`, the precision, recall, f1 and support (number of texts) of each by name, 0 where undefined; and
-      `confusion_matrix`, counts [num_labels, num_labels], a row a label and a column a prediction. Of a regression `residuals`, predicted
-      less right: mean, standard deviation, quantiles, mean absolute error, root of the mean square, and the one farthest from 0.
+      Of a classifier `classes`, the precision, recall, f1 and support (number of texts) of each by name, 0 where undefined; and,
+      where a text has one of them, `confusion_matrix`, counts [num_labels, num_labels], a row a label and a column a prediction. Of a
+      regression `residuals`, predicted less right: mean, standard deviation, quantiles, mean absolute error, root of the mean square, and
+      the one farthest from 0.
     """
     if task.label_names is None:
         return {"residuals": _residuals(logits[:, 0], labels)}
-    predictions, indices = np.argmax(logits, axis=1), np.arange(task.num_labels)
+    predictions, indices = decisions(logits, task.multi_label), np.arange(task.num_labels)
+    if task.multi_label:
+        columns = {name: values.tolist() for name, values in scores_by_label(labels, predictions).items()}
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        return {"classes": dict(zip(task.label_names, rows, strict=True))}
     scores = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0.0)
     scores = (*scores[:3], scores[3].astype(int))  # scikit-learn counts in floats where no prediction is right
     names = ("precision", "recall", "f1", "support")
@@ -69,8 +75,8 @@ def text(values: dict[str, Any]) -> str:
     lines = [f"{'class':{width}} {'precision':>10} {'recall':>10} {'f1':>10} {'support':>10}"]
     for name, scores in zip(names, values["classes"].values(), strict=True):
         lines.append(f"{name:{width}} {scores['precision']:10.4f} {scores['recall']:10.4f} {scores['f1']:10.4f} {scores['support']:10d}")
-    matrix = values["confusion_matrix"]
-    if len(names) > _WIDEST_MATRIX:
+    matrix = values.get("confusion_matrix")
+    if matrix is None or len(names) > _WIDEST_MATRIX:
         return "\n".join(lines)
     widths = [max(len(name), *(len(str(row[column])) for row in matrix)) for column, name in enumerate(names)]
 
@@ -88,20 +94,23 @@ def _shortened(name: str) -> str:
 def answers(task: Task, predictions: Predictions, labels: np.ndarray) -> Iterator[dict[str, Any]]:
     """Text by text: the right label, the predicted one, each class's probability, and the share of the tokens that layers computed.
 
-    For regression both labels are values, and there are no probabilities.
+    Of a multi-label task right and predicted labels are lists. For regression both labels are values, and there are no probabilities.
     """
     shares = predictions.shares_kept()
     if task.label_names is None:
         for value, label, share in zip(predictions.logits[:, 0], labels, shares, strict=True):
             yield {"label": float(label), "predicted": float(value), "kept": float(share)}
         return
-    names = task.label_names
-    for probabilities, label, share in zip(
-        scipy.special.softmax(predictions.logits.astype(np.float64), axis=1), labels, shares, strict=True
-    ):
+    names, decided = task.label_names, decisions(predictions.logits, task.multi_label)
+    rows = probabilities(predictions.logits.astype(np.float64), task.multi_label)
+
+    def named(label: Any) -> str | list[str]:
+        return labels_of(label, names) if task.multi_label else names[label]
+
+    for row, label, predicted, share in zip(rows, labels, decided, shares, strict=True):
         yield {
-            "label": names[label],
-            "predicted": names[int(np.argmax(probabilities))],
-            "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
+            "label": named(label),
+            "predicted": named(predicted),
+            "probabilities": dict(zip(names, row.tolist(), strict=True)),
             "kept": float(share),
         }

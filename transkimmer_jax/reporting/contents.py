@@ -14,9 +14,9 @@ from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import CheckpointError, DataError
 from transkimmer_jax.evaluation.thresholds import find_threshold
-from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered, tagged
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered, labels_of, tagged
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.inference.predictions import Predictions, decisions
 from transkimmer_jax.inference.vectors import neighbours, unit
 
 _FITTED_ON = 128  # texts on which the thresholds of budgets are fitted
@@ -185,9 +185,23 @@ def _answers(engine: SkimEngine, predictions: Predictions, reading: _Reading, te
     names = engine.label_names
     if names is None:
         return [(f"{value:.4g}", f"{value:.3f}") for value in predictions.logits[:, 0].tolist()]
-    probabilities = predictions.probabilities()
+    probabilities = predictions.probabilities(engine.arch.multi_label)
+    if engine.arch.multi_label:
+        decided = decisions(predictions.logits, multi_label=True)
+        return [
+            (
+                listed(labels_of(given, names)),
+                listed([f"{names[label]} {100 * row[label]:.0f} %" for label in np.flatnonzero(given)]),
+            )
+            for given, row in zip(decided, probabilities, strict=True)
+        ]
     best = probabilities.argmax(axis=1)
     return [(names[label], f"{names[label]} {100 * row[label]:.0f} %") for label, row in zip(best, probabilities, strict=True)]
+
+
+def listed(labels: Sequence[str]) -> str:
+    """The labels of a text that has any number of them, for people, and to be compared with others in the same order."""
+    return ", ".join(labels) or "no label"
 
 
 def _neighbours(vectors: np.ndarray) -> list[str]:

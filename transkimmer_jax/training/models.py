@@ -42,7 +42,9 @@ def load_task(config: Config) -> Task:
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
     _require_its_columns(config, head, saved.task.pairs)
     prompt = teacher_settings(config, head).default_text
-    return texts_task(config.data, head, saved.label_names, config_file.read_length(folder, saved), prompt)
+    multi_label = head == "sequence_classification" and saved.architecture.multi_label
+    length = config_file.read_length(folder, saved)
+    return texts_task(config.data, head, saved.label_names, length, prompt, multi_label)
 
 
 def teacher_settings(config: Config, head: str) -> sentence_transformers.Settings:
@@ -116,7 +118,9 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
-    theirs, ours = config_file.read(resolve(name)).label_names or (), task.label_names or ()
+    saved = config_file.read(resolve(name))
+    config_file.require_same_kind_of_labels(f"distill.teacher={name}", saved.architecture.multi_label, task.name, task.multi_label)
+    theirs, ours = saved.label_names or (), task.label_names or ()
     if len(theirs) == len(ours):
         if not config_file.same_labels(theirs, ours):
             raise CheckpointError(
@@ -195,4 +199,4 @@ def teacher_options(config: Config, task: Task) -> dict[str, Any]:
 def _head_options(config: Config, task: Task) -> dict[str, Any]:
     if task.head == "sentence_embedding":
         return {"pooling": config.model.pooling}
-    return {"num_labels": task.num_labels}
+    return {"num_labels": task.num_labels, "multi_label": task.multi_label}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from transkimmer_jax import extras
 from transkimmer_jax.config import DistillConfig
 from transkimmer_jax.data.batches import NO_LABEL
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.layers import unit
 
 with extras.needed("train", "training"):
@@ -52,6 +53,28 @@ def task_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Ar
     else:
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.sum(losses * weight)
+
+
+def label_set_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over examples of the mean binary cross-entropy of their labels, which is what transformers' models learn.
+
+    Args:
+      logits: [B, num_labels] float32. labels: the same, 1 of a label that the text has, else 0. weight: [B].
+    """
+    chex.assert_equal_shape([logits, labels])
+    return jnp.sum(jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits, labels), axis=-1) * weight)
+
+
+def label_set_distillation_loss(logits: jax.Array, teacher: jax.Array, weight: jax.Array, temperature: float) -> jax.Array:
+    """Weighted sum over examples of the mean divergence of their labels from the teacher's, as `distillation_loss`.
+
+    A label is said, or it is not: Kullback-Leibler of these two. logits, teacher: [B, num_labels].
+    """
+    chex.assert_equal_shape([logits, teacher])
+    given, wanted = logits / temperature, teacher / temperature
+    soft = jax.nn.sigmoid(wanted)
+    cross_entropy, entropy = (optax.losses.sigmoid_binary_cross_entropy(values, soft) for values in (given, wanted))
+    return jnp.sum(jnp.mean(cross_entropy - entropy, axis=-1) * weight) * temperature**2
 
 
 def distillation_loss(logits: jax.Array, teacher_logits: jax.Array, weight: jax.Array, temperature: float) -> jax.Array:
@@ -173,3 +196,14 @@ OBJECTIVES = {
         ),
     ),
 }
+LABEL_SETS = Objective(
+    lambda outputs, batch, weight: label_set_loss(outputs["logits"], batch["labels"], weight),
+    lambda outputs, teacher, batch, weight, distill: label_set_distillation_loss(
+        outputs["logits"], teacher["logits"], weight, distill.temperature
+    ),
+)
+
+
+def objective_of(arch: Architecture) -> Objective:
+    """What a model learns: its head's objective, or that of a classifier whose texts have any number of labels."""
+    return LABEL_SETS if arch.multi_label else OBJECTIVES[arch.head]

@@ -19,7 +19,8 @@ from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
-# input_ids, attention_mask, token_type_ids [B, S]; labels [B], of a tagger [B, S]; weight [B]; labelled [B] where some have no label
+# input_ids, attention_mask, token_type_ids [B, S]; labels [B], of a tagger [B, S], where a text has any number of labels [B, labels];
+# weight [B]; labelled [B] where some have no label
 Batch = dict[str, jax.Array]
 
 
@@ -170,7 +171,7 @@ class TrainStep:
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         level = batch["level"] if config.skim.enabled and config.skim.trained_levels else None
         out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), level=level, only_logits=True)
-        objective, outputs = objectives.OBJECTIVES[self.arch.head], model.outputs_of(out)
+        objective, outputs = objectives.objective_of(self.arch), model.outputs_of(out)
         # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
         of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
         from_labels = (1 - of_teacher) * weight * untouched * batch.get("labelled", 1.0)

@@ -12,7 +12,7 @@ from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.labelled_files import read_file
 from transkimmer_jax.data.records import COLUMN_FLAGS
-from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.data.tasks import Task, label_metrics
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation import similarity
 from transkimmer_jax.evaluation.metrics import score_logits
@@ -77,14 +77,14 @@ def _labelled(task: Task, path: str, label_column: str | None) -> Examples:
         raise ConfigError(
             f"--labelled is for classifiers, cross-encoders and embedders, and the teacher is for {task.head.replace('_', ' ')}"
         )
-    return read_file(path, task.text_columns, label_column or task.label_column, task.label_names, COLUMN_FLAGS)
+    return read_file(path, task.text_columns, label_column or task.label_column, task.label_names, COLUMN_FLAGS, task.multi_label)
 
 
 def _metrics(task: Task, engine: SkimEngine, examples: Examples) -> dict[str, float]:
     if task.head == "sentence_embedding":
         firsts, seconds = (similarity.embed(engine, column).values for column in (examples.texts, examples.pairs or []))
         return similarity.correlations(firsts, seconds, examples.labels)
-    scored = dataclasses.replace(task, metrics=("pearson", "spearman") if task.is_regression else ("accuracy", "macro_f1"))
+    scored = dataclasses.replace(task, metrics=label_metrics(task.label_names, task.multi_label))
     predictions = engine.predict_tokenized(engine.tokenize(_inputs(examples)))
     return score_logits(scored, predictions.logits, np.asarray(examples.labels))
 
