@@ -11,10 +11,13 @@ import scipy.special
 from training import runs
 
 from transkimmer_jax import cli
+from transkimmer_jax.aot.workload import Workload
 from transkimmer_jax.config import override
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.models import load_task, student_shapes
 from transkimmer_jax.training.objectives import LABEL_SETS, OBJECTIVES, label_set_distillation_loss, label_set_loss, objective_of
 from transkimmer_jax.weights import config_file
 
@@ -58,6 +61,18 @@ def test_which_objective(checkpoint):
     arch = config_file.read(checkpoint).architecture
     assert objective_of(arch) is OBJECTIVES["sequence_classification"]
     assert objective_of(dataclasses.replace(arch, multi_label=True)) is LABEL_SETS
+
+
+def test_the_step_compiles_ahead_of_time(checkpoint, files):
+    """For a slice of accelerators, on shapes alone: a text has a row of labels."""
+    config = runs.make_config(checkpoint, files["train"], files["validation"])
+    arch = student_shapes(config, load_task(config))
+    assert arch.multi_label
+    placement, workload = Placement.create(config.mesh), Workload(config, arch, arch, batch=4, length=12)
+    with jax.set_mesh(placement.mesh):
+        lowered = workload._train(placement)
+    _, batch, _ = lowered.in_avals[0]
+    assert batch["labels"].shape == (4 * placement.device_count, 2) and batch["labels"].dtype == np.float32
 
 
 def make_remarks(count, seed):
