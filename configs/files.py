@@ -3,8 +3,8 @@
     transkimmer train --config configs/files.py --config.data.train_file=train.jsonl --config.data.validation_file=dev.jsonl \\
         --config.data.test_file=test.jsonl
 
-Labels are ints or strings for classes, floats for regression. Without a validation file a tenth of the training file is held out;
-a test file is scored at the end, and nothing is chosen on it.
+Labels are ints or strings for classes, lists of these where a text has any number of them, floats for regression. Without a validation
+file a tenth of the training file is held out; a test file is scored at the end, and nothing is chosen on it.
 
 The skimming model has a third of the neurons of the encoder's feed-forward blocks. It is for 50, 40 and 28.5 % of what the dense
 model spends. Another encoder, other budgets, longer texts, and more passes for fewer texts:
