@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 
 import numpy as np
@@ -172,21 +173,14 @@ def test_exports_answer_alone(model, said, tmp_path, script):
     if script == "answer_by_graph":
         export_graph(model, folder)
         assert json.loads((folder / "config.json").read_text())["problem_type"] == CONFIG["problem_type"]
-        answers = list(runs_of(scripts / "answer_by_graph.py", "Graph")(folder, "model.onnx")(texts))
+        answers = list(runpy.run_path(str(scripts / "answer_by_graph.py"))["Graph"](folder, "model.onnx")(texts))
         for answer, expected in zip(answers, wanted, strict=True):
             assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-4)
     else:
         said("export", "--model", model, "--output", folder, "--platforms", "cpu", "--lengths", 12)
-        answers = runs_of(scripts / "run_exported.py", "ExportedModel")(folder)(texts)
+        answers = runpy.run_path(str(scripts / "run_exported.py"))["ExportedModel"](folder)(texts)
     assert [answer["label"] for answer in answers] == [answer.label for answer in wanted]
     assert len({tuple(answer.label) for answer in wanted}) > 2
-
-
-def runs_of(path, name):
-    """A class of a script."""
-    import runpy
-
-    return runpy.run_path(str(path))[name]
 
 
 def test_convert(model, said, tmp_path):

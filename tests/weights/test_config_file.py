@@ -28,12 +28,15 @@ def refusal(values):
         ({"num_labels": 1}, None),
         ({"problem_type": "regression", "num_labels": 1}, None),
         ({"problem_type": "single_label_classification", "num_labels": 1}, ("LABEL_0",)),
+        ({"problem_type": "multi_label_classification", "num_labels": 1}, ("LABEL_0",)),
+        ({"problem_type": "multi_label_classification", "num_labels": 2}, ("LABEL_0", "LABEL_1")),
     ],
 )
 def test_label_names(fields, names):
     saved = config_file.parse(UNNAMED | fields, "here")
     assert saved.label_names == names
     assert saved.architecture.num_labels == (1 if names is None else len(names))
+    assert saved.architecture.multi_label == (fields.get("problem_type") == "multi_label_classification")
 
 
 def test_null_is_the_same_as_left_out():
@@ -52,6 +55,12 @@ def test_null_is_the_same_as_left_out():
     null = config_file.parse(left_out | dict.fromkeys(optional), "here")
     assert (null.architecture, null.task) == (config_file.parse(left_out, "here").architecture, config_file.SavedTask())
     assert "lacks vocab_size" in refusal(CONFIG | {"vocab_size": None})
+
+
+def test_other_heads_are_never_multi_label():
+    """transformers' taggers do not look at the field."""
+    fields = {"problem_type": "multi_label_classification", "architectures": ["BertForTokenClassification"]}
+    assert not config_file.parse(CONFIG | fields, "here").architecture.multi_label
 
 
 @pytest.mark.parametrize("backbone", FORMATS)
