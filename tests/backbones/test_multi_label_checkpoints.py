@@ -17,6 +17,7 @@ from transkimmer_jax import SkimEngine
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.models import heads
 from transkimmer_jax.weights import config_file
+from transkimmer_jax.weights.model_card import Provenance, model_card
 
 torch = pytest.importorskip("torch")
 
@@ -94,6 +95,14 @@ def test_the_encoder_gets_another_head(tmp_path):
     single = heads.TranskimmerForSequenceClassification.from_pretrained(tmp_path, dense=True, multi_label=False)
     single.save_pretrained(tmp_path / "single", label_names=NAMES)
     assert json.loads((tmp_path / "single" / "config.json").read_text())["problem_type"] == "single_label_classification"
+
+
+def test_one_label_of_pairs_is_no_ranking():
+    """The card of a model says what it is for."""
+    arch = dataclasses.replace(tiny.dense("bert").arch, num_labels=1)
+    for multi_label, tag in ((True, "text-classification"), (False, "text-ranking")):
+        card = model_card(dataclasses.replace(arch, multi_label=multi_label), ("toxic",) if multi_label else None, Provenance(), pairs=True)
+        assert f"pipeline_tag: {tag}" in card and ('any of the labels `"toxic"`' in card) == multi_label
 
 
 def test_a_graph_does_not_depend_on_what_its_logits_mean():
