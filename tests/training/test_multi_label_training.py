@@ -98,9 +98,12 @@ def files(tmp_path_factory):
 def dense(checkpoint, files, tmp_path_factory):
     """A run that learned the labels, and its result."""
     config = runs.make_config(checkpoint, files["train"], files["validation"])
-    changes = {"skim.enabled": "false", "optimizer.learning_rate": "3e-3", "train.steps": "300", "train.eval_every": "300"}
+    changes = {
+        "skim.enabled": "false", "optimizer.learning_rate": "3e-3", "train.steps": "300", "train.eval_every": "300",
+        "train.save_every": "none", "model.hidden_dropout": "0", "model.attention_dropout": "0",
+    }  # fmt: skip
     workdir = tmp_path_factory.mktemp("dense") / "run"
-    return workdir, train_and_evaluate(override(config, changes | {"train.save_every": "none"}), workdir)
+    return workdir, train_and_evaluate(override(config, changes), workdir)
 
 
 @pytest.fixture(scope="module")
