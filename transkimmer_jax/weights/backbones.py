@@ -39,7 +39,6 @@ class CheckpointFormat:
     fields: names of config.json's fields that are not BERT's, by those of BERT's config.
     fixed: fields that such a config does not have, with what they are in every model of the kind.
     defaults: fields that transformers' class sets to something else than BERT's where a config leaves them out.
-    variants: whether the config has the fields of `config_file.VARIANTS` too.
     pads_first: whether positions start behind that of the padding, so that the padding's id says where.
     position_offset: where they start otherwise.
     pad_token_id: the usual one, for a model that is saved without a tokenizer.
@@ -52,7 +51,6 @@ class CheckpointFormat:
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    variants: bool = False
     pads_first: bool = False
     position_offset: int = 0
     pad_token_id: int = 0
@@ -141,7 +139,6 @@ FORMATS = {
         },
         fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter is in older files, and means nothing
         defaults={"layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
-        variants=True,
         pad_token_id=50283,
         ignored=("decoder.",),
     ),

@@ -1,8 +1,8 @@
 """A model folder's `config.json`: the fields that are read, what they may hold, and what they mean.
 
 Names and meanings are those of transformers' configs. The table here has BERT's names; what other backbones call the same is in
-`backbones.py`. `backbone`, `skim`, `pooling`, `task`, `dense_layers` and `dense_intermediate` are ours. Further fields are ModernBERT's, in
-the spellings of transformers 4 and 5.
+`backbones.py`, and fields that only some have are in `variants.py`. `backbone`, `skim`, `pooling`, `task`, `dense_layers` and
+`dense_intermediate` are ours.
 """
 
 import dataclasses
@@ -20,7 +20,9 @@ from transkimmer_jax.weights import digests, sentence_transformers
 from transkimmer_jax.weights.backbones import FORMATS, CheckpointFormat
 from transkimmer_jax.weights.json_files import read_object
 from transkimmer_jax.weights.schema import (
+    BOOLEAN,
     FLOAT32_MAX,
+    SIZE,
     Choice,
     Field,
     Integer,
@@ -34,6 +36,7 @@ from transkimmer_jax.weights.schema import (
     listed,
     problems,
 )
+from transkimmer_jax.weights.variants import VARIANTS, Variants
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -61,20 +64,6 @@ class _Labels(Kind):
         return 'a different name for each of the labels "0", "1", ...'
 
 
-@dataclasses.dataclass(frozen=True)
-class _LayerTypes(Kind):
-    """Which layers are local, as transformers 5 says it."""
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, list) and all(kind in (_GLOBAL, _LOCAL) for kind in value)
-
-    def __str__(self) -> str:
-        return f"a list of {_GLOBAL!r} and {_LOCAL!r}"
-
-
-_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
-_BOOLEAN = Choice((True, False))
-_SIZE = Integer(1, 2**20)
 _DROPOUT = Number(0, 1, closed=False)
 _SMALL = Number(1e-30, 1)
 
@@ -93,7 +82,7 @@ class _Levels(Kind):
 
 _SKIM = Section(
     {
-        "predictor_size": Field(_SIZE),
+        "predictor_size": Field(SIZE),
         "initial_bias": Field(Number(-1e6, 1e6), SkimArchitecture.initial_bias),
         "temperature": Field(Number(1e-6, 1e6), SkimArchitecture.temperature),
         "threshold": Field(Number(-FLOAT32_MAX, FLOAT32_MAX), SkimArchitecture.threshold),
@@ -109,7 +98,7 @@ _SKIM = Section(
 _POOLING = Section(
     {
         "mode": Field(Choice(("mean", "cls")), PoolingArchitecture.mode),
-        "normalize": Field(_BOOLEAN, PoolingArchitecture.normalize),
+        "normalize": Field(BOOLEAN, PoolingArchitecture.normalize),
     },
     closed=True,
 )
@@ -117,7 +106,7 @@ _POOLING = Section(
 _TASK = Section(
     {
         "name": Field(Text()),
-        "max_length": Field(_SIZE),
+        "max_length": Field(SIZE),
         "text_columns": Field(Texts(2)),
         "label_column": Field(Text()),
         "doc_stride": Field(Integer(0, 2**20), DataConfig.doc_stride),
@@ -135,13 +124,13 @@ _KIND = Section(
 _CONFIG = Section(
     {
         "vocab_size": Field(Integer(1, 10**8), required=True),
-        "hidden_size": Field(_SIZE, required=True),
+        "hidden_size": Field(SIZE, required=True),
         "num_hidden_layers": Field(Integer(1, 1000), required=True),
-        "num_attention_heads": Field(_SIZE, required=True),
-        "intermediate_size": Field(_SIZE, required=True),
-        "max_position_embeddings": Field(_SIZE, required=True),
+        "num_attention_heads": Field(SIZE, required=True),
+        "intermediate_size": Field(SIZE, required=True),
+        "max_position_embeddings": Field(SIZE, required=True),
         "pad_token_id": Field(Integer(0, 10**8)),
-        "type_vocab_size": Field(_SIZE, required=True),
+        "type_vocab_size": Field(SIZE, required=True),
         "layer_norm_eps": Field(_SMALL, 1e-12),
         "initializer_range": Field(Number(0, 100), 0.02),
         "hidden_dropout_prob": Field(_DROPOUT, 0.1),
@@ -154,41 +143,11 @@ _CONFIG = Section(
         "id2label": Field(_Labels()),
         "problem_type": Field(Supported((_REGRESSION, _ONE_LABEL, _ANY_LABELS))),
         "dense_layers": Field(Integer(1, 1000)),
-        "dense_intermediate": Field(_SIZE),
+        "dense_intermediate": Field(SIZE),
         "architectures": Field(Texts(16)),
         "skim": Field(_SKIM),
         "pooling": Field(_POOLING),
         "task": Field(_TASK, {}),
-    }
-)
-
-_THETA = Number(1, 1e12)
-# Other types, of longer texts, have fields of their own.
-_ROPE = Section(
-    {
-        "rope_type": Field(Supported(("default",))),
-        "rope_theta": Field(_THETA),
-        "partial_rotary_factor": Field(Supported((1, 1.0))),
-    },
-    closed=True,
-)
-
-# Fields of ModernBERT's configs alone. What layers are, and their angles, is said by the last two in transformers 5, in 4 by those before.
-VARIANTS = Section(
-    {
-        "attention_bias": Field(_BOOLEAN, False),
-        "mlp_bias": Field(_BOOLEAN, False),
-        "norm_bias": Field(_BOOLEAN, False),
-        "classifier_bias": Field(_BOOLEAN, False),
-        "classifier_pooling": Field(Choice(("cls", "mean")), "cls"),
-        "classifier_activation": Field(Supported(("gelu",)), "gelu"),
-        "local_attention": Field(_SIZE, 2 * Architecture.local_window),
-        "rope_scaling": Field(Supported((None,))),
-        "global_rope_theta": Field(_THETA, Architecture.rope_theta),
-        "local_rope_theta": Field(_THETA),
-        "global_attn_every_n_layers": Field(Integer(1, 1000), 3),
-        "layer_types": Field(_LayerTypes()),
-        "rope_parameters": Field(Section({_GLOBAL: Field(_ROPE), _LOCAL: Field(_ROPE)}, closed=True)),
     }
 )
 
@@ -330,11 +289,12 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     kind = filled(values, _KIND)
     backbone = (kind["backbone"] or "bert") if kind["model_type"] == SKIMMING_MODEL_TYPE else kind["model_type"]
     form = FORMATS[backbone]
-    section = _section(form)
+    variants = VARIANTS.get(backbone)
+    section = _section(form, variants)
     wrong = problems(values, section)
     fields = kind | _by_our_names(filled(values, section), form) if not wrong else {}
-    variants = filled(values, VARIANTS) if form.variants and not wrong else {}
-    wrong = wrong or _contradictions(fields, form) + _layer_contradictions(fields | variants, form)
+    own = filled(values, variants.section) if variants and not wrong else {}
+    wrong = wrong or _contradictions(fields, form) + (variants.contradictions(fields | own) if variants else [])
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)}")
     names, count = _label_names(fields)
@@ -343,8 +303,8 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     offset = _position_offset(fields, form)
     constants["max_position_embeddings"] -= offset
     constants |= {ours: float(fields[name]) for name, ours in _RATES.items()}
-    if form.variants:
-        constants |= _variants(variants, values, fields["num_hidden_layers"])
+    if variants:
+        constants |= variants.read(fields | own, values)
     arch = Architecture(
         **constants,
         backbone=backbone,
@@ -382,57 +342,11 @@ def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
     return SkimArchitecture(**section | floats | {"levels": tuple(map(float, section["levels"]))})
 
 
-def _section(form: CheckpointFormat) -> Section:
+def _section(form: CheckpointFormat, variants: Variants | None) -> Section:
     """The table with the names and defaults that a backbone's configs have, in our order."""
     own = {name: dataclasses.replace(field, default=form.defaults.get(name, field.default)) for name, field in _CONFIG.fields.items()}
     fields = {form.field(name): field for name, field in own.items() if name not in form.fixed}
-    return Section(fields | (dict(VARIANTS.fields) if form.variants else {}))
-
-
-def _variants(fields: dict[str, Any], values: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """Fields of `Architecture` from those of `VARIANTS`. values: the file's content, where a null base of local angles is the global one,
-    and none at all is the usual one."""
-    rope = {kind: (fields["rope_parameters"] or {}).get(kind) or {} for kind in (_GLOBAL, _LOCAL)}
-    everywhere = rope[_GLOBAL].get("rope_theta") or fields["global_rope_theta"]
-    local = everywhere if "local_rope_theta" in values else Architecture.local_rope_theta
-    return {
-        "attention_bias": fields["attention_bias"],
-        "feed_forward_bias": fields["mlp_bias"],
-        "norm_bias": fields["norm_bias"],
-        "pooler_bias": fields["classifier_bias"],
-        "classifier_pooling": fields["classifier_pooling"],
-        "local_layers": tuple(number for number, kind in enumerate(_layer_types(fields, layers)) if kind == _LOCAL),
-        "local_window": fields["local_attention"] // 2,
-        "rope_theta": float(everywhere),
-        "local_rope_theta": float(rope[_LOCAL].get("rope_theta") or fields["local_rope_theta"] or local),
-    }
-
-
-def _layer_types(fields: dict[str, Any], layers: int) -> list[str]:
-    every = fields["global_attn_every_n_layers"]
-    return fields["layer_types"] or [_LOCAL if number % every else _GLOBAL for number in range(layers)]
-
-
-def _variant_values(arch: Architecture) -> dict[str, Any]:
-    """The inverse of `_variants`, in the spelling of transformers 5 and, where that can say as much, of 4."""
-    kinds = [_LOCAL if number in arch.local_layers else _GLOBAL for number in range(arch.num_hidden_layers)]
-    every = next((number for number, kind in enumerate(kinds) if number and kind == _GLOBAL), len(kinds))
-    regular = kinds == [_LOCAL if number % every else _GLOBAL for number in range(len(kinds))]
-    thetas = {_GLOBAL: arch.rope_theta, _LOCAL: arch.local_rope_theta}
-    return {
-        "attention_bias": arch.attention_bias,
-        "mlp_bias": arch.feed_forward_bias,
-        "norm_bias": arch.norm_bias,
-        "classifier_bias": arch.pooler_bias,
-        "classifier_pooling": arch.classifier_pooling,
-        "classifier_activation": "gelu",
-        "local_attention": 2 * arch.local_window,
-        "global_rope_theta": arch.rope_theta,
-        "local_rope_theta": arch.local_rope_theta,
-        **({"global_attn_every_n_layers": every} if regular else {}),
-        "layer_types": kinds,
-        "rope_parameters": {kind: {"rope_theta": theta, "rope_type": "default"} for kind, theta in thetas.items()},
-    }
+    return Section(fields | (dict(variants.section.fields) if variants else {}))
 
 
 def _by_our_names(fields: dict[str, Any], form: CheckpointFormat) -> dict[str, Any]:
@@ -473,20 +387,6 @@ def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]
     if length is not None and length > positions:
         behind = f" less the first {offset}" if offset else ""
         wrong.append(f"task.max_length {length} is more than max_position_embeddings {fields['max_position_embeddings']}{behind}")
-    return wrong
-
-
-def _layer_contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]:
-    """The same of the fields that say what layers are."""
-    if not form.variants:
-        return []
-    wrong = []
-    kinds, layers = fields["layer_types"], fields["num_hidden_layers"]
-    if kinds is not None and len(kinds) != layers:
-        wrong.append(f"layer_types names {len(kinds)} layers, but num_hidden_layers is {layers}")
-    size, heads = fields["hidden_size"], fields["num_attention_heads"]
-    if size % (2 * heads) == heads:
-        wrong.append(f"hidden_size {size} over num_attention_heads {heads} is odd: heads are rotated by pairs")
     return wrong
 
 
@@ -548,7 +448,7 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
         "architectures": [("Transkimmer" if arch.skim else form.class_prefix) + ending],
         **({"model_type": SKIMMING_MODEL_TYPE, "backbone": arch.backbone} if arch.skim else {"model_type": arch.backbone}),
         **{form.field(name): value for name, value in constants.items() if name not in form.fixed},
-        **(_variant_values(arch) if form.variants else {}),
+        **(VARIANTS[arch.backbone].write(arch) if arch.backbone in VARIANTS else {}),
         "pad_token_id": pad_token_id,  # None, which transformers takes, of a vocabulary without the usual one
         **of_head,
         **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),

@@ -117,6 +117,10 @@ class Supported(Choice):
         return f"{name}={shown(value)} is not supported, only {self}"
 
 
+BOOLEAN = Choice((True, False))
+SIZE = Integer(1, 2**20)
+
+
 @dataclasses.dataclass(frozen=True)
 class Section(Kind):
     """An object of further fields.
