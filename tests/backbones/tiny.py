@@ -28,6 +28,7 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bert": (transformers.BertConfig, {"max_position_embeddings": TOKENS}),
     "roberta": (transformers.RobertaConfig, _BEHIND_PADDING),
     "xlm-roberta": (transformers.XLMRobertaConfig, _BEHIND_PADDING | {"pad_token_id": 3, "max_position_embeddings": TOKENS + 4}),
+    "camembert": (transformers.CamembertConfig, _BEHIND_PADDING),
     "distilbert": (transformers.DistilBertConfig, {"max_position_embeddings": TOKENS, "hidden_dim": 52}),
     "mpnet": (transformers.MPNetConfig, {"max_position_embeddings": TOKENS + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
     # The last layer of the first is local, that of the second is not. In texts of TOKENS tokens, most are out of sight of each other.

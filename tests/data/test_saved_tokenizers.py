@@ -63,6 +63,8 @@ def made(kind):
         tokenizer = transformers.RobertaTokenizer(vocab=vocab, merges=merges)
     elif kind == "xlm-roberta":
         tokenizer = transformers.XLMRobertaTokenizer(vocab=pieces())
+    elif kind == "camembert":
+        tokenizer = transformers.CamembertTokenizer(vocab=pieces())
     else:
         tokenizer = transformers.BertTokenizer(vocab=word_piece(special), truncation_side="left", split_special_tokens=True)
     tokenizer_files.save(tokenizer, folder)
@@ -73,7 +75,7 @@ def made(kind):
 texts = st.lists(st.one_of(st.sampled_from(TEXT), st.text(max_size=40), st.just("[SEP] </s> <mask>film")), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "xlm-roberta", "with settings of its own"])
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "xlm-roberta", "camembert", "with settings of its own"])
 @settings(max_examples=30, deadline=None)
 @given(texts, st.booleans(), st.integers(5, 30))
 def test_it_reads_as_transformers_own(kind, texts, pairs, max_length):
@@ -114,6 +116,7 @@ CONFIGS = {
     "mpnet": {"model_type": "mpnet"},
     "roberta": {"model_type": "transkimmer", "backbone": "roberta"},
     "xlm-roberta": {"model_type": "bert", "tokenizer_class": "XLMRobertaTokenizer"},
+    "camembert": {"model_type": "camembert"},
 }
 
 

@@ -51,7 +51,7 @@ def transkimmer(
     # Predictors in a file whose config says nothing of them are the original's, with norms as PyTorch makes them.
     of_predictors = (config["skim"].get("norm_eps") or epsilon) if "skim" in config else 1e-5
     behind_padding = (config.get("pad_token_id") or 0) + 1
-    offset = {"roberta": behind_padding, "xlm-roberta": behind_padding, "mpnet": 2}.get(backbone, 0)
+    offset = {"mpnet": 2}.get(backbone, behind_padding if _AS_BERT.get(backbone) is _AS_BERT["roberta"] else 0)
 
     def linear(name, x):
         return x @ tensors[f"{name}.weight"].astype(np.float64).T + tensors.get(f"{name}.bias", 0)
@@ -172,7 +172,7 @@ _AS_BERT = {
         "mlp.Wo": "output.dense", "mlp_norm": "output.LayerNorm", "head.": "bert.pooler.",
     },
 }  # fmt: skip
-_AS_BERT["xlm-roberta"] = _AS_BERT["roberta"]
+_AS_BERT["xlm-roberta"] = _AS_BERT["camembert"] = _AS_BERT["roberta"]
 
 
 def _as_bert(name: str, backbone: str) -> str:

@@ -30,6 +30,7 @@ BACKBONES = {
     "bert": Backbone(),  # Devlin et al., 2019
     "roberta": Backbone(),  # Liu et al., 2019; positions start behind that of the padding, see `Architecture.position_offset`
     "xlm-roberta": Backbone(),  # Conneau et al., 2020
+    "camembert": Backbone(),  # Martin et al., 2020
     "distilbert": Backbone(pooled_by="relu"),  # Sanh et al., 2019
     "mpnet": Backbone(relative_bias=True),  # Song et al., 2020
     # Warner et al., 2024; some of its layers see only what is near, see `Architecture.local_layers`

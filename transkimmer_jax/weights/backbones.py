@@ -67,6 +67,7 @@ FORMATS = {
     "bert": CheckpointFormat("Bert", "bert.", _BERT),
     "roberta": _ROBERTA_FORMAT,
     "xlm-roberta": dataclasses.replace(_ROBERTA_FORMAT, class_prefix="XLMRoberta"),
+    "camembert": dataclasses.replace(_ROBERTA_FORMAT, class_prefix="Camembert"),
     "distilbert": CheckpointFormat(
         "DistilBert",
         "distilbert.",
