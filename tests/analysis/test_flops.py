@@ -152,7 +152,9 @@ MODERN = {"backbone": "modernbert", "local_layers": (1,)}
 
 
 @pytest.mark.parametrize(
-    "changes", [{"backbone": "distilbert"}, {"backbone": "mpnet", "position_offset": 2}, MODERN], ids=lambda changes: changes["backbone"]
+    "changes",
+    [{"backbone": "distilbert"}, {"backbone": "electra", "embedding_size": 96}, {"backbone": "mpnet", "position_offset": 2}, MODERN],
+    ids=lambda changes: changes["backbone"],
 )
 def test_other_backbones_products_are_what_is_counted(changes):
     arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)

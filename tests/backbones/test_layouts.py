@@ -108,4 +108,4 @@ def test_graphs_have_the_inputs_that_clients_feed(backbone):
     graph = build(tiny.skimming(backbone))
     onnx.checker.check_model(graph, full_check=True)
     names = [given.name for given in graph.graph.input]
-    assert names == ["input_ids", "attention_mask", *(["token_type_ids"] if backbone == "bert" else []), "threshold"]
+    assert names == ["input_ids", "attention_mask", *(["token_type_ids"] if backbone in ("bert", "electra") else []), "threshold"]

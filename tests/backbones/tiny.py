@@ -26,6 +26,9 @@ _LOCAL = {
 }  # fmt: skip
 CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bert": (transformers.BertConfig, {"max_position_embeddings": TOKENS}),
+    # The tables of the first are narrower than states.
+    "electra": (transformers.ElectraConfig, {"max_position_embeddings": TOKENS, "embedding_size": 20}),
+    "electra of one width": (transformers.ElectraConfig, {"max_position_embeddings": TOKENS, "embedding_size": 36}),
     "roberta": (transformers.RobertaConfig, _BEHIND_PADDING),
     "xlm-roberta": (transformers.XLMRobertaConfig, _BEHIND_PADDING | {"pad_token_id": 3, "max_position_embeddings": TOKENS + 4}),
     "camembert": (transformers.CamembertConfig, _BEHIND_PADDING),

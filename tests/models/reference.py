@@ -71,6 +71,7 @@ def transkimmer(
         types = np.zeros(length, int) if token_type_ids is None else token_type_ids
         x = x + embedding("token_type", np.minimum(types, config["type_vocab_size"] - 1))
     x = norm("bert.embeddings.LayerNorm", x)
+    x = linear("bert.embeddings_project", x) if "bert.embeddings_project.weight" in tensors else x
     alive = np.arange(length)
     final, keep, margins = x.copy(), np.zeros((layers, length), bool), np.full((layers, length), np.nan)
     for layer in range(layers):
@@ -125,7 +126,8 @@ def transkimmer(
         pooled = _gelu(linear("bert.pooler.dense", final.mean(axis=0) if config["classifier_pooling"] == "mean" else final[0]))
         return Example(linear("classifier", norm("bert.pooler.norm", pooled)), keep, margins, final)
     pooled = linear("bert.pooler.dense", final[0])
-    logits = linear("classifier", np.maximum(pooled, 0) if backbone == "distilbert" else np.tanh(pooled))
+    activated = {"distilbert": lambda x: np.maximum(x, 0), "electra": _gelu}.get(backbone, np.tanh)
+    logits = linear("classifier", activated(pooled))
     return Example(logits, keep, margins, final)
 
 
@@ -160,6 +162,7 @@ _AS_BERT = {
         "out_lin": "output.dense", "sa_layer_norm": "attention.output.LayerNorm", "output_layer_norm": "output.LayerNorm",
         "ffn.lin1": "intermediate.dense", "ffn.lin2": "output.dense", "pre_classifier": "bert.pooler.dense",
     },
+    "electra": {"electra.": "bert.", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier"},
     "roberta": {"roberta.": "bert.", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier"},
     "mpnet": {
         "mpnet.": "bert.", "attn.q.": "self.query.", "attn.k.": "self.key.", "attn.v.": "self.value.", "attn.o.": "output.dense.",

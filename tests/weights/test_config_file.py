@@ -74,6 +74,8 @@ def test_defaults_are_those_of_transformers(backbone):
         "layer_norm_eps": arch.layer_norm_eps, "initializer_range": arch.initializer_range,
         "hidden_dropout_prob": arch.hidden_dropout, "attention_probs_dropout_prob": arch.attention_dropout,
     }  # fmt: skip
+    if "embedding_size" in theirs:
+        optional["embedding_size"] = arch.embedding_size
     assert {name: theirs.get(form.field(name), form.fixed.get(name)) for name in optional} == optional
 
 

@@ -412,7 +412,7 @@ def test_config_that_is_no_object(tmp_path, tensors, text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "electra"}, "model_type='electra' is not supported, only 'bert' or "),
+        ({"model_type": "albert"}, "model_type='albert' is not supported, only 'bert' or "),
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key' is not supported"),
         ({"is_decoder": True}, "is_decoder=True is not supported"),

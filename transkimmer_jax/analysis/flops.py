@@ -1,9 +1,10 @@
 """Floating-point operations of one example, counted exactly (docs/design.md, section 2.2).
 
 A multiply and an add are two operations. Counted are the matrix products: projections, attention scores and mixing (quadratic
-in the kept tokens), feed-forward, predictors, maps of skimmed tokens' states (one for each, as the ONNX graph computes them), pooler and
-classifier. What is elementwise (LayerNorm, softmax, GELU) is left out, as in the literature: by XLA's count of the dense forward it is
-3.3 % at H=384 and 1.6 % at H=768, most of it the polynomial that stands for GELU's error function (tests/analysis/test_flops.py).
+in the kept tokens), feed-forward, predictors, maps of skimmed tokens' states (one for each, as the ONNX graph computes them), the product
+behind narrow embeddings, pooler and classifier. What is elementwise (LayerNorm, softmax, GELU) is left out, as in the literature: by XLA's
+count of the dense forward it is 3.3 % at H=384 and 1.6 % at H=768, most of it the polynomial that stands for GELU's error function
+(tests/analysis/test_flops.py).
 A local layer computes the scores of all pairs and leaves out those that are too far apart, so all are counted, in the dense model too.
 
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
@@ -40,6 +41,11 @@ def per_query(arch: Architecture) -> float:
 def per_predicted_token(arch: Architecture) -> float:
     """Operations of one skim predictor for each token that enters it; 0 for a dense model."""
     return 2.0 * (arch.hidden_size + 1) * arch.predictor_size
+
+
+def embedding_per_token(arch: Architecture) -> float:
+    """Operations of the product that makes a state of each token's embedding, skimmed or not; 0 where there is none."""
+    return 2.0 * (arch.embedding_size or 0) * arch.hidden_size
 
 
 def head(arch: Architecture) -> float:
@@ -95,4 +101,4 @@ def dense(arch: Architecture, lengths: Array) -> Array:
 def _computed(arch: Architecture, tokens: Array, pairs: Array, last: Array, lengths: Array) -> Array:
     """Operations [B] of layers and head. tokens, pairs: [B], summed over the layers before the last, which computes `last` [B] tokens."""
     layers = per_token(arch) * tokens + per_token_pair(arch) * pairs + last_layer(arch, last)
-    return layers + (lengths * head_per_token(arch) + head(arch))
+    return layers + (lengths * (embedding_per_token(arch) + head_per_token(arch)) + head(arch))

@@ -52,7 +52,7 @@ class Schedule:
     def flops(self, arch: Architecture) -> float:
         """Operations of the program; its time is near proportional to them."""
         sequences, entering = self.bucket.sequences, self.bucket.tokens
-        total = sequences * flops.head(arch) + self.bucket.tokens * flops.head_per_token(arch)
+        total = sequences * flops.head(arch) + self.bucket.tokens * (flops.embedding_per_token(arch) + flops.head_per_token(arch))
         for layer, (rows, width) in enumerate(self.layers):
             total += flops.per_predicted_token(arch) * entering
             if layer < len(self.layers) - 1 or arch.reads_every_token:

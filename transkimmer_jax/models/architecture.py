@@ -51,6 +51,7 @@ class Architecture:
     max_position_embeddings: int = 512  # tokens of the longest text
     position_offset: int = 0  # rows of the position table before that of the first token; no token reads them
     type_vocab_size: int = 2  # 0: no token types
+    embedding_size: int | None = None  # of the embedding tables, behind which a product makes states; None: hidden_size, and none does
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     hidden_dropout: float = 0.1

@@ -28,6 +28,7 @@ class Backbone:
 
 BACKBONES = {
     "bert": Backbone(),  # Devlin et al., 2019
+    "electra": Backbone(pooled_by="gelu"),  # Clark et al., 2020; tables may be narrower than states, see `Architecture.embedding_size`
     "roberta": Backbone(),  # Liu et al., 2019; positions start behind that of the padding, see `Architecture.position_offset`
     "xlm-roberta": Backbone(),  # Conneau et al., 2020
     "camembert": Backbone(),  # Martin et al., 2020

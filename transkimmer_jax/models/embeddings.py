@@ -1,26 +1,30 @@
-"""What the first layer reads: the sum of a token's embeddings, normalised."""
+"""What the first layer reads: the sum of a token's embeddings, normalised, and made as wide as states."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.layers import dropout, norm
+from transkimmer_jax.models.layers import Linear, dropout, norm
 
 
 class Embeddings(nnx.Module):
-    """Sum of word, position and token-type embeddings, then LayerNorm and dropout. A backbone without token types has no table for
-    them, and a rotary one none for positions."""
+    """Sum of word, position and token-type embeddings, then LayerNorm, dropout and, by `arch.embedding_size`, a product. A backbone
+    without token types has no table for them, and a rotary one none for positions."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
+        size = arch.embedding_size or arch.hidden_size
+        normal = nnx.initializers.normal(arch.initializer_range)
+
         def table(rows):
-            return nnx.Embed(rows, arch.hidden_size, embedding_init=nnx.initializers.normal(arch.initializer_range), dtype=dtype, rngs=rngs)
+            return nnx.Embed(rows, size, embedding_init=normal, dtype=dtype, rngs=rngs)
 
         self.word = table(arch.vocab_size)
         self.position = None if arch.kind.rotary else table(arch.max_position_embeddings + arch.position_offset)
         self.position_offset = arch.position_offset
         self.token_type = table(arch.type_vocab_size) if arch.type_vocab_size else None
-        self.norm = norm(arch, rngs)
+        self.norm = norm(arch, rngs, size)
+        self.projection = Linear(size, arch.hidden_size, kernel_init=normal, dtype=dtype, rngs=rngs) if arch.embedding_size else None
         self.dropout_rate = arch.hidden_dropout
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -30,7 +34,8 @@ class Embeddings(nnx.Module):
             embedded = embedded + self._of_two(self.token_type, token_type_ids)
         if self.position is not None:
             embedded = embedded + self._rows(self.position, positions + self.position_offset)
-        return dropout(self.norm(embedded), self.dropout_rate, key)
+        embedded = dropout(self.norm(embedded), self.dropout_rate, key)
+        return embedded if self.projection is None else self.projection(embedded)
 
     def _of_two(self, table: nnx.Embed, index: jax.Array) -> jax.Array:
         """`_rows` of a table that hardly has any: one or two of them are chosen from where they are added, instead of copied."""

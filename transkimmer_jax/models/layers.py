@@ -113,9 +113,9 @@ def _gelu_jvp(primals, tangents):
     return (wide * below).astype(x.dtype), tangent * slope.astype(x.dtype)
 
 
-def norm(arch: Architecture, rngs: nnx.Rngs) -> LayerNorm:
-    """A fresh norm of states."""
-    return LayerNorm(arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
+def norm(arch: Architecture, rngs: nnx.Rngs, size: int | None = None) -> LayerNorm:
+    """A fresh norm of vectors of this size; None: of states."""
+    return LayerNorm(size or arch.hidden_size, epsilon=arch.layer_norm_eps, use_bias=arch.norm_bias, rngs=rngs)
 
 
 def unit(vectors: jax.Array) -> jax.Array:

@@ -153,16 +153,17 @@ def embed(
         return values if table_dtype == TensorProto.FLOAT else g.op("Cast", values, to=TensorProto.FLOAT)
 
     embedded = rows("word", _array(embeddings.word.embedding), input_ids)
-    if embeddings.position is None:
-        return norm(g, embeddings.norm, embedded, "norm")
-    position = _array(embeddings.position.embedding)[embeddings.position_offset :]
-    if embeddings.token_type is not None:
-        types = _array(embeddings.token_type.embedding)
-        if token_type_ids is None:
-            position = position + types[:1]
-        else:
-            embedded = g.op("Add", embedded, rows("token_type", types, token_type_ids))
-    return norm(g, embeddings.norm, g.op("Add", embedded, rows("position", position, positions)), "norm")
+    if embeddings.position is not None:
+        position = _array(embeddings.position.embedding)[embeddings.position_offset :]
+        if embeddings.token_type is not None:
+            types = _array(embeddings.token_type.embedding)
+            if token_type_ids is None:
+                position = position + types[:1]
+            else:
+                embedded = g.op("Add", embedded, rows("token_type", types, token_type_ids))
+        embedded = g.op("Add", embedded, rows("position", position, positions))
+    embedded = norm(g, embeddings.norm, embedded, "norm")
+    return embedded if embeddings.projection is None else linear(g, embeddings.projection, embedded, "projection")
 
 
 def margin(g: GraphBuilder, encoder: Encoder, index: int, hidden: str) -> str:

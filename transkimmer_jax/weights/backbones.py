@@ -65,6 +65,12 @@ _ROBERTA_FORMAT = CheckpointFormat("Roberta", "roberta.", _ROBERTA, pads_first=T
 
 FORMATS = {
     "bert": CheckpointFormat("Bert", "bert.", _BERT),
+    "electra": CheckpointFormat(
+        "Electra",
+        "electra.",
+        {**_BERT, "embedding_projection": "embeddings_project", "pooler": "classifier.dense", "classifier": "classifier.out_proj"},
+        ignored=("discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
+    ),
     "roberta": _ROBERTA_FORMAT,
     "xlm-roberta": dataclasses.replace(_ROBERTA_FORMAT, class_prefix="XLMRoberta"),
     "camembert": dataclasses.replace(_ROBERTA_FORMAT, class_prefix="Camembert"),

@@ -161,13 +161,18 @@ def _norm(path: Path, size: int, name: str, bias: bool = True) -> list[Row]:
 def parameter_table(arch: Architecture) -> list[Row]:
     """All rows of a checkpoint, dense or skimming, with the architecture's head."""
     hidden, inner, width, at = arch.hidden_size, arch.intermediate_size, arch.predictor_size, FORMATS[arch.backbone].modules
+    embedded = arch.embedding_size or hidden
     tables = {
         "word": arch.vocab_size,
         "position": 0 if arch.kind.rotary else arch.max_position_embeddings + arch.position_offset,
         "token_type": arch.type_vocab_size,
     }
-    rows = [Row((("embeddings", table, "embedding"),), (f"{at[table]}.weight",), (size, hidden)) for table, size in tables.items() if size]
-    rows += _norm(("embeddings", "norm"), hidden, at["embedding_norm"], arch.norm_bias)
+    rows = [
+        Row((("embeddings", table, "embedding"),), (f"{at[table]}.weight",), (count, embedded)) for table, count in tables.items() if count
+    ]
+    rows += _norm(("embeddings", "norm"), embedded, at["embedding_norm"], arch.norm_bias)
+    if arch.embedding_size:
+        rows += _linear([("embeddings", "projection")], embedded, hidden, [at["embedding_projection"]])
     for index in range(arch.num_hidden_layers):
         ours, theirs = ("encoder", "layers", index), f"{at['layer']}.{index}"
         query, key_value, out = ((*ours, "attention", part) for part in ("query", "key_value", "out"))

@@ -128,4 +128,19 @@ def _contradictions_of_modernbert(fields: Fields) -> list[str]:
     return wrong
 
 
-VARIANTS = {"modernbert": Variants(_MODERNBERT, _read_modernbert, _write_modernbert, _contradictions_of_modernbert)}
+_ELECTRA = Section({"embedding_size": Field(SIZE, 128)})
+
+
+def _read_electra(fields: Fields, values: Mapping[str, Any]) -> Fields:
+    size = fields["embedding_size"]
+    return {"embedding_size": None if size == fields["hidden_size"] else size}
+
+
+def _write_electra(arch: Architecture) -> Fields:
+    return {"embedding_size": arch.embedding_size or arch.hidden_size}
+
+
+VARIANTS = {
+    "electra": Variants(_ELECTRA, _read_electra, _write_electra, lambda fields: []),
+    "modernbert": Variants(_MODERNBERT, _read_modernbert, _write_modernbert, _contradictions_of_modernbert),
+}
