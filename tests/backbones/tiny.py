@@ -24,6 +24,10 @@ _LOCAL = {
     "max_position_embeddings": TOKENS, "local_attention": 7, "bos_token_id": None, "eos_token_id": None, "cls_token_id": None,
     "sep_token_id": None,
 }  # fmt: skip
+_DISENTANGLED = {
+    "max_position_embeddings": TOKENS, "relative_attention": True, "pos_att_type": "p2c|c2p", "share_att_key": True,
+    "norm_rel_ebd": "layer_norm", "position_biased_input": False, "position_buckets": 8,
+}  # fmt: skip
 CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bert": (transformers.BertConfig, {"max_position_embeddings": TOKENS}),
     # The tables of the first are narrower than states.
@@ -34,6 +38,9 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "camembert": (transformers.CamembertConfig, _BEHIND_PADDING),
     "distilbert": (transformers.DistilBertConfig, {"max_position_embeddings": TOKENS, "hidden_dim": 52}),
     "mpnet": (transformers.MPNetConfig, {"max_position_embeddings": TOKENS + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
+    # Of texts of TOKENS tokens most distances share rows, and of the second one's the furthest share the last.
+    "deberta-v2": (transformers.DebertaV2Config, _DISENTANGLED),
+    "deberta-v2 of far texts": (transformers.DebertaV2Config, _DISENTANGLED | {"position_buckets": 11, "max_relative_positions": 20}),
     # The last layer of the first is local, that of the second is not. In texts of TOKENS tokens, most are out of sight of each other.
     "modernbert": (transformers.ModernBertConfig, _LOCAL),
     "modernbert with biases": (

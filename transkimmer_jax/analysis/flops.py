@@ -5,6 +5,8 @@ in the kept tokens), feed-forward, predictors, maps of skimmed tokens' states (o
 behind narrow embeddings, pooler and classifier. What is elementwise (LayerNorm, softmax, GELU) is left out, as in the literature: by XLA's
 count of the dense forward it is 3.3 % at H=384 and 1.6 % at H=768, most of it the polynomial that stands for GELU's error function
 (tests/analysis/test_flops.py).
+Disentangled attention multiplies each query and each key with the rows of all distances that its text may have, and all of that is counted.
+What layers make of these rows is not: it is the same for all texts, computed once a batch, and of a graph once for all.
 A local layer computes the scores of all pairs and leaves out those that are too far apart, so all are counted, in the dense model too.
 
 The functions take NumPy or JAX arrays and give the same kind; they are differentiable in the token counts.
@@ -12,7 +14,12 @@ The functions take NumPy or JAX arrays and give the same kind; they are differen
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.distances import row_counts
 
 Array = Any  # numpy.ndarray or jax.Array
 
@@ -26,6 +33,24 @@ def per_token(arch: Architecture) -> float:
 def per_token_pair(arch: Architecture) -> float:
     """Operations of one layer for each (query, key) pair of kept tokens."""
     return 2.0 * 2 * arch.hidden_size
+
+
+def per_token_distance(arch: Architecture, lengths: Array) -> Array:
+    """Operations of one layer for each kept token of examples of `lengths` [B] tokens, skimmed ones counted, with distances: those of its
+    query with the keys of all that there may be, and of its key with their queries. 0 where attention is not disentangled."""
+    if not arch.kind.disentangled:
+        return 0.0
+    counts = row_counts(arch.max_position_embeddings, arch.position_buckets, arch.max_relative_positions)
+    if isinstance(lengths, jax.Array):
+        rows = jnp.asarray(counts, jnp.float32)[jnp.minimum(lengths.astype(jnp.int32), len(counts) - 1)]
+    else:
+        rows = counts[np.minimum(np.asarray(lengths).astype(np.int64), len(counts) - 1)].astype(np.float64)
+    return 2.0 * 2 * arch.hidden_size * rows
+
+
+def per_key_distance(arch: Architecture) -> float:
+    """The same of a layer with one query: both products of each key with its own distance."""
+    return 2.0 * 2 * arch.hidden_size if arch.kind.disentangled else 0.0
 
 
 def per_key(arch: Architecture) -> float:
@@ -63,12 +88,12 @@ def head_per_token(arch: Architecture) -> float:
     return 2.0 * arch.hidden_size * columns
 
 
-def last_layer(arch: Architecture, count: Array) -> Array:
-    """Operations of the last layer behind its predictor, of an example with `count` kept tokens: of all of these, or of position 0 alone,
-    which attends to them, where the head reads nothing else."""
+def last_layer(arch: Architecture, count: Array, lengths: Array) -> Array:
+    """Operations of the last layer behind its predictor, of examples with `count` kept ones of `lengths` tokens: of all of these, or of
+    position 0 alone, which attends to them, where the head reads nothing else."""
     if arch.reads_every_token:
-        return per_token(arch) * count + per_token_pair(arch) * count * count
-    return per_key(arch) * count + per_query(arch) + per_token_pair(arch) * count
+        return (per_token(arch) + per_token_distance(arch, lengths)) * count + per_token_pair(arch) * count * count
+    return (per_key(arch) + per_key_distance(arch)) * count + per_query(arch) + per_token_pair(arch) * count
 
 
 def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
@@ -100,5 +125,6 @@ def dense(arch: Architecture, lengths: Array) -> Array:
 
 def _computed(arch: Architecture, tokens: Array, pairs: Array, last: Array, lengths: Array) -> Array:
     """Operations [B] of layers and head. tokens, pairs: [B], summed over the layers before the last, which computes `last` [B] tokens."""
-    layers = per_token(arch) * tokens + per_token_pair(arch) * pairs + last_layer(arch, last)
+    inner = (per_token(arch) + per_token_distance(arch, lengths)) * tokens + per_token_pair(arch) * pairs
+    layers = inner + last_layer(arch, last, lengths)
     return layers + (lengths * (embedding_per_token(arch) + head_per_token(arch)) + head(arch))

@@ -56,9 +56,12 @@ class Schedule:
         for layer, (rows, width) in enumerate(self.layers):
             total += flops.per_predicted_token(arch) * entering
             if layer < len(self.layers) - 1 or arch.reads_every_token:
-                total += flops.per_token(arch) * rows + flops.per_token_pair(arch) * sequences * width * width
+                # Attention's view is computed as a whole.
+                pair = flops.per_token_pair(arch) * width + flops.per_token_distance(arch, self.bucket.width)
+                total += flops.per_token(arch) * rows + pair * sequences * width
             else:
-                total += flops.per_key(arch) * rows + (flops.per_query(arch) + flops.per_token_pair(arch) * width) * sequences
+                pair = flops.per_token_pair(arch) + flops.per_key_distance(arch)
+                total += flops.per_key(arch) * rows + (flops.per_query(arch) + pair * width) * sequences
             entering = rows
         return total
 

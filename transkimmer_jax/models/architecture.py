@@ -66,6 +66,9 @@ class Architecture:
     local_window: int = 64  # the furthest distance that they see
     rope_theta: float = 160_000.0  # base of the angles by which a rotary backbone turns queries and keys
     local_rope_theta: float = 10_000.0  # the same of local layers
+    # Of disentangled attention alone.
+    position_buckets: int = 256  # rows of distances in either direction; half of them are of one distance each, the others of ranges
+    max_relative_positions: int = 512  # the distance up to which these reach; it and those beyond share the last row
     num_labels: int = 2
     # Of a sequence classifier: a text has any number of labels. No product depends on it, so a graph's fingerprint, of `repr`, does not.
     multi_label: bool = dataclasses.field(default=False, repr=False)

@@ -25,8 +25,53 @@ _CPU_CHUNK = 4 * 2**20
 
 _CUDNN_HEAD_SIZE = 128  # the largest that cuDNN's kernel takes on every GPU; some take twice that
 
+Positions = tuple[jax.Array, jax.Array]  # of queries and of keys, int32
+
 # What a score is where the query does not see the key; the highest score that counts is never below a tenth of it.
 _HIDDEN_SCORE = -1e30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Disentangled:
+    """What scores owe to distances as queries and keys see them (He et al., 2021): a query meets the key of its distance from the key, and
+    a key the query of that distance.
+
+    keys, queries: [R, heads, head_dim], a layer's keys and queries of R rows of distances.
+    rows: [2 * P - 1] int32, the row of each distance; number P - 1 is that of a token and itself, those behind it of later keys.
+    """
+
+    keys: jax.Array
+    queries: jax.Array
+    rows: jax.Array
+
+    def row_of(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+        """The row of every pair, [B, Q, K] int32 of positions [B, Q] and [B, K]; B may be 1."""
+        distance = key_positions[:, None, :] - query_positions[:, :, None]
+        return jnp.take(self.rows, distance + len(self.rows) // 2, axis=0, mode="clip")
+
+    def scores(self, query: jax.Array, key: jax.Array, row: jax.Array) -> jax.Array:
+        """To be added to scores, [B, heads, Q, K] float32.
+
+        query: [B, Q, heads, head_dim]. key: [B, K, heads, head_dim]. row: [B or 1, Q, K], see `row_of`.
+        """
+        query, queries = _scaled(query), _scaled(self.queries)
+        row = jnp.broadcast_to(row, (len(query), *row.shape[1:]))
+        if query.shape[1] == 1:
+            # Of one query each key is at one distance, so all other products of keys would be in vain.
+            keys, queries = (jnp.take(of_rows, row[:, 0], axis=0, mode="clip") for of_rows in (self.keys, queries))
+            of_query = jnp.einsum("bhd,bkhd->bhk", query[:, 0], keys, preferred_element_type=jnp.float32)
+            return (of_query + jnp.einsum("bkhd,bkhd->bhk", key, queries, preferred_element_type=jnp.float32))[:, :, None]
+        of_queries = jnp.einsum("bqhd,rhd->bqrh", query, self.keys, preferred_element_type=jnp.float32)
+        of_keys = jnp.einsum("bkhd,rhd->bkrh", key, queries, preferred_element_type=jnp.float32)
+        # All heads of a pair are gathered at once. The batch stays an axis of its own: split over devices, it is gathered where it is.
+        for_queries = jax.vmap(jax.vmap(_rows))
+        for_keys = jax.vmap(jax.vmap(_rows, in_axes=(0, 1), out_axes=1))
+        return (for_queries(of_queries, row) + for_keys(of_keys, row)).transpose(0, 3, 1, 2)
+
+
+def _rows(table: jax.Array, row: jax.Array) -> jax.Array:
+    return jnp.take(table, row, axis=0, mode="clip")
 
 
 @jax.tree_util.register_dataclass
@@ -35,14 +80,19 @@ class Distances:
     """What scores owe to how far apart query and key were in the text, before anything was skimmed.
 
     bias: [2 * P - 1, heads] float32, added to scores; row P - 1 is that of a token and itself, those behind it of later keys. None: none.
+    disentangled: what queries and keys make of distances. None: nothing.
     window: the furthest distance at which a query sees a key. None: it sees all.
     """
 
     bias: jax.Array | None = None
+    disentangled: Disentangled | None = None
     window: int | None = dataclasses.field(default=None, metadata={"static": True})
 
-    def scores(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
-        """To be added to scores: [B, heads or 1, Q, K] float32 of positions [B, Q] and [B, K], B of them 1 where all are alike."""
+    def scores(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array | None:
+        """To be added to scores, whatever the query and the key: [B, heads or 1, Q, K] float32 of positions [B, Q] and [B, K], B of them 1
+        where all are alike. None: nothing."""
+        if self.bias is None and self.window is None:
+            return None
         distance = key_positions[:, None, :] - query_positions[:, :, None]
         if self.bias is None:
             scores = jnp.zeros((distance.shape[0], 1, *distance.shape[1:]), jnp.float32)
@@ -76,7 +126,8 @@ def masked(
     kept: jax.Array | None,
     dropout_rate: float,
     dropout_key: jax.Array | None,
-    added: jax.Array | None = None,
+    positions: Positions | None = None,
+    distances: Distances | None = None,
 ) -> jax.Array:
     """Attention of every query over the keys that are counted, differentiable in `counted` too (docs/design.md, section 1.4).
 
@@ -85,20 +136,44 @@ def masked(
       counted: [B, S] float32, 0 or 1: weights are counted * exp(score) over their sum.
       kept: [B, S] float32, by which the weights are multiplied after that; None: by nothing.
       dropout_rate, dropout_key: dropout on the weights; no key, no dropout.
-      added: [1, heads or 1, Q, S] float32, see `Distances.scores`; None: nothing.
+      positions: of the queries [1, Q] and of the keys [1, S], alike in all sequences, where `distances` are given.
 
     Returns:
       [B, Q, heads, head_dim] in the dtype of `value`; zeros where nothing is counted, or seen.
     """
     at_once = functools.partial(_masked, dropout_rate=dropout_rate)
     in_chunks = functools.partial(_masked_in_chunks, dropout_rate=dropout_rate)
-    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, added, cpu=in_chunks, default=at_once)
+    apart = _Apart.of(positions, distances)
+    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, apart, cpu=in_chunks, default=at_once)
 
 
-def _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate, first_row: jax.Array | int = 0):
-    scores = _scores(query, key)
-    if added is not None:
-        scores = scores + added
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Apart:
+    """`Distances` at certain positions. added: see `Distances.scores`. row: see `Disentangled.row_of`."""
+
+    added: jax.Array | None = None
+    disentangled: Disentangled | None = None
+    row: jax.Array | None = None
+
+    @classmethod
+    def of(cls, positions: Positions | None, distances: Distances | None) -> "_Apart":
+        if positions is None or distances is None:
+            return cls()
+        content = distances.disentangled
+        return cls(distances.scores(*positions), content, None if content is None else content.row_of(*positions))
+
+    def add(self, scores: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
+        """Scores [B, heads, Q, K] of queries [B, Q, heads, head_dim] and keys [B, K, heads, head_dim] with what they owe to distances."""
+        if self.added is not None:
+            scores = scores + self.added
+        if self.disentangled is not None and self.row is not None:
+            scores = scores + self.disentangled.scores(query, key, self.row)
+        return scores
+
+
+def _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate, first_row: jax.Array | int = 0):
+    scores = apart.add(_scores(query, key), query, key)
     counted = counted[:, None, None, :]
     highest = jnp.max(scores + jnp.where(counted > 0, 0.0, _HIDDEN_SCORE), axis=-1, keepdims=True)
     highest = jnp.maximum(highest, 0.1 * _HIDDEN_SCORE)
@@ -112,19 +187,19 @@ def _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate, 
     return _mixed(weights, value, jnp.where(total > 0, total, 1.0))
 
 
-def _masked_in_chunks(query, key, value, counted, kept, dropout_key, added, dropout_rate):
+def _masked_in_chunks(query, key, value, counted, kept, dropout_key, apart, dropout_rate):
     """`_masked`, a few sequences at a time where all at once would leave the caches; the weights are then computed again for the
     gradient instead of being kept. Not where a mesh may have split the sequences over devices."""
     batch, queries, heads, _ = query.shape
     scores = heads * queries * key.shape[1]
     count = next(count for count in range(max(1, min(batch, _CPU_CHUNK // scores)), 0, -1) if batch % count == 0)
     if batch * scores <= 4 * _CPU_CHUNK or jax.sharding.get_abstract_mesh().size > 1:
-        return _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate)
+        return _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate)
 
     @jax.checkpoint
     def chunk(inputs):
         first_row, query, key, value, counted, kept = inputs
-        return _masked(query, key, value, counted, kept, dropout_key, added, dropout_rate, first_row)
+        return _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate, first_row)
 
     def split(array):
         return array.reshape(batch // count, count, *array.shape[1:])
@@ -132,9 +207,6 @@ def _masked_in_chunks(query, key, value, counted, kept, dropout_key, added, drop
     first_rows = jnp.arange(0, batch, count, dtype=jnp.uint32)
     attended = jax.lax.map(chunk, (first_rows, *jax.tree.map(split, (query, key, value, counted, kept))))
     return attended.reshape(query.shape)
-
-
-Positions = tuple[jax.Array, jax.Array]
 
 
 def attend(
@@ -167,9 +239,7 @@ def _plain(
     distances: Distances | None = None,
 ) -> jax.Array:
     # Not `_masked`, whose product with the mask carries a gradient: adding a mask to the scores takes XLA's CPU code a part of the time.
-    scores = _scores(query, key)
-    if positions is not None and distances is not None:
-        scores = scores + distances.scores(*positions)
+    scores = _Apart.of(positions, distances).add(_scores(query, key), query, key)
     real = jnp.arange(key.shape[1])[None, :] < lengths[:, None]
     scores = scores + jnp.where(real, 0.0, _HIDDEN_SCORE)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
@@ -181,9 +251,12 @@ def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
 
     With heads first both products of attention are plain batched ones.
     """
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    query, key = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 1, 3)
+    query, key = _scaled(query).transpose(0, 2, 1, 3), key.transpose(0, 2, 1, 3)
     return jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+
+
+def _scaled(query: jax.Array) -> jax.Array:
+    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
 
 
 def _mixed(weights: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
@@ -218,6 +291,8 @@ def _chunked(query, key, value, lengths, positions, distances) -> jax.Array:
 
 def _fused(query, key, value, lengths, positions, distances) -> jax.Array:
     """cuDNN's kernel where it takes the dtype, the size of the heads, more than one query and no distances."""
+    # What scores owe to distances it would read as an array of all scores. To write that, of disentangled attention with every query and
+    # key in it, is most of what XLA's form does.
     # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
     here = jax.default_backend() == "gpu" and not _portable.get()
     _, queries, _, size = query.shape

@@ -10,7 +10,7 @@ from transkimmer_jax.models.layers import Linear, dropout, norm
 
 class Embeddings(nnx.Module):
     """Sum of word, position and token-type embeddings, then LayerNorm, dropout and, by `arch.embedding_size`, a product. A backbone
-    without token types has no table for them, and a rotary one none for positions."""
+    without token types has no table for them, and one that tells distances in its layers none for positions."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         size = arch.embedding_size or arch.hidden_size
@@ -20,7 +20,7 @@ class Embeddings(nnx.Module):
             return nnx.Embed(rows, size, embedding_init=normal, dtype=dtype, rngs=rngs)
 
         self.word = table(arch.vocab_size)
-        self.position = None if arch.kind.rotary else table(arch.max_position_embeddings + arch.position_offset)
+        self.position = table(arch.max_position_embeddings + arch.position_offset) if arch.kind.position_table else None
         self.position_offset = arch.position_offset
         self.token_type = table(arch.type_vocab_size) if arch.type_vocab_size else None
         self.norm = norm(arch, rngs, size)

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.attention import Distances
+from transkimmer_jax.models.attention import Disentangled, Distances
+from transkimmer_jax.models.distances import distance_rows
 from transkimmer_jax.models.layers import LayerNorm, Linear, dropout, gelu, norm, rotated
 from transkimmer_jax.models.layouts import Tokens
 from transkimmer_jax.models.skim import Forwarding, Levels, SkimPredictor
@@ -26,6 +27,19 @@ class Gate(Protocol):
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array: ...
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DistanceStates:
+    """What disentangled attention makes keys and queries of. states: [R, H], one a row of distances. rows: see `Disentangled`."""
+
+    states: jax.Array
+    rows: jax.Array
+
+
+# What layers are told of distances: a bias, see `Distances`; states; or nothing.
+Relative = jax.Array | DistanceStates | None
+
+
 class SelfAttention(nnx.Module):
     """Multi-head self-attention. Key and value come from one product; the query has its own, as the last layer needs it for
     position 0 alone."""
@@ -37,7 +51,9 @@ class SelfAttention(nnx.Module):
 
         local = number in arch.local_layers
         self.num_heads = arch.num_attention_heads
-        self.dropout_rate = arch.attention_dropout
+        self.dropout_rate, self.hidden_dropout_rate = arch.attention_dropout, arch.hidden_dropout
+        # Scores are sums of so many products: of two contents, and of either with the distance.
+        self.products = 3 if arch.kind.disentangled else 1
         self.window = arch.local_window if local else None
         self.rope_theta = (arch.local_rope_theta if local else arch.rope_theta) if arch.kind.rotary else None
         self.query = linear(arch.hidden_size)
@@ -45,7 +61,7 @@ class SelfAttention(nnx.Module):
         self.out = linear(arch.hidden_size)
 
     def __call__(
-        self, tokens: Tokens, hidden: jax.Array, first: jax.Array | None, key: jax.Array | None, bias: jax.Array | None = None
+        self, tokens: Tokens, hidden: jax.Array, first: jax.Array | None, key: jax.Array | None, relative: Relative = None
     ) -> jax.Array:
         """What tokens read of each other.
 
@@ -53,20 +69,36 @@ class SelfAttention(nnx.Module):
           tokens: where they lie.
           hidden: [..., H], what they enter with.
           first: [B, H], the same of position 0, where it alone is asked for; None: all are.
-          bias: see `Distances`.
+          relative: what there is to know of distances.
 
         Returns:
           [..., H] for every token, or [B, H] for position 0 alone.
         """
         keys, values = (self._heads(part) for part in jnp.split(self.key_value(hidden), 2, axis=-1))
-        query = self._heads(self.query(hidden if first is None else first))
+        query = self._queries(hidden if first is None else first)
         if self.rope_theta is not None:
             keys = rotated(keys, tokens.positions, self.rope_theta)
             query = rotated(query, tokens.positions, self.rope_theta) if first is None else query  # position 0 is turned by nothing
         attend = tokens.attend if first is None else tokens.attend_first
-        distances = None if bias is None and self.window is None else Distances(bias, self.window)
+        distances: Distances | None = None
+        if isinstance(relative, DistanceStates):
+            key, states_key = split_key(key, 2)
+            distances = Distances(disentangled=self._disentangled(relative, states_key))
+        elif relative is not None or self.window is not None:
+            distances = Distances(relative, window=self.window)
         attended = attend(query, keys, values, self.dropout_rate, key, distances)
         return self.out(attended.reshape(*attended.shape[:-2], -1))
+
+    def _disentangled(self, relative: DistanceStates, key: jax.Array | None) -> Disentangled:
+        """By the products that contents have too. Once for all texts: states of distances are the same for all."""
+        states = dropout(relative.states, self.hidden_dropout_rate, key)
+        keys = self._heads(self.key_value.part(states, self.query.kernel.shape[1]))
+        return Disentangled(keys, self._queries(states), relative.rows)
+
+    def _queries(self, hidden: jax.Array) -> jax.Array:
+        """[..., heads, head_dim] of [..., H], over the root of how many products a score is the sum of."""
+        query = self._heads(self.query(hidden))
+        return query if self.products == 1 else query * jnp.asarray(self.products**-0.5, query.dtype)
 
     def _heads(self, projected: jax.Array) -> jax.Array:
         """[..., H] as [..., heads, head_dim]."""
@@ -90,13 +122,13 @@ class EncoderLayer(nnx.Module):
         self.down = linear(arch.intermediate_size, arch.hidden_size)
         self.output_norm = norm(arch, rngs)  # of the feed-forward part
 
-    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, bias: jax.Array | None = None) -> jax.Array:
-        """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to. bias: see `Distances`."""
+    def __call__(self, tokens: Tokens, key: jax.Array | None, only_first: bool = False, relative: Relative = None) -> jax.Array:
+        """[..., H] for every token, or [B, H] for position 0 alone, which the same tokens attend to. relative: of distances."""
         attention_key, first_key, second_key = split_key(key, 3)
         residual = tokens.first() if only_first else tokens.hidden
         entering = self._before(self.attention_norm, tokens.hidden)
         first = self._before(self.attention_norm, residual) if only_first else None
-        attended = self.attention(tokens, entering, first, attention_key, bias)
+        attended = self.attention(tokens, entering, first, attention_key, relative)
         hidden = self._behind(self.attention_norm, residual + dropout(attended, self.dropout_rate, first_key))
         fed = self._feed_forward(self._before(self.output_norm, hidden))
         return self._behind(self.output_norm, hidden + dropout(fed, self.dropout_rate, second_key))
@@ -141,6 +173,26 @@ def distance_buckets(furthest: int) -> np.ndarray:
     share = np.log(np.maximum(length, 1).astype(np.float32) / np.float32(near)) / np.float32(math.log(far / near))
     ranged = near + (share * np.float32(half - near)).astype(np.int32)
     return np.where(distance > 0, half, 0) + np.where(length < near, length, np.minimum(ranged, half - 1)).astype(np.int32)
+
+
+class RelativeStates(nnx.Module):
+    """A state of each row of distances, normed, of which layers make keys and queries; the same in all layers (He et al., 2021)."""
+
+    def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(arch.initializer_range)
+        self.span, self.reach = arch.position_buckets, arch.max_relative_positions
+        self.table = nnx.Embed(2 * self.span, arch.hidden_size, embedding_init=normal, rngs=rngs)
+        self.norm = norm(arch, rngs)
+
+    def __call__(self, longest: int) -> DistanceStates:
+        """Of the rows that texts of up to `longest` tokens read, and of no others."""
+        rows = self.rows(longest)
+        states = self.norm(self.table.embedding[rows[-1] : rows[0] + 1])  # type: ignore[index]
+        return DistanceStates(states, jnp.asarray(rows - rows[-1]))
+
+    def rows(self, longest: int) -> np.ndarray:
+        """The row of the table of each distance in such texts, see `distance_rows`."""
+        return distance_rows(longest, self.span, self.reach)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +257,14 @@ class Encoder(nnx.Module):
             [Forwarding(arch.hidden_size, rngs) for _ in range(arch.num_hidden_layers)] if arch.maps_forwarded else []
         )
         self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
+        self.relative_states = RelativeStates(arch, rngs) if arch.kind.disentangled else None
         self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
+
+    def relative(self, longest: int) -> Relative:
+        """What layers are told of distances in texts of up to `longest` tokens."""
+        if self.relative_states is not None:
+            return self.relative_states(longest)
+        return None if self.relative_bias is None else self.relative_bias()
 
     def leaving(self, number: int | None) -> StatesLeaving:
         """How tokens leave that are skimmed before layer `number`; None: behind the last."""
@@ -233,7 +292,7 @@ class Encoder(nnx.Module):
         count = len(self.layers)
         kept, margins, hidden_states = [], [], [tokens.hidden]
         run_layer = jax.checkpoint(_call, static_argnums=3) if self.remat else _call
-        first, bias = None, None if self.relative_bias is None else self.relative_bias()
+        first, relative = None, self.relative(tokens.longest)
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
             if self.predictors:
@@ -242,9 +301,9 @@ class Encoder(nnx.Module):
                 margins.append(margin)
             kept.append(tokens.kept)
             if only_first and number == count - 1:
-                first = run_layer(layer, tokens, layer_key, True, bias)
+                first = run_layer(layer, tokens, layer_key, True, relative)
             else:
-                tokens = tokens.update(run_layer(layer, tokens, layer_key, False, bias))
+                tokens = tokens.update(run_layer(layer, tokens, layer_key, False, relative))
                 hidden_states.append(tokens.hidden)
         leaving = self.leaving(None)
         first = leaving.finished(tokens.first() if first is None else first)
@@ -256,5 +315,5 @@ def split_key(key: jax.Array | None, count: int):
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def _call(layer: EncoderLayer, tokens: Tokens, key: jax.Array | None, only_first: bool, bias: jax.Array | None) -> jax.Array:
-    return layer(tokens, key, only_first, bias)
+def _call(layer: EncoderLayer, tokens: Tokens, key: jax.Array | None, only_first: bool, relative: Relative) -> jax.Array:
+    return layer(tokens, key, only_first, relative)

@@ -74,7 +74,11 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:  # type: ignore[override]
         """[..., O] of [..., I], in the map's dtype."""
-        kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
+        return self.part(inputs, None)
+
+    def part(self, inputs: jax.Array, count: int | None) -> jax.Array:
+        """The first `count` of the outputs, [..., count]; None: all."""
+        kernel, bias = self.kernel[:, :count], None if self.bias is None else self.bias[:count]
         outputs = product(inputs.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         return outputs if bias is None else outputs + spread(bias.astype(self.dtype), outputs.shape)
 

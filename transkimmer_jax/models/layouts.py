@@ -43,6 +43,10 @@ class Tokens(Protocol):
         """Where each token stands in its text, whatever was skimmed before it: [...], or [1, S] for all alike; int32, from 0 on."""
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest text that the batch can hold."""
+
+    @property
     def kept(self) -> jax.Array:
         """What has been kept so far: [B, S] for padded tokens, the number [B] for packed ones."""
 
@@ -164,6 +168,10 @@ class PaddedTokens:
         return jnp.arange(self.hidden.shape[1], dtype=jnp.int32)[None]
 
     @property
+    def longest(self) -> int:
+        return self.hidden.shape[1]
+
+    @property
     def kept(self) -> jax.Array:
         return self.keep
 
@@ -186,10 +194,9 @@ class PaddedTokens:
         Returns:
           [B, Q, heads, head_dim]; rows of skimmed tokens are computed, and read by nobody.
         """
-        added = None if distances is None else distances.scores(self.positions[:, : query.shape[1]], self.positions)
-        if self.masking == "post_softmax":
-            return attention.masked(query, key, value, self.attention_mask, self.keep, dropout_rate, dropout_key, added)
-        return attention.masked(query, key, value, self.keep, None, dropout_rate, dropout_key, added)
+        positions = (self.positions[:, : query.shape[1]], self.positions)
+        counted, kept = (self.attention_mask, self.keep) if self.masking == "post_softmax" else (self.keep, None)
+        return attention.masked(query, key, value, counted, kept, dropout_rate, dropout_key, positions, distances)
 
     def attend_first(
         self,
@@ -260,6 +267,10 @@ class PackedTokens:
         left = jnp.zeros((len(lengths), embeddings.shape[1]), jnp.float32)
         positions = rows - _take(jnp.cumsum(lengths, dtype=jnp.int32) - lengths, sequence)
         return cls(embeddings, lengths, sequence, positions, rows, rows, (), lengths, left, pinned, ~fits, width, tuple(capacities))
+
+    @property
+    def longest(self) -> int:
+        return self.width
 
     @property
     def kept(self) -> jax.Array:

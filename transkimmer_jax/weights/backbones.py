@@ -39,6 +39,7 @@ class CheckpointFormat:
     fields: names of config.json's fields that are not BERT's, by those of BERT's config.
     fixed: fields that such a config does not have, with what they are in every model of the kind.
     defaults: fields that transformers' class sets to something else than BERT's where a config leaves them out.
+    pooler_in_encoder: whether the classifier's first product has the encoder's prefix.
     pads_first: whether positions start behind that of the padding, so that the padding's id says where.
     position_offset: where they start otherwise.
     pad_token_id: the usual one, for a model that is saved without a tokenizer.
@@ -51,6 +52,7 @@ class CheckpointFormat:
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pooler_in_encoder: bool = False
     pads_first: bool = False
     position_offset: int = 0
     pad_token_id: int = 0
@@ -64,7 +66,7 @@ class CheckpointFormat:
 _ROBERTA_FORMAT = CheckpointFormat("Roberta", "roberta.", _ROBERTA, pads_first=True, pad_token_id=1, ignored=("lm_head.", "pooler."))
 
 FORMATS = {
-    "bert": CheckpointFormat("Bert", "bert.", _BERT),
+    "bert": CheckpointFormat("Bert", "bert.", _BERT, pooler_in_encoder=True),
     "electra": CheckpointFormat(
         "Electra",
         "electra.",
@@ -118,6 +120,22 @@ FORMATS = {
         position_offset=2,
         pad_token_id=1,
         ignored=("lm_head.", "pooler."),
+    ),
+    "deberta-v2": CheckpointFormat(
+        "DebertaV2",
+        "deberta.",
+        {
+            **_BERT,
+            "query": "attention.self.query_proj",
+            "key": "attention.self.key_proj",
+            "value": "attention.self.value_proj",
+            "relative_states": "encoder.rel_embeddings",
+            "relative_states_norm": "encoder.LayerNorm",
+        },
+        fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter means nothing
+        defaults={"layer_norm_eps": 1e-7},
+        # Of its training, and a table of positions that some files have and no model reads.
+        ignored=("cls.", "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings."),
     ),
     "modernbert": CheckpointFormat(
         "ModernBert",

@@ -102,8 +102,9 @@ def beside_predictor(name: str) -> str | None:
 
 def checkpoint_name(name: str, arch: Architecture) -> str:
     """The name to write, with the prefix that transformers' task models use; embedders' encoders stand alone."""
-    beside = ("pre_classifier.", "head.", "classifier.", "qa_outputs.", SKIM_PREFIX)  # BERT's pooler is a part of the encoder there
-    return name if arch.head == "sentence_embedding" or name.startswith(beside) else f"{FORMATS[arch.backbone].prefix}{name}"
+    form = FORMATS[arch.backbone]
+    beside = ("pre_classifier.", "head.", "classifier.", "qa_outputs.", SKIM_PREFIX, *(() if form.pooler_in_encoder else ("pooler.",)))
+    return name if arch.head == "sentence_embedding" or name.startswith(beside) else f"{form.prefix}{name}"
 
 
 def of_other_heads(names: set[str], arch: Architecture) -> set[str]:
@@ -164,7 +165,7 @@ def parameter_table(arch: Architecture) -> list[Row]:
     embedded = arch.embedding_size or hidden
     tables = {
         "word": arch.vocab_size,
-        "position": 0 if arch.kind.rotary else arch.max_position_embeddings + arch.position_offset,
+        "position": arch.max_position_embeddings + arch.position_offset if arch.kind.position_table else 0,
         "token_type": arch.type_vocab_size,
     }
     rows = [
@@ -205,6 +206,10 @@ def parameter_table(arch: Architecture) -> list[Row]:
     if arch.kind.relative_bias:
         size = (DISTANCE_BUCKETS, arch.num_attention_heads)
         rows.append(Row((("encoder", "relative_bias", "table", "embedding"),), (f"{at['relative_bias']}.weight",), size))
+    if arch.kind.disentangled:
+        states, size = ("encoder", "relative_states"), (2 * arch.position_buckets, hidden)
+        rows.append(Row(((*states, "table", "embedding"),), (f"{at['relative_states']}.weight",), size))
+        rows += _norm((*states, "norm"), hidden, at["relative_states_norm"])
     if arch.kind.pre_norm:
         rows += _norm(("encoder", "final_norm"), hidden, at["final_norm"], arch.norm_bias)
     return rows + head_table(arch)

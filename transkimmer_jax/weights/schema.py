@@ -157,7 +157,8 @@ def problems(values: Mapping[str, Any], section: Section, prefix: str = "") -> l
     missing = [prefix + name for name, field in section.fields.items() if field.required and values.get(name) is None]
     wrong = [f"config.json lacks {', '.join(missing)}"] if missing else []
     for name, field in section.fields.items():
-        value = values.get(name)
+        # What is meant where a field is left out need not be supported.
+        value = field.default if values.get(name) is None else values[name]
         if value is None:
             continue
         if not field.kind.accepts(value):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.weights.schema import BOOLEAN, SIZE, Choice, Field, Integer, Kind, Number, Section, Supported
+from transkimmer_jax.weights.schema import BOOLEAN, SIZE, Choice, Field, Integer, Kind, Number, Section, Supported, shown
 
 Fields = dict[str, Any]
 
@@ -25,6 +25,93 @@ class Variants:
     read: Callable[[Fields, Mapping[str, Any]], Fields]
     write: Callable[[Architecture], Fields]
     contradictions: Callable[[Fields], list[str]]
+
+
+_ELECTRA = Section({"embedding_size": Field(SIZE, 128)})
+
+
+def _read_electra(fields: Fields, values: Mapping[str, Any]) -> Fields:
+    size = fields["embedding_size"]
+    return {"embedding_size": None if size == fields["hidden_size"] else size}
+
+
+def _write_electra(arch: Architecture) -> Fields:
+    return {"embedding_size": arch.embedding_size or arch.hidden_size}
+
+
+@dataclasses.dataclass(frozen=True)
+class _BothProducts(Kind):
+    """What scores are made of beside products of contents: both that there may be, as a text or a list."""
+
+    def accepts(self, value: Any) -> bool:
+        names = value.lower().split("|") if isinstance(value, str) else value
+        return isinstance(names, list) and sorted(str(name).strip() for name in names) == ["c2p", "p2c"]
+
+    def problem(self, name: str, value: Any) -> str:
+        return f"{name}={shown(value)} is not supported, only {self}"
+
+    def __str__(self) -> str:
+        return repr(_BOTH)
+
+
+_BOTH = "p2c|c2p"
+
+# To transformers, a file that leaves the first ones out is of a model that tells no distances.
+_DEBERTA = Section(
+    {
+        "relative_attention": Field(Supported((True,)), False),
+        "pos_att_type": Field(_BothProducts(), []),
+        "share_att_key": Field(Supported((True,)), False),
+        "norm_rel_ebd": Field(Supported(("layer_norm",)), "none"),
+        "position_biased_input": Field(Supported((False,)), True),
+        "position_buckets": Field(Integer(2, 2**15), -1),
+        "max_relative_positions": Field(Integer(-1, 2**20), -1),  # below 1: as many as there are positions
+        "conv_kernel_size": Field(Supported((0,)), 0),
+        "type_vocab_size": Field(Supported((0,)), 0),
+        "embedding_size": Field(SIZE),
+        "attention_head_size": Field(SIZE),
+        "pooler_hidden_size": Field(SIZE),
+        "pooler_hidden_act": Field(Supported(("gelu",)), "gelu"),
+    }
+)
+
+
+def _reach(fields: Fields) -> int:
+    said = fields["max_relative_positions"]
+    return said if said > 0 else fields["max_position_embeddings"]
+
+
+def _read_deberta(fields: Fields, values: Mapping[str, Any]) -> Fields:
+    return {"position_buckets": fields["position_buckets"], "max_relative_positions": _reach(fields)}
+
+
+def _write_deberta(arch: Architecture) -> Fields:
+    return {
+        "relative_attention": True,
+        "pos_att_type": _BOTH,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "position_buckets": arch.position_buckets,
+        "max_relative_positions": -1 if arch.max_relative_positions == arch.max_position_embeddings else arch.max_relative_positions,
+        "type_vocab_size": 0,
+        "pooler_hidden_size": arch.hidden_size,
+        "pooler_hidden_act": "gelu",
+        "pooler_dropout": 0,
+    }
+
+
+def _contradictions_of_deberta(fields: Fields) -> list[str]:
+    size, buckets = fields["hidden_size"], fields["position_buckets"]
+    sizes = {"embedding_size": size, "pooler_hidden_size": size, "attention_head_size": size // fields["num_attention_heads"]}
+    wrong = [
+        f"{name}={fields[name]} is not supported, only {only}, as hidden_size is {size}"
+        for name, only in sizes.items()
+        if fields[name] not in (None, only)
+    ]
+    if _reach(fields) - 1 <= buckets // 2:
+        wrong.append(f"position_buckets {buckets} needs distances above {buckets // 2}, and max_relative_positions is {_reach(fields)}")
+    return wrong
 
 
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
@@ -128,19 +215,8 @@ def _contradictions_of_modernbert(fields: Fields) -> list[str]:
     return wrong
 
 
-_ELECTRA = Section({"embedding_size": Field(SIZE, 128)})
-
-
-def _read_electra(fields: Fields, values: Mapping[str, Any]) -> Fields:
-    size = fields["embedding_size"]
-    return {"embedding_size": None if size == fields["hidden_size"] else size}
-
-
-def _write_electra(arch: Architecture) -> Fields:
-    return {"embedding_size": arch.embedding_size or arch.hidden_size}
-
-
 VARIANTS = {
     "electra": Variants(_ELECTRA, _read_electra, _write_electra, lambda fields: []),
+    "deberta-v2": Variants(_DEBERTA, _read_deberta, _write_deberta, _contradictions_of_deberta),
     "modernbert": Variants(_MODERNBERT, _read_modernbert, _write_modernbert, _contradictions_of_modernbert),
 }
