@@ -65,8 +65,8 @@ def transkimmer(
         return tensors[f"bert.embeddings.{table}_embeddings.weight"].astype(np.float64)[rows]
 
     length, layers = len(input_ids), config.get("num_hidden_layers") or config["n_layers"]
-    modern = backbone == "modernbert"
-    x = embedding("word", input_ids) + (0 if modern else embedding("position", np.arange(length) + offset))
+    modern, disentangled = backbone == "modernbert", backbone == "deberta-v2"
+    x = embedding("word", input_ids) + (0 if modern or disentangled else embedding("position", np.arange(length) + offset))
     if "bert.embeddings.token_type_embeddings.weight" in tensors:
         types = np.zeros(length, int) if token_type_ids is None else token_type_ids
         x = x + embedding("token_type", np.minimum(types, config["type_vocab_size"] - 1))
@@ -99,6 +99,17 @@ def transkimmer(
             kind = config["layer_types"][layer]
             query, key = (_turned(part, alive, config["rope_parameters"][kind]["rope_theta"]) for part in (query, key))
         scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[-1])
+        if disentangled:
+            apart = norm("bert.encoder.LayerNorm", tensors["bert.encoder.rel_embeddings.weight"].astype(np.float64))
+            keys_apart, queries_apart = (
+                linear(f"{path}.attention.self.{part}", apart).reshape(len(apart), heads, -1) for part in ("key", "query")
+            )
+            for i, here in enumerate(alive):
+                for j, there in enumerate(alive):
+                    row = _row_apart(int(here - there), config)
+                    both = (query[:, i] * keys_apart[row]).sum(-1) + (key[:, j] * queries_apart[row]).sum(-1)
+                    scores[:, i, j] += both / math.sqrt(query.shape[-1])
+            scores /= math.sqrt(3)
         if backbone == "mpnet":
             buckets = np.array([[_bucket(int(there - here)) for there in alive] for here in alive])
             scores = scores + tensors["bert.encoder.relative_attention_bias.weight"].astype(np.float64)[buckets].transpose(2, 0, 1)
@@ -126,7 +137,7 @@ def transkimmer(
         pooled = _gelu(linear("bert.pooler.dense", final.mean(axis=0) if config["classifier_pooling"] == "mean" else final[0]))
         return Example(linear("classifier", norm("bert.pooler.norm", pooled)), keep, margins, final)
     pooled = linear("bert.pooler.dense", final[0])
-    activated = {"distilbert": lambda x: np.maximum(x, 0), "electra": _gelu}.get(backbone, np.tanh)
+    activated = {"distilbert": lambda x: np.maximum(x, 0), "electra": _gelu, "deberta-v2": _gelu}.get(backbone, np.tanh)
     logits = linear("classifier", activated(pooled))
     return Example(logits, keep, margins, final)
 
@@ -167,6 +178,10 @@ _AS_BERT = {
     "mpnet": {
         "mpnet.": "bert.", "attn.q.": "self.query.", "attn.k.": "self.key.", "attn.v.": "self.value.", "attn.o.": "output.dense.",
         "attention.LayerNorm": "attention.output.LayerNorm", "classifier.dense": "bert.pooler.dense", "classifier.out_proj": "classifier",
+    },
+    "deberta-v2": {
+        "deberta.": "bert.", "self.query_proj": "self.query", "self.key_proj": "self.key", "self.value_proj": "self.value",
+        "pooler.dense": "bert.pooler.dense",
     },
     "modernbert": {
         "model.": "bert.", "bert.layers": "bert.encoder.layer", "embeddings.norm": "embeddings.LayerNorm",
@@ -209,6 +224,18 @@ def _bucket(distance: int) -> int:
     if length < 8:
         return start + length
     return start + min(15, 8 + sum(length >= 8 * 16 ** (step / 8) - 1e-9 for step in range(1, 8)))
+
+
+def _row_apart(distance: int, config: dict) -> int:
+    """DeBERTa's row of a query so far behind its key, counted: as many rows a direction as there are buckets, half of them for one distance
+    each, the others up to the furthest by its logarithm."""
+    buckets, furthest = config["position_buckets"], config["max_relative_positions"]
+    furthest = furthest if furthest > 0 else config["max_position_embeddings"]
+    near, length = buckets // 2, abs(distance)
+    if length > near:
+        steps = math.log(length / near) / math.log((furthest - 1) / near) * (near - 1)
+        length = near + math.ceil(steps - 1e-9)
+    return min(max(buckets + (length if distance > 0 else -length), 0), 2 * buckets - 1)
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

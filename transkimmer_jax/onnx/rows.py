@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 from onnx import TensorProto
 
-from transkimmer_jax.models.encoder import RelativeBias
+from transkimmer_jax.models.encoder import DistanceStates
+from transkimmer_jax.models.encoder import Relative as Told
 from transkimmer_jax.onnx.builder import GraphBuilder
 
 # Added to the scores of keys that are padding: its exponential is 0, and float16 can hold it.
@@ -80,9 +81,16 @@ class Rows:
         end = g.op("Sub", self.end, left.end) if self.sizes else ""
         return _places(g, g.op("Not", keep), _tokens(g, end, self.sizes))
 
-    def view(self, g: GraphBuilder, relative: "Relative | None" = None, window: int | None = None, width_multiple: int = 1) -> "View":
+    def view(
+        self,
+        g: GraphBuilder,
+        relative: "Relative | None" = None,
+        window: int | None = None,
+        width_multiple: int = 1,
+        only_first: bool = False,
+    ) -> "View":
         """The rows as attention reads them. relative: what scores owe to distances, of these rows. window: see `Distances`.
-        width_multiple: of the view's width, which is rounded up to one."""
+        width_multiple: of the view's width, which is rounded up to one. only_first: no other queries than those at position 0 read it."""
         lengths = self.lengths(g)
         width = g.op("ReduceMax", lengths, keepdims=0)
         if width_multiple > 1:
@@ -96,7 +104,8 @@ class Rows:
             bias = first_bias = _score_of(g, seen)
         else:
             bias, first_bias = (relative.added(g, distance, seen, window) for distance in relative.distances(g, slots))
-        return View(self.first, slots, self.places(g, g.op("Reshape", real, g.constant([-1]))), bias, first_bias)
+        pairs = None if relative is None or relative.pairs is None or only_first else relative.pairs.of(g, relative.distances(g, slots)[0])
+        return View(self.first, slots, self.places(g, g.op("Reshape", real, g.constant([-1]))), bias, first_bias, pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +118,7 @@ class View:
     bias: float32 [batch, 1, 1, width] or [batch, 1 or heads, width, width], to be added to scores: 0 there, or what scores owe to
       distances, and about `MASKED_SCORE` elsewhere.
     first_bias: float32 [batch, 1 or heads, 1, width], the same for queries at position 0.
+    pairs: where disentangled attention reads what scores owe to distances; None where it is not asked for.
     """
 
     first: str
@@ -116,6 +126,40 @@ class View:
     places: str
     bias: str
     first_bias: str
+    pairs: "Pairs | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """The rows of distances (`models.distances`) that the pairs of a batch's tokens read.
+
+    table: int64 [distances], the row of each. middle: the place of distance 0 in it. heads: of attention. start, end: int64 [1], the first
+    row that texts of the batch may read, and the one behind the last. row: int64 [batch, heads, width, width], of each query and key,
+    from `start` on; '' before it is asked for.
+    """
+
+    table: str
+    middle: int
+    heads: int
+    start: str
+    end: str
+    row: str = ""
+
+    @classmethod
+    def read(cls, g: GraphBuilder, rows: np.ndarray, heads: int, lengths: str) -> Self:
+        """Of a batch. rows: [distances], the row of each. lengths: int64 [batch, 1], tokens of its texts before any is skimmed."""
+        table, middle = g.constant(rows), len(rows) // 2
+        furthest = g.op("Sub", g.op("Squeeze", g.op("ReduceMax", lengths, keepdims=1), g.constant([1])), g.constant(1))
+        start = g.op("Gather", table, g.op("Add", furthest, g.constant(middle)), axis=0)
+        last = g.op("Gather", table, g.op("Sub", g.constant(middle), furthest), axis=0)
+        return cls(table, middle, heads, start, g.op("Add", last, g.constant(1)))
+
+    def of(self, g: GraphBuilder, distance: str) -> Self:
+        """With the row of each pair at these distances, int64 [batch, width, width]."""
+        row = g.op("Gather", self.table, g.op("Add", distance, g.constant(self.middle)), axis=0)
+        row = g.op("Unsqueeze", g.op("Sub", row, self.start), g.constant([1]))
+        # `GatherElements` wants an index for each head.
+        return dataclasses.replace(self, row=g.op("Expand", row, g.constant([1, self.heads, 1, 1])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,19 +167,22 @@ class Relative:
     """Where tokens stand in their texts, and what scores owe to the distance of query and key.
 
     positions: int64 [rows], of each row's token. table: float32 [distances, heads]; None: there is no bias. middle: its row of distance
-    0.
+    0. pairs: of disentangled attention; None: it is another.
     """
 
     positions: str
-    table: str | None
-    middle: int
+    table: str | None = None
+    middle: int = 0
+    pairs: Pairs | None = None
 
     @classmethod
-    def of(cls, g: GraphBuilder, bias: RelativeBias | None, positions: str) -> Self:
-        """Of all tokens."""
-        if bias is None:
-            return cls(positions, None, 0)
-        return cls(positions, g.weight("relative_bias", np.asarray(bias())), bias.furthest)
+    def of(cls, g: GraphBuilder, told: Told, positions: str, lengths: str, heads: int) -> Self:
+        """Of all tokens. told: what layers are told of distances. lengths: int64 [batch, 1]. heads: of attention."""
+        if told is None:
+            return cls(positions)
+        if isinstance(told, DistanceStates):
+            return cls(positions, pairs=Pairs.read(g, np.asarray(told.rows, np.int64), heads, lengths))
+        return cls(positions, g.weight("relative_bias", np.asarray(told)), len(told) // 2)
 
     def shrink(self, g: GraphBuilder, kept: str) -> Self:
         """Of the rows that `kept`, int64 [rows], names."""
