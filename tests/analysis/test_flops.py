@@ -149,22 +149,42 @@ def test_the_models_matrix_products_are_what_is_counted(skim, hidden, layers, in
 
 
 MODERN = {"backbone": "modernbert", "local_layers": (1,)}
+# Of texts of LENGTH tokens, distances beyond 32 share rows.
+DISENTANGLED = {"backbone": "deberta-v2", "position_buckets": 64, "max_relative_positions": 128}
+
+
+def of_rows(arch):
+    """Operations by which layers make keys and queries of what rows there are of distances, once for all examples."""
+    if not arch.kind.disentangled:
+        return 0
+    # From the furthest earlier key's to the furthest later one's.
+    ranged = 32 + math.ceil(math.log((LENGTH - 1) / 32) / math.log(127 / 32) * 31)
+    rows = min(64 + ranged, 127) - (64 - ranged) + 1
+    assert 2 * 32 + 1 < rows < 2 * LENGTH - 1
+    return 2 * 2 * arch.hidden_size**2 * rows * arch.num_hidden_layers
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"backbone": "distilbert"}, {"backbone": "electra", "embedding_size": 96}, {"backbone": "mpnet", "position_offset": 2}, MODERN],
+    [
+        {"backbone": "distilbert"},
+        {"backbone": "electra", "embedding_size": 96},
+        {"backbone": "mpnet", "position_offset": 2},
+        DISENTANGLED,
+        MODERN,
+    ],
     ids=lambda changes: changes["backbone"],
 )
 def test_other_backbones_products_are_what_is_counted(changes):
     arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)
     lengths = np.full(BATCH, float(LENGTH))
-    assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+    counted = flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + of_rows(arch)
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("changes", [{}, MODERN], ids=["bert", "modernbert"])
+@pytest.mark.parametrize("changes", [{}, DISENTANGLED, MODERN], ids=["bert", "deberta-v2", "modernbert"])
 def test_a_last_layer_computes_what_its_head_reads(head, pooling, changes):
     """To the last operation, again: all tokens, or position 0 alone."""
     changes = {name: value for name, value in (changes | {"classifier_pooling": pooling}).items() if changes}
@@ -172,7 +192,8 @@ def test_a_last_layer_computes_what_its_head_reads(head, pooling, changes):
         real_size(SkimArchitecture(), 48, 2, 96), head=head, num_labels=5, pooling=PoolingArchitecture(pooling), **changes
     )
     lengths = np.full(BATCH, float(LENGTH))
-    assert product_flops(traced(arch).jaxpr.jaxpr) == flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+    counted = flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
+    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + of_rows(arch)
 
 
 @sizes
@@ -183,6 +204,17 @@ def test_xla_counts_the_same(monkeypatch, hidden, layers, intermediate, changes)
     arch = dataclasses.replace(real_size(None, hidden, layers, intermediate), **changes)
     ours = flops.dense(arch, np.full(BATCH, float(LENGTH))).sum()
     assert 1 <= traced(arch).lower().cost_analysis()["flops"] / ours < 1.01
+
+
+@pytest.mark.parametrize("number", [np.array, jnp.array])
+def test_distances_of_short_texts_cost_less(number):
+    """Hand-counted: 5 tokens are up to 4 apart, so queries and keys of each meet 9 rows; of one token, 1. Those of a last layer meet 1."""
+    arch = dataclasses.replace(ARCH, backbone="deberta-v2", max_position_embeddings=40)
+    plain = dataclasses.replace(ARCH, type_vocab_size=0)
+    kept, lengths = number([[3.0, 1.0], [2.0, 1.0]]), number([5.0, 1.0])
+    more = flops.skimmed(arch, kept, lengths) - flops.skimmed(plain, kept, lengths)
+    row = 2 * 2 * 4
+    assert more.tolist() == [row * (9 * 3 + 2), row * (1 + 1)]
 
 
 def test_xla_counts_the_same_of_bert_base():

@@ -13,9 +13,11 @@ from flax import nnx
 from models.quick import program
 from models.reference import relative_error
 from safetensors.numpy import load_file
+from transformers.models.deberta_v2 import modeling_deberta_v2 as deberta
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.models.distances import distance_rows
 from transkimmer_jax.weights import config_file
 
 torch = pytest.importorskip("torch")
@@ -250,6 +252,58 @@ def test_either_spelling_of_modernbert(tmp_path, changes, expected):
         arch.rope_theta, arch.local_rope_theta,
     ]  # fmt: skip
     assert theirs.local_attention // 2 == arch.local_window
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"pos_att_type": "c2p|p2c"}, (8, tiny.TOKENS)),
+        ({"pos_att_type": ["p2c", "c2p"], "max_relative_positions": 30}, (8, 30)),
+        # As in files of the second and third versions.
+        (
+            {"attention_head_size": 12, "conv_kernel_size": 0, "embedding_size": 36, "pooler_hidden_size": 36},
+            (8, tiny.TOKENS),
+        ),
+    ],
+)
+def test_either_spelling_of_deberta(tmp_path, changes, expected):
+    arch = config_file.read(with_config(tmp_path, "deberta-v2", **changes)).architecture
+    assert (arch.position_buckets, arch.max_relative_positions) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"conv_kernel_size": 3}, "conv_kernel_size=3 is not supported, only 0"),
+        ({"relative_attention": None}, "relative_attention=False is not supported, only True"),
+        ({"pos_att_type": "c2p"}, "pos_att_type='c2p' is not supported, only 'p2c|c2p'"),
+        ({"pos_att_type": None}, "pos_att_type=[] is not supported, only 'p2c|c2p'"),
+        ({"pos_att_type": [["c2p"], 3]}, "pos_att_type=[['c2p'], 3] is not supported, only 'p2c|c2p'"),
+        ({"share_att_key": False}, "share_att_key=False is not supported, only True"),
+        ({"norm_rel_ebd": None}, "norm_rel_ebd='none' is not supported, only 'layer_norm'"),
+        ({"position_biased_input": True}, "position_biased_input=True is not supported, only False"),
+        ({"position_buckets": -1}, "position_buckets must be a whole number from 2 to 32768, not -1"),
+        ({"position_buckets": 72}, "position_buckets 72 needs distances above 36, and max_relative_positions is 37"),
+        ({"type_vocab_size": 2}, "type_vocab_size=2 is not supported, only 0"),
+        ({"embedding_size": 24}, "embedding_size=24 is not supported, only 36, as hidden_size is 36"),
+        ({"pooler_hidden_act": "tanh"}, "pooler_hidden_act='tanh' is not supported, only 'gelu'"),
+    ],
+)
+def test_what_debertas_may_not_say(tmp_path, changes, says):
+    assert refusal(with_config(tmp_path, "deberta-v2", **changes)) == says
+
+
+def test_distances_of_long_texts(tmp_path):
+    """Of 512 tokens, with the ranges that published checkpoints have."""
+    config = copy.deepcopy(tiny.torch_model("deberta-v2").config)
+    config.num_hidden_layers, config.position_buckets, config.max_position_embeddings = 1, 256, 512
+    theirs = tiny.with_random_vectors(transformers.DebertaV2ForSequenceClassification(config))
+    theirs.save_pretrained(tmp_path)
+    ours = TranskimmerForSequenceClassification.from_pretrained(tmp_path, dense=True)
+    assert_parity(theirs, ours, make_batch(theirs, (512, 300), 512))
+    distance = np.arange(-511, 512)
+    expected = deberta.make_log_bucket_position(torch.from_numpy(-distance), 256, 512).numpy() + 256
+    np.testing.assert_array_equal(distance_rows(512, 256, 512), expected)
 
 
 def test_local_angles_of_null_are_those_of_all_layers(tmp_path):

@@ -160,9 +160,10 @@ EVERY_LIBRARY = ["dense:torch:*", "*:onnxruntime:*", "dense:openvino:*"]
         ({"backbone": "electra", "embedding_size": 24}, ["*:*:float32"]),
         ({"backbone": "distilbert", "type_vocab_size": 0}, ["*:*:float32"]),
         ({"backbone": "mpnet", "position_offset": 2, "type_vocab_size": 0}, ["*:*:float32"]),
+        ({"backbone": "deberta-v2", "position_buckets": 8, "max_relative_positions": 64, "type_vocab_size": 0}, ["*:*:float32"]),
         ({"backbone": "modernbert", "type_vocab_size": 0, "local_layers": (1,), "local_window": 3}, ["*:*:float32"]),
     ],
-    ids=["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert"],
+    ids=["bert", "roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"],
 )
 def test_what_other_libraries_answer(fields, patterns):
     """The dense model's own logits, whatever computes them; what is not installed is left out, and said."""

@@ -63,6 +63,9 @@ def made(kind):
         tokenizer = transformers.RobertaTokenizer(vocab=vocab, merges=merges)
     elif kind == "xlm-roberta":
         tokenizer = transformers.XLMRobertaTokenizer(vocab=pieces())
+    elif kind == "deberta-v2":
+        own = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")]
+        tokenizer = transformers.DebertaV2Tokenizer(vocab=own + pieces()[4:])
     elif kind == "camembert":
         tokenizer = transformers.CamembertTokenizer(vocab=pieces())
     else:
@@ -75,7 +78,7 @@ def made(kind):
 texts = st.lists(st.one_of(st.sampled_from(TEXT), st.text(max_size=40), st.just("[SEP] </s> <mask>film")), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "xlm-roberta", "camembert", "with settings of its own"])
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "xlm-roberta", "camembert", "deberta-v2", "with settings of its own"])
 @settings(max_examples=30, deadline=None)
 @given(texts, st.booleans(), st.integers(5, 30))
 def test_it_reads_as_transformers_own(kind, texts, pairs, max_length):
@@ -117,6 +120,7 @@ CONFIGS = {
     "roberta": {"model_type": "transkimmer", "backbone": "roberta"},
     "xlm-roberta": {"model_type": "bert", "tokenizer_class": "XLMRobertaTokenizer"},
     "camembert": {"model_type": "camembert"},
+    "deberta-v2": {"model_type": "transkimmer", "backbone": "deberta-v2"},
 }
 
 

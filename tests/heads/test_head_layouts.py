@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, MODERN, make_examples
+from inference.skimmers import ARCH, DISENTANGLED, MODERN, make_examples
 from models.quick import quick_jit
 from models.reference import head_answers, referee_tensors, relative_error, transkimmer
 
@@ -43,6 +43,8 @@ HEADS = {
     "tags": (TranskimmerForTokenClassification, ARCH),
     "mapped tags": (TranskimmerForTokenClassification, LEVELS),
     "spans": (TranskimmerForQuestionAnswering, PINNING),
+    "disentangled mean": (TranskimmerForSentenceEmbedding, dataclasses.replace(DISENTANGLED, skim=LEVELS.skim)),
+    "disentangled spans": (TranskimmerForQuestionAnswering, DISENTANGLED),
     # The last layer reads all, and global layers stand around a local one; then a local one is the last.
     "modern mean": (TranskimmerForSentenceEmbedding, MODERN),
     "modern levels": (TranskimmerForSentenceEmbedding, dataclasses.replace(MODERN, skim=LEVELS.skim)),
@@ -163,7 +165,7 @@ def test_pinned_tokens_stay():
     assert expected.sum() < mask.sum()
 
 
-@pytest.mark.parametrize("name", ["normalised", "levels", "tags", "mapped tags", "spans", "modern mean"])
+@pytest.mark.parametrize("name", ["normalised", "levels", "tags", "mapped tags", "spans", "disentangled mean", "modern mean"])
 def test_gates_receive_gradients_from_every_head(name):
     """The training layout: what a skimmed token answers with differs from what it would have been, so gates are worth something."""
     model_class, arch = HEADS[name]

@@ -20,6 +20,9 @@ MODERN = dataclasses.replace(
     ARCH, backbone="modernbert", type_vocab_size=0, attention_bias=False, feed_forward_bias=False, norm_bias=False, pooler_bias=False,
     local_layers=(1,), local_window=2,
 )  # fmt: skip
+DISENTANGLED = dataclasses.replace(
+    ARCH, backbone="deberta-v2", type_vocab_size=0, position_buckets=6, max_relative_positions=ARCH.max_position_embeddings
+)
 
 
 @functools.cache

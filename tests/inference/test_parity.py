@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, MODERN, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, DISENTANGLED, MODERN, is_decided, make_examples, make_model, masked
 from models.quick import quick_jit
 
 from transkimmer_jax.errors import CheckpointError
@@ -147,7 +147,9 @@ def test_too_long_for_the_width_or_the_rows_overflows():
 
 
 @pytest.mark.parametrize("skimming", [True, False])
-@pytest.mark.parametrize("arch", [ARCH, dataclasses.replace(MODERN, classifier_pooling="mean")], ids=lambda arch: arch.backbone)
+@pytest.mark.parametrize(
+    "arch", [ARCH, DISENTANGLED, dataclasses.replace(MODERN, classifier_pooling="mean")], ids=lambda arch: arch.backbone
+)
 def test_a_text_that_does_not_fit_spoils_no_other(arch, skimming):
     """One that is too wide leaves those behind it as they are; those behind the end of the buffer are lost."""
     model = make_model(arch if skimming else dataclasses.replace(arch, skim=None))
@@ -170,12 +172,12 @@ def test_post_softmax_is_refused():
         compacted(make_model(arch), CAPACITIES[0], make_examples([3]), 0.0)
 
 
-def test_bfloat16():
+@pytest.mark.parametrize("arch", [ARCH, DISENTANGLED], ids=lambda arch: arch.backbone)
+def test_bfloat16(arch):
     """Decisions within bfloat16's noise may differ; where none does, so do the logits by no more than that noise."""
-    arch = dataclasses.replace(ARCH, compute_dtype="bfloat16")
     examples = make_examples([12, 9, 7, 5], 2)
-    rough = compacted(make_model(arch), CAPACITIES[0], examples, -np.inf)
-    exact = masked(make_model(), examples, -np.inf)
+    rough = compacted(make_model(dataclasses.replace(arch, compute_dtype="bfloat16")), CAPACITIES[0], examples, -np.inf)
+    exact = masked(make_model(arch), examples, -np.inf)
     for row, example in enumerate(exact):
         assert np.abs(rough.logits[row] - example.logits).max() < 0.05 * np.abs(example.logits).max() + 0.05
     assert rough.logits.dtype == np.float32

@@ -162,7 +162,7 @@ def referee_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     def known(name: str) -> str:
         if name.startswith("skim_predictors."):
             return f"bert.encoder.{name}"
-        return name if name.startswith(("bert.", "model.", "head.", "classifier.", "qa_outputs.")) else f"bert.{name}"
+        return name if name.startswith(("bert.", "deberta.", "model.", "head.", "classifier.", "qa_outputs.")) else f"bert.{name}"
 
     return {known(name): tensor for name, tensor in tensors.items()}
 

@@ -11,6 +11,14 @@ from transkimmer_jax.models import attention
 BATCH, LENGTH, HEADS, SIZE = 6, 10, 2, 4
 
 
+def make_disentangled():
+    """Of distances of which those beyond two share a row."""
+    rng = np.random.default_rng(7)
+    keys, queries = (jnp.asarray(rng.standard_normal((5, HEADS, SIZE)), jnp.float32) for _ in range(2))
+    rows = jnp.asarray(2 - np.clip(np.arange(1 - LENGTH, LENGTH), -2, 2), jnp.int32)
+    return attention.Distances(disentangled=attention.Disentangled(keys, queries, rows))
+
+
 def make_inputs(seed=0):
     rng = np.random.default_rng(seed)
     query, key, value = (rng.standard_normal((BATCH, LENGTH, HEADS, SIZE)).astype(np.float32) for _ in range(3))
@@ -20,28 +28,33 @@ def make_inputs(seed=0):
     return query, key, value, counted
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.4])
-@pytest.mark.parametrize("post_softmax", [False, True])
-def test_chunks_change_nothing(monkeypatch, rate, post_softmax):
+@pytest.mark.parametrize(
+    ("rate", "post_softmax", "distances"), [(0.0, False, None), (0.0, True, None), (0.4, False, make_disentangled()), (0.4, True, None)]
+)
+def test_chunks_change_nothing(monkeypatch, rate, post_softmax, distances):
     *arrays, counted = make_inputs()
     mask, kept = (np.ones_like(counted), counted) if post_softmax else (counted, None)
     key = jax.random.key(3)
 
-    def loss(query, key_, value, counted, kept):
-        return jnp.sum(jnp.sin(attention.masked(query, key_, value, counted, kept, rate, key)))
+    positions = (jnp.arange(LENGTH)[None],) * 2
+
+    def loss(query, key_, value, counted, kept, distances):
+        return jnp.sum(jnp.sin(attention.masked(query, key_, value, counted, kept, rate, key, positions, distances)))
 
     def value_and_gradients():
         jax.clear_caches()
-        numbers = (0, 1, 2, 4) if post_softmax else (0, 1, 2, 3)
-        text = str(jax.make_jaxpr(jax.grad(loss, numbers))(*arrays, mask, kept))
-        return quick_jit(jax.value_and_grad(loss, numbers))(*arrays, mask, kept), "scan" in text
+        numbers = (0, 1, 2, 4 if post_softmax else 3, 5)
+        gradient = jax.value_and_grad(loss, numbers, allow_int=True)
+        text = str(jax.make_jaxpr(gradient)(*arrays, mask, kept, distances))
+        value, of = quick_jit(gradient)(*arrays, mask, kept, distances)
+        return [value, *(leaf for leaf in jax.tree.leaves(of) if leaf.dtype == jnp.float32)], "scan" in text
 
     whole, scanned = value_and_gradients()
     assert not scanned
     monkeypatch.setattr(attention, "_CPU_CHUNK", HEADS * LENGTH * LENGTH)
     chunked, scanned = value_and_gradients()
     assert scanned, "else one is compared with itself"
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
+    for a, b in zip(whole, chunked, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, MODERN, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, DISENTANGLED, MODERN, is_decided, make_examples, make_model, masked
 from models.quick import program
 from models.reference import referee_tensors, relative_error, transkimmer
 
@@ -127,7 +127,7 @@ def test_the_file_is_one_of_standard_operators(head):
 
 
 # Weights of half the size: what is rounded in both factors of a gated product counts twice.
-@pytest.mark.parametrize("arch", [ARCH, dataclasses.replace(MODERN, initializer_range=0.15)], ids=lambda arch: arch.backbone)
+@pytest.mark.parametrize("arch", [ARCH, DISENTANGLED, dataclasses.replace(MODERN, initializer_range=0.15)], ids=lambda arch: arch.backbone)
 def test_quantised_products_change_little(arch):
     """Decisions are made in float32, of states that are rounded a little: few of them change."""
     examples = make_examples([12] * 40, 3)
