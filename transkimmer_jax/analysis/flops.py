@@ -41,10 +41,8 @@ def per_token_distance(arch: Architecture, lengths: Array) -> Array:
     if not arch.kind.disentangled:
         return 0.0
     counts = row_counts(arch.max_position_embeddings, arch.position_buckets, arch.max_relative_positions)
-    if isinstance(lengths, jax.Array):
-        rows = jnp.asarray(counts, jnp.float32)[jnp.minimum(lengths.astype(jnp.int32), len(counts) - 1)]
-    else:
-        rows = counts[np.minimum(np.asarray(lengths).astype(np.int64), len(counts) - 1)].astype(np.float64)
+    kind: Any = jnp if isinstance(lengths, jax.Array) else np
+    rows = kind.asarray(counts, float)[kind.minimum(kind.asarray(lengths).astype(int), len(counts) - 1)]
     return 2.0 * 2 * arch.hidden_size * rows
 
 

@@ -13,7 +13,8 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
 
     The predictors, the embeddings and the head stay in float32: a margin that is rounded moves tokens across the threshold, and the rest is
     hardly any work. So do the maps of `skim.forwarding=linear`, one H x H product for each skimmed token, and, where the head reads
-    position 0, the last layer's products of keys and values, which lie in stacks of matrices, one a head.
+    position 0, the last layer's products of keys and values, which lie in stacks of matrices, one a head; and, for the same reason, the
+    products with distances of disentangled attention.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
