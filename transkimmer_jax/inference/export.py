@@ -84,7 +84,7 @@ def export(
     programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
     # Sizes for the devices that the programs are meant for; a CPU beside them is for trying out.
     sizes = hardware(next((platform for platform in platforms if platform != "cpu"), "cpu"))
-    sized = buckets(sizes, engine.max_length, batch_tokens, None, engine.arch.num_attention_heads)
+    sized = buckets(sizes, engine.max_length, batch_tokens, None, engine.arch.scores_per_pair)
     used = _used([large for large, _ in sized], lengths)
     _warn_of_another_threshold(folder, engine)
     calibration = engine.runtime.ladders(engine.threshold).calibration

@@ -73,7 +73,7 @@ class JaxRuntime:
         self.arch, self.statistics = model.arch, Statistics()
         self.programs = Programs(model, devices, depths, token_embeddings)
         self._hardware = hardware(devices[0].platform)
-        self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size, self.arch.num_attention_heads)
+        self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size, self.arch.scores_per_pair)
         # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `expect`.
         self._calling = threading.RLock()
         # By the threshold from which on they serve. Those at -inf have room for all.

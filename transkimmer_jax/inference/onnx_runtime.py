@@ -55,7 +55,7 @@ class OnnxRuntime:
         self.statistics = Statistics()
         self._arch, self._depths = model.arch, depths
         self._tokens, self._texts = batch_tokens or THREAD_TOKENS[provider] * (threads or available_processors()), batch_size
-        self._pairs = GRAPH_SCORES // model.arch.num_attention_heads
+        self._pairs = GRAPH_SCORES // model.arch.scores_per_pair
         self._sizes = BFLOAT16_GRAPH_ROWS if precision == "bfloat16" else None
         self._outputs = with_token_embeddings(model.outputs, model.arch.hidden_size) if token_embeddings else model.outputs
         # An exported graph gives states of all tokens, for which a model that reads position 0 alone would compute more.

@@ -67,7 +67,7 @@ class Schedule:
 
 
 def buckets(
-    hardware: Hardware, max_length: int, batch_tokens: int | None, batch_size: int | None, heads: int
+    hardware: Hardware, max_length: int, batch_tokens: int | None, batch_size: int | None, scores_per_pair: int
 ) -> list[tuple[Bucket, Bucket]]:
     """The buckets in use, narrowest first, each with that of its small batches. Where texts are long, scores limit a batch.
 
@@ -75,7 +75,7 @@ def buckets(
       max_length: the widest bucket's width.
       batch_tokens: tokens of a batch; None: what suits the hardware.
       batch_size: instead, a batch has as many tokens as this number of texts of the bucket's width.
-      heads: of attention.
+      scores_per_pair: see `Architecture`.
     """
     widths = (0, *(width for width in hardware.widths if width < max_length), max_length)
 
@@ -88,7 +88,7 @@ def buckets(
             tokens = max(width, math.ceil((batch_tokens or hardware.batch_tokens) * share))
         # As many slots as texts of the mean length between the two widths have room in the rows.
         slots = 1 if batch_size == 1 else max(texts, math.ceil(2 * tokens / (narrower + 1 + width)))
-        slots = min(slots, max(1, hardware.scores // (heads * width**2)))
+        slots = min(slots, max(1, hardware.scores // (scores_per_pair * width**2)))
         return Bucket(slots, min(tokens, slots * width), width, narrower)
 
     return [(bucket(*pair, 1.0), bucket(*pair, hardware.small_batch)) for pair in itertools.pairwise(widths)]

@@ -254,7 +254,9 @@ class Disentangled:
         keys = g.weight("attention.distance.key", self.keys.transpose(1, 2, 0))
         queries = g.weight("attention.distance.query", self.queries.transpose(1, 0, 2))
         # Of the rows that texts of the batch may read: few where they are short.
-        keys, queries = (g.op("Slice", rows, pairs.start, pairs.end, g.constant([axis])) for rows, axis in ((keys, 2), (queries, 1)))
+        keys, queries = (
+            g.op("Slice", rows, pairs.start, pairs.end, g.constant([axis], np.int32)) for rows, axis in ((keys, 2), (queries, 1))
+        )
         of_queries = g.op("GatherElements", g.op("MatMul", query, keys), pairs.row, axis=3)
         return g.op("Add", of_queries, g.op("GatherElements", g.op("MatMul", queries, key), pairs.row, axis=2))
 

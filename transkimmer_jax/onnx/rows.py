@@ -133,8 +133,8 @@ class View:
 class Pairs:
     """The rows of distances (`models.distances`) that the pairs of a batch's tokens read.
 
-    table: int64 [distances], the row of each. middle: the place of distance 0 in it. heads: of attention. start, end: int64 [1], the first
-    row that texts of the batch may read, and the one behind the last. row: int64 [batch, heads, width, width], of each query and key,
+    table: int32 [distances], the row of each. middle: the place of distance 0 in it. heads: of attention. start, end: int32 [1], the first
+    row that texts of the batch may read, and the one behind the last. row: int32 [batch, heads, width, width], of each query and key,
     from `start` on; '' before it is asked for.
     """
 
@@ -148,11 +148,11 @@ class Pairs:
     @classmethod
     def read(cls, g: GraphBuilder, rows: np.ndarray, heads: int, lengths: str) -> Self:
         """Of a batch. rows: [distances], the row of each. lengths: int64 [batch, 1], tokens of its texts before any is skimmed."""
-        table, middle = g.constant(rows), len(rows) // 2
+        table, middle = g.constant(rows, np.int32), len(rows) // 2
         furthest = g.op("Sub", g.op("Squeeze", g.op("ReduceMax", lengths, keepdims=1), g.constant([1])), g.constant(1))
         start = g.op("Gather", table, g.op("Add", furthest, g.constant(middle)), axis=0)
         last = g.op("Gather", table, g.op("Sub", g.constant(middle), furthest), axis=0)
-        return cls(table, middle, heads, start, g.op("Add", last, g.constant(1)))
+        return cls(table, middle, heads, start, g.op("Add", last, g.constant(1, np.int32)))
 
     def of(self, g: GraphBuilder, distance: str) -> Self:
         """With the row of each pair at these distances, int64 [batch, width, width]."""
@@ -181,7 +181,7 @@ class Relative:
         if told is None:
             return cls(positions)
         if isinstance(told, DistanceStates):
-            return cls(positions, pairs=Pairs.read(g, np.asarray(told.rows, np.int64), heads, lengths))
+            return cls(positions, pairs=Pairs.read(g, np.asarray(told.rows), heads, lengths))
         return cls(positions, g.weight("relative_bias", np.asarray(told)), len(told) // 2)
 
     def shrink(self, g: GraphBuilder, kept: str) -> Self:
