@@ -153,7 +153,7 @@ MODERN = {"backbone": "modernbert", "local_layers": (1,)}
 DISENTANGLED = {"backbone": "deberta-v2", "position_buckets": 64, "max_relative_positions": 128}
 
 
-def of_rows(arch):
+def row_operations(arch):
     """Operations by which layers make keys and queries of what rows there are of distances, once for all examples."""
     if not arch.kind.disentangled:
         return 0
@@ -179,7 +179,7 @@ def test_other_backbones_products_are_what_is_counted(changes):
     arch = dataclasses.replace(real_size(SkimArchitecture(predictor_size=64), 384, 2, 1536), type_vocab_size=0, **changes)
     lengths = np.full(BATCH, float(LENGTH))
     counted = flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
-    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + of_rows(arch)
+    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + row_operations(arch)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -193,7 +193,7 @@ def test_a_last_layer_computes_what_its_head_reads(head, pooling, changes):
     )
     lengths = np.full(BATCH, float(LENGTH))
     counted = flops.skimmed(arch, np.broadcast_to(lengths, (2, BATCH)), lengths).sum()
-    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + of_rows(arch)
+    assert product_flops(traced(arch).jaxpr.jaxpr) == counted + row_operations(arch)
 
 
 @sizes

@@ -100,14 +100,15 @@ def transkimmer(
             query, key = (_turned(part, alive, config["rope_parameters"][kind]["rope_theta"]) for part in (query, key))
         scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[-1])
         if disentangled:
-            apart = norm("bert.encoder.LayerNorm", tensors["bert.encoder.rel_embeddings.weight"].astype(np.float64))
-            keys_apart, queries_apart = (
-                linear(f"{path}.attention.self.{part}", apart).reshape(len(apart), heads, -1) for part in ("key", "query")
+            distance_states = norm("bert.encoder.LayerNorm", tensors["bert.encoder.rel_embeddings.weight"].astype(np.float64))
+            distance_keys, distance_queries = (
+                linear(f"{path}.attention.self.{part}", distance_states).reshape(len(distance_states), heads, -1)
+                for part in ("key", "query")
             )
             for i, here in enumerate(alive):
                 for j, there in enumerate(alive):
-                    row = _row_apart(int(here - there), config)
-                    both = (query[:, i] * keys_apart[row]).sum(-1) + (key[:, j] * queries_apart[row]).sum(-1)
+                    row = _distance_row(int(here - there), config)
+                    both = (query[:, i] * distance_keys[row]).sum(-1) + (key[:, j] * distance_queries[row]).sum(-1)
                     scores[:, i, j] += both / math.sqrt(query.shape[-1])
             scores /= math.sqrt(3)
         if backbone == "mpnet":
@@ -226,7 +227,7 @@ def _bucket(distance: int) -> int:
     return start + min(15, 8 + sum(length >= 8 * 16 ** (step / 8) - 1e-9 for step in range(1, 8)))
 
 
-def _row_apart(distance: int, config: dict) -> int:
+def _distance_row(distance: int, config: dict) -> int:
     """DeBERTa's row of a query so far behind its key, counted: as many rows a direction as there are buckets, half of them for one distance
     each, the others up to the furthest by its logarithm."""
     buckets, furthest = config["position_buckets"], config["max_relative_positions"]

@@ -46,8 +46,8 @@ def test_chunks_change_nothing(monkeypatch, rate, post_softmax, distances):
         numbers = (0, 1, 2, 4 if post_softmax else 3, 5)
         gradient = jax.value_and_grad(loss, numbers, allow_int=True)
         text = str(jax.make_jaxpr(gradient)(*arrays, mask, kept, distances))
-        value, of = quick_jit(gradient)(*arrays, mask, kept, distances)
-        return [value, *(leaf for leaf in jax.tree.leaves(of) if leaf.dtype == jnp.float32)], "scan" in text
+        value, gradients = quick_jit(gradient)(*arrays, mask, kept, distances)
+        return [value, *(leaf for leaf in jax.tree.leaves(gradients) if leaf.dtype == jnp.float32)], "scan" in text
 
     whole, scanned = value_and_gradients()
     assert not scanned

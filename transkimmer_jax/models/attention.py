@@ -59,15 +59,15 @@ class Disentangled:
         row = jnp.broadcast_to(row, (len(query), *row.shape[1:]))
         if query.shape[1] == 1:
             # Of one query each key is at one distance, so all other products of keys would be in vain.
-            keys, queries = (jnp.take(of_rows, row[:, 0], axis=0, mode="clip") for of_rows in (self.keys, queries))
-            of_query = jnp.einsum("bhd,bkhd->bhk", query[:, 0], keys, preferred_element_type=jnp.float32)
-            return (of_query + jnp.einsum("bkhd,bkhd->bhk", key, queries, preferred_element_type=jnp.float32))[:, :, None]
-        of_queries = jnp.einsum("bqhd,rhd->bqrh", query, self.keys, preferred_element_type=jnp.float32)
-        of_keys = jnp.einsum("bkhd,rhd->bkrh", key, queries, preferred_element_type=jnp.float32)
+            keys, queries = (jnp.take(table, row[:, 0], axis=0, mode="clip") for table in (self.keys, queries))
+            query_terms = jnp.einsum("bhd,bkhd->bhk", query[:, 0], keys, preferred_element_type=jnp.float32)
+            return (query_terms + jnp.einsum("bkhd,bkhd->bhk", key, queries, preferred_element_type=jnp.float32))[:, :, None]
+        query_terms = jnp.einsum("bqhd,rhd->bqrh", query, self.keys, preferred_element_type=jnp.float32)
+        key_terms = jnp.einsum("bkhd,rhd->bkrh", key, queries, preferred_element_type=jnp.float32)
         # All heads of a pair are gathered at once. The batch stays an axis of its own: split over devices, it is gathered where it is.
         for_queries = jax.vmap(jax.vmap(_rows))
         for_keys = jax.vmap(jax.vmap(_rows, in_axes=(0, 1), out_axes=1))
-        return (for_queries(of_queries, row) + for_keys(of_keys, row)).transpose(0, 3, 1, 2)
+        return (for_queries(query_terms, row) + for_keys(key_terms, row)).transpose(0, 3, 1, 2)
 
 
 def _rows(table: jax.Array, row: jax.Array) -> jax.Array:
@@ -143,13 +143,13 @@ def masked(
     """
     at_once = functools.partial(_masked, dropout_rate=dropout_rate)
     in_chunks = functools.partial(_masked_in_chunks, dropout_rate=dropout_rate)
-    apart = _Apart.of(positions, distances)
-    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, apart, cpu=in_chunks, default=at_once)
+    terms = _DistanceTerms.at(positions, distances)
+    return jax.lax.platform_dependent(query, key, value, counted, kept, dropout_key, terms, cpu=in_chunks, default=at_once)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Apart:
+class _DistanceTerms:
     """`Distances` at certain positions. added: see `Distances.scores`. row: see `Disentangled.row_of`."""
 
     added: jax.Array | None = None
@@ -157,11 +157,11 @@ class _Apart:
     row: jax.Array | None = None
 
     @classmethod
-    def of(cls, positions: Positions | None, distances: Distances | None) -> "_Apart":
+    def at(cls, positions: Positions | None, distances: Distances | None) -> "_DistanceTerms":
         if positions is None or distances is None:
             return cls()
-        content = distances.disentangled
-        return cls(distances.scores(*positions), content, None if content is None else content.row_of(*positions))
+        disentangled = distances.disentangled
+        return cls(distances.scores(*positions), disentangled, None if disentangled is None else disentangled.row_of(*positions))
 
     def add(self, scores: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
         """Scores [B, heads, Q, K] of queries [B, Q, heads, head_dim] and keys [B, K, heads, head_dim] with what they owe to distances."""
@@ -172,8 +172,8 @@ class _Apart:
         return scores
 
 
-def _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate, first_row: jax.Array | int = 0):
-    scores = apart.add(_scores(query, key), query, key)
+def _masked(query, key, value, counted, kept, dropout_key, terms, dropout_rate, first_row: jax.Array | int = 0):
+    scores = terms.add(_scores(query, key), query, key)
     counted = counted[:, None, None, :]
     highest = jnp.max(scores + jnp.where(counted > 0, 0.0, _HIDDEN_SCORE), axis=-1, keepdims=True)
     highest = jnp.maximum(highest, 0.1 * _HIDDEN_SCORE)
@@ -187,19 +187,19 @@ def _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate, 
     return _mixed(weights, value, jnp.where(total > 0, total, 1.0))
 
 
-def _masked_in_chunks(query, key, value, counted, kept, dropout_key, apart, dropout_rate):
+def _masked_in_chunks(query, key, value, counted, kept, dropout_key, terms, dropout_rate):
     """`_masked`, a few sequences at a time where all at once would leave the caches; the weights are then computed again for the
     gradient instead of being kept. Not where a mesh may have split the sequences over devices."""
     batch, queries, heads, _ = query.shape
     scores = heads * queries * key.shape[1]
     count = next(count for count in range(max(1, min(batch, _CPU_CHUNK // scores)), 0, -1) if batch % count == 0)
     if batch * scores <= 4 * _CPU_CHUNK or jax.sharding.get_abstract_mesh().size > 1:
-        return _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate)
+        return _masked(query, key, value, counted, kept, dropout_key, terms, dropout_rate)
 
     @jax.checkpoint
     def chunk(inputs):
         first_row, query, key, value, counted, kept = inputs
-        return _masked(query, key, value, counted, kept, dropout_key, apart, dropout_rate, first_row)
+        return _masked(query, key, value, counted, kept, dropout_key, terms, dropout_rate, first_row)
 
     def split(array):
         return array.reshape(batch // count, count, *array.shape[1:])
@@ -239,7 +239,7 @@ def _plain(
     distances: Distances | None = None,
 ) -> jax.Array:
     # Not `_masked`, whose product with the mask carries a gradient: adding a mask to the scores takes XLA's CPU code a part of the time.
-    scores = _Apart.of(positions, distances).add(_scores(query, key), query, key)
+    scores = _DistanceTerms.at(positions, distances).add(_scores(query, key), query, key)
     real = jnp.arange(key.shape[1])[None, :] < lengths[:, None]
     scores = scores + jnp.where(real, 0.0, _HIDDEN_SCORE)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))

@@ -36,7 +36,7 @@ class DistanceStates:
     rows: jax.Array
 
 
-# What layers are told of distances: a bias, see `Distances`; states; or nothing.
+# What layers know of distances: a bias, see `Distances`; states; or nothing.
 Relative = jax.Array | DistanceStates | None
 
 
@@ -261,7 +261,7 @@ class Encoder(nnx.Module):
         self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
 
     def relative(self, longest: int) -> Relative:
-        """What layers are told of distances in texts of up to `longest` tokens."""
+        """What layers know of distances in texts of up to `longest` tokens."""
         if self.relative_states is not None:
             return self.relative_states(longest)
         return None if self.relative_bias is None else self.relative_bias()

@@ -74,11 +74,13 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:  # type: ignore[override]
         """[..., O] of [..., I], in the map's dtype."""
-        return self.part(inputs, None)
+        return self._mapped(inputs, self.kernel[...], None if self.bias is None else self.bias[...])
 
-    def part(self, inputs: jax.Array, count: int | None) -> jax.Array:
-        """The first `count` of the outputs, [..., count]; None: all."""
-        kernel, bias = self.kernel[:, :count], None if self.bias is None else self.bias[:count]
+    def part(self, inputs: jax.Array, count: int) -> jax.Array:
+        """The first `count` of the outputs, [..., count]."""
+        return self._mapped(inputs, self.kernel[:, :count], None if self.bias is None else self.bias[:count])
+
+    def _mapped(self, inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         outputs = product(inputs.astype(self.dtype), kernel.astype(self.dtype), self.precision)
         return outputs if bias is None else outputs + spread(bias.astype(self.dtype), outputs.shape)
 

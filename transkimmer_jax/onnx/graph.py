@@ -82,9 +82,9 @@ def build(
         lengths = rows.lengths(g)
     with g.scope("embeddings"):
         hidden = embed(g, model.embeddings, ids, types[0] if types else None, positions, table_dtype)
-    told, relative = model.encoder.relative(arch.max_position_embeddings), None
-    if told is not None or arch.kind.rotary:
-        relative = Relative.of(g, told, positions, lengths, arch.num_attention_heads)
+    parts, relative = model.encoder.relative(arch.max_position_embeddings), None
+    if parts is not None or arch.kind.rotary:
+        relative = Relative.of(g, parts, positions, lengths, arch.num_attention_heads)
     tables = angle_tables(g, model.encoder, arch)
     steps, computed = [], []  # of each layer: its rows, and their places
     views: dict[int | None, View] = {}
@@ -111,12 +111,12 @@ def build(
             only_first = not reads_every_token and index == arch.num_hidden_layers - 1
             if attention.window not in views:
                 views[attention.window] = rows.view(g, relative, attention.window, width_multiple, only_first)
-            apart: Angles | Disentangled | None = None
+            positional: Angles | Disentangled | None = None
             if relative is not None and attention.rope_theta is not None:
-                apart = Angles.of(g, tables[attention.rope_theta], relative)
-            elif relative is not None and isinstance(told, DistanceStates):
-                apart = Disentangled.of(attention, told, relative)
-            hidden = layer(g, block, hidden, views[attention.window], apart, only_first)
+                positional = Angles.of(g, tables[attention.rope_theta], relative)
+            elif relative is not None and isinstance(parts, DistanceStates):
+                positional = Disentangled.project(attention, parts, relative)
+            hidden = layer(g, block, hidden, views[attention.window], positional, only_first)
     with g.scope("head"):
         hidden = leave(g, model.encoder.leaving(None), hidden)
         if left:
@@ -238,16 +238,16 @@ class Disentangled:
     positions: str
 
     @classmethod
-    def of(cls, attention: SelfAttention, told: DistanceStates, relative: Relative) -> "Disentangled":
+    def project(cls, attention: SelfAttention, states: DistanceStates, relative: Relative) -> "Disentangled":
         """Of a layer."""
-        states, shape = np.asarray(told.states, np.float64), (-1, attention.num_heads, _head_size(attention))
+        projected, shape = np.asarray(states.states, np.float64), (-1, attention.num_heads, _head_size(attention))
         query_kernel, query_bias = _scaled_query(attention)
         kernel, bias = _parameters(attention.key_value)
         size = query_kernel.shape[1]
-        keys, queries = states @ kernel[:, :size], states @ query_kernel
+        keys, queries = projected @ kernel[:, :size], projected @ query_kernel
         keys = keys if bias is None else keys + bias[:size]
         queries = queries if query_bias is None else queries + query_bias
-        return cls(keys.reshape(shape), queries.reshape(shape), np.asarray(told.rows), relative.positions)
+        return cls(keys.reshape(shape), queries.reshape(shape), np.asarray(states.rows), relative.positions)
 
     def scores(self, g: GraphBuilder, query: str, key: str, pairs: Pairs) -> str:
         """What scores owe to distances, [batch, heads, width, width]. query: [batch, heads, width, head size]. key: transposed."""
@@ -257,18 +257,18 @@ class Disentangled:
         keys, queries = (
             g.op("Slice", rows, pairs.start, pairs.end, g.constant([axis], np.int32)) for rows, axis in ((keys, 2), (queries, 1))
         )
-        of_queries = g.op("GatherElements", g.op("MatMul", query, keys), pairs.row, axis=3)
-        return g.op("Add", of_queries, g.op("GatherElements", g.op("MatMul", queries, key), pairs.row, axis=2))
+        query_terms = g.op("GatherElements", g.op("MatMul", query, keys), pairs.row, axis=3)
+        return g.op("Add", query_terms, g.op("GatherElements", g.op("MatMul", queries, key), pairs.row, axis=2))
 
-    def met(self, g: GraphBuilder, keys: str) -> tuple[str, str]:
+    def meet_first(self, g: GraphBuilder, keys: str) -> tuple[str, str]:
         """Keys [rows, heads, head size] as queries at position 0 meet them, and what scores owe to the keys alone, [rows, heads]."""
         later = self.rows[len(self.rows) // 2 :]
-        of_distances, queries = (
+        distance_keys, queries = (
             g.op("Gather", g.weight(f"attention.distance.{name}", values[later]), self.positions, axis=0)
             for name, values in (("key", self.keys), ("query", self.queries))
         )
-        own = g.op("ReduceSum", g.op("Mul", keys, queries), g.constant([2]), keepdims=0)
-        return g.op("Add", keys, of_distances), own
+        key_terms = g.op("ReduceSum", g.op("Mul", keys, queries), g.constant([2]), keepdims=0)
+        return g.op("Add", keys, distance_keys), key_terms
 
 
 def angle_tables(g: GraphBuilder, encoder: Encoder, arch: Architecture) -> dict[float, str]:
@@ -283,8 +283,8 @@ def angle_tables(g: GraphBuilder, encoder: Encoder, arch: Architecture) -> dict[
     return tables
 
 
-def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, apart: Angles | Disentangled | None, only_first: bool) -> str:
-    """A Transformer layer of rows [rows, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]. apart: how its
+def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, positional: Angles | Disentangled | None, only_first: bool) -> str:
+    """A Transformer layer of rows [rows, hidden]; `only_first` gives the rows of position 0 alone, [batch, hidden]. positional: how its
     attention tells distances, beside by the view's bias."""
 
     def before(module: nnx.LayerNorm | None, x: str, name: str) -> str:
@@ -296,7 +296,7 @@ def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, apart: 
     attend = attend_first if only_first else attend_all
     residual = g.op("Gather", hidden, flat(g, view.first), axis=0) if only_first else hidden
     entering = before(block.attention_norm, hidden, "attention_norm")
-    attended = linear(g, block.attention.out, attend(g, block.attention, entering, view, apart), "attention.out")
+    attended = linear(g, block.attention.out, attend(g, block.attention, entering, view, positional), "attention.out")
     hidden = behind(block.attention_norm, g.op("Add", residual, attended), "attention_norm")
     inner = linear(g, block.up, before(block.output_norm, hidden, "output_norm"), "up")
     if block.gated:
@@ -307,7 +307,7 @@ def layer(g: GraphBuilder, block: EncoderLayer, hidden: str, view: View, apart: 
     return behind(block.output_norm, g.op("Add", hidden, linear(g, block.down, inner, "down")), "output_norm")
 
 
-def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, apart: Angles | Disentangled | None) -> str:
+def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, positional: Angles | Disentangled | None) -> str:
     """What every row reads of the rows of its text, [rows, hidden]."""
     (query_kernel, query_bias), (kernel, bias) = _scaled_query(attention), _parameters(attention.key_value)
     kernel = np.concatenate([query_kernel, kernel], axis=1)
@@ -321,22 +321,22 @@ def attend_all(g: GraphBuilder, attention: SelfAttention, hidden: str, view: Vie
         rows = g.op("Add", start, g.constant(np.arange(heads)[:, None] + offset))
         return g.op("Gather", g.op("Reshape", pieces, g.constant([-1, size])), rows, axis=0)
 
-    if not isinstance(apart, Angles):
+    if not isinstance(positional, Angles):
         query, key, value = (gathered(product, 3 * heads, offset) for offset in (0, heads, 2 * heads))
     else:
         turned, value = g.ops("Split", product, g.constant([2 * heads * size, heads * size]), outputs=2, axis=1)
-        turned = apart.rotate(g, g.op("Reshape", turned, g.constant([-1, 2 * heads, size])))
+        turned = positional.rotate(g, g.op("Reshape", turned, g.constant([-1, 2 * heads, size])))
         query, key, value = gathered(turned, 2 * heads, 0), gathered(turned, 2 * heads, heads), gathered(value, heads, 0)
     key = g.op("Transpose", key, perm=[0, 1, 3, 2])
     scores = g.op("Add", g.op("MatMul", query, key), view.bias)
-    if isinstance(apart, Disentangled) and view.pairs is not None:
-        scores = g.op("Add", scores, apart.scores(g, query, key, view.pairs))
+    if isinstance(positional, Disentangled) and view.pairs is not None:
+        scores = g.op("Add", scores, positional.scores(g, query, key, view.pairs))
     attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
     attended = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.constant([-1, heads * size]))
     return g.op("Gather", attended, view.places, axis=0)
 
 
-def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, apart: Angles | Disentangled | None) -> str:
+def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: View, positional: Angles | Disentangled | None) -> str:
     """What the rows of position 0 read of their texts, [batch, hidden].
 
     The key's product is applied to the few queries, and the value's to what they read, in place of both to every token. The key's bias
@@ -349,20 +349,20 @@ def attend_first(g: GraphBuilder, attention: SelfAttention, hidden: str, view: V
     query = affine(g, g.op("Gather", hidden, flat(g, view.first), axis=0), *_scaled_query(attention), "attention.query")
     query = g.op("Reshape", query, g.constant([0, heads, size]))
     padded = g.op("Gather", hidden, view.slots, axis=0)
-    if apart is None:
+    if positional is None:
         query = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.weight("attention.key.kernel", key.transpose(1, 2, 0)))
         scores = g.op("MatMul", g.op("Transpose", query, perm=[1, 0, 2]), g.op("Transpose", padded, perm=[0, 2, 1]))
     else:
         keys = affine(g, hidden, key.reshape(width, -1), None if bias is None else np.split(bias, 2)[0], "attention.key")
-        keys, own = g.op("Reshape", keys, g.constant([-1, heads, size])), None
-        if isinstance(apart, Angles):
-            keys = apart.rotate(g, keys)
+        keys, key_terms = g.op("Reshape", keys, g.constant([-1, heads, size])), None
+        if isinstance(positional, Angles):
+            keys = positional.rotate(g, keys)
         else:
-            keys, own = apart.met(g, keys)
+            keys, key_terms = positional.meet_first(g, keys)
         keys = g.op("Transpose", g.op("Gather", keys, view.slots, axis=0), perm=[0, 2, 3, 1])
         scores = g.op("Squeeze", g.op("MatMul", g.op("Unsqueeze", query, g.constant([2])), keys), g.constant([2]))
-        if own is not None:
-            scores = g.op("Add", scores, g.op("Transpose", g.op("Gather", own, view.slots, axis=0), perm=[0, 2, 1]))
+        if key_terms is not None:
+            scores = g.op("Add", scores, g.op("Transpose", g.op("Gather", key_terms, view.slots, axis=0), perm=[0, 2, 1]))
     weights = g.op("Softmax", g.op("Add", scores, g.op("Squeeze", view.first_bias, g.constant([2]))), axis=-1)
     attended = g.op("Transpose", g.op("MatMul", weights, padded), perm=[1, 0, 2])
     attended = g.op("MatMul", attended, g.weight("attention.value.kernel", value.transpose(1, 0, 2)))

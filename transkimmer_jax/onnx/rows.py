@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from transkimmer_jax.models.encoder import DistanceStates
-from transkimmer_jax.models.encoder import Relative as Told
+from transkimmer_jax.models.encoder import Relative as RelativeParts
 from transkimmer_jax.onnx.builder import GraphBuilder
 
 # Added to the scores of keys that are padding: its exponential is 0, and float16 can hold it.
@@ -104,7 +104,9 @@ class Rows:
             bias = first_bias = _score_of(g, seen)
         else:
             bias, first_bias = (relative.added(g, distance, seen, window) for distance in relative.distances(g, slots))
-        pairs = None if relative is None or relative.pairs is None or only_first else relative.pairs.of(g, relative.distances(g, slots)[0])
+        pairs = (
+            None if relative is None or relative.pairs is None or only_first else relative.pairs.locate(g, relative.distances(g, slots)[0])
+        )
         return View(self.first, slots, self.places(g, g.op("Reshape", real, g.constant([-1]))), bias, first_bias, pairs)
 
 
@@ -146,7 +148,7 @@ class Pairs:
     row: str = ""
 
     @classmethod
-    def read(cls, g: GraphBuilder, rows: np.ndarray, heads: int, lengths: str) -> Self:
+    def for_batch(cls, g: GraphBuilder, rows: np.ndarray, heads: int, lengths: str) -> Self:
         """Of a batch. rows: [distances], the row of each. lengths: int64 [batch, 1], tokens of its texts before any is skimmed."""
         table, middle = g.constant(rows, np.int32), len(rows) // 2
         furthest = g.op("Sub", g.op("Squeeze", g.op("ReduceMax", lengths, keepdims=1), g.constant([1])), g.constant(1))
@@ -154,7 +156,7 @@ class Pairs:
         last = g.op("Gather", table, g.op("Sub", g.constant(middle), furthest), axis=0)
         return cls(table, middle, heads, start, g.op("Add", last, g.constant(1, np.int32)))
 
-    def of(self, g: GraphBuilder, distance: str) -> Self:
+    def locate(self, g: GraphBuilder, distance: str) -> Self:
         """With the row of each pair at these distances, int64 [batch, width, width]."""
         row = g.op("Gather", self.table, g.op("Add", distance, g.constant(self.middle)), axis=0)
         row = g.op("Unsqueeze", g.op("Sub", row, self.start), g.constant([1]))
@@ -176,13 +178,13 @@ class Relative:
     pairs: Pairs | None = None
 
     @classmethod
-    def of(cls, g: GraphBuilder, told: Told, positions: str, lengths: str, heads: int) -> Self:
-        """Of all tokens. told: what layers are told of distances. lengths: int64 [batch, 1]. heads: of attention."""
-        if told is None:
+    def of(cls, g: GraphBuilder, parts: RelativeParts, positions: str, lengths: str, heads: int) -> Self:
+        """Of all tokens. parts: what layers know of distances. lengths: int64 [batch, 1]. heads: of attention."""
+        if parts is None:
             return cls(positions)
-        if isinstance(told, DistanceStates):
-            return cls(positions, pairs=Pairs.read(g, np.asarray(told.rows), heads, lengths))
-        return cls(positions, g.weight("relative_bias", np.asarray(told)), len(told) // 2)
+        if isinstance(parts, DistanceStates):
+            return cls(positions, pairs=Pairs.for_batch(g, np.asarray(parts.rows), heads, lengths))
+        return cls(positions, g.weight("relative_bias", np.asarray(parts)), len(parts) // 2)
 
     def shrink(self, g: GraphBuilder, kept: str) -> Self:
         """Of the rows that `kept`, int64 [rows], names."""
