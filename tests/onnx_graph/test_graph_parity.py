@@ -26,7 +26,9 @@ TOLERANCE = 1e-5
 OUTPUTS = ("logits", "kept", "depth")
 LAYERS = ARCH.num_hidden_layers
 RUNTIMES = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
-HEADS = {"three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1), "dense": dataclasses.replace(ARCH, skim=None)}
+# With larger weights some texts amplify rounding: half a unit in the last place of every weight moved a logit by 7e-6.
+CALM = dataclasses.replace(ARCH, initializer_range=0.2)
+HEADS = {"three classes": CALM, "regression": dataclasses.replace(CALM, num_labels=1), "dense": dataclasses.replace(CALM, skim=None)}
 SLOTS = 5
 lengths_lists = st.lists(st.integers(1, 12), min_size=SLOTS, max_size=SLOTS)  # of one size, so that the masked program is compiled once
 thresholds = st.sampled_from([-np.inf, -4.0, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, 6.0, np.inf])
@@ -106,7 +108,7 @@ def test_texts_without_a_token_disturb_nobody(runtime, head):
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_threshold_is_the_models_where_none_is_given(runtime):
-    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, threshold=1.5))
+    arch = dataclasses.replace(CALM, skim=dataclasses.replace(CALM.skim, threshold=1.5))
     examples = make_examples([12, 9, 12, 7, 8], 0)
     batch = padded(examples)
     own = RUNTIMES[runtime](build(make_model(arch)), threads=1)
