@@ -31,6 +31,7 @@ _ORDER = tuple(curves.TASKS)
 # Of contenders: a colour for what computes and in which precision, a line for the way.
 _COMPUTES = ("onnxruntime:int8", "onnxruntime:float32", "openvino:bfloat16", "openvino:float32", "openvino:int8", "torch:float32")
 _LINES = {"compacted": "-", "dense": ":"}
+_CHARTED = "avx512"  # the folder of the processors that docs/performance.svg is of
 _LOOK = {
     "svg.fonttype": "none", "svg.hashsalt": "transkimmer_jax",  # the same records give the same file
     "font.family": "sans-serif", "font.size": 11, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
@@ -140,7 +141,7 @@ def results(records: list[dict], path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "performance").glob("*.json"))]
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "performance" / _CHARTED).glob("*.json"))]
     # A line needs two batch sizes.
     performance([workload for workload in measured if len(workload) > 1], ROOT / "docs" / "performance.svg")
     serving(json.loads((RECORDS / "serving" / "qnli.json").read_text(encoding="utf-8")), ROOT / "docs" / "serving.svg")
