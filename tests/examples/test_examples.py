@@ -20,7 +20,8 @@ from transkimmer_jax.weights import digests
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 # What the package jits is compiled with little optimisation here.
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick.FLAGS}
+# Where PyTorch is missing transformers says so in the standard error.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick.FLAGS, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 BLOCKED = """
 import runpy, sys
 sys.modules.update(dict.fromkeys(("transkimmer_jax", "jax", "flax", "onnx")))

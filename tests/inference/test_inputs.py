@@ -116,7 +116,7 @@ def test_streams_that_are_none(engine, texts):
 
 
 def test_a_text_of_a_stream_is_numbered_from_its_beginning(engine, monkeypatch):
-    monkeypatch.setattr("transkimmer_jax.inference.engine.classified", lambda predictions, truncated, label_names: list(truncated))
+    monkeypatch.setattr("transkimmer_jax.inference.engine.classified", lambda predictions, truncated, *labels: list(truncated))
     monkeypatch.setattr(SkimEngine, "predict_tokenized", lambda self, examples, **options: examples)
     stream = engine.predict_stream(iter(["a", "b", "c", 4]), window=2)
     assert [next(stream), next(stream)] == [False, False]
