@@ -41,6 +41,7 @@ def test_a_digest_is_of_all_texts_and_labels():
 def test_training_texts_that_are_cut_are_counted(config, caplog):
     task, tokenizer = load_task(config), load_tokenizer(config.model.pretrained)
     examples = inputs.load_examples(config, task)
+    caplog.clear()  # of what the first reader of the file says
     inputs.tokenize(config, task, examples, tokenizer, Placement.create(MeshConfig()))
     assert not caplog.messages
     inputs.tokenize(config, dataclasses.replace(task, max_length=6), examples, tokenizer, Placement.create(MeshConfig()))
