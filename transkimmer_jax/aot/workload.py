@@ -122,7 +122,7 @@ class Workload:
         shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (tokens, jnp.int32))
         if labels:
             labelled = {"token_classification": tokens, "question_answering": (size, 2)}.get(self.arch.head, rows)
-            is_real = self.arch.head == "sequence_classification" and (self.arch.num_labels == 1 or self.arch.multi_label)
+            is_real = self.arch.is_regression or self.arch.multi_label
             labelled = (size, self.arch.num_labels) if self.arch.multi_label else labelled
             shapes |= {"labels": (labelled, jnp.float32 if is_real else jnp.int32), "weight": (rows, jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=placement.batch) for name, (shape, dtype) in shapes.items()}

@@ -247,7 +247,7 @@ def _clock(contender: Contender, seconds: Rounds, examples: int, flops_vs_unpadd
 def _answers(workload: Workload, logits: np.ndarray, reference: np.ndarray | None) -> dict[str, Any]:
     """What a contender's answers are worth, and of how many texts they differ from those of the same weights in float32."""
     changed, multi_label = None, workload.model.arch.multi_label
-    if reference is not None and (logits.shape[1] > 1 or multi_label):
+    if reference is not None and not workload.model.arch.is_regression:
         differs = decisions(logits, multi_label) != decisions(reference, multi_label)
         changed = int(differs.reshape(len(logits), -1).any(axis=1).sum())
     return {"metrics": None if workload.metrics is None else workload.metrics(logits), "predictions_changed": changed}

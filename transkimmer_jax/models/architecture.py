@@ -102,6 +102,11 @@ class Architecture:
         return self.layer_norm_eps if self.skim is None or self.skim.norm_eps is None else self.skim.norm_eps
 
     @property
+    def is_regression(self) -> bool:
+        """Whether a sequence classifier's one logit is a value, as a regressor's and a cross-encoder's."""
+        return self.head == "sequence_classification" and self.num_labels == 1 and not self.multi_label
+
+    @property
     def reads_every_token(self) -> bool:
         """Whether the head reads the final states of all tokens, and not that of position 0 alone."""
         if self.head == "sentence_embedding":

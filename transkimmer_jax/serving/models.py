@@ -55,7 +55,7 @@ class ServedModel:
         self._start = threading.Lock()
         self.precision = precision or self.engine.arch.compute_dtype
         arch = self.engine.arch
-        self.kind = _KINDS.get(arch.head) or (RERANKER if arch.num_labels == 1 and not arch.multi_label else CLASSIFIER)
+        self.kind = _KINDS.get(arch.head) or (RERANKER if arch.is_regression else CLASSIFIER)
 
     def load_token_engine(self) -> "concurrent.futures.Future[str | None]":
         """Have the engine that gives states of tokens as well, which the first call starts to load. None: it is there; else why it is not.

@@ -150,7 +150,7 @@ def with_gain(skim: SkimConfig, arch: Architecture) -> SkimConfig:
     """`skim` with the price's gain for a head whose loss is on a scale of its own, where none is given (docs/ablations.md)."""
     if skim.controller_gain is not None:
         return skim
-    classifies = arch.head == "sequence_classification" and (arch.num_labels > 1 or arch.multi_label)
+    classifies = arch.head == "sequence_classification" and not arch.is_regression
     return dataclasses.replace(skim, controller_gain=0.03 if classifies else 0.3)
 
 

@@ -26,7 +26,7 @@ class Provenance:
 def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenance: Provenance, pairs: bool = False) -> str:
     """The card of a model, YAML front matter first; JSON's strings and numbers are YAML's. pairs: whether it reads pairs of texts."""
     kind = _KINDS[arch.head]
-    is_reranker = pairs and arch.head == "sequence_classification" and arch.num_labels == 1 and not arch.multi_label
+    is_reranker = pairs and arch.is_regression
     front = ["library_name: transkimmer_jax", f"pipeline_tag: {'text-ranking' if is_reranker else kind.pipeline_tag}"]
     if provenance.base_model is not None:
         front.append(f"base_model: {json.dumps(provenance.base_model)}")
