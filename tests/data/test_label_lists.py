@@ -22,14 +22,19 @@ def cell(text):
     return '"' + text.replace('"', '""') + '"'
 
 
-@pytest.fixture(params=["jsonl", "csv of JSON", "csv of pandas"])
+def array(labels):
+    """As pandas writes a column of NumPy's arrays, which is what data sets of hubs become there."""
+    return str(np.array(labels, object))
+
+
+@pytest.fixture(params=["jsonl", "csv of JSON", "csv of lists", "csv of arrays"])
 def labelled(request, write):
     """The same file in each of the ways to write it."""
 
     def make(lists, name="train"):
         if request.param == "jsonl":
             return write(f"{name}.jsonl", [{"text": text, "label": labels} for text, labels in zip(TEXTS, lists, strict=False)])
-        shown = json.dumps if request.param == "csv of JSON" else str
+        shown = {"csv of JSON": json.dumps, "csv of lists": str, "csv of arrays": array}[request.param]
         rows = [f"{cell(text)},{cell(shown(labels))}\n" for text, labels in zip(TEXTS, lists, strict=False)]
         return write(f"{name}.csv", "text,label\n" + "".join(rows))
 
@@ -113,6 +118,23 @@ def test_cells_that_are_no_lists_stay_classes(write):
     """As they are written; what begins as a list and is none is a name."""
     path = write("a.csv", "text,label\na,[UNK\nb,[x y]\nc,[a]]\n")
     assert not holds_lists(path, "label") and infer_labels(path, "label") == ("[UNK", "[a]]", "[x y]")
+
+
+def test_quotes_and_line_breaks_in_cells(write):
+    """As Python and NumPy write them: either kind of quotes, and an array of many labels on several lines."""
+    names = ["it's", 'a "b"', "c\\d", *(f"label {number}" for number in range(20))]
+    for shown in (str, array):
+        path = write("a.csv", f"text,label\na,{cell(shown(names))}\nb,[]\n")
+        assert infer_label_sets(path, "label") == tuple(sorted(names))
+    assert "\n" in array(names)
+
+
+@pytest.mark.parametrize("written", ["[b'toxic']", "[...]", "['a'], ['b']", "['a''b']", "[{'a'}]", "[(1, 2)]", "[np.str_('a')]"])
+def test_other_python_is_no_list(write, written):
+    """Of all that Python can write in brackets, lists of labels are little: the rest is refused in one line."""
+    path = write("a.csv", f"text,label\na,[]\nb,{cell(written)}\n")
+    with pytest.raises(DataError, match=r"a\.csv, line 3: label .* is no list"):
+        infer_label_sets(path, "label")
 
 
 def test_texts_without_labels_follow_the_labelled(write):

@@ -29,6 +29,9 @@ logger = logging.getLogger("transkimmer_jax")
 _NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 _CODE = re.compile(r"[+-]?0[0-9]+")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str() writes it
+# A list as Python writes it, or an array as NumPy does, without commas: to Python `'a' 'b'` would be the one text 'ab'.
+_ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[+-]?[0-9][0-9.e+-]*|None|True|False""")
+_LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++))*(?:{_ITEM.pattern})?\s*+\]")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -48,7 +51,7 @@ def read_file(
       label_column: holds a class name, or a class index where no class name is a number; for regression a number.
       label_names: the classes in the order of the logits; None for regression.
       settings: what chooses the columns of texts, and of labels.
-      multi_label: whether the column holds lists of labels, in CSV files as JSON or as Python writes them; [] is a text without any.
+      multi_label: whether the column holds lists of labels, in CSV files as JSON or as pandas writes them; [] is a text without any.
 
     Returns:
       Examples with labels [N]; of a multi-label file [N, labels] float32, 1 of a label that the text has, else 0.
@@ -194,12 +197,19 @@ def _list_in(value: Any) -> list[Any] | None:
     text = value.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _written_by_pandas):
         try:
             return read(text)
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError):
             continue
     return None
+
+
+def _written_by_pandas(text: str) -> list[Any]:
+    """Raises `ValueError` and `SyntaxError` for what is no list, and no array, of texts, numbers, None, True and False."""
+    if not _LIST.fullmatch(text):
+        raise ValueError("no list")
+    return ast.literal_eval(f"[{','.join(_ITEM.findall(text))}]")
 
 
 def _number(value: int | float | str, where: str) -> int | float | None:
