@@ -64,7 +64,7 @@ def test_one_label_that_some_texts_have(labelled):
     assert infer_label_sets(labelled([["toxic"], []]), "label") == ("toxic",)
 
 
-@pytest.mark.parametrize("lists", [[["toxic"], ["toxic"]], [[], []]])
+@pytest.mark.parametrize("lists", [[["toxic"], ["toxic"]], [[], []], [[0, 1], [1, 0], [0, 1]]])
 def test_nothing_to_tell_apart(labelled, lists):
     path = labelled(lists)
     with pytest.raises(
@@ -72,6 +72,14 @@ def test_nothing_to_tell_apart(labelled, lists):
     ) as caught:
         infer_label_sets(path, "label")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_indicators_are_no_names(labelled):
+    """0 or 1 of every label, as libraries make of lists, would be two labels that nearly all texts have."""
+    path = labelled(INDICATORS)
+    for read in (infer_label_sets, lambda path, column: read_file(path, ("text",), column, NAMES, multi_label=True)):
+        with pytest.raises(DataError, match=r"line [12]: the list of labels .* holds '1' twice: write each label that the text has, once"):
+            read(path, "label")
 
 
 def test_what_labels_are_taken_for_is_said(labelled, caplog):
@@ -93,6 +101,7 @@ def test_what_labels_are_taken_for_is_said(labelled, caplog):
         ([0.5], "the list of labels [0.5] holds 0.5"),
         ([["toxic"]], 'the list of labels [["toxic"]] holds ["toxic"]'),
         ([" "], "the list of labels [\" \"] holds ' '"),
+        (["toxic", "insult", " toxic"], 'the list of labels ["toxic", "insult", " toxic"] holds \'toxic\' twice: write each'),
         (["toxic", "rude"], "label 'rude' is none of the labels trained on (insult, threat, toxic): correct it, or leave the line out"),
         ([3], "label 3 is none of the labels trained on"),
         (["\ud83d"], "column 'label' is no valid Unicode"),

@@ -1,6 +1,7 @@
 """Files of labelled examples: texts and labels of JSONL and CSV files."""
 
 import ast
+import collections
 import functools
 import itertools
 import json
@@ -96,11 +97,11 @@ def infer_label_sets(path: str | pathlib.Path, label_column: str) -> tuple[str, 
     """The labels of a multi-label `.jsonl` or `.csv` file, in the order of `infer_labels`.
 
     Raises:
-      DataError: as `read_file`, and where no text has a label, or all have the same single one.
+      DataError: as `read_file`, and where all texts have the same labels, or none.
     """
     lists = [_listed_labels(record, label_column, where, COLUMN_FIELDS[1]) for where, record in read_example_records(path)]
     names = _ordered([value for values in lists for value in values])
-    if not names or (len(names) == 1 and all(lists)):
+    if len({frozenset(map(str, values)) for values in lists}) == 1:
         every = f"every list of labels is {shown([*names])}"
         raise DataError(f"{path}: {every}: there is nothing to tell apart; is {label_column!r} the column of labels?")
     _tell(str(path), f"{len(names)} labels, of which a text has any number, {first_names(names)}")
@@ -187,7 +188,11 @@ def _listed_labels(record: dict[str, Any], label_column: str, where: str, settin
             raise DataError(f"{where}: the list of labels {shown(value)} holds {shown(label)}: write each label as a text or an integer")
         if isinstance(label, str):
             require_unicode(label, label_column, where)
-    return [label.strip() if isinstance(label, str) else label for label in labels]
+    labels = [label.strip() if isinstance(label, str) else label for label in labels]
+    twice = next((name for name, count in collections.Counter(map(str, labels)).items() if count > 1), None)
+    if twice is not None:  # above all in lists of a 0 or 1 for every label, where these numbers would be the names
+        raise DataError(f"{where}: the list of labels {shown(value)} holds {shown(twice)} twice: write each label that the text has, once")
+    return labels
 
 
 def _list_in(value: Any) -> list[Any] | None:
