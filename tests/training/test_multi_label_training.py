@@ -16,8 +16,9 @@ from transkimmer_jax.config import override
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
-from transkimmer_jax.training.models import load_task, student_shapes
+from transkimmer_jax.training.models import load_student, load_task, load_teacher, student_shapes
 from transkimmer_jax.training.objectives import LABEL_SETS, OBJECTIVES, label_set_distillation_loss, label_set_loss, objective_of
 from transkimmer_jax.weights import config_file
 
@@ -169,3 +170,11 @@ def test_a_teacher_of_another_kind(checkpoint, dense, reviews, tmp_path):
     with pytest.raises(CheckpointError, match=r"distill.teacher=.* gives a text any number of labels, files gives it one") as caught:
         train_and_evaluate(override(config, {"distill.teacher": str(model)}), tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_an_embedder_of_its_encoder(dense, files):
+    """Pooled, the teacher has vectors and no labels, of whatever kind those of its folder are."""
+    config = distil_config(str(dense[0] / "model"), [files["texts"]], pooling="mean", max_length=12)
+    task = load_task(config)
+    teacher = load_teacher(config, task, load_student(config, task).arch)
+    assert task.head == teacher.head == "sentence_embedding" and not teacher.arch.multi_label
