@@ -1,6 +1,7 @@
 """Which texts a run is trained on, and which it is judged on."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 
@@ -36,6 +37,18 @@ def test_a_digest_is_of_all_texts_and_labels():
         *(digest(one, each) for each in (*tags, *answered)),
     ]  # fmt: skip
     assert len(set(digests)) == len(digests) and digest(one.take(np.array([0])), two) == digests[0]
+
+
+def test_a_digest_takes_memory_for_a_part_of_the_labels(monkeypatch):
+    """As Python's numbers a table of labels is eight times as large as it lies here."""
+    monkeypatch.setattr(inputs, "_DIGESTED_AT_ONCE", 100)
+    many = Examples([str(number) for number in range(1000)], None, np.zeros((1000, 100), np.float32))
+    tracemalloc.start()
+    try:
+        digest(many, many.take(np.array([0])))
+        assert tracemalloc.get_traced_memory()[1] < 3 * many.labels.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_training_texts_that_are_cut_are_counted(config, caplog):

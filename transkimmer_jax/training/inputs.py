@@ -18,7 +18,7 @@ from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
 _THRESHOLD_EXAMPLES = 512
-_DIGESTED_AT_ONCE = 1000  # texts, so that a set of them is not in memory twice
+_DIGESTED_AT_ONCE = 1000  # texts, or labels, so that a set of them is not in memory twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,12 @@ class RunExamples:
         encode = json.JSONEncoder(default=dataclasses.asdict).encode  # `default`: of `Answers`
         total = hashlib.sha256(encode(task.label_names).encode())
         for name, examples in {"training": self.training, **self.validation, **self.test}.items():
-            labels, labelled = (None if values is None else values.tolist() for values in (examples.labels, examples.labelled))
-            columns: tuple[list[Any] | None, ...] = (examples.behind(task.prompt).texts, examples.pairs, labels, labelled)
-            for column in columns:
-                values, missing = column or [], column is None
-                total.update(encode([name, len(values), missing]).encode())
+            for column in (examples.behind(task.prompt).texts, examples.pairs, examples.labels, examples.labelled):
+                values = () if column is None else column
+                total.update(encode([name, len(values), column is None]).encode())
                 for start in range(0, len(values), _DIGESTED_AT_ONCE):
-                    total.update(encode(values[start : start + _DIGESTED_AT_ONCE]).encode())
+                    part = values[start : start + _DIGESTED_AT_ONCE]
+                    total.update(encode(part.tolist() if isinstance(part, np.ndarray) else part).encode())
         return total.hexdigest()
 
 
