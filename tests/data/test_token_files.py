@@ -47,6 +47,12 @@ def test_tags_that_cannot_be_meant(write, record, message):
         read_tags(write("t.jsonl", [record]), "tokens", "tags", TAGS)
 
 
+def test_files_of_cells(write):
+    """A cell is no list of words."""
+    with pytest.raises(DataError, match=r"t\.csv: the name must end in \.jsonl, which says how it is read: rename or convert it$"):
+        infer_tags(write("t.csv", "tokens,tags\na,O\n"), "tokens", "tags")
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [

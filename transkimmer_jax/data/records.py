@@ -57,7 +57,8 @@ def read_example_records(
     path = pathlib.Path(path)
     require_uncompressed(path)
     if path.suffix.lower() not in endings:
-        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        *others, last = endings
+        known = f"{', '.join(others)} or {last}" if others else last
         raise DataError(f"{path}: the name must end in {known}, which says how it is read: rename or convert it")
     if not os.path.exists(path):  # also where the name is too long for one; pathlib raises there
         raise DataError(f"{path}: no such file: check {setting}")
