@@ -34,7 +34,7 @@ def distil_config(
             text_files=tuple(text_files),
             text_columns=tuple(text_columns),
             max_length=max_length,
-            batch_size=64,
+            batch_size=32,  # as many texts in more steps teach more
             eval_examples=1000,
             length_buckets=(16, 24, 32, 48, 64, 128, 256, 512),
         ),
