@@ -144,6 +144,21 @@ def test_pytorch_files_and_encoders_without_a_head(backbone, tmp_path):
         assert_same_parameters(getattr(bare, part), getattr(whole, part))
 
 
+def test_what_the_training_of_debertas_leaves_in_a_file(tmp_path):
+    """As in microsoft/mdeberta-v3-base and deberta-v3-xsmall: heads, tables of positions, and what `weight` adds to the generator's
+    embeddings. No model of transformers reads any of it."""
+    theirs = tiny.torch_model("deberta-v2").base_model
+    tensors = {f"deberta.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    left_over = (
+        "deberta.embeddings.word_embeddings._weight", "deberta.embeddings.position_embeddings.weight",
+        "deberta.embeddings.position_embeddings._weight", "lm_predictions.lm_head.bias", "lm_predictions.lm_head.dense.weight",
+        "mask_predictions.classifier.weight", "mask_predictions.LayerNorm.bias",
+    )  # fmt: skip
+    torch.save(tensors | {name: torch.ones(3) for name in left_over}, tmp_path / "pytorch_model.bin")
+    model = TranskimmerForSequenceClassification.from_pretrained(with_config(tmp_path, "deberta-v2"), dense=True)
+    assert_same_parameters(model.embeddings, tiny.dense("deberta-v2").embeddings)
+
+
 @variants
 def test_skimming_models_remember_their_backbone(backbone, tmp_path):
     model = tiny.skimming(backbone)

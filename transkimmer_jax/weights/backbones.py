@@ -134,8 +134,8 @@ FORMATS = {
         },
         fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter means nothing
         defaults={"layer_norm_eps": 1e-7},
-        # Of its training, and a table of positions that some files have and no model reads.
-        ignored=("cls.", "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings."),
+        # Of its training, and tables that some files have and no model reads: of positions, and of what `weight` adds to the generator's.
+        ignored=("cls.", "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings.", "embeddings.word_embeddings._weight"),
     ),
     "modernbert": CheckpointFormat(
         "ModernBert",
