@@ -135,6 +135,20 @@ def test_the_model_says_which_tokenizer_a_folder_has_that_does_not(kind, tmp_pat
     assert read(TEXT, TEXT[::-1]).data == own(TEXT, TEXT[::-1]).data
 
 
+def test_vocabularies_of_sentencepiece_need_that_package(monkeypatch, tmp_path):
+    """As microsoft/deberta-v3-small has one, of which transformers says without the package that tiktoken is missing."""
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (tmp_path / "spm.model").write_bytes(b"pieces")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
+    with pytest.raises(CheckpointError) as caught:
+        pipeline.load_tokenizer(tmp_path)
+    assert str(caught.value) == (
+        f"the tokenizer in {tmp_path}, which has no tokenizer.json, needs sentencepiece, which is not installed: "
+        "pip install 'transkimmer_jax[sentencepiece]'"
+    )
+
+
 PROGRAM = """
 import sys
 from transkimmer_jax.data.pipeline import load_tokenizer

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PREFETCHED_BATCHES = 8
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")  # that transformers reads by itself
 
 
 def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> Any:
@@ -30,7 +31,8 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
       vocab_size: rows of the model's embedding table, to be checked against.
 
     Raises:
-      CheckpointError: none there, one that cannot be loaded, one that cannot pad, or one with ids that the model has no row for.
+      CheckpointError: none there, one that cannot be loaded, one that cannot pad, or one with ids that the model has no row for; a package
+        that is needed for it and not installed.
     """
     path = pathlib.Path(folder)
     for name in digests.listed_names(path):
@@ -46,6 +48,7 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
 def _of_transformers(folder: pathlib.Path) -> Any:
     import transformers  # slow to import
 
+    _require_sentencepiece(folder)
     try:
         tokenizer = _by_class(transformers, folder)
     except Exception as error:  # the libraries below raise whatever their parsers raise
@@ -56,6 +59,15 @@ def _of_transformers(folder: pathlib.Path) -> Any:
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"the tokenizer in {folder} has no padding token: set pad_token in its tokenizer_config.json")
     return tokenizer
+
+
+def _require_sentencepiece(folder: pathlib.Path) -> None:
+    """Raises `CheckpointError` where the only vocabulary is one of SentencePiece, and that is not installed. Transformers would take the
+    file for one of tiktoken, and ask for that package."""
+    if any((folder / name).is_file() for name in _VOCABULARIES) or not any(folder.glob("*.model")):
+        return
+    with extras.needed("sentencepiece", f"the tokenizer in {folder}, which has no tokenizer.json,", CheckpointError):
+        import sentencepiece  # noqa: F401
 
 
 def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
