@@ -168,6 +168,22 @@ def test_a_tokenizer_without_token_types(tokenizer_folder, tmp_path, pinned):
     assert np.abs(in_memory.predict_tokenized(typed).outputs["logits"] - expected).max() > 1e-3
 
 
+def test_a_backbone_without_token_types(tokenizer_folder, tmp_path):
+    """As DeBERTa, whose tokenizers give them all the same: that of the export gives what the graph reads, no more."""
+    arch = Architecture(
+        backbone="deberta-v2", vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=24, type_vocab_size=0, position_buckets=8, max_relative_positions=24,
+    )  # fmt: skip
+    model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder))
+    assert "token_type_ids" in AutoTokenizer.from_pretrained(tmp_path / "model").model_input_names
+    main(["--model", tmp_path / "model", "--output", tmp_path / "export"])
+    session = onnxruntime.InferenceSession(tmp_path / "export" / "onnx" / "model.onnx")
+    encoded = AutoTokenizer.from_pretrained(tmp_path / "export")(TEXTS, padding=True, truncation=True, return_tensors="np")
+    logits, expected = session.run(["logits"], dict(encoded))[0], SkimEngine.from_pretrained(tmp_path / "model").predict(TEXTS)
+    np.testing.assert_allclose(logits, [answer.logits for answer in expected], atol=1e-5, rtol=0)
+
+
 def test_a_threshold_of_its_own(model_folder, tmp_path, batch):
     main(["--model", model_folder, "--output", tmp_path / "export", "--threshold=-0.5"])
     assert sorted(path.name for path in (tmp_path / "export" / "onnx").iterdir()) == ["model.onnx"]

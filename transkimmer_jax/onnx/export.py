@@ -89,7 +89,9 @@ def export(
             for name, text in sentence_transformers.files_of(loaded.arch, length, settings).items():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_text(text, encoding="utf-8")
-            tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length)  # as the graph reads texts
+            inputs = [given.name for given in graph.graph.input if given.name != "threshold"]
+            # As the graph reads texts. DeBERTa's tokenizers give token types, which no model of it reads.
+            tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length, model_input_names=inputs)
         digests.write(temporary)
     return [target / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
