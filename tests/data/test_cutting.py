@@ -1,8 +1,11 @@
 """The law of `data/cutting.py`: the tokens that are read of a cut text are those of the whole text."""
 
+import io
+import json
 import random
 
 import pytest
+import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -26,12 +29,45 @@ RUNS = st.builds(
     st.integers(90, 300),
 )
 TEXTS = st.lists(st.one_of(st.sampled_from(ATOMS), st.sampled_from(["a ", "the ", "film "]), RUNS), max_size=60).map("".join)
-NAMES = ("minilm-6l", "e5-small-12l")
+NAMES = ("minilm-6l", "e5-small-12l", "camembert", "deberta-v2")
+
+
+def with_pieces(make, folder, special, **options):
+    """A tokenizer with the steps that transformers gives its kind, and real pieces behind its own special tokens."""
+    pieces = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    return make(vocab=[*((token, 0.0) for token in special), *map(tuple, pieces[4:])], **options)
 
 
 @pytest.fixture(scope="module")
 def tokenizers(minilm, e5_small):
-    return {name: load_tokenizer(folder) for name, folder in zip(NAMES, (minilm, e5_small), strict=True)}
+    return {
+        "minilm-6l": load_tokenizer(minilm),
+        "e5-small-12l": load_tokenizer(e5_small),
+        "camembert": with_pieces(transformers.CamembertTokenizer, e5_small, ("<s>", "<pad>", "</s>", "<unk>")),
+        "deberta-v2": with_pieces(transformers.DebertaV2Tokenizer, e5_small, ("[PAD]", "[CLS]", "[SEP]", "[UNK]")),
+    }
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_table():
+    """What SentencePiece makes of characters in XLM-R and CamemBERT."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the film is good"] * 9), model_writer=written, vocab_size=16, normalization_rule_name="nmt_nfkc",
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    model = import_protobuf().ModelProto()
+    model.ParseFromString(written.getvalue())
+    return model.normalizer_spec.precompiled_charsmap
+
+
+@pytest.fixture(scope="module")
+def xlm_roberta(sentencepiece_table, e5_small):
+    special = ("<s>", "<pad>", "</s>", "<unk>")
+    return with_pieces(transformers.XLMRobertaTokenizer, e5_small, special, _spm_precompiled_charsmap=sentencepiece_table)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -72,6 +108,12 @@ def test_pairs(tokenizers, name, text, pair, max_length):
     assert_same(tokenizers[name], text, pair, max_length)
 
 
+@settings(deadline=None, max_examples=60)
+@given(text=TEXTS, pair=st.none() | TEXTS, max_length=st.integers(6, 24))
+def test_characters_as_sentencepiece_reads_them(xlm_roberta, text, pair, max_length):
+    assert_same(xlm_roberta, text, pair, max_length)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=60)
 @given(text=TEXTS, max_length=st.integers(4, 24))
@@ -97,12 +139,14 @@ def test_prefixes_are_short(tokenizers, name):
         "spaces": 20000 * " " + 200 * "good film " + 20000 * " ",
         "blob": "good " + 2000 * "0af9" + 200 * " film good",
     }
+    # Of one letter no piece is certain before the last; and CamemBERT's mask takes the spaces before it, so no word is divided.
+    whole = {"minilm-6l": (), "camembert": ("one letter", "ideographs", "blob")}.get(name, ("one letter",))
     for kind, text in kinds.items():
         cut, _ = assert_same(tokenizers[name], text, None, 16)
-        if (name, kind) != ("e5-small-12l", "one letter"):  # of which no piece is certain before the last
-            assert len(cut) < 2500, kind
-    for first in ("words", "ideographs"):
-        for second in ("words", "ideographs"):
+        assert len(cut) < 2500 or kind in whole, kind
+    cut_kinds = [kind for kind in ("words", "ideographs") if kind not in whole]
+    for first in cut_kinds:
+        for second in cut_kinds:
             [cut], others = cutting.Cutter(tokenizers[name], 17).cut([kinds[first]], [kinds[second]])
             assert others is not None and len(cut) + len(others[0]) < 5000, (first, second)
             # Shorter ones, as a tokenizer makes all pairs of what overflows: of the whole ones many gigabytes.

@@ -36,10 +36,14 @@ _STARTS = re.compile(
     "[ -~\u00c0-\u02af\u0391-\u0482\u048a-\u0529\u05d0-\u05ea\u0621-\u064a\u0e01-\u0e30"
     "\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3]"
 )
-_LOCAL_NORMALIZERS = {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
-_WORDS_OF_BERT = {"BertPreTokenizer"}
-_WORDS_AT_SPACES = _WORDS_OF_BERT | {"Whitespace", "WhitespaceSplit", "Metaspace", "ByteLevel"}
-_COLLAPSING = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+# 'Precompiled' is SentencePiece's table of what characters become.
+_LOCAL_NORMALIZERS = {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Precompiled"}
+_WORDS_OF_BERT = ["BertPreTokenizer"]
+_WORDS_OF_SENTENCEPIECE = ["WhitespaceSplit", "Metaspace"]  # as transformers divides for XLM-R and CamemBERT
+_WORDS_AT_SPACES = (_WORDS_OF_BERT, _WORDS_OF_SENTENCEPIECE, ["Whitespace"], ["WhitespaceSplit"], ["Metaspace"], ["ByteLevel"])
+_SPACES = "[ \t\n\r]{2,}"
+# Of steps that replace runs of spaces by one: what they look for, and of what a run may be shortened before. The second is DeBERTa's.
+_COLLAPSING = {" {2,}": " {2,}", r"\s{2,}|[\n\r\t]": _SPACES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,30 +227,30 @@ class Cutter:
 def _rules(backend: Any) -> _Rules | None:
     """None where a step of the tokenizer is not known to be local."""
     normalizers, splitters = _steps(backend.normalizer, "normalizers"), _steps(backend.pre_tokenizer, "pretokenizers")
-    if not all(step["type"] in _LOCAL_NORMALIZERS or step == _COLLAPSING for step in normalizers):
+    collapsed = [_collapsed(step) for step in normalizers]
+    is_local = (
+        step["type"] in _LOCAL_NORMALIZERS or spaces or _strips_the_end(step) for step, spaces in zip(normalizers, collapsed, strict=True)
+    )
+    if not all(is_local):
         return None
-    if [step["type"] for step in splitters if step["type"] in _WORDS_AT_SPACES] == [] or len(splitters) != 1:
-        return None
-    words = splitters[0]
-    if not (words.get("split", True) and words.get("use_regex", True)):
+    words = [step["type"] for step in splitters]
+    if words not in _WORDS_AT_SPACES or not all(step.get("split", True) and step.get("use_regex", True) for step in splitters):
         return None
     added = list(backend.get_added_tokens_decoder().values())
     if any(re.search(r"\s", token.content) for token in added):
         return None
     model = type(backend.model).__name__
-    of_bert = model == "WordPiece" and words["type"] in _WORDS_OF_BERT and [step["type"] for step in normalizers] == ["BertNormalizer"]
+    of_bert = model == "WordPiece" and words == _WORDS_OF_BERT and [step["type"] for step in normalizers] == ["BertNormalizer"]
     word_limit = backend.model.max_input_chars_per_word if of_bert else None
     is_exact = not any(token.lstrip or token.rstrip or token.single_word or token.normalized for token in added)
     contents = tuple(token.content for token in added)
-    redundant: list[tuple[re.Pattern[str], str]] = []
-    if of_bert or _COLLAPSING in normalizers:
-        redundant.append((re.compile("[ \t\n\r]{2,}" if of_bert else " {2,}"), " "))
+    runs = [_SPACES] if of_bert or words == _WORDS_OF_SENTENCEPIECE else filter(None, collapsed)
+    redundant = [(re.compile(run), " ") for run in runs]
     if word_limit is not None and is_exact and not any(content.isalnum() for content in contents):
         # What is left is too long for a word as well, and neither edge looks different to an added token.
         edge = max(word_limit + 1, *map(len, contents))
         redundant.append((re.compile(f"(?<![A-Za-z0-9])([A-Za-z0-9]{{{edge}}})[A-Za-z0-9]+([A-Za-z0-9]{{{edge}}})"), r"\1\2"))
-    pieces = model == "Unigram" and words["type"] == "Metaspace"
-    piece_limit = max(map(len, backend.get_vocab())) if pieces else None
+    piece_limit = max(map(len, backend.get_vocab())) if model == "Unigram" and words[-1] == "Metaspace" else None
     return _Rules(tuple(redundant), word_limit, piece_limit, contents if is_exact else None)
 
 
@@ -256,6 +260,16 @@ def _steps(component: Any, members: str) -> list[dict[str, Any]]:
         return []
     state = json.loads(component.__getstate__())
     return state[members] if state["type"] == "Sequence" else [state]
+
+
+def _collapsed(step: dict[str, Any]) -> str | None:
+    """Of which spaces a run may be shortened before this step of a normalizer, which does so; None of other steps."""
+    return _COLLAPSING.get(step["pattern"].get("Regex")) if step["type"] == "Replace" and step["content"] == " " else None
+
+
+def _strips_the_end(step: dict[str, Any]) -> bool:
+    """Whether a step takes spaces off the end alone. A prefix ends in what is seen; but what it begins with may be a space."""
+    return step["type"] == "Strip" and not step["strip_left"]
 
 
 def _before_space(text: str, least: int, most: int) -> int | None:
