@@ -58,6 +58,7 @@ def failures(server, label):
         ("/predict", {"inputs": "a", "truncate": "yes"}, 422, "Validation", "truncate:"),
         ("/predict", {"inputs": "a", "truncation_direction": "up"}, 422, "Validation", "truncation_direction:"),
         ("/predict", {"inputs": "a", "parameters": {"top_k": 0}}, 422, "Validation", "parameters.top_k:"),
+        ("/", {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}, 422, "Validation", "candidate_labels: this server does not"),
         ("/predict", {"inputs": []}, 400, "Empty", "inputs is empty"),
         ("/predict", {"inputs": ""}, 422, "Validation", "inputs: text 0 is empty"),
         ("/predict", {"inputs": [["a"], [""]]}, 422, "Validation", "inputs: text 1 is empty"),

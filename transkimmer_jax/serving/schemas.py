@@ -116,10 +116,12 @@ class _Truncating(ModelRequest):
 
 
 class PredictParameters(_Fields):
-    """Of the Inference API."""
+    """Of the Inference API. candidate_labels: a field that this server does not follow, of its task for labels that a model has not
+    learned, which clients send to the same place."""
 
     top_k: int | None = pydantic.Field(default=None, ge=1)
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+    candidate_labels: _NotFollowed = None
 
 
 class PredictRequest(_Truncating):
