@@ -242,7 +242,9 @@ def _rules(backend: Any) -> _Rules | None:
     model = type(backend.model).__name__
     of_bert = model == "WordPiece" and words == _WORDS_OF_BERT and [step["type"] for step in normalizers] == ["BertNormalizer"]
     word_limit = backend.model.max_input_chars_per_word if of_bert else None
-    is_exact = not any(token.lstrip or token.rstrip or token.single_word or token.normalized for token in added)
+    # A mask that takes the spaces before it changes no token where spaces are none.
+    takes_spaces = words != _WORDS_OF_SENTENCEPIECE and any(token.lstrip for token in added)
+    is_exact = not takes_spaces and not any(token.rstrip or token.single_word or token.normalized for token in added)
     contents = tuple(token.content for token in added)
     runs = [_SPACES] if of_bert or words == _WORDS_OF_SENTENCEPIECE else filter(None, collapsed)
     redundant = [(re.compile(run), " ") for run in runs]
