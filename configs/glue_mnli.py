@@ -4,10 +4,11 @@
 
 Never run: the data was not at hand.
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers. Other budgets, or all layers:
+One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
+feed-forward blocks. Other budgets, or all neurons:
 
-    transkimmer train --config configs/glue_mnli.py --config.skim.target=0.4 --config.skim.levels=0.6
-    transkimmer train --config configs/glue_mnli.py --config.skimming.model.num_hidden_layers=none
+    transkimmer train --config configs/glue_mnli.py --config.skim.target=0.25 --config.skim.levels=0.33
+    transkimmer train --config configs/glue_mnli.py --config.skimming.model.intermediate_size=none --config.skim.levels=0.5,0.4
 """
 
 from configs import base
@@ -15,4 +16,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.FIRST_LAYERS)
+    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.NARROW_FIRST_LAYERS)

@@ -2,10 +2,11 @@
 
     transkimmer train --config configs/glue_wnli.py
 
-One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers. Other budgets, or all layers:
+One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
+feed-forward blocks. Other budgets, or all neurons:
 
-    transkimmer train --config configs/glue_wnli.py --config.skim.target=0.4 --config.skim.levels=0.6
-    transkimmer train --config configs/glue_wnli.py --config.skimming.model.num_hidden_layers=none
+    transkimmer train --config configs/glue_wnli.py --config.skim.target=0.25 --config.skim.levels=0.33
+    transkimmer train --config configs/glue_wnli.py --config.skimming.model.intermediate_size=none --config.skim.levels=0.5,0.4
 """
 
 from configs import base
@@ -13,4 +14,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/wnli"), base.SMALL, base.FIRST_LAYERS)
+    return base.recipe(DataConfig(task="glue/wnli"), base.SMALL, base.NARROW_FIRST_LAYERS)
