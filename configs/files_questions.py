@@ -5,6 +5,8 @@
 `answers` is {"text": [...], "answer_start": [...]}, as SQuAD's are in most libraries; of a question that the context does not answer both
 are empty. Questions are never skimmed. Contexts longer than --config.data.max_length=384 tokens are read in windows that share
 --config.data.doc_stride=128 of them.
+
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with all layers and neurons.
 """
 
 from configs import base

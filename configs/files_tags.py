@@ -3,6 +3,8 @@
     transkimmer train --config configs/files_tags.py --config.data.train_file=train.jsonl --config.data.validation_file=dev.jsonl
 
 Tags that begin with B- and I- are of entities, which seqeval scores; other tags are scored by accuracy.
+
+One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with all layers and neurons.
 """
 
 from configs import base

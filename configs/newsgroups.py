@@ -2,7 +2,10 @@
 
     transkimmer train --config configs/newsgroups.py
 
-scikit-learn fetches the posts. Not run by its makers: the data was not to be had where they work.
+scikit-learn fetches the posts. Never run: the data was not at hand.
+
+One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
+feed-forward blocks.
 """
 
 from configs import base

@@ -1,8 +1,9 @@
 """Sentiment of movie-review sentences, from pretrained weights and data that pip can fetch: a dense model, then one that skims.
 
-transkimmer train --config configs/quickstart.py
+    transkimmer train --config configs/quickstart.py
 
-One checkpoint for 50, 40 and 30 % of the dense model's FLOPs (results/quickstart.json).
+One checkpoint for 50, 40 and 30 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks
+(results/quickstart.json).
 """
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Recipe, SkimConfig, TrainConfig
