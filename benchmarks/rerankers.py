@@ -25,6 +25,7 @@ from record import circumstances, explained, portable
 from row import Run
 
 from transkimmer_jax import files
+from transkimmer_jax.benchmarking.clock import settle
 from transkimmer_jax.evaluation import retrieval
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.vectors import nearest
@@ -62,6 +63,7 @@ def main() -> None:
     for query, numbers in zip(tqdm(asked, desc="ranking", unit=" queries"), candidates, strict=True):
         for place, (row, engine) in enumerate(models):
             before = engine.statistics.dense_flops, engine.statistics.flops
+            settle()
             started = time.perf_counter()
             entries = engine.rank(query, [texts[number] for number in numbers], label=args.label, threshold=row["threshold"])
             milliseconds[place].append(1000 * (time.perf_counter() - started))

@@ -9,6 +9,13 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 
 Rounds = dict[str, list[float]]  # seconds by contender, round by round
+_PAUSE_SECONDS = 0.05  # within which threads that wait for work have gone to sleep
+
+
+def settle() -> None:
+    """To be called before a contender is timed. After a run the threads of ONNX Runtime wait actively for a while. On two cores that takes
+    30 ms from the next contender, unless it is of the same session."""
+    time.sleep(_PAUSE_SECONDS)
 
 
 def interleaved(
@@ -24,6 +31,7 @@ def interleaved(
     seconds: Rounds = {name: [] for name in runs}
     for number, given in enumerate(inputs):
         for name, run in runs.items():
+            settle()
             started = time.perf_counter()
             run(given)
             if number:
