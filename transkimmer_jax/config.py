@@ -73,6 +73,11 @@ class SkimConfig:
         int | None,
         "width P of the predictors; None is the checkpoint's, of fresh ones a quarter of the hidden size; the paper's is all of it",
     ] = None
+    layers: Annotated[
+        tuple[int, ...] | None,
+        "layers before which a predictor decides, from 0, as in 0,2: each costs time that FLOPs do not tell. None is the checkpoint's, of"
+        " fresh ones all",
+    ] = None
     initial_bias: Annotated[float, "last bias of a fresh predictor: +b for keep, -b for skim; the paper's is 5"] = 5.0
     temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
     threshold: Annotated[float, "in evaluation a token is kept where margin > threshold, unless fit_threshold finds another"] = 0.0
@@ -291,6 +296,10 @@ class Config:
         require(skim.steepness is None or 0 <= skim.steepness <= 1, f"skim.steepness must lie in [0, 1], not {skim.steepness}")
         require(skim.temperature > 0, f"skim.temperature must be positive, not {skim.temperature}")
         require(skim.predictor_size is None or skim.predictor_size > 0, f"skim.predictor_size must be positive, not {skim.predictor_size}")
+        require(
+            skim.layers is None or (len(skim.layers) > 0 and list(skim.layers) == sorted(set(skim.layers)) and skim.layers[0] >= 0),
+            f"skim.layers={','.join(map(str, skim.layers or ()))}: name layers, rising, from 0",
+        )
         require(skim.coefficient >= 0, f"skim.coefficient must not be negative, got {skim.coefficient}")
         require(
             skim.warmup >= 0 and skim.anneal >= 0 and skim.warmup + skim.anneal <= 1,

@@ -101,11 +101,12 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
 
     Args:
       kept: [layers, B] tokens kept by each layer.
-      lengths: [B] real tokens of each example; the first predictor sees all of them.
+      lengths: [B] real tokens of each example. A predictor sees those that the layer before it computed.
     """
     *inner, last = kept
     tokens, pairs = sum(inner), sum(count * count for count in inner)
-    total = _computed(arch, tokens, pairs, last, lengths) + per_predicted_token(arch) * (lengths + tokens)
+    predicted = sum([lengths, *inner][number] for number in arch.deciding_layers)
+    total = _computed(arch, tokens, pairs, last, lengths) + per_predicted_token(arch) * predicted
     if arch.maps_forwarded:
         total = total + 2.0 * arch.hidden_size * arch.hidden_size * (lengths - last)
     return total

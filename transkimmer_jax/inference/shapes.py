@@ -54,7 +54,8 @@ class Schedule:
         sequences, entering = self.bucket.sequences, self.bucket.tokens
         total = sequences * flops.head(arch) + self.bucket.tokens * (flops.embedding_per_token(arch) + flops.head_per_token(arch))
         for layer, (rows, width) in enumerate(self.layers):
-            total += flops.per_predicted_token(arch) * entering
+            if layer in arch.deciding_layers:
+                total += flops.per_predicted_token(arch) * entering
             if layer < len(self.layers) - 1 or arch.reads_every_token:
                 # Attention's view is computed as a whole.
                 pair = flops.per_token_pair(arch) * width + flops.per_token_distance(arch, self.bucket.width)
@@ -104,10 +105,11 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration | None, 
 
     def rung(times: float) -> Schedule:
         layers, rows, width = [], bucket.tokens, bucket.width
-        for share, widest in zip(shares.tolist(), widths.tolist(), strict=True):
-            # Never above what there is, never rising with depth.
-            rows = min(rows, round_up(times * share * bucket.tokens, row_multiple))
-            width = min(width, round_up(times * widest, WIDTH_MULTIPLE))
+        for number, (share, widest) in enumerate(zip(shares.tolist(), widths.tolist(), strict=True)):
+            if number in arch.deciding_layers:
+                # Never above what there is, never rising with depth.
+                rows = min(rows, round_up(times * share * bucket.tokens, row_multiple))
+                width = min(width, round_up(times * widest, WIDTH_MULTIPLE))
             layers.append((rows, width))
         return Schedule(bucket, tuple(layers))
 

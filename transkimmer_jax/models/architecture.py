@@ -12,6 +12,7 @@ class SkimArchitecture:
     """The skim predictors of a model; stored as the `skim` section of `config.json`."""
 
     predictor_size: int | None = None  # width P; None is P = hidden size
+    layers: tuple[int, ...] | None = None  # before which a predictor decides, rising, from 0; None: before every one
     initial_bias: float = 5.0  # of fresh predictors: +b for keep, -b for skim
     temperature: float = 1.0  # of the Gumbel-softmax gates in training
     threshold: float = 0.0  # keep where margin > threshold in evaluation
@@ -95,6 +96,13 @@ class Architecture:
     def predictor_size(self) -> int:
         """Width P of the skim predictors; 0 of the dense model, which has none."""
         return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
+
+    @property
+    def deciding_layers(self) -> tuple[int, ...]:
+        """Layers before which a predictor decides who stays, rising. The others compute what is left."""
+        if self.skim is None:
+            return ()
+        return tuple(range(self.num_hidden_layers)) if self.skim.layers is None else self.skim.layers
 
     @property
     def predictor_norm_eps(self) -> float:

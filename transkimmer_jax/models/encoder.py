@@ -218,7 +218,7 @@ class EncoderOutput(Generic[Layout]):
     latter two, a compiled program computes what is read.
 
     tokens: the batch after the last layer; before its update where `only_first` was asked for. first: [B, H], the final state of position
-    0. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each, empty where nothing is skimmed. hidden_states: what entered
+    0. kept: by each layer, see `Tokens.kept`. margins: [...] float32 of each predictor. hidden_states: what entered
     each layer and, unless `only_first`, the last output, [..., H]. leaving: how tokens leave the last layer."""
 
     tokens: Layout
@@ -238,24 +238,25 @@ class EncoderOutput(Generic[Layout]):
 
 
 class Encoder(nnx.Module):
-    """A stack of layers, each behind its skim predictor. Without predictors it is the dense encoder, in any layout."""
+    """A stack of layers, each behind its skim predictor, or some of them. Without predictors it is the dense encoder, in any layout.
+
+    deciding: the layers that have one, rising. Lists of predictors, levels and maps follow them."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         self.remat = arch.remat
+        self.deciding = arch.deciding_layers
         self.layers = nnx.List([EncoderLayer(arch, number, dtype, rngs) for number in range(arch.num_hidden_layers)])
         self.predictors = nnx.List(
             [
                 SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.predictor_norm_eps, dtype, rngs)
-                for _ in range(arch.num_hidden_layers)
+                for _ in self.deciding
             ]
             if arch.skim is not None
             else []
         )
         levels = arch.skim.levels if arch.skim is not None else ()
-        self.levels = nnx.List([Levels(levels) for _ in range(arch.num_hidden_layers)] if levels else [])
-        self.forwarding = nnx.List(
-            [Forwarding(arch.hidden_size, rngs) for _ in range(arch.num_hidden_layers)] if arch.maps_forwarded else []
-        )
+        self.levels = nnx.List([Levels(levels) for _ in self.deciding] if levels else [])
+        self.forwarding = nnx.List([Forwarding(arch.hidden_size, rngs) for _ in self.deciding] if arch.maps_forwarded else [])
         self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
         self.relative_states = RelativeStates(arch, rngs) if arch.kind.disentangled else None
         self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
@@ -268,12 +269,14 @@ class Encoder(nnx.Module):
 
     def leaving(self, number: int | None) -> StatesLeaving:
         """How tokens leave that are skimmed before layer `number`; None: behind the last."""
-        return StatesLeaving(self.final_norm, self.forwarding[number] if number is not None and self.forwarding else None)
+        maps = number is not None and self.forwarding
+        return StatesLeaving(self.final_norm, self.forwarding[self.deciding.index(number)] if maps else None)
 
     def margin(self, number: int, hidden: jax.Array, level: jax.Array | None = None) -> jax.Array:
         """By how much each token [..., H] is to be kept by layer `number`, [...] float32. level: see `__call__`."""
-        margin = self.predictors[number](hidden)
-        return self.levels[number](margin, level) if self.levels else margin
+        place = self.deciding.index(number)
+        margin = self.predictors[place](hidden)
+        return self.levels[place](margin, level) if self.levels else margin
 
     def __call__(
         self, tokens: Layout, gate: Gate, key: jax.Array | None, only_first: bool = False, level: jax.Array | None = None
@@ -295,7 +298,7 @@ class Encoder(nnx.Module):
         first, relative = None, self.relative(tokens.longest)
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
-            if self.predictors:
+            if number in self.deciding:
                 margin = self.margin(number, tokens.hidden, level)
                 tokens = tokens.skim(gate(margin, gate_key), self.leaving(number))
                 margins.append(margin)

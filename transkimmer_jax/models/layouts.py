@@ -231,7 +231,7 @@ class PackedTokens:
     pinned: [T] bool, rows that are never skimmed; None: no others than position 0.
     lost: [B] bool, the sequence did not fit into some layer's capacity and was dropped whole; the others are not touched by that.
     width: the most tokens of one sequence that attention can see.
-    capacities: (T, width) of the layers still to come; the first is taken by the next `skim`.
+    capacities: (T, width) behind the predictors still to come; the first is taken by the next `skim`.
     """
 
     hidden: jax.Array
@@ -330,8 +330,8 @@ class PackedTokens:
         """Each token's final state, [T at the start, H]; leftovers behind the last token."""
         return _take(jnp.concatenate([*self.history, leaving.mapped(leaving.finished(self.hidden))]), self._located())
 
-    def depth(self) -> jax.Array:
-        """How many layers computed each token, [T at the start] int32: all that there is to say about its decisions."""
+    def skims(self) -> jax.Array:
+        """How many skimmings each token has outlasted, [T at the start] int32: all that there is to say about its decisions."""
         ends = jnp.cumsum(jnp.array([state.shape[0] for state in self.history], jnp.int32))
         return jnp.searchsorted(ends, self._located(), side="right").astype(jnp.int32)
 

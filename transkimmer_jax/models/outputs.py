@@ -32,7 +32,7 @@ class SkimmerOutput:
     """What every call gives; under `jax.jit` the compiler drops what nobody reads.
 
     keep: [layers, B, S] float32, cumulative keep decisions; 0 on padding.
-    margin: [layers, B, S] float32, predictor margins; None for a dense model.
+    margin: [predictors, B, S] float32, their margins; None for a dense model.
     last_hidden_state: [B, S, H], each token as of the last layer it was kept in; None where only what the head reads was asked for.
     hidden_states: embeddings and each layer's output, layers + 1 of [B, S, H]; without the last where the last layer computed position 0
       alone.

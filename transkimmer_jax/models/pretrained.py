@@ -144,8 +144,8 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
           token_type_ids: [T] int, of these tokens.
           lengths: [B] int32, tokens of each sequence; 0 for an empty slot.
           width: the most tokens of one sequence, a constant of the compiled program.
-          capacities: (rows, width) of each layer behind its predictor, constants too; see `inference.shapes`. A dense model
-            ignores them.
+          capacities: (rows, width) of each layer, constants too; see `inference.shapes`. Those of layers without a predictor are
+            ignored.
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           only_logits: as in `__call__`.
 
@@ -156,12 +156,14 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
         positions = jnp.arange(len(input_ids)) - jnp.repeat(starts, lengths, total_repeat_length=len(input_ids))
         embedded = self.embeddings(input_ids, token_type_ids, jnp.minimum(positions, self.arch.max_position_embeddings - 1), None)
+        deciding = self.arch.deciding_layers
+        capacities = tuple(capacities[number] for number in deciding)
         tokens = PackedTokens.start(embedded, lengths, width, capacities, self._pinned(token_type_ids))
         out = self.encoder(tokens, self._threshold_gate(threshold), None, only_logits and not self.arch.reads_every_token)
         return CompactedOutput(
             answers=self.answer(out, None),
             kept=jnp.stack(out.kept),
-            depth=out.tokens.depth(),
+            depth=jnp.array([*deciding, self.arch.num_hidden_layers], jnp.int32)[out.tokens.skims()],
             lost=out.tokens.lost,
             last_hidden_state=None if only_logits else out.final_states(),
         )

@@ -57,7 +57,7 @@ class Forwarding(Linear):
 
 
 class Levels(nnx.Module):
-    """The scale of one layer's margins, of a model that was trained for several budgets (docs/design.md, section 1.7).
+    """The scale of one predictor's margins, of a model that was trained for several budgets (docs/design.md, section 1.7).
 
     At each level, a share of the dense model's FLOPs or tokens, a token is kept where the predictor's margin exceeds that level's knot.
     Between and beyond the knots the scale is linear. On it a threshold is the share that is saved: 0.6 for a budget of 0.4.
@@ -103,8 +103,8 @@ def path_keys(path) -> tuple[str | int, ...]:
 
 
 def with_shifted_margins(params: nnx.State, shift: jax.Array) -> nnx.State:
-    """`params` of a model whose predictors give every token a margin that is `shift` [levels, layers] larger; one level where the model
-    has no `Levels`."""
+    """`params` of a model whose predictors give every token a margin that is `shift` [levels, predictors] larger; one level where the
+    model has no `Levels`."""
     sides = jnp.array([-0.5, 0.5], jnp.float32)
     by_levels = any("levels" in path_keys(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
 

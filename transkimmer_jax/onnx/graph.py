@@ -90,7 +90,7 @@ def build(
     views: dict[int | None, View] = {}
     left = []  # states of tokens that are skimmed, and their places
     for index, block in enumerate(model.encoder.layers):
-        if arch.skim is not None:
+        if index in arch.deciding_layers:
             with g.scope(f"predictors.{index}"):
                 keep = rows.keep(g, margin(g, model.encoder, index, hidden), threshold, pinned)
                 before, rows, views = rows, rows.shrink(g, keep), {}
@@ -174,10 +174,11 @@ def embed(
 
 def margin(g: GraphBuilder, encoder: Encoder, index: int, hidden: str) -> str:
     """By how much each row of `hidden` is to be kept by layer `index`, [rows, 1], on the scale of thresholds."""
-    value = predicted(g, encoder.predictors[index], hidden)
+    place = encoder.deciding.index(index)
+    value = predicted(g, encoder.predictors[place], hidden)
     if not encoder.levels:
         return value
-    start, saved, slopes = (np.asarray(part, np.float32) for part in encoder.levels[index].scale())
+    start, saved, slopes = (np.asarray(part, np.float32) for part in encoder.levels[place].scale())
 
     def ramp(slope: np.float32, knot: np.float32, clipped: bool) -> str:
         beyond = g.op("Sub", value, g.constant(knot, np.float32))

@@ -80,11 +80,11 @@ def available(skim: SkimConfig, arch: Architecture, lengths: jax.Array) -> jax.A
 def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Array) -> jax.Array:
     """What is priced of each text, in the unit of `available`, differentiable in `keep` [layers, B, S].
 
-    [layers, B], or [B] where one price is for the model as a whole, predictors included.
+    What is left behind each predictor, [predictors, B], or [B] where one price is for the model as a whole, predictors included.
     """
     kept = jnp.sum(keep, axis=-1)
     if skim.allocation == "geometric":
-        return kept
+        return kept[jnp.array(arch.deciding_layers)]
     return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
 
 
@@ -101,7 +101,13 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) 
 
 def least(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> float:
     """The share of the budget's unit that texts spend of which nothing but pinned tokens is kept."""
-    return _share(skim, arch, np.full(arch.num_hidden_layers, served.pinned), served.mean)
+    return _share(skim, arch, _computed(arch, np.full(len(arch.deciding_layers), served.pinned), served.mean), served.mean)
+
+
+def _computed(arch: Architecture, left: np.ndarray, mean_length: float) -> np.ndarray:
+    """How many of `mean_length` tokens each layer computes, [layers]. left: behind each predictor, [predictors]."""
+    decided = np.searchsorted(arch.deciding_layers, np.arange(arch.num_hidden_layers), side="right")
+    return np.concatenate([[mean_length], left])[decided]
 
 
 def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: float) -> float:
@@ -126,10 +132,10 @@ def warn_of_unreachable(skim: SkimConfig, arch: Architecture, served: ServedLeng
 
 
 def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float = 1.0) -> np.ndarray:
-    """The share of `available` to be spent in the end: the budget itself, or what it leaves to each layer, [layers].
+    """The share of `available` to be spent in the end: the budget itself, or what it leaves to each predictor, [predictors].
 
-    Of texts of `mean_length` tokens layer l of 1 to N then keeps the `pinned` ones, and of the others the part p ** (l ** steepness), with
-    the p for which the whole costs the budget; none where the pinned ones alone cost more.
+    Of texts of `mean_length` tokens the l-th of N predictors then keeps the `pinned` ones, and of the others the part
+    p ** (l ** steepness), with the p for which the whole costs the budget; none where the pinned ones alone cost more.
     """
     if skim.allocation == "learned":
         return np.array(skim.target, np.float32)
@@ -137,12 +143,13 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float
     steepness = skim.steepness if skim.steepness is not None else (0.1 if arch.reads_every_token else 0.5)
 
     def kept(part: float) -> np.ndarray:
-        return pinned + (mean_length - pinned) * part ** np.arange(1, arch.num_hidden_layers + 1) ** steepness
+        return pinned + (mean_length - pinned) * part ** np.arange(1, len(arch.deciding_layers) + 1) ** steepness
 
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if _share(skim, arch, kept(middle), mean_length) < skim.target else (low, middle)
+        spent = _share(skim, arch, _computed(arch, kept(middle), mean_length), mean_length)
+        low, high = (middle, high) if spent < skim.target else (low, middle)
     return (kept(low) / mean_length).astype(np.float32)
 
 
@@ -155,7 +162,7 @@ def with_gain(skim: SkimConfig, arch: Architecture) -> SkimConfig:
 
 
 def goals(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> np.ndarray:
-    """The `goal` of each of a model's budgets, falling: [levels] or [levels, layers]."""
+    """The `goal` of each of a model's budgets, falling: [levels] or [levels, predictors]."""
     return np.stack([goal(dataclasses.replace(skim, target=target), arch, served.mean, served.pinned) for target in skim.targets])
 
 

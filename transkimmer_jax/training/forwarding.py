@@ -43,15 +43,15 @@ def fitted(graph: nnx.GraphDef, params: nnx.State, batches: Iterable[dict[str, j
 
 
 def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Of each layer the sums over tokens of x x' [layers, H + 1, H + 1] and x y' [layers, H + 1, H]: x is the state that enters it, and 1;
-    y is by how much the final state differs from that."""
+    """Of each predictor the sums over tokens of x x' [predictors, H + 1, H + 1] and x y' [predictors, H + 1, H]: x is the state that it
+    reads, and 1; y is by how much the final state differs from that."""
     model = nnx.merge(graph, gathered(params))
     inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
     out = model(*inputs, gate=ThresholdGate(-jnp.inf))
     real = batch["attention_mask"].astype(jnp.float32)[..., None]
     final = out.last_hidden_state.astype(jnp.float32)
     squares, products = [], []
-    for number in range(model.arch.num_hidden_layers):
+    for number in model.arch.deciding_layers:
         state = model.encoder.leaving(number).finished(out.hidden_states[number]).astype(jnp.float32)
         features = real * jnp.concatenate([state, jnp.ones_like(state[..., :1])], axis=-1)
         squares.append(moments.products(features, features))

@@ -174,6 +174,7 @@ def model_options(config: Config, task: Task) -> dict[str, Any]:
         "dense": not skim.enabled,
         "skim_overrides": {
             **({} if skim.predictor_size is None else {"predictor_size": skim.predictor_size}),
+            **({} if skim.layers is None else {"layers": skim.layers}),
             "initial_bias": skim.initial_bias,
             "temperature": skim.temperature,
             "threshold": skim.initial_threshold,

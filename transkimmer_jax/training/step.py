@@ -122,11 +122,11 @@ class TrainStep:
         if skim.has_budget:
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
             shift = shift if shift.ndim == 2 else shift[:, None]
-            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), self.arch.num_hidden_layers)))
+            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), len(self.arch.deciding_layers))))
             params = with_increasing_levels(params)
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
-        metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over layers, where each has its own
+        metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over predictors, where each has its own
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
     def _gradients(self, params, batch: Batch, teacher, coefficient, noise, key):

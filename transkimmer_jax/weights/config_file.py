@@ -80,9 +80,22 @@ class _Levels(Kind):
         return "a list of at least two falling shares between 0 and 1"
 
 
+class _Layers(Kind):
+    """Some layers of a model."""
+
+    def accepts(self, value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or not all(type(layer) is int and layer >= 0 for layer in value):
+            return False
+        return len(value) > 0 and all(earlier < later for earlier, later in itertools.pairwise(value))
+
+    def __str__(self) -> str:
+        return "a list of layers, rising, from 0"
+
+
 _SKIM = Section(
     {
         "predictor_size": Field(SIZE),
+        "layers": Field(_Layers()),
         "initial_bias": Field(Number(-1e6, 1e6), SkimArchitecture.initial_bias),
         "temperature": Field(Number(1e-6, 1e6), SkimArchitecture.temperature),
         "threshold": Field(Number(-FLOAT32_MAX, FLOAT32_MAX), SkimArchitecture.threshold),
@@ -339,7 +352,8 @@ def require_valid_pooling(values: Mapping[str, Any]) -> None:
 
 def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
     floats = {name: float(section[name]) for name in ("initial_bias", "temperature", "threshold")}
-    return SkimArchitecture(**section | floats | {"levels": tuple(map(float, section["levels"]))})
+    layers = None if section["layers"] is None else tuple(section["layers"])
+    return SkimArchitecture(**section | floats | {"levels": tuple(map(float, section["levels"])), "layers": layers})
 
 
 def _section(form: CheckpointFormat, variants: Variants | None) -> Section:
@@ -382,6 +396,9 @@ def _contradictions(fields: dict[str, Any], form: CheckpointFormat) -> list[str]
             wrong.append(f"{whole} {fields[whole]} is less than {form.field(part)} {fields[part]}")
     if fields["skim"] is not None and fields["skim"]["pinned"] is not None and fields["type_vocab_size"] < 2:
         wrong.append(f"skim.pinned='first_segment' needs token types, and type_vocab_size is {fields['type_vocab_size']}")
+    layers = fields["skim"] and fields["skim"]["layers"]
+    if layers and layers[-1] >= fields["num_hidden_layers"]:
+        wrong.append(f"skim.layers {','.join(map(str, layers))}: there are {fields['num_hidden_layers']} layers, from 0")
     length = fields["task"].get("max_length")
     positions = fields["max_position_embeddings"] - offset
     if length is not None and length > positions:

@@ -94,8 +94,9 @@ def load(
         if len(chosen) < saved.architecture.num_hidden_layers:
             renamed = {name: names.with_layers(name, arch.backbone, chosen) for name in tensors}
             tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
-        tensors = _without_other_skimming(tensors, arch, saved.architecture, folder)
-        fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture))
+        decided = {chosen.index(layer) for layer in saved.architecture.deciding_layers if layer in chosen}
+        tensors = _without_other_skimming(tensors, arch, saved.architecture, decided, folder)
+        fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
         untrained = sorted(fresh & {row.module for row in names.head_table(arch)})
         if untrained and complete:
             raise CheckpointError(
@@ -188,7 +189,14 @@ def _configured(
             dense_layers=arch.dense_layers or arch.num_hidden_layers,
             local_layers=tuple(number for number, layer in enumerate(layers) if layer in arch.local_layers),
         )
-    return dataclasses.replace(arch, skim=None if dense else _skim_architecture(arch, tensors, skim_overrides))
+        if arch.skim is not None and arch.skim.layers is not None:
+            deciding = tuple(number for number, layer in enumerate(layers) if layer in arch.skim.layers)
+            arch = dataclasses.replace(arch, skim=dataclasses.replace(arch.skim, layers=deciding or None))
+    skim = None if dense else _skim_architecture(arch, tensors, skim_overrides)
+    if skim is not None and skim.layers is not None and skim.layers[-1] >= arch.num_hidden_layers:
+        last = arch.num_hidden_layers - 1
+        raise CheckpointError(f"skim.layers={','.join(map(str, skim.layers))} of a model whose layers are 0 to {last}: name some of these")
+    return dataclasses.replace(arch, skim=skim)
 
 
 def save(
@@ -289,21 +297,33 @@ def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], 
 
 
 def _without_other_skimming(
-    tensors: dict[str, StoredTensor], arch: Architecture, saved: Architecture, folder: pathlib.Path
+    tensors: dict[str, StoredTensor], arch: Architecture, saved: Architecture, decided: set[int], folder: pathlib.Path
 ) -> dict[str, StoredTensor]:
-    """Without levels of other budgets than the architecture's, and maps for a head that has none: the predictors are of use to it."""
+    """Without predictors of layers that are to have none, levels of other budgets than the architecture's, and maps for a head that has
+    none: the other predictors are of use to it. Without any where a layer is to have one that had none: they decide as a whole.
+
+    decided: the layers that have a predictor in the file.
+    """
     if arch.skim is None or saved.skim is None:
         return tensors
     others = {"levels": saved.skim.levels != arch.skim.levels, "forwarding": not arch.maps_forwarded}
-    left_out = sorted(name for name in tensors if others.get(names.beside_predictor(name) or "", False))
+    useless = decided - set(arch.deciding_layers) if _has_predictors(arch, decided) else decided
+    left_out = sorted(
+        name for name in tensors if names.predicted_layer(name) in useless or others.get(names.beside_predictor(name) or "", False)
+    )
     if left_out:
         logger.info("%s: left out %s", folder, ", ".join(left_out))
     return {name: tensor for name, tensor in tensors.items() if name not in left_out}
 
 
-def _trained_parts(arch: Architecture, saved: Architecture) -> set[names.Path]:
+def _has_predictors(arch: Architecture, decided: set[int]) -> bool:
+    """Whether all layers that are to have a predictor are among those."""
+    return set(arch.deciding_layers) <= decided
+
+
+def _trained_parts(arch: Architecture, saved: Architecture, decided: set[int]) -> set[names.Path]:
     """Parts that config.json says are there, so that none of them is made fresh."""
-    if saved.skim is None:
+    if saved.skim is None or not _has_predictors(arch, decided):
         return set()
     parts = {names.PREDICTORS}
     if arch.skim is not None and saved.skim.levels == arch.skim.levels:

@@ -94,6 +94,12 @@ def with_layers(name: str, backbone: str, layers: Sequence[int]) -> str | None:
     return f"{numbered[1]}.{layers.index(number)}.{name[numbered.end() :]}" if number in layers else None
 
 
+def predicted_layer(name: str) -> int | None:
+    """The layer that a tensor of its predictor, or beside that, is of, in this table's form of its name; None of all others."""
+    match = re.match(rf"{re.escape(SKIM_PREFIX)}(\d{{1,9}})\.", name)
+    return int(match[1]) if match else None
+
+
 def beside_predictor(name: str) -> str | None:
     """'levels' or 'forwarding' of a tensor that is of these, in this table's form of its name; None of all others."""
     match = re.match(rf"{re.escape(SKIM_PREFIX)}\d{{1,9}}\.(levels|forwarding)\.", name)
@@ -191,18 +197,19 @@ def parameter_table(arch: Architecture) -> list[Row]:
         rows += _linear([(*ours, "up")], hidden, up, [f"{theirs}.{at['up']}"], arch.feed_forward_bias)
         rows += _linear([(*ours, "down")], inner, hidden, [f"{theirs}.{at['down']}"], arch.feed_forward_bias)
         rows += _norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}", arch.norm_bias)
-        if arch.skim is not None:
+        if arch.skim is not None and index in arch.deciding_layers:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
             beside = f"{SKIM_PREFIX}{index}"
-            ours, theirs = ("encoder", "predictors", index), f"{beside}.predictor"
+            place = arch.deciding_layers.index(index)
+            ours, theirs = ("encoder", "predictors", place), f"{beside}.predictor"
             rows += _norm((*ours, "input_norm"), hidden, f"{theirs}.0")
             rows += _linear([(*ours, "dense")], hidden, width, [f"{theirs}.1"])
             rows += _norm((*ours, "norm"), width, f"{theirs}.2")
             rows += _linear([(*ours, "decision")], width, 2, [f"{theirs}.4"])
             if arch.skim.levels:
-                rows.append(Row((("encoder", "levels", index, "knots"),), (f"{beside}.levels.knots",), (len(arch.skim.levels),)))
+                rows.append(Row((("encoder", "levels", place, "knots"),), (f"{beside}.levels.knots",), (len(arch.skim.levels),)))
             if arch.maps_forwarded:
-                rows += _linear([("encoder", "forwarding", index)], hidden, hidden, [f"{beside}.forwarding"])
+                rows += _linear([("encoder", "forwarding", place)], hidden, hidden, [f"{beside}.forwarding"])
     if arch.kind.relative_bias:
         size = (DISTANCE_BUCKETS, arch.num_attention_heads)
         rows.append(Row((("encoder", "relative_bias", "table", "embedding"),), (f"{at['relative_bias']}.weight",), size))
