@@ -57,6 +57,15 @@ def test_hand_counted_examples():
     assert flops.dense(ARCH, lengths).tolist() == [five, four] == [2128, 1680]
 
 
+def test_layers_without_a_predictor():
+    """5 tokens, of which 3 are kept: from the first layer on, or in the second alone, whose predictor sees all 5."""
+    of_layers = [dataclasses.replace(ARCH, skim=SkimArchitecture(3, layers=layers)) for layers in ((0,), (1,))]
+    first = 48 + (30 * 5 + 224 * 3 + 16 * 9) + (64 * 3 + 160 + 16 * 3)
+    second = 48 + (224 * 5 + 16 * 25) + (30 * 5 + 64 * 3 + 160 + 16 * 3)
+    for arch, kept, expected in zip(of_layers, ([3.0, 3.0], [5.0, 3.0]), (first, second), strict=True):
+        assert flops.skimmed(arch, np.array(kept)[:, None], np.array([5.0])).tolist() == [expected]
+
+
 def test_the_first_layer_alone_is_compared_with_all():
     lengths = np.array([5.0, 4.0])
     for arch in (ARCH, DENSE):

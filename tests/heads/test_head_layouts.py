@@ -35,11 +35,13 @@ CAPACITIES = (((ROWS, WIDTH),) * LAYERS, ((30, 9), (23, 9), (11, 5)))
 PINNING = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, pinned="first_segment"))
 # For several budgets, and with maps of what is skimmed.
 LEVELS = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, levels=(0.6, 0.4, 0.3), forwarding="linear"))
+ONE_PREDICTOR = dataclasses.replace(ARCH, skim=dataclasses.replace(LEVELS.skim, layers=(1,)))
 HEADS = {
     "mean": (TranskimmerForSentenceEmbedding, ARCH),
     "normalised": (TranskimmerForSentenceEmbedding, dataclasses.replace(ARCH, pooling=PoolingArchitecture("mean", True))),
     "cls": (TranskimmerForSentenceEmbedding, dataclasses.replace(ARCH, pooling=PoolingArchitecture("cls", False))),
     "levels": (TranskimmerForSentenceEmbedding, LEVELS),
+    "levels of one predictor": (TranskimmerForSentenceEmbedding, ONE_PREDICTOR),
     "tags": (TranskimmerForTokenClassification, ARCH),
     "mapped tags": (TranskimmerForTokenClassification, LEVELS),
     "spans": (TranskimmerForQuestionAnswering, PINNING),
@@ -165,7 +167,9 @@ def test_pinned_tokens_stay():
     assert expected.sum() < mask.sum()
 
 
-@pytest.mark.parametrize("name", ["normalised", "levels", "tags", "mapped tags", "spans", "disentangled mean", "modern mean"])
+@pytest.mark.parametrize(
+    "name", ["normalised", "levels", "levels of one predictor", "tags", "mapped tags", "spans", "disentangled mean", "modern mean"]
+)
 def test_gates_receive_gradients_from_every_head(name):
     """The training layout: what a skimmed token answers with differs from what it would have been, so gates are worth something."""
     model_class, arch = HEADS[name]

@@ -16,6 +16,7 @@ ARCH = Architecture(
     vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
     num_labels=3, initializer_range=0.3, skim=SkimArchitecture(initial_bias=0.0),
 )  # fmt: skip
+LAST_TWO = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, layers=(1, 2)))  # that have a predictor
 MODERN = dataclasses.replace(
     ARCH, backbone="modernbert", type_vocab_size=0, attention_bias=False, feed_forward_bias=False, norm_bias=False, pooler_bias=False,
     local_layers=(1,), local_window=2,
@@ -54,7 +55,7 @@ def _masked_program(model, full):
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """The masked evaluation of one example of n tokens: logits [labels], depth [n], margins [layers, n], last [n, H] or None."""
+    """The masked evaluation of one example of n tokens: logits [labels], depth [n], margins [predictors, n], last [n, H] or None."""
 
     logits: np.ndarray
     depth: np.ndarray

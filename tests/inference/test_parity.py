@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, DISENTANGLED, MODERN, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, DISENTANGLED, LAST_TWO, MODERN, is_decided, make_examples, make_model, masked
 from models.quick import quick_jit
 
 from transkimmer_jax.errors import CheckpointError
@@ -24,8 +24,16 @@ CAPACITIES = (
     ((5, 1), (5, 1), (5, 1)),
     ((48, 12), (24, 6), (23, 5)),
 )
-HEADS = {"three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1)}
-REGRESSION = (CAPACITIES[1], "regression")  # a head knows nothing of capacities
+HEADS = {
+    "three classes": ARCH, "regression": dataclasses.replace(ARCH, num_labels=1), "last two decide": LAST_TWO,
+    "second decides": dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, layers=(1,))),
+}  # fmt: skip
+OTHERS = (
+    (CAPACITIES[1], "regression"),  # a head knows nothing of capacities
+    (CAPACITIES[1], "last two decide"),
+    (CAPACITIES[3], "last two decide"),
+    (CAPACITIES[3], "second decides"),
+)
 lengths_lists = st.lists(st.integers(1, WIDTH), min_size=1, max_size=SLOTS).filter(lambda lengths: sum(lengths) <= ROWS)
 thresholds = st.sampled_from([-np.inf, -4.0, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, 6.0, np.inf])
 _programs = {}
@@ -57,11 +65,12 @@ def assert_same(answer, expected, examples):
             np.testing.assert_allclose(answer.logits[row], example.logits, atol=TOLERANCE, rtol=0)
 
 
-def who_fits(expected, capacities):
+def who_fits(expected, capacities, arch=ARCH):
     """Which examples find room, counted from the decisions of masked evaluation and nothing else: one after the other, layer by
-    layer, a lost one's rows free for those behind it."""
+    layer, a lost one's rows free for those behind it. A layer without a predictor has as much room as the one before it."""
     there = [True] * len(expected)
-    for layer, (rows, width) in enumerate(capacities):
+    for layer in arch.deciding_layers:
+        rows, width = capacities[layer]
         used = 0
         for row, example in enumerate(expected):
             count = int((example.depth > layer).sum())
@@ -74,7 +83,7 @@ def who_fits(expected, capacities):
 
 
 @settings(deadline=None, max_examples=150)
-@given(lengths_lists, st.integers(0, 3), thresholds, st.sampled_from([*((each, "three classes") for each in CAPACITIES), REGRESSION]))
+@given(lengths_lists, st.integers(0, 3), thresholds, st.sampled_from([*((each, "three classes") for each in CAPACITIES), *OTHERS]))
 def test_decisions_and_logits(lengths, seed, threshold, case):
     """Equal for every example that the capacities hold, whatever its batch mates lose; the others are named."""
     capacities, head = case
@@ -82,7 +91,7 @@ def test_decisions_and_logits(lengths, seed, threshold, case):
     expected = masked(model, examples, threshold)
     assume(is_decided(expected, threshold))
     answer = compacted(model, capacities, examples, threshold)
-    assert [not lost for lost in answer.lost[: len(examples)]] == who_fits(expected, capacities)
+    assert [not lost for lost in answer.lost[: len(examples)]] == who_fits(expected, capacities, HEADS[head])
     assert not answer.lost[len(examples) :].any()
     assert_same(answer, expected, examples)
 

@@ -213,6 +213,18 @@ def test_a_ladder_by_hand():
     assert unseen[0].layers == ((1000, 5), (504, 4), (104, 4))
 
 
+def test_a_ladder_of_some_predictors():
+    """Layers that have none compute as many rows as the one before them, all where nobody has decided yet; and no predictor is counted."""
+    arch = dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, layers=(1,)))
+    kept = np.array([[20, 40], [10, 20], [10, 20]])
+    *rungs, full = ladder(Bucket(4, 160, 40), arch, Calibration.of(np.array([20, 40]), kept, 0.0), 8)
+    for rung in rungs:
+        assert rung.layers[0] == (160, 40) and rung.layers[1] == rung.layers[2] and rung.layers[1][0] < 160
+    predicted = flops.per_predicted_token(arch) * 160
+    dense = dataclasses.replace(arch, skim=None)
+    assert full.flops(arch) == pytest.approx(full.flops(dense) + predicted)
+
+
 def test_nothing_is_known():
     """Of what is kept, or there is nothing to know: every rung has room for all."""
     bucket, dense = Bucket(8, 256, 32), dataclasses.replace(ARCH, skim=None)

@@ -15,7 +15,7 @@ class Example:
     """What the network says of one example of n tokens.
 
     logits [labels], None of a network without a sequence classifier; keep [layers, n] bool, cumulative; margin [layers, n], NaN where the
-    token was already gone;
+    token was already gone and where the layer has no predictor;
     hidden [n, H], each token as of the last layer it was kept in, behind the map of the layer that skimmed it where there is one.
     """
 
@@ -76,16 +76,17 @@ def transkimmer(
     final, keep, margins = x.copy(), np.zeros((layers, length), bool), np.full((layers, length), np.nan)
     for layer in range(layers):
         predictor = f"bert.encoder.skim_predictors.{layer}.predictor"
-        wide = linear(f"{predictor}.1", norm(f"{predictor}.0", x, of_predictors))
-        features = _gelu(norm(f"{predictor}.2", wide, of_predictors))
-        decision = linear(f"{predictor}.4", features)
-        margins[layer, alive] = decision[:, 1] - decision[:, 0]
-        knots = tensors.get(f"bert.encoder.skim_predictors.{layer}.levels.knots")
-        if knots is not None:
-            margins[layer, alive] = _on_scale(margins[layer, alive], knots.astype(np.float64), 1 - np.array(config["skim"]["levels"]))
-        stays = margins[layer, alive] > threshold if decisions is None else decisions[layer, alive]
-        stays = stays | (alive == 0) | (False if pinned is None else pinned[alive])
-        x, alive = x[stays], alive[stays]
+        if f"{predictor}.1.weight" in tensors:
+            wide = linear(f"{predictor}.1", norm(f"{predictor}.0", x, of_predictors))
+            features = _gelu(norm(f"{predictor}.2", wide, of_predictors))
+            decision = linear(f"{predictor}.4", features)
+            margins[layer, alive] = decision[:, 1] - decision[:, 0]
+            knots = tensors.get(f"bert.encoder.skim_predictors.{layer}.levels.knots")
+            if knots is not None:
+                margins[layer, alive] = _on_scale(margins[layer, alive], knots.astype(np.float64), 1 - np.array(config["skim"]["levels"]))
+            stays = margins[layer, alive] > threshold if decisions is None else decisions[layer, alive]
+            stays = stays | (alive == 0) | (False if pinned is None else pinned[alive])
+            x, alive = x[stays], alive[stays]
         keep[layer, alive] = True
 
         path = f"bert.encoder.layer.{layer}"

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from inference.skimmers import ARCH, DISENTANGLED, MODERN, is_decided, make_examples, make_model, masked
+from inference.skimmers import ARCH, DISENTANGLED, LAST_TWO, MODERN, is_decided, make_examples, make_model, masked
 from models.quick import program
 from models.reference import referee_tensors, relative_error, transkimmer
 
@@ -29,6 +29,7 @@ RUNTIMES = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 # With larger weights some texts amplify rounding: half a unit in the last place of every weight moved a logit by 7e-6.
 CALM = dataclasses.replace(ARCH, initializer_range=0.2)
 HEADS = {"three classes": CALM, "regression": dataclasses.replace(CALM, num_labels=1), "dense": dataclasses.replace(CALM, skim=None)}
+HEADS["last two decide"] = dataclasses.replace(CALM, skim=LAST_TWO.skim)
 SLOTS = 5
 lengths_lists = st.lists(st.integers(1, 12), min_size=SLOTS, max_size=SLOTS)  # of one size, so that the masked program is compiled once
 thresholds = st.sampled_from([-np.inf, -4.0, -1.5, -0.5, 0.0, 0.4, 1.0, 2.5, 6.0, np.inf])
@@ -57,8 +58,9 @@ def stored(head):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
-    lengths_lists, st.integers(0, 3), thresholds, st.integers(0, 5), st.integers(1, SLOTS), st.sampled_from(["three classes", "regression"])
-)
+    lengths_lists, st.integers(0, 3), thresholds, st.integers(0, 5), st.integers(1, SLOTS),
+    st.sampled_from(["three classes", "regression", "last two decide"]),
+)  # fmt: skip
 def test_decisions_and_logits(runtime, lengths, seed, threshold, extra, mates, head):
     """Those of masked evaluation for every example, with any mates, at every threshold from all tokens to [CLS] alone; and those of the
     referee, which removes tokens for real, one text at a time, in float64. Logits are compared with its own: two results in float32

@@ -84,6 +84,25 @@ def test_a_geometric_goal_costs_the_budget(steepness, target, kind):
     np.testing.assert_allclose(parts[1:], parts[0] ** np.diff(np.arange(1, 13) ** steepness), rtol=1e-3)
 
 
+@pytest.mark.parametrize("layers", [(0,), (1,), (0, 2), (1, 3), (2,), (0, 1, 2, 3)])
+def test_a_goal_of_some_predictors_costs_the_budget(layers):
+    """Layers without one compute what is left before them: all tokens where nobody has decided yet."""
+    arch = dataclasses.replace(ARCH, num_hidden_layers=4, skim=dataclasses.replace(ARCH.skim, layers=layers))
+    skim = SkimConfig(target=0.7, steepness=0.5)
+    goal = budget.goal(skim, arch, 20.0)
+    assert goal.shape == (len(layers),) and (np.diff(goal) < 0).all()
+    kept, left = [], 20.0
+    for layer in range(4):
+        left = 20.0 * goal[layers.index(layer)] if layer in layers else left
+        kept.append(left)
+    assert flops.skimmed(arch, np.array(kept), np.array(20.0)) / flops.dense(arch, np.array(20.0)) == pytest.approx(0.7, rel=1e-4)
+    least = flops.skimmed(arch, np.array([20.0 if layer < layers[0] else 1.0 for layer in range(4)]), np.array(20.0))
+    assert budget.least(skim, arch, ServedLengths.like(20.0)) == pytest.approx(least / flops.dense(arch, np.array(20.0)))
+    keep = jnp.zeros((4, 2, 9)).at[0, :, :9].set(1).at[1, :, :7].set(1).at[2, :, :4].set(1).at[3, :, :2].set(1)
+    spent = budget.spent(skim, arch, keep, jnp.array([9.0, 9.0]))
+    np.testing.assert_array_equal(spent, np.array([[9, 9], [7, 7], [4, 4], [2, 2]])[list(layers)])
+
+
 def test_a_budget_below_the_possible():
     """All but position 0 go, and the goal asks for no more than that."""
     goal = budget.goal(SkimConfig(target=0.001, target_kind="tokens"), ARCH, mean_length=20.0)

@@ -65,6 +65,21 @@ def test_maps_are_the_least_squares(arch):
         np.testing.assert_array_equal(before, after)
 
 
+def test_maps_of_some_layers():
+    """Each is that of its layer, wherever the others are."""
+    every, some = (dataclasses.replace(ARCH, skim=dataclasses.replace(ARCH.skim, layers=layers)) for layers in (None, (0, 2)))
+    models, placement = [make_model(arch) for arch in (every, some)], Placement.create(MeshConfig())
+    models[1].encoder.layers, models[1].embeddings = models[0].encoder.layers, models[0].embeddings
+    with jax.set_mesh(placement.mesh):
+        fitted = [
+            nnx.merge(graph, forwarding.fitted(graph, placement.put(params), make_batches(4), placement)).encoder.forwarding
+            for graph, params in map(nnx.split, models)
+        ]
+    assert len(fitted[1]) == 2
+    for ours, theirs in zip(fitted[1], (fitted[0][0], fitted[0][2]), strict=True):
+        np.testing.assert_allclose(ours.kernel[...], theirs.kernel[...], atol=1e-5)
+
+
 def test_maps_that_have_learned_are_left_alone():
     model = make_model(ARCH)
     assert forwarding.are_fresh(nnx.split(model)[1])

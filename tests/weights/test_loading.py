@@ -227,6 +227,38 @@ def test_a_student_of_other_budgets_or_with_another_head(tmp_path, caplog):
     assert "left out skim_predictors.0.forwarding.bias" in caplog.text and "left out skim_predictors.0.levels.knots" in caplog.text
 
 
+def test_predictors_of_some_layers(tmp_path, caplog):
+    """Those that go on are the file's, under the numbers of their layers; where a layer is to have one that had none, all are fresh."""
+    tensors = random_tensors(predictor_size=32)
+    folder = write_checkpoint(tmp_path / "all", tensors, CONFIG | {"skim": {"predictor_size": 32}})
+    caplog.set_level(logging.INFO, "transkimmer_jax")
+    two = load(folder, skim_overrides={"layers": (0, 2)})
+    assert "left out skim_predictors.1.predictor.0.bias" in caplog.text and "fresh" not in caplog.text
+    two.save_pretrained(tmp_path / "two")
+    again = load(tmp_path / "two")
+    assert again.arch == two.arch and again.arch.deciding_layers == (0, 2)
+    for model in (two, again, load(tmp_path / "two", skim_overrides={"layers": (2,)})):
+        theirs = tensors["bert.encoder.skim_predictors.2.predictor.1.weight"].T
+        np.testing.assert_array_equal(leaf(model, f"encoder.predictors.{len(model.encoder.predictors) - 1}.dense.kernel"), theirs)
+    cut = load(tmp_path / "two", layers=(1, 2))
+    assert cut.arch.deciding_layers == (1,)
+    np.testing.assert_array_equal(leaf(cut, "encoder.predictors.0.dense.kernel"), theirs)
+    assert "fresh" not in caplog.text
+    assert load(tmp_path / "two", skim_overrides={"layers": (0, 1)}).arch.deciding_layers == (0, 1)
+    assert "freshly initialised (seed 0): encoder/predictors/0, encoder/predictors/1" in caplog.text
+    assert load(tmp_path / "two", layers=(1,)).arch.deciding_layers == (0,)  # neither of the two is left
+    with pytest.raises(CheckpointError, match="skim.layers=3 of a model whose layers are 0 to 2: name some of these"):
+        load(folder, skim_overrides={"layers": (3,)})
+    for layers, problem in (([0, 3], "skim.layers 0,3: there are 3 layers, from 0"), ([2, 0], "a list of layers, rising, from 0")):
+        with pytest.raises(CheckpointError, match=problem):
+            load(write_checkpoint(tmp_path / str(layers[1]), tensors, CONFIG | {"skim": {"predictor_size": 32, "layers": layers}}))
+    file = tmp_path / "two" / "model.safetensors"
+    save_file({name: values for name, values in load_file(file).items() if not name.endswith("2.predictor.4.bias")}, file)
+    (tmp_path / "two" / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="missing skim_predictors.2.predictor.4.bias"):
+        load(tmp_path / "two")
+
+
 def test_dense_leaves_predictors_out(tmp_path, caplog):
     tensors = random_tensors(predictor_size=24)
     with caplog.at_level(logging.INFO, "transkimmer_jax"):
