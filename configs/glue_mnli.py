@@ -16,4 +16,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.NARROW_FIRST_LAYERS)
+    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.DECIDING_ONCE)

@@ -13,4 +13,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="20newsgroups", max_length=256), base.MIDDLE, base.NARROW_FIRST_LAYERS)
+    return base.recipe(DataConfig(task="20newsgroups", max_length=256), base.MIDDLE, base.DECIDING_ONCE)

@@ -179,6 +179,7 @@ def test_mistyped_values(name, text, expected):
         {"distill.unlabelled_file": "more.txt"},
         {"model.intermediate_size": "0"}, {"model.intermediate_size": "1.5"}, {"model.num_hidden_layers": "0"},
         {"skim.layers": "1,0"}, {"skim.layers": "-1,2"}, {"skim.layers": ""},
+        {"skim.layers": "0,4", "model.num_hidden_layers": "4"}, {"skim.layers": "2", "model.layers": "0,3"},
         {"model.hidden_dropout": "1"}, {"model.attention_dropout": "-0.1"}, {"data.batch_size": "0"}, {"data.eval_batch_size": "0"},
         {"data.grouping_window": "0"}, {"optimizer.accumulation": "0"}, {"train.log_every": "0"}, {"train.keep_latest": "0"},
         {"data.train_examples": "0"}, {"data.eval_examples": "0"},

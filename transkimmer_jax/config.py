@@ -75,8 +75,8 @@ class SkimConfig:
     ] = None
     layers: Annotated[
         tuple[int, ...] | None,
-        "layers before which a predictor decides, from 0, as in 0,2: each costs time that FLOPs do not tell. None is the checkpoint's, of"
-        " fresh ones all",
+        "layers of this model, those that model.layers leaves, counted from 0, before which a predictor decides, as in 0,2: each costs time"
+        " that FLOPs do not tell. None is the checkpoint's, of fresh ones all",
     ] = None
     initial_bias: Annotated[float, "last bias of a fresh predictor: +b for keep, -b for skim; the paper's is 5"] = 5.0
     temperature: Annotated[float, "temperature of the Gumbel-softmax gates in training"] = 1.0
@@ -102,7 +102,7 @@ class SkimConfig:
     ] = ()
     forwarding: Annotated[
         Literal["identity", "linear"],
-        "what heads that read every token are given of a skimmed one's state: itself, or a linear map of it, one for each layer",
+        "what heads that read every token are given of a skimmed one's state: itself, or a linear map of it, one for each predictor",
     ] = "identity"
     freeze: Annotated[
         bool,
@@ -114,13 +114,13 @@ class SkimConfig:
     ] = None
     allocation: Annotated[
         Literal["geometric", "learned"],
-        "budget: 'geometric' plans what each layer keeps, falling with depth by `steepness`, with a controller each; 'learned' leaves"
-        " it to the gradient which layers skim",
+        "budget: 'geometric' plans what each predictor leaves, falling with depth by `steepness`, with a controller each; 'learned' leaves"
+        " it to the gradient which of them skim",
     ] = "geometric"
     steepness: Annotated[
         float | None,
-        "budget: of the geometric allocation, between 0, all layers keep the same, and 1, each keeps the same part of what the layer"
-        " before it kept; None: 0.1 of models whose head reads every token, 0.5 of others",
+        "budget: of the geometric allocation, between 0, all predictors leave the same, and 1, each leaves the same part of what the one"
+        " before it left; None: 0.1 of models whose head reads every token, 0.5 of others",
     ] = None
     warmup: Annotated[float, "budget: share of the training steps spent dense before the target starts to fall"] = 0.05
     anneal: Annotated[float, "budget: share of the training steps over which the target falls from 1 to `target`"] = 0.5
@@ -299,6 +299,11 @@ class Config:
         require(
             skim.layers is None or (len(skim.layers) > 0 and list(skim.layers) == sorted(set(skim.layers)) and skim.layers[0] >= 0),
             f"skim.layers={','.join(map(str, skim.layers or ()))}: name layers, rising, from 0",
+        )
+        count = self.model.layer_count
+        require(
+            not skim.enabled or skim.layers is None or count is None or skim.layers[-1] < count,
+            f"skim.layers={','.join(map(str, skim.layers or ()))} of a model of {count} layers: name some of 0 to {(count or 1) - 1}",
         )
         require(skim.coefficient >= 0, f"skim.coefficient must not be negative, got {skim.coefficient}")
         require(

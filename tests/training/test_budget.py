@@ -103,6 +103,20 @@ def test_a_goal_of_some_predictors_costs_the_budget(layers):
     np.testing.assert_array_equal(spent, np.array([[9, 9], [7, 7], [4, 4], [2, 2]])[list(layers)])
 
 
+def test_a_dense_model_has_goals_that_nobody_reads():
+    """Of a shape that can be saved, and restored from states of packages in which all layers had predictors."""
+    dense = dataclasses.replace(ARCH, num_hidden_layers=4, skim=None)
+    goals = budget.goals(SkimConfig(enabled=False, levels=(0.6,), target=0.4), dense, ServedLengths.like(20.0))
+    assert goals.shape == (2, 4) and np.isfinite(goals).all()
+
+
+def test_a_budget_below_what_stands_before_the_first_predictor(caplog):
+    arch = dataclasses.replace(ARCH, num_hidden_layers=4, skim=dataclasses.replace(ARCH.skim, layers=(2,)))
+    budget.warn_of_unreachable(SkimConfig(target=0.3), arch, ServedLengths.like(20.0))
+    assert "all tokens stay before layer 2, and that alone costs" in caplog.text
+    assert "on texts of 20 tokens" in caplog.text and "or name an earlier layer in skim.layers" in caplog.text
+
+
 def test_a_budget_below_the_possible():
     """All but position 0 go, and the goal asks for no more than that."""
     goal = budget.goal(SkimConfig(target=0.001, target_kind="tokens"), ARCH, mean_length=20.0)

@@ -246,7 +246,11 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     assert "fresh" not in caplog.text
     assert load(tmp_path / "two", skim_overrides={"layers": (0, 1)}).arch.deciding_layers == (0, 1)
     assert "freshly initialised (seed 0): encoder/predictors/0, encoder/predictors/1" in caplog.text
-    assert load(tmp_path / "two", layers=(1,)).arch.deciding_layers == (0,)  # neither of the two is left
+    with pytest.raises(CheckpointError, match="no predictor is left, .* stand before layers 0,2: name others by skim.layers"):
+        load(tmp_path / "two", layers=(1,))
+    listed = load(tmp_path / "two", layers=(1,), skim_overrides={"layers": [0]}).arch
+    assert listed.deciding_layers == (0,) and hash(listed)
+    assert load(tmp_path / "two", layers=(1,), dense=True).arch.skim is None
     with pytest.raises(CheckpointError, match="skim.layers=3 of a model whose layers are 0 to 2: name some of these"):
         load(folder, skim_overrides={"layers": (3,)})
     for layers, problem in (([0, 3], "skim.layers 0,3: there are 3 layers, from 0"), ([2, 0], "a list of layers, rising, from 0")):
@@ -257,6 +261,16 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     (tmp_path / "two" / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match="missing skim_predictors.2.predictor.4.bias"):
         load(tmp_path / "two")
+
+
+def test_some_predictors_of_an_original(tmp_path):
+    """Whose config.json says nothing of them."""
+    tensors = random_tensors(predictor_size=24)
+    folder = write_checkpoint(tmp_path, tensors)
+    for cut, layers, theirs in ((None, (0, 2), 2), ((0, 1), (1,), 1)):
+        model = load(folder, skim_overrides={"layers": layers}, layers=cut)
+        kernel = leaf(model, f"encoder.predictors.{len(layers) - 1}.dense.kernel")
+        np.testing.assert_array_equal(kernel, tensors[f"bert.encoder.skim_predictors.{theirs}.predictor.1.weight"].T)
 
 
 def test_dense_leaves_predictors_out(tmp_path, caplog):

@@ -88,6 +88,7 @@ def measure(
         "layers": arch.num_hidden_layers,
         "layers_dense": baseline.num_hidden_layers,
         "predictor_size": arch.predictor_size,
+        "deciding_layers": list(arch.deciding_layers),
         "batch_size": batch_size,
         "length": workload.padded_length,
         "device": jax.devices()[0].device_kind,

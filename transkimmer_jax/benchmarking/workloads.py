@@ -82,11 +82,13 @@ def _with_shares(
         return out.margin, out.keep
 
     before = 1.0
-    for layer, share in enumerate(shares):
+    deciding = model.arch.deciding_layers
+    for place, layer in enumerate(deciding):
+        share = shares[layer]
         margin, keep = jax.device_get(forward(params, ids))
-        alive = margin[layer][keep[layer - 1] > 0] if layer else margin[layer]
+        alive = margin[place][keep[layer - 1] > 0] if layer else margin[place]
         # Just under the lowest where all stay.
         limit = np.quantile(alive, 1 - share / before) if share < before else alive.min() - 1.0
-        params = with_shifted_margins(params, jnp.zeros((1, len(shares)), jnp.float32).at[0, layer].set(-limit))
+        params = with_shifted_margins(params, jnp.zeros((1, len(deciding)), jnp.float32).at[0, place].set(-limit))
         before = share
     return nnx.merge(graph, params)

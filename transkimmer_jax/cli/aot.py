@@ -42,7 +42,11 @@ def add(commands) -> None:
     parser.add_argument("--length", type=int, help="tokens that they are padded to (default: the task's)")
     parser.add_argument("--batch-tokens", type=int, help="tokens of a compacted batch on each chip (default: the engine's on a TPU)")
     keep = parser.add_mutually_exclusive_group()
-    keep.add_argument("--keep", metavar="SHARES", help="of the tokens, kept by each layer, e.g. 0.9,0.5,0.2, stretched to all layers")
+    keep.add_argument(
+        "--keep",
+        metavar="SHARES",
+        help="of the tokens, kept by each layer, e.g. 0.9,0.5,0.2, stretched to all layers (of those with a predictor)",
+    )
     keep.add_argument("--calibration", metavar="FOLDER", help="instead, a model folder that says what a trained model keeps")
     parser.add_argument("--json", metavar="FILE", help="also write the records to this file, each as soon as it is there")
     parser.set_defaults(command=_aot, takes_overrides=True)

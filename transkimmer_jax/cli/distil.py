@@ -74,6 +74,8 @@ def _distil(args: argparse.Namespace) -> None:
     keep_freed_memory()
     use_compilation_cache()
     if args.layers is not None:
+        if config.model.layer_count is None:
+            override(config, {"model.num_hidden_layers": str(args.layers)})  # what cannot be is refused before a choice that takes long
         layers = layer_choice.choose_for_run(config, args.layers, args.output)
         config = override(config, {"model.layers": ",".join(map(str, layers))})
     result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))

@@ -8,7 +8,7 @@ tokens and no others, so that the time spent is that of the tokens kept.
 A token leaves with the state of the last layer that it was kept in: its final state (docs/design.md, section 1.5). What a head may read
 of these is the same for both layouts: position 0's (`first`), their mean over each sequence (`mean_state`), or each at its token's place
 (`final_states`). Where the encoder ends in a norm, a final state is what that makes of the state that a token leaves with. Of a skimmed
-token it may besides be a linear map, one for each layer. A layout is given both as a `Leaving`.
+token it may besides be a linear map, one for each predictor. A layout is given both as a `Leaving`.
 """
 
 import dataclasses
@@ -217,7 +217,7 @@ class PackedTokens:
     """The kept tokens of a batch, sequence after sequence in one `[T, H]` buffer with nothing in between. For inference.
 
     T is the layer's capacity, a constant of the compiled program: rows behind the last kept token hold leftovers that nobody
-    reads. Shrinking moves the kept rows together, in their order. The indices come from one running sum a layer.
+    reads. Shrinking moves the kept rows together, in their order. The indices come from one running sum a skimming.
 
     hidden: [T, H].
     lengths: [B] int32, kept tokens of each sequence; 0 for an empty slot, and for a lost one after a skimming.

@@ -1,7 +1,7 @@
 """A model as one ONNX graph of standard operators that computes each layer's kept tokens and no others.
 
 Its inputs are padded, as clients of transformers' exports feed them. Inside, the tokens of all texts lie one after the other, in
-`[rows, hidden]` with nothing in between; each layer's predictor drops rows of that. Only attention sees a padded view,
+`[rows, hidden]` with nothing in between; each predictor drops rows of that. Only attention sees a padded view,
 `[batch, width]` of the longest text that is left. All shapes follow the data, so there are no capacities and nothing overflows.
 
 An embedding, a layer and a head are functions over a builder.

@@ -113,7 +113,7 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
         names = [name for name in names if name not in ("loss", "share", "target", "coefficient", *layers, *spent)]
     return [
         Chart("Loss", "number", series(("loss", "with the price of tokens"), ("task_loss", "of the task"))),
-        Chart("Tokens kept in training, mean of layers", "share", series(("share", "measured"), ("target", "goal")), whole=True),
+        Chart("Share spent in training", "share", series(("share", "measured"), ("target", "goal")), whole=True),
         Chart("Price of a token", "number", series(("coefficient", "coefficient"))),
         Chart("Metrics", "number" if correlates else "share", series(*((name, _words(name)) for name in metrics))),
         Chart("Divergence from the teacher", "number", series(*((name, _words(name)) for name in divergences))),

@@ -5,7 +5,7 @@ The share is of texts as they will be served.
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
 get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two
 means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, since a fast
-one swings with the margins. Either the model as a whole has one price, or each layer one of its own for the tokens that it keeps.
+one swings with the margins. Either the model as a whole has one price, or each predictor one of its own for the tokens that it keeps.
 A model for several budgets has a controller for each, which sees the texts that are skimmed at its level.
 """
 
@@ -106,8 +106,13 @@ def least(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> float:
 
 def _computed(arch: Architecture, left: np.ndarray, mean_length: float) -> np.ndarray:
     """How many of `mean_length` tokens each layer computes, [layers]. left: behind each predictor, [predictors]."""
-    decided = np.searchsorted(arch.deciding_layers, np.arange(arch.num_hidden_layers), side="right")
+    decided = np.searchsorted(_planned(arch), np.arange(arch.num_hidden_layers), side="right")
     return np.concatenate([[mean_length], left])[decided]
+
+
+def _planned(arch: Architecture) -> tuple[int, ...]:
+    """The layers that a goal is for. The state of a dense model's training has goals too, which nobody reads: one for each layer."""
+    return arch.deciding_layers or tuple(range(arch.num_hidden_layers))
 
 
 def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: float) -> float:
@@ -123,7 +128,11 @@ def warn_of_unreachable(skim: SkimConfig, arch: Architecture, served: ServedLeng
     smallest = skim.targets[-1]
     if not skim.has_budget or (floor := least(skim, arch, served)) <= smallest:
         return
-    if skim.pinned is None:
+    if arch.deciding_layers[0] > 0:
+        first = arch.deciding_layers[0]
+        what = f"all tokens stay before layer {first}, and that alone costs {100 * floor:.1f} % of the dense model on texts of"
+        what, cure = f"{what} {served.mean:.0f} tokens", ", or name an earlier layer in skim.layers"
+    elif skim.pinned is None:
         what, cure = f"position 0 alone costs {100 * floor:.1f} % of the dense model on texts of {served.mean:.0f} tokens", ""
     else:
         kept = f"{served.pinned:.0f} of {served.mean:.0f} tokens of a text, which cost {100 * floor:.1f} % of the dense model"
@@ -143,7 +152,7 @@ def goal(skim: SkimConfig, arch: Architecture, mean_length: float, pinned: float
     steepness = skim.steepness if skim.steepness is not None else (0.1 if arch.reads_every_token else 0.5)
 
     def kept(part: float) -> np.ndarray:
-        return pinned + (mean_length - pinned) * part ** np.arange(1, len(arch.deciding_layers) + 1) ** steepness
+        return pinned + (mean_length - pinned) * part ** np.arange(1, len(_planned(arch)) + 1) ** steepness
 
     low, high = 0.0, 1.0
     for _ in range(40):

@@ -1,7 +1,7 @@
 """Where the maps of skimmed tokens' states start: at the least squares of what these states become when nothing is skimmed.
 
-A model that is yet to learn skimming tells for each token what state it has before every layer, and its final state. The map of a layer
-is the best linear guess at the second from the first (Belrose et al., 2023, call such maps a tuned lens).
+A model that is yet to learn skimming tells for each token what state it has before every layer, and its final state. The map of a
+predictor is the best linear guess at the second from the first (Belrose et al., 2023, call such maps a tuned lens).
 """
 
 import functools

@@ -94,7 +94,9 @@ def load(
         if len(chosen) < saved.architecture.num_hidden_layers:
             renamed = {name: names.with_layers(name, arch.backbone, chosen) for name in tensors}
             tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
-        decided = {chosen.index(layer) for layer in saved.architecture.deciding_layers if layer in chosen}
+        # Of the original, whose config.json has no skim section, all layers have a predictor.
+        every = range(saved.architecture.num_hidden_layers)
+        decided = {chosen.index(layer) for layer in saved.architecture.deciding_layers or every if layer in chosen}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, decided, folder)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
         untrained = sorted(fresh & {row.module for row in names.head_table(arch)})
@@ -191,6 +193,9 @@ def _configured(
         )
         if arch.skim is not None and arch.skim.layers is not None:
             deciding = tuple(number for number, layer in enumerate(layers) if layer in arch.skim.layers)
+            if not deciding and not dense and skim_overrides.get("layers") is None:
+                gone = ",".join(map(str, arch.skim.layers))
+                raise CheckpointError(f"no predictor is left, as the checkpoint's stand before layers {gone}: name others by skim.layers")
             arch = dataclasses.replace(arch, skim=dataclasses.replace(arch.skim, layers=deciding or None))
     skim = None if dense else _skim_architecture(arch, tensors, skim_overrides)
     if skim is not None and skim.layers is not None and skim.layers[-1] >= arch.num_hidden_layers:
@@ -287,6 +292,7 @@ def _normalized(stored: list[StoredTensor], folder: pathlib.Path, backbone: str)
 
 def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], overrides: dict[str, Any]) -> SkimArchitecture:
     config_file.require_valid_skim(overrides)
+    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
     if arch.skim is not None:
         return dataclasses.replace(arch.skim, **overrides)
     # The original's config.json has no skim section; the file itself tells the predictors' width. Other files without one hold none.
@@ -304,9 +310,9 @@ def _without_other_skimming(
 
     decided: the layers that have a predictor in the file.
     """
-    if arch.skim is None or saved.skim is None:
+    if arch.skim is None:
         return tensors
-    others = {"levels": saved.skim.levels != arch.skim.levels, "forwarding": not arch.maps_forwarded}
+    others = {} if saved.skim is None else {"levels": saved.skim.levels != arch.skim.levels, "forwarding": not arch.maps_forwarded}
     useless = decided - set(arch.deciding_layers) if _has_predictors(arch, decided) else decided
     left_out = sorted(
         name for name in tensors if names.predicted_layer(name) in useless or others.get(names.beside_predictor(name) or "", False)

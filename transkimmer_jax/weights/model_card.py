@@ -79,7 +79,7 @@ _KINDS = {
 }
 
 _SKIMMING = [
-    "Each layer has a predictor that skips tokens (Transkimmer, ACL 2022). **transformers loads this folder as a dense model, which keeps",
+    "Predictors between layers skip tokens (Transkimmer, ACL 2022). **transformers loads this folder as a dense model, which keeps",
     "every token: with a warning by `{theirs}`, while its `Auto` classes refuse it.** Load it with",
     "transkimmer_jax instead:",
     "",

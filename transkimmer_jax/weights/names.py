@@ -51,7 +51,7 @@ class Row:
 
     @property
     def module(self) -> str:
-        """The head, or the predictor of one layer or what stands beside it, that this is a parameter of."""
+        """The head, or a predictor by its place among them, or what stands beside it, that this is a parameter of."""
         return "/".join(map(str, self.paths[0][: 3 if self.paths[0][0] == "encoder" else 1]))
 
     def from_checkpoint(self, tensors: list[np.ndarray]) -> dict[Path, np.ndarray]:
