@@ -5,7 +5,7 @@
 Never run: the data was not at hand.
 
 One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
-feed-forward blocks. Other budgets, or all neurons:
+feed-forward blocks and one predictor, before the first. Other budgets, or all neurons:
 
     transkimmer train --config configs/glue_mnli.py --config.skim.target=0.25 --config.skim.levels=0.33
     transkimmer train --config configs/glue_mnli.py --config.skimming.model.intermediate_size=none --config.skim.levels=0.5,0.4

@@ -3,7 +3,7 @@
     transkimmer train --config configs/glue_qnli.py
 
 One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
-feed-forward blocks. Other budgets, or all neurons:
+feed-forward blocks and one predictor, before the first. Other budgets, or all neurons:
 
     transkimmer train --config configs/glue_qnli.py --config.skim.target=0.25 --config.skim.levels=0.33
     transkimmer train --config configs/glue_qnli.py --config.skimming.model.intermediate_size=none --config.skim.levels=0.5,0.4

@@ -3,7 +3,7 @@
     transkimmer train --config configs/imdb.py
 
 One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
-feed-forward blocks. All texts, up to 512 tokens:
+feed-forward blocks and one predictor, before the first. All texts, up to 512 tokens:
 
     transkimmer train --config configs/imdb.py --config.data.max_length=512 --config.data.train_examples=none \\
         --config.data.eval_examples=none

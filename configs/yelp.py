@@ -5,7 +5,7 @@
 Never run: the data was not at hand.
 
 One checkpoint for 33 and 28.5 % of the dense model's FLOPs, of the first four of MiniLM's six layers, with a third of the neurons of their
-feed-forward blocks.
+feed-forward blocks and one predictor, before the first.
 """
 
 from configs import base

@@ -186,7 +186,7 @@ def test_gates_receive_gradients_from_every_head(name):
 
 
 @pytest.mark.usefixtures("quickly_built_programs")
-@pytest.mark.parametrize("name", ["mean", "levels", "tags"])
+@pytest.mark.parametrize("name", ["mean", "levels", "levels of one predictor", "tags"])
 def test_what_a_batch_loses_runs_again(name):
     """Compiled programs with too little room: each text's vector, each token's row, is where it belongs all the same."""
     model, examples = make_model(name), make_examples([10, 3, 1, 9, 7, 10, 2, 8] * 2, 3)
