@@ -60,8 +60,8 @@ def test_the_curves_are_the_records(workdir, tmp_path):
     for curve, name in {
         ("Loss", "of the task"): "task_loss",
         ("Loss", "with the price of tokens"): "loss",
-        ("Tokens kept in training, mean of layers", "measured"): "share",
-        ("Tokens kept in training, mean of layers", "goal"): "target",
+        ("Share spent in training", "measured"): "share",
+        ("Share spent in training", "goal"): "target",
         ("Price of a token", "coefficient"): "coefficient",
         **{("Metrics", f"validation, {metric.replace('_', ' ')}"): f"validation/{metric}" for metric in METRICS},
         ("Times fewer FLOPs than dense", "validation, against unpadded"): "validation/flops_vs_unpadded",

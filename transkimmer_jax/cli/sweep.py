@@ -255,7 +255,7 @@ def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> N
     assert engine.arch.skim is not None
     # Whole, since the original's config.json has no skim section.
     skim = dataclasses.replace(engine.arch.skim, threshold=chosen.threshold)
-    config = {**config_file.read(folder).values, "skim": dataclasses.asdict(skim)}
+    config = {**config_file.read(folder).values, "skim": config_file.skim_values(skim)}
     predictions = chosen.evaluation.predictions
     Calibration.of(predictions.lengths, predictions.kept, chosen.threshold).save(folder)
     digests.replace_text(folder / config_file.CONFIG_FILE, json.dumps(config, indent=2) + "\n")

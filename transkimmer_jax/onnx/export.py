@@ -69,7 +69,7 @@ def export(
     if saved.label_names is not None and loaded.arch.head in ("sequence_classification", "token_classification"):
         config |= config_file.label_fields(saved.label_names)  # which a config may leave out where clients want them
     if threshold is not None and loaded.arch.skim is not None:
-        config["skim"] = dataclasses.asdict(loaded.arch.skim) | {"threshold": threshold}
+        config["skim"] = config_file.skim_values(loaded.arch.skim) | {"threshold": threshold}
         loaded.arch = loaded.arch.with_threshold(threshold)
     embeds = loaded.arch.head == "sentence_embedding"
     states = [LAST_HIDDEN_STATE, TOKEN_EMBEDDINGS] if embeds else []

@@ -356,7 +356,7 @@ def _skim_architecture(section: dict[str, Any]) -> SkimArchitecture:
     return SkimArchitecture(**section | floats | {"levels": tuple(map(float, section["levels"])), "layers": layers})
 
 
-def _skim_values(skim: SkimArchitecture) -> dict[str, Any]:
+def skim_values(skim: SkimArchitecture) -> dict[str, Any]:
     """The section of an architecture. Without `layers` where all decide, as packages that do not know the field read it."""
     return {name: value for name, value in dataclasses.asdict(skim).items() if name != "layers" or value is not None}
 
@@ -475,5 +475,5 @@ def to_values(arch: Architecture, label_names: tuple[str, ...] | None, pad_token
         **of_head,
         **({"dense_layers": arch.dense_layers} if arch.dense_layers else {}),
         **({"dense_intermediate": arch.dense_intermediate} if arch.dense_intermediate else {}),
-        **({"skim": _skim_values(arch.skim)} if arch.skim else {}),
+        **({"skim": skim_values(arch.skim)} if arch.skim else {}),
     }
