@@ -10,7 +10,6 @@ An embedder's graph gives the tokens' states, which such clients pool themselves
 first, then token_embeddings. Then comes sentence_embedding. The files of sentence-transformers beside it say how to pool.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
