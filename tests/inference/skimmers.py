@@ -16,7 +16,7 @@ ARCH = Architecture(
     vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
     num_labels=3, initializer_range=0.3, skim=SkimArchitecture(initial_bias=0.0),
 )  # fmt: skip
-LAST_TWO = dataclasses.replace(ARCH, skim=SkimArchitecture(initial_bias=0.0, layers=(1, 2)))  # of the layers have a predictor
+LAST_TWO = dataclasses.replace(ARCH, skim=SkimArchitecture(initial_bias=0.0, layers=(1, 2)))  # layers have a predictor
 MODERN = dataclasses.replace(
     ARCH, backbone="modernbert", type_vocab_size=0, attention_bias=False, feed_forward_bias=False, norm_bias=False, pooler_bias=False,
     local_layers=(1,), local_window=2,

@@ -128,14 +128,14 @@ def warn_of_unreachable(skim: SkimConfig, arch: Architecture, served: ServedLeng
     smallest = skim.targets[-1]
     if not skim.has_budget or (floor := least(skim, arch, served)) <= smallest:
         return
-    if arch.deciding_layers[0] > 0:
-        first = arch.deciding_layers[0]
-        what = f"all tokens stay before layer {first}, and that alone costs {100 * floor:.1f} % of the dense model on texts of"
-        what, cure = f"{what} {served.mean:.0f} tokens", ", or name an earlier layer in skim.layers"
+    share, texts, first = f"{100 * floor:.1f} % of the dense model", f"on texts of {served.mean:.0f} tokens", arch.deciding_layers[0]
+    if first > 0:
+        what = f"all tokens stay before layer {first}, and that alone costs {share} {texts}"
+        cure = ", or name an earlier layer in skim.layers"
     elif skim.pinned is None:
-        what, cure = f"position 0 alone costs {100 * floor:.1f} % of the dense model on texts of {served.mean:.0f} tokens", ""
+        what, cure = f"position 0 alone costs {share} {texts}", ""
     else:
-        kept = f"{served.pinned:.0f} of {served.mean:.0f} tokens of a text, which cost {100 * floor:.1f} % of the dense model"
+        kept = f"{served.pinned:.0f} of {served.mean:.0f} tokens of a text, which cost {share}"
         what, cure = f"skim.pinned={skim.pinned} keeps {kept}", ", or pin nothing"
     logger.warning("%s: a budget of %.4g %% cannot be met. Ask for more by skim.target and skim.levels%s", what, 100 * smallest, cure)
 
