@@ -11,6 +11,7 @@ from training import runs
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate
@@ -97,6 +98,26 @@ def test_a_budget_that_texts_of_a_length_do_not_allow(recipe, refused):
     skim = dataclasses.replace(config.skim, target=0.69)
     budget.require_spendable(skim, arch, 12.0)
     budget.require_spendable(dataclasses.replace(skim, objective="coefficient"), arch, 5.0)
+
+
+def test_a_budget_below_what_is_never_skimmed(recipe, refused, caplog):
+    """It is told before the dense run, though the run goes on: here to what cannot be called."""
+    model = {"num_hidden_layers": None}
+    with caplog.at_level("WARNING", logger="transkimmer_jax"):
+        refused(recipe, TypeError, model=model, skim={"target": 0.5})
+    assert not caplog.records
+    with caplog.at_level("WARNING", logger="transkimmer_jax"):
+        refused(recipe, TypeError, model=model, skim={"target": 0.5, "layers": (1,)})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("all tokens stay before layer 1, and that alone costs")
+
+
+def test_a_batch_that_the_devices_cannot_share(recipe, refused, monkeypatch):
+    """Of the skimming run alone, which has micro-batches."""
+    monkeypatch.setattr(Placement, "device_count", 2)
+    size = recipe.dense.data.batch_size
+    said = refused(recipe, ConfigError, optimizer={"accumulation": size})
+    assert said.startswith(f"data.batch_size={size} cannot be shared by 2 devices in {size} micro-batches")
 
 
 def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):

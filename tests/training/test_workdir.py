@@ -187,6 +187,21 @@ def test_another_model(model, tmp_path, field, changed):
     assert workdirs.finished_result(folder, config) == RESULT
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "spm.model"])
+def test_another_vocabulary(model, tmp_path, name):
+    """It is what reads texts where there is no tokenizer.json."""
+    config, whole = override(Config(), {"model.pretrained": str(model)}), epath.Path(tmp_path / "whole")
+    (model / name).write_text(name, encoding="utf-8")
+    with workdirs.claimed(whole, config, EXAMPLES):
+        (model / name).write_text("unread", encoding="utf-8")
+        workdirs.require_unchanged(whole, config, EXAMPLES)
+    (model / "tokenizer.json").unlink()
+    with workdirs.claimed(epath.Path(tmp_path / "run"), config, EXAMPLES):
+        (model / name).write_text("another", encoding="utf-8")
+        with pytest.raises(TrainingError, match="is not the model that the run in .*/run began with"):
+            workdirs.require_unchanged(epath.Path(tmp_path / "run"), config, EXAMPLES)
+
+
 def test_another_dense_model_of_a_finished_recipe(tmp_path):
     """The skimming run begins with it and learns from it, wherever the recipe's folder lies."""
     recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path / "recipe")

@@ -45,9 +45,9 @@ class ServedLengths:
     pinned: float = 1.0
 
     @classmethod
-    def like(cls, mean: float) -> "ServedLengths":
+    def like(cls, mean: float, pinned: float = 1.0) -> "ServedLengths":
         """Of training texts that are as those served."""
-        return cls(mean, np.ones(1, np.float32))
+        return cls(mean, np.ones(1, np.float32), pinned)
 
     @classmethod
     def from_lengths(cls, served: np.ndarray, training: np.ndarray, pinned: float = 1.0) -> "ServedLengths":

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 from typing import Any
 
@@ -20,7 +21,9 @@ from transkimmer_jax.weights import config_file, huggingface, sentence_transform
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
 
-_MODEL_FILES = (config_file.CONFIG_FILE, "tokenizer.json", INDEX_FILE, TORCH_FILE)  # beside safetensors
+_TOKENIZER = "tokenizer.json"
+_MODEL_FILES = (config_file.CONFIG_FILE, _TOKENIZER, INDEX_FILE, TORCH_FILE, "*.safetensors")
+_VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")  # of a folder without that file
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
 _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
@@ -147,7 +150,8 @@ def folder_digest(name: str) -> str | None:
     listed: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         listed = checksums.read(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.name in _MODEL_FILES or path.suffix == ".safetensors")
+    patterns = _MODEL_FILES if (folder / _TOKENIZER).exists() else (*_MODEL_FILES, *_VOCABULARY_FILES)
+    names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
     lines = [f"{listed.get(file) or checksums.digest(folder / file)}  {file}\n" for file in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -15,6 +15,7 @@ from transkimmer_jax import files
 from transkimmer_jax.config import Recipe
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.parallel import processes
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget, inputs, results
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task, load_tokenizer, require_positions, student_shapes
@@ -55,18 +56,21 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
 
 
 def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
-    """Raises before the dense run what the skimming one, in `workdir`, would raise behind it: for texts that it alone reads, a model that
-    cannot be saved, a part of the encoder that is not there or costs less than a budget."""
+    """Raises, or says, before the dense run what the skimming one, in `workdir`, would behind it: of texts that it alone reads, a batch
+    that the devices cannot share, a model that cannot be saved, a budget that its texts do not allow."""
     config, task = recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense)
+    inputs.require_shareable(config, Placement.create(config.mesh))
     inputs.load_unlabelled(config, task)
     arch = student_shapes(config, task)
     require_positions(task, arch, config.model.pretrained)
     tokenizer = load_tokenizer(config, arch)
     results.require_savable(workdir, config, task, arch, tokenizer)
+    texts = next(iter(inputs.load_validation(config, task).values()))
+    tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
+    served = budget.ServedLengths.like(float(tokens.lengths.mean()), inputs.pinned(config.skim, tokens.first_segments))
     if config.model.part is not None:  # a whole model spends every budget
-        served = next(iter(inputs.load_validation(config, task).values()))
-        lengths = prepare(task, served, tokenizer, config.data.doc_stride).tokens.lengths
-        budget.require_spendable(config.skim, arch, float(lengths.mean()))
+        budget.require_spendable(config.skim, arch, served.mean)
+    budget.warn_of_unreachable(config.skim, arch, served)
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:
