@@ -163,6 +163,28 @@ def leads(records: list[dict]) -> str:
     return "\n".join([*_table(rows), ""])
 
 
+def shapes(records: list[dict]) -> str:
+    """How many times as fast as the dense model each shape of a student is at one budget, a column a task, runtime and batch size."""
+    shown = [(record, way, batch) for record in records for way, batches in record["shapes"][0]["times_dense"].items() for batch in batches]
+    head = ["layers", "neurons", "tokens kept", *(f"{curves.task_name(record)}, {way}, batch {batch}" for record, way, batch in shown)]
+    by_shape = [{(entry["layers"], entry["neurons"]): entry for entry in record["shapes"]} for record, _, _ in shown]
+    rows = [head]
+    for layers, neurons in by_shape[0]:
+        entries = [entries[layers, neurons] for entries in by_shape]
+        kept = [f"{entry['kept_tokens']:.0%}" for entry in entries]
+        cells = [f"{entry['times_dense'][way][batch]:.2f}x" for entry, (_, way, batch) in zip(entries, shown, strict=True)]
+        low, high = min(kept, key=lambda share: int(share[:-1])), max(kept, key=lambda share: int(share[:-1]))
+        rows.append([str(layers), str(neurons), low if low == high else f"{low[:-1]}-{high}", *cells])
+    spent = [1 / entry["flops_vs_unpadded"] for record in records for entry in record["shapes"]]
+    made = sorted({
+        f"{r['budget']:.1%} of the FLOPs of {r['layers_dense']} layers of H={r['hidden_size']} with {r['neurons_dense']} neurons, within "
+        f"{max(abs(share / r['budget'] - 1) for share in spent):.1%}; {r['cores']} cores, {r['cpu']}; medians of {r['rounds']} rounds"
+        for r in records
+    })  # fmt: skip
+    lines = [*_table(rows), "", f"{'; '.join(made)}. From:", "", "```", *(record["command"] for record in records), "```", ""]
+    return "\n".join(lines)
+
+
 def _table(rows: list[list[str]]) -> list[str]:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
@@ -391,6 +413,7 @@ def table(view: str, files: list[str]) -> str:
     whole = {
         "speeds": speeds,
         "leads": leads,
+        "shapes": shapes,
         "embedders": embedders,
         "reranking": reranking,
         "embedder_in_words": embedder_in_words,
