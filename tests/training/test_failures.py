@@ -13,6 +13,7 @@ from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console, files
 from transkimmer_jax.config import OptimizerConfig, override, to_dict
+from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.training import models
 from transkimmer_jax.training.loop import train_and_evaluate
@@ -212,11 +213,47 @@ def test_a_teacher_with_another_vocabulary(refusal, tmp_path, config):
     assert message == f"distill.teacher={teacher} has another vocabulary than {config.model.pretrained}"
 
 
-def test_a_teacher_with_its_labels_in_another_order(refusal, tmp_path, config):
-    other = runs.TINY | {"id2label": {"0": "pos", "1": "neg"}}
+def test_a_teacher_with_other_labels(refusal, tmp_path, config):
+    other = runs.TINY | {"id2label": {"0": "bad", "1": "good"}}
     teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
     message = refusal(distill__teacher=teacher)
-    assert message == f"distill.teacher={teacher} calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"
+    assert message == (
+        f"distill.teacher={teacher} calls its labels bad, good, and files calls them neg, pos: it would teach one as another; where they "
+        "mean the same, rename them in id2label of its config.json"
+    )
+
+
+@pytest.mark.parametrize("field", ["distill.teacher", "model.pretrained"])
+def test_labels_of_files_stand_in_a_models_order(tmp_path, config, field):
+    """In that of the teacher first. A folder with another head, or other labels, says nothing."""
+
+    def order(**values):
+        values = runs.TINY | {"id2label": {"0": "POS", "1": "neg"}} | values
+        model = write_checkpoint(tmp_path / "model", random_tensors(runs.TINY), values)
+        task = models.load_task(override(config, {field: str(model)}))
+        read = load_split(task, task.train_split, config.data)
+        assert [task.label_names[label] for label in read.labels] == ["pos" if "good" in text else "neg" for text in read.texts]
+        return task.label_names
+
+    assert order() == ("pos", "neg")
+    assert order(architectures=["BertForTokenClassification"]) == ("neg", "pos")
+    assert order(id2label={"0": "POS", "1": "neutral"}) == ("neg", "pos")
+    assert order(id2label={"0": "pos", "1": "neg", "2": "mixed"}) == ("neg", "pos")
+
+
+def test_a_head_whose_labels_stand_in_another_order(tmp_path, config, caplog):
+    """It begins with one label as another where the order is the task's own, or the teacher's. That is told."""
+    turned = write_checkpoint(tmp_path / "turned", random_tensors(runs.TINY), runs.TINY | {"id2label": {"0": "pos", "1": "neg"}})
+
+    def told(**fields):
+        caplog.clear()
+        changed = override(config, {name.replace("__", "."): str(value) for name, value in fields.items()})
+        models.load_student(changed, models.load_task(changed))
+        return [record.getMessage() for record in caplog.records if "begins with one as another" in record.getMessage()]
+
+    assert told(model__pretrained=turned) == told() == []
+    (said,) = told(distill__teacher=turned, model__pretrained=write_checkpoint(tmp_path / "own", random_tensors(runs.TINY), runs.TINY))
+    assert said.startswith(f"model.pretrained={tmp_path / 'own'} calls its labels neg, pos, and files calls them pos, neg: its head begins")
 
 
 def test_a_teacher_without_names_of_labels(tmp_path, config, caplog):

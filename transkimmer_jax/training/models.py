@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import hashlib
+import logging
 from typing import Any
 
 from etils import epath
@@ -11,7 +12,7 @@ from etils import epath
 from transkimmer_jax import checksums
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
-from transkimmer_jax.data.tasks import TEXTS, Task, get_task, texts_task
+from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task, get_task, texts_task
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models.architecture import WELL_KNOWN, Architecture
 from transkimmer_jax.models.heads import HEADS
@@ -20,6 +21,8 @@ from transkimmer_jax.training.narrowing import narrowed_shapes
 from transkimmer_jax.weights import config_file, huggingface, sentence_transformers
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
+
+logger = logging.getLogger("transkimmer_jax")
 
 _TOKENIZER = "tokenizer.json"
 _MODEL_FILES = (config_file.CONFIG_FILE, _TOKENIZER, INDEX_FILE, TORCH_FILE, "*.safetensors")
@@ -30,7 +33,7 @@ _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
 
 def load_task(config: Config) -> Task:
     """What a run learns: the task of its data, or to answer as its teacher does. Texts stand behind the teacher's default prompt, which the
-    student has too.
+    student has too. Labels in files stand in the order of the teacher, or of the model that the run starts from, where that has the same.
 
     Raises:
       DataError: as `get_task`. CheckpointError: a teacher that cannot be used. ConfigError: it reads pairs where single texts are named, or
@@ -39,6 +42,8 @@ def load_task(config: Config) -> Task:
     teacher = config.distill.teacher
     if config.data.task != TEXTS or teacher is None:
         task = get_task(config.data)
+        if config.data.task in FILE_TASKS:
+            task = _with_known_order(config, task)
         return dataclasses.replace(task, prompt=teacher_settings(config, task.head).default_text)
     folder = resolve(teacher)
     saved = config_file.read(folder)
@@ -48,6 +53,19 @@ def load_task(config: Config) -> Task:
     multi_label = head == "sequence_classification" and saved.architecture.multi_label
     length = config_file.read_length(folder, saved)
     return texts_task(config.data, head, saved.label_names, length, prompt, multi_label)
+
+
+def _with_known_order(config: Config, task: Task) -> Task:
+    """A task of files, which name labels in no order, in that of a model with this head that has the same labels, but for case."""
+    name = config.distill.teacher or config.model.pretrained
+    if task.label_names is None or name in WELL_KNOWN:
+        return task
+    saved = config_file.read(resolve(name))
+    theirs = tuple(label.casefold() for label in saved.label_names or ())
+    ours = {label.casefold(): label for label in task.label_names}
+    if saved.architecture.head != task.head or len(ours) < len(task.label_names) or sorted(theirs) != sorted(ours):
+        return task
+    return dataclasses.replace(task, label_names=tuple(ours[label] for label in theirs))
 
 
 def teacher_settings(config: Config, head: str) -> sentence_transformers.Settings:
@@ -88,6 +106,13 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     options = model_options(config, task)
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
     require_positions(task, student.arch, config.model.pretrained)
+    saved = config_file.read(resolve(config.model.pretrained))
+    theirs, ours = ([label.casefold() for label in names or ()] for names in (saved.label_names, task.label_names))
+    if saved.architecture.head == task.head and theirs != ours and sorted(theirs) == sorted(ours):
+        logger.warning(
+            "model.pretrained=%s calls its labels %s, and %s calls them %s: its head begins with one as another, and has to learn that",
+            config.model.pretrained, ", ".join(saved.label_names or ()), task.name, ", ".join(task.label_names or ()),
+        )  # fmt: skip
     return student
 
 
@@ -129,7 +154,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
         if not config_file.same_labels(theirs, ours):
             raise CheckpointError(
                 f"distill.teacher={name} calls its labels {', '.join(theirs)}, and {task.name} calls them {', '.join(ours)}: "
-                "it would teach one as another"
+                "it would teach one as another; where they mean the same, rename them in id2label of its config.json"
             )
         config_file.warn_of_assumed_order(f"distill.teacher={name}", theirs, task.name, ours)
     if task.head == "sentence_embedding" and teacher.arch.hidden_size != student.hidden_size:
