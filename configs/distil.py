@@ -1,6 +1,6 @@
 """No labels: a model that works and texts, TXT, JSONL or CSV; the student answers as its teacher does, at 40 % of the teacher's FLOPs.
 
-    transkimmer distil --teacher DIR --texts texts.jsonl --output runs/distilled
+    transkimmer distil --teacher DIR --texts texts.jsonl --whole --output runs/distilled
 
 is the same as
 

@@ -39,13 +39,16 @@ def add(commands) -> None:
         help=f"share of the dense model's FLOPs that the student spends (default: {TARGET}); with several shares one student serves all, "
         "and --threshold 0.6 of other commands makes it spend 0.4",
     )
-    parser.add_argument(
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
         "--layers",
         type=int,
         metavar="COUNT",
         help="how many of the teacher's layers the student has; those are left out without which the teacher answers most as before "
-        "(default: all, or what --config.model.layers names)",
+        "(default: of a classifier the first two thirds, of an embedder five of six, both with fewer neurons, where these cost more than "
+        "the largest --target; else all. Fields of --config.model that name layers or neurons replace this)",
     )
+    part.add_argument("--whole", action="store_true", help="the student has all layers and neurons of its teacher")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")
     parser.add_argument("--pooling", choices=("mean", "cls"), help="of an embedder whose folder does not say how it pools")
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: as many as the teacher reads)")
@@ -67,7 +70,7 @@ def _distil(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.compilation import use_compilation_cache
     from transkimmer_jax.memory import keep_freed_memory
-    from transkimmer_jax.training import layer_choice, students
+    from transkimmer_jax.training import layer_choice, parts, students
     from transkimmer_jax.training.loop import train_and_evaluate
 
     students.require_labelled(config, args.labelled, args.label_column)
@@ -78,6 +81,8 @@ def _distil(args: argparse.Namespace) -> None:
             override(config, {"model.num_hidden_layers": str(args.layers)})  # what cannot be is refused before a choice that takes long
         layers = layer_choice.choose_for_run(config, args.layers, args.output)
         config = override(config, {"model.layers": ",".join(map(str, layers))})
+    elif not args.whole:
+        config = parts.with_part(config, args.output)
     result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))
     model = os.path.join(args.output, "model")
     print(students.report(result, students.compare(config, model, args.labelled, args.label_column)))

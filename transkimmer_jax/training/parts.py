@@ -1,0 +1,100 @@
+"""Which part of its teacher a student is where nobody says: fewer layers and neurons, so that more of a budget goes into tokens.
+
+Which loses least was measured with MiniLM's six layers (docs/ablations.md). A classifier has the first ones; an embedder those that its
+teacher can spare least, since its last layers make the vectors.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+
+import numpy as np
+from etils import epath
+
+from transkimmer_jax import files
+from transkimmer_jax.analysis import flops
+from transkimmer_jax.config import Config
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.training.layer_choice import choose_for_run
+from transkimmer_jax.training.models import load_task, student_shapes
+from transkimmer_jax.training.workdir import read_config
+
+logger = logging.getLogger("transkimmer_jax")
+
+_TOKENS = 64.0  # of a text; what a part costs depends little on it
+_PART_FIELDS = ("layers", "num_hidden_layers", "intermediate_size")
+_ROOM = 1.03  # between what a part costs with all tokens and the largest budget: texts differ, and predictors cost a little
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """layers, neurons: shares of the teacher's. first: the first layers; else they are to be chosen. once: one predictor decides."""
+
+    layers: float
+    neurons: float
+    first: bool = False
+    once: bool = False
+
+    def of(self, arch: Architecture) -> Architecture:
+        """What of a whole model is left."""
+        return dataclasses.replace(
+            arch,
+            num_hidden_layers=math.ceil(self.layers * arch.num_hidden_layers),
+            intermediate_size=round(self.neurons * arch.intermediate_size),
+        )
+
+
+_OF_HEADS = {
+    "sequence_classification": (
+        Part(2 / 3, 1 / 3, first=True, once=True),
+        Part(2 / 3, 2 / 3, first=True),
+        Part(2 / 3, 1, first=True),
+    ),
+    "sentence_embedding": (Part(5 / 6, 1 / 2),),
+}
+
+
+def suitable(arch: Architecture, largest: float) -> Part | None:
+    """The smallest part of a model that costs more than the largest budget, a share of the FLOPs; None: all of it."""
+    lengths = np.array([_TOKENS])
+    whole = flops.dense(arch, lengths)[0]
+    for part in _OF_HEADS.get(arch.head, ()):
+        if flops.dense(part.of(arch), lengths)[0] >= _ROOM * largest * whole:
+            return part
+    return None
+
+
+def with_part(config: Config, workdir: str | os.PathLike) -> Config:
+    """`config` with the part of the teacher that its student has by default, or has had since the run in `workdir` began.
+
+    As it is where it names a part, where the student starts from another model, where no share of FLOPs is stated, and where the run
+    began with the whole.
+
+    Raises: as `layer_choice.choose_for_run`.
+    """
+    folder = epath.Path(workdir)
+    with files.explained(folder):
+        began = read_config(folder)
+    if began is not None and not any(began.get("model", {}).get(name) for name in _PART_FIELDS):
+        return config
+    skim, model = config.skim, config.model
+    if model.part is not None or model.pretrained != config.distill.teacher or not skim.has_budget or skim.target_kind != "flops":
+        return config
+    arch = student_shapes(config, load_task(config))
+    part = None if arch.dense_layers or arch.dense_intermediate else suitable(arch, skim.targets[0])
+    if part is None:
+        return config
+    count = part.of(arch).num_hidden_layers
+    logger.info(
+        "the student has %d of %d layers, with %.0f %% of their neurons; --whole gives it all of them", count, arch.num_hidden_layers,
+        100 * part.neurons,
+    )  # fmt: skip
+    if part.neurons < 1:
+        config = dataclasses.replace(config, model=dataclasses.replace(model, intermediate_size=part.neurons))
+    if part.once and skim.layers is None:
+        config = dataclasses.replace(config, skim=dataclasses.replace(skim, layers=(0,)))
+    if count == arch.num_hidden_layers:
+        return config
+    fields = {"num_hidden_layers": count} if part.first else {"layers": choose_for_run(config, count, workdir)}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
