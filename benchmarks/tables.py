@@ -235,16 +235,22 @@ def embedders(records: list[dict]) -> str:
 
 
 def embedder_in_words(records: list[dict]) -> str:
-    """What an embedder's fastest student saves and loses, beside its dense model in float32 and in its own precision."""
+    """What an embedder's student saves and loses at its smaller budgets, beside its dense model in float32 and in the same precision."""
     (record,) = records
-    fastest = max(record["rows"], key=lambda row: row["texts_per_second"])
-    dense, same = _dense(record, "float32"), _dense(record, fastest["precision"])
-    lost, queries = (f"{100 * (dense[name] - fastest[name]):.1f}" for name in ("qnli_recall@10", "queries_recall@10"))
-    speeds = [f"{row['texts_per_second']:,.0f}" for row in (fastest, same, dense)]
+    rows = record["rows"]
+    precision = max(rows, key=lambda row: row["texts_per_second"])["precision"]
+    dense, same = _dense(record, "float32"), _dense(record, precision)
+    students = [row for row in rows if row["precision"] == precision and row["model"] != "dense"]
+    larger, smaller = sorted(students, key=lambda row: row["qnli_flops_vs_unpadded"])[-2:]
+    (lost, lost_more), (queries, queries_more) = (
+        [f"{100 * (dense[name] - row[name]):.1f}" for row in (larger, smaller)] for name in ("qnli_recall@10", "queries_recall@10")
+    )
     return (
-        f"In {fastest['precision']} an embedder's student at {fastest['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs computes {speeds[0]} "
-        f"texts a second. Its teacher computes {speeds[1]}, in float32 {speeds[2]}.\nThe student loses {lost} points of recall@10, or "
-        f"{queries} where the teacher has computed the documents.\n"
+        f"In {precision} an embedder's student computes {larger['texts_per_second']:,.0f} texts a second at "
+        f"{larger['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs, and {smaller['texts_per_second']:,.0f} at "
+        f"{smaller['qnli_flops_vs_unpadded']:.1f}x. Its teacher computes {same['texts_per_second']:,.0f}, in float32 "
+        f"{dense['texts_per_second']:,.0f}.\nThe student loses {lost} and {lost_more} points of recall@10, or {queries} and {queries_more} "
+        "where the teacher has computed the documents.\n"
     )
 
 
