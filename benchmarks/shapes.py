@@ -27,8 +27,7 @@ from flax import nnx
 from record import circumstances, explained, portable
 
 from transkimmer_jax import files
-from transkimmer_jax.analysis import flops
-from transkimmer_jax.benchmarking.clock import interleaved, samples
+from transkimmer_jax.benchmarking.clock import calls, interleaved, samples
 from transkimmer_jax.benchmarking.measurement import processor
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import pipeline
@@ -39,9 +38,8 @@ from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models import heads
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture, fresh_predictor_size
+from transkimmer_jax.models.architecture import SkimArchitecture, fresh_predictor_size
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 
 _FITTED = 256  # texts on which thresholds are fitted
@@ -76,17 +74,11 @@ def student(dense: TranskimmerPreTrainedModel, layers: int, neurons: int) -> Tra
     return type(dense)(part, rngs=nnx.Rngs(0))
 
 
-def share(arch: Architecture, answers: Predictions) -> float:
-    """Of the dense model's FLOPs on the same texts."""
-    lengths = answers.lengths.astype(float)
-    return float(flops.skimmed(arch, answers.kept.astype(float), lengths).sum() / flops.dense(arch, lengths).sum())
-
-
 def fitted(engine: SkimEngine, examples: TokenizedExamples, budget: float) -> float | None:
     """The threshold at which the texts cost the budget within half a percent; None where they cost less with nothing skimmed."""
 
     def excess(threshold: float) -> float:
-        spent = share(engine.arch, engine.predict_tokenized(examples, threshold=threshold))
+        spent = 1 / engine.predict_tokenized(examples, threshold=threshold).flops_vs_unpadded(engine.arch)
         return 0.0 if abs(spent - budget) <= 0.005 * budget else spent - budget
 
     if excess(-_FARTHEST) < 0:
@@ -125,7 +117,7 @@ def measure(
         if threshold is None:
             raise ConfigError(f"{entry['layers']}x{entry['neurons']} costs less than {budget} with nothing skimmed: lower --budget")
         answers = engine.predict_tokenized(examples, threshold=threshold)
-        entry["flops_vs_unpadded"] = 1 / share(model.arch, answers)
+        entry["flops_vs_unpadded"] = answers.flops_vs_unpadded(model.arch)
         entry["kept_tokens"] = float(answers.kept[0].sum() / answers.lengths.sum())
         thresholds.append(threshold)
     parts = samples(examples, min(timed, len(examples)), rounds)
@@ -143,13 +135,7 @@ def measure(
 
 
 def _run(engine: SkimEngine, batch: int) -> Callable[[TokenizedExamples], Any]:
-    """Answers texts in batches; or, where they come alone, each in a call of its own."""
-
-    def alone(examples: TokenizedExamples) -> None:
-        for row in range(len(examples)):
-            engine.predict_tokenized(examples.take(np.array([row])))
-
-    return alone if batch == 1 else engine.predict_tokenized
+    return lambda examples: [engine.predict_tokenized(call) for call in calls(examples, batch)]
 
 
 def main() -> None:

@@ -171,10 +171,9 @@ def shapes(records: list[dict]) -> str:
     rows = [head]
     for layers, neurons in by_shape[0]:
         entries = [entries[layers, neurons] for entries in by_shape]
-        kept = [f"{entry['kept_tokens']:.0%}" for entry in entries]
+        kept = sorted({round(100 * entry["kept_tokens"]) for entry in entries})
         cells = [f"{entry['times_dense'][way][batch]:.2f}x" for entry, (_, way, batch) in zip(entries, shown, strict=True)]
-        low, high = min(kept, key=lambda share: int(share[:-1])), max(kept, key=lambda share: int(share[:-1]))
-        rows.append([str(layers), str(neurons), low if low == high else f"{low[:-1]}-{high}", *cells])
+        rows.append([str(layers), str(neurons), f"{'-'.join(map(str, dict.fromkeys([kept[0], kept[-1]])))}%", *cells])
     spent = [1 / entry["flops_vs_unpadded"] for record in records for entry in record["shapes"]]
     made = sorted({
         f"{r['budget']:.1%} of the FLOPs of {r['layers_dense']} layers of H={r['hidden_size']} with {r['neurons_dense']} neurons, within "

@@ -51,7 +51,7 @@ def test_share_is_of_the_whole_dense_model(dense, examples):
     """Of a classifier's last layer position 0 alone is computed."""
     part = shapes.student(dense, 2, 32)
     nothing_skimmed = SkimEngine(part, runtime="onnx", max_length=24).predict_tokenized(examples, threshold=-1e9)
-    assert 1 / 3 < shapes.share(part.arch, nothing_skimmed) < 2 / 4
+    assert 1 / 3 < 1 / nothing_skimmed.flops_vs_unpadded(part.arch) < 2 / 4
 
 
 @pytest.mark.parametrize(("layers", "neurons"), [(5, 32), (4, 33), (0, 32)])

@@ -241,6 +241,15 @@ def test_labels_of_files_stand_in_a_models_order(tmp_path, config, field):
     assert order(id2label={"0": "pos", "1": "neg", "2": "mixed"}) == ("neg", "pos")
 
 
+def test_a_teacher_with_a_tasks_labels_in_another_order(tmp_path, config):
+    """A task that has an order of its own keeps it."""
+    task = models.load_task(config)
+    other = runs.TINY | {"id2label": {"0": "pos", "1": "neg"}}
+    teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
+    with pytest.raises(CheckpointError, match="calls its labels pos, neg, and files calls them neg, pos: it would teach one as another"):
+        models.load_teacher(override(config, {"distill.teacher": str(teacher)}), task, models.student_shapes(config, task))
+
+
 def test_a_head_whose_labels_stand_in_another_order(tmp_path, config, caplog):
     """It begins with one label as another where the order is the task's own, or the teacher's. That is told."""
     turned = write_checkpoint(tmp_path / "turned", random_tensors(runs.TINY), runs.TINY | {"id2label": {"0": "pos", "1": "neg"}})

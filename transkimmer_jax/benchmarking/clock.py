@@ -41,6 +41,11 @@ def interleaved(
     return seconds
 
 
+def calls(examples: TokenizedExamples, batch_size: int) -> list[TokenizedExamples]:
+    """All in one call; or, where texts come alone, each in its own."""
+    return [examples] if batch_size > 1 else [examples.take(np.array([row])) for row in range(len(examples))]
+
+
 def samples(examples: TokenizedExamples, size: int, repeats: int) -> list[TokenizedExamples]:
     """The inputs of `interleaved` for so many rounds that count: `size` of the examples, others in each where there are more.
 

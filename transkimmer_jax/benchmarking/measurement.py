@@ -18,7 +18,7 @@ from flax import nnx
 
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import references
-from transkimmer_jax.benchmarking.clock import Rounds, interleaved, samples
+from transkimmer_jax.benchmarking.clock import Rounds, calls, interleaved, samples
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.workloads import Workload
 from transkimmer_jax.config import DataConfig
@@ -141,7 +141,7 @@ class _Setting:
         if contender.own:
             engine = self._engines[contender] = self._engine(contender)
             self._warm_up(engine)
-            return lambda examples: _engine_run(engine, self._calls(examples))
+            return lambda examples: _engine_run(engine, calls(examples, self._batch_size))
         skims = contender.skims
         model, threshold = (self._workload.model, self._workload.threshold) if skims else (self._dense, 0.0)
         if contender.runtime == "jax":
@@ -204,23 +204,19 @@ class _Setting:
                 engine.runtime.expect(self._workload.calibration)
             else:
                 engine.calibrate(self._workload.sample())
-        calls = self._calls(self._workload.examples)
+        stream = calls(self._workload.examples, self._batch_size)
         for _ in range(_PASSES):
             before = engine.statistics.programs
-            _engine_run(engine, calls, self._progress and len(calls) == 1)()
+            _engine_run(engine, stream, self._progress and len(stream) == 1)()
             if engine.statistics.programs == before:
                 return
-
-    def _calls(self, examples: TokenizedExamples) -> list[TokenizedExamples]:
-        """All in one call; or, where texts come alone, each in its own."""
-        return [examples] if self._batch_size > 1 else [examples.take(np.array([row])) for row in range(len(examples))]
 
     def _padded(self, examples: TokenizedExamples) -> EvaluationBatches:
         return EvaluationBatches(examples, self._batch_size, (self._workload.padded_length,), 0)
 
 
-def _engine_run(engine: SkimEngine, calls: Sequence[TokenizedExamples], progress: bool = False) -> Run:
-    return lambda: np.concatenate([engine.predict_tokenized(call, progress=progress).logits for call in calls])
+def _engine_run(engine: SkimEngine, stream: Sequence[TokenizedExamples], progress: bool = False) -> Run:
+    return lambda: np.concatenate([engine.predict_tokenized(call, progress=progress).logits for call in stream])
 
 
 def _run_of(rounds: Sequence[Run], number: int) -> np.ndarray:

@@ -61,11 +61,9 @@ def _with_known_order(config: Config, task: Task) -> Task:
     if task.label_names is None or name in WELL_KNOWN:
         return task
     saved = config_file.read(resolve(name))
-    theirs = tuple(label.casefold() for label in saved.label_names or ())
-    ours = {label.casefold(): label for label in task.label_names}
-    if saved.architecture.head != task.head or len(ours) < len(task.label_names) or sorted(theirs) != sorted(ours):
+    if saved.architecture.head != task.head:
         return task
-    return dataclasses.replace(task, label_names=tuple(ours[label] for label in theirs))
+    return dataclasses.replace(task, label_names=config_file.in_order_of(saved.label_names, task.label_names))
 
 
 def teacher_settings(config: Config, head: str) -> sentence_transformers.Settings:
@@ -107,11 +105,11 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
     require_positions(task, student.arch, config.model.pretrained)
     saved = config_file.read(resolve(config.model.pretrained))
-    theirs, ours = ([label.casefold() for label in names or ()] for names in (saved.label_names, task.label_names))
-    if saved.architecture.head == task.head and theirs != ours and sorted(theirs) == sorted(ours):
+    ours = task.label_names or ()
+    if saved.architecture.head == task.head and config_file.in_order_of(saved.label_names, ours) != ours:
         logger.warning(
             "model.pretrained=%s calls its labels %s, and %s calls them %s: its head begins with one as another, and has to learn that",
-            config.model.pretrained, ", ".join(saved.label_names or ()), task.name, ", ".join(task.label_names or ()),
+            config.model.pretrained, ", ".join(saved.label_names or ()), task.name, ", ".join(ours),
         )  # fmt: skip
     return student
 

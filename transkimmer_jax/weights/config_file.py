@@ -242,6 +242,14 @@ def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -
     return alike or (len(names) == len(others) and unnamed in (names, others))
 
 
+def in_order_of(others: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """`names` in the order of `others` where both are the same labels but for case; else as they are."""
+    by_name = {name.casefold(): name for name in names}
+    theirs = [name.casefold() for name in others or ()]
+    same = len(by_name) == len(names) and sorted(theirs) == sorted(by_name)
+    return tuple(by_name[name] for name in theirs) if same else names
+
+
 def require_same_kind_of_labels(model: str, is_multi: bool, other: str, other_is_multi: bool) -> None:
     """Raises `CheckpointError` where one of two classifiers gives a text any number of labels and the other gives it one: their logits mean
     different things. model, other: whose labels these are."""
