@@ -191,10 +191,6 @@ class DistillConfig:
         "JSONL, CSV or TXT of more texts for the teacher alone to label, of a pass as the training texts are; in the task's text columns,"
         " labels are not read",
     ] = None
-    similarity_weight: Annotated[
-        float,
-        "embedders: weight of the divergence of similarities to other training texts from the teacher's, beside the vectors'",
-    ] = 1.0
 
 
 _LABELLED_FILES = ("files", "tags", "questions")  # the tasks whose texts and labels are the user's own
@@ -364,9 +360,6 @@ class Config:
                 data.task in _LABELLED_FILES or getattr(data, name) is None,
                 f"data.{name} goes with data.task='files', 'tags' or 'questions', not {data.task!r}",
             )
-        require(
-            self.distill.similarity_weight >= 0, f"distill.similarity_weight must not be negative, got {self.distill.similarity_weight}"
-        )
         require(self.distill.temperature > 0, f"distill.temperature must be positive, not {self.distill.temperature}")
         for name in ("hidden_dropout", "attention_dropout"):
             value = getattr(self.model, name)

@@ -18,13 +18,11 @@ from transkimmer_jax.data import sources
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
-from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.metrics import compute_metrics
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training import inputs, landmarks, students
+from transkimmer_jax.training import students
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
@@ -345,27 +343,6 @@ def test_a_teacher_with_another_tokenizer(teachers, texts, tmp_path, tokenizer_f
     (tmp_path / "swapped" / "SHA256SUMS").unlink()
     config = make_config(teachers["embedder"], texts, **{"distill.teacher": str(tmp_path / "swapped")})
     refused(config, tmp_path, CheckpointError, "reads texts otherwise")
-
-
-def test_landmarks_are_the_teachers_vectors_of_training_texts(teachers, texts, monkeypatch):
-    """As many as there are, or as were asked for, drawn by the seed; each of length 1."""
-    config = make_config(teachers["embedder"], texts)
-    task = load_task(config)
-    tokenizer, placement = load_tokenizer(teachers["embedder"]), Placement.create(config.mesh)
-    tokens = inputs.tokenize(config, task, inputs.load_examples(config, task), tokenizer, placement)
-    graph, params = nnx.split(HEADS["sentence_embedding"].from_pretrained(teachers["embedder"]))
-    step = masked.evaluation_step(graph)
-    every = landmarks.vectors(step, params, tokens, config)
-    assert every.shape == (len(tokens.training), 16) and every.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(every, axis=1), 1.0, rtol=1e-6)
-    engine = SkimEngine.from_pretrained(teachers["embedder"], max_length=24)
-    of_engine = engine.predict_tokenized(tokens.training)
-    np.testing.assert_allclose(every, of_engine.outputs["sentence_embedding"], atol=1e-5)
-    monkeypatch.setattr(landmarks, "COUNT", 7)
-    few = landmarks.vectors(step, params, tokens, config)
-    assert len(few) == 7 and all(np.isclose(every, row, atol=1e-5).all(axis=1).any() for row in few)
-    other = landmarks.vectors(step, params, tokens, override(config, {"train.seed": "1"}))
-    assert not np.allclose(few, other)
 
 
 def test_a_report_of_the_texts_that_are_measured_on():

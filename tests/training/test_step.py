@@ -16,7 +16,7 @@ from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.skim import increasing
 from transkimmer_jax.training.budget import ServedLengths
-from transkimmer_jax.training.step import TeacherState, TrainState, TrainStep
+from transkimmer_jax.training.step import TrainState, TrainStep
 
 ROWS, WIDTH = 8, 6
 ARCH = Architecture(
@@ -69,7 +69,7 @@ def make_config(**sections):
 def create(config, model, total_steps, teacher=None):
     """The step, the state before the first step, and the teacher's."""
     step = TrainStep.create(config, model, total_steps, teacher)
-    return step, step.start(nnx.split(model)[1]), None if teacher is None else TeacherState(nnx.split(teacher)[1])
+    return step, step.start(nnx.split(model)[1]), None if teacher is None else nnx.split(teacher)[1]
 
 
 def leaves(tree):
@@ -282,7 +282,7 @@ def test_the_teacher_takes_part():
     train_step = jax.jit(step.update)
     after, metrics = train_step(state, batch, params)
     assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy + weight * divergence, rel=1e-5)
-    alone, metrics = train_step(state, batch, TeacherState(state.params))
+    alone, metrics = train_step(state, batch, state.params)
     assert float(metrics["loss"]) == pytest.approx((1 - weight) * entropy, rel=1e-5)
     moved, other = leaves(after.params), leaves(alone.params)
     assert any(np.abs(moved[name] - other[name]).max() > 1e-3 for name in moved)
@@ -328,7 +328,7 @@ def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     def sums(batch, teacher):
         return gradients(state.params, batch, teacher, jnp.zeros(1), jnp.float32(1.0), jax.random.key(0))[1]
 
-    teacher, batch = TeacherState(nnx.split(make_model(seed=1, **DENSE))[1]), make_batch()
+    teacher, batch = nnx.split(make_model(seed=1, **DENSE))[1], make_batch()
     before = sums(batch, teacher)
     heard = []
     for row in range(ROWS):

@@ -24,9 +24,8 @@ from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training import landmarks
 from transkimmer_jax.training.budget import ServedLengths
-from transkimmer_jax.training.step import TeacherState, TrainStep
+from transkimmer_jax.training.step import TrainStep
 
 _STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
 
@@ -97,18 +96,8 @@ class Workload:
         teacher = None if self.teacher is None else _abstract(self.teacher)
         train_step = TrainStep.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
         state = _placed(jax.eval_shape(train_step.start, nnx.split(model)[1]), placement)
-        return train_step.jitted(state, placement).lower(state, self._batch(placement, labels=True), self._taught(teacher, placement))
-
-    def _taught(self, teacher: TranskimmerPreTrainedModel | None, placement: Placement) -> TeacherState | None:
-        if teacher is None:
-            return None
-        shape = (landmarks.COUNT, teacher.arch.hidden_size)
-        chosen = (
-            jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placement.parameter(shape))
-            if self.arch.head == "sentence_embedding"
-            else None
-        )
-        return TeacherState(_placed(nnx.split(teacher)[1], placement), chosen)
+        teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
+        return train_step.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)
 
     def _evaluate(self, placement: Placement) -> jax.stages.Lowered:
         graph, params = nnx.split(_abstract(self.arch))

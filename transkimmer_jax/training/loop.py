@@ -29,12 +29,12 @@ from transkimmer_jax.evaluation.metrics import require_scorer
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption, Stopped
-from transkimmer_jax.training import budget, forwarding, inputs, landmarks, models, narrowing, results, validation
+from transkimmer_jax.training import budget, forwarding, inputs, models, narrowing, results, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
 from transkimmer_jax.training.dispatch import StepsInFlight
 from transkimmer_jax.training.records import NoRecords, Records
-from transkimmer_jax.training.step import TeacherState, TrainStep
+from transkimmer_jax.training.step import TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
 from transkimmer_jax.training.windows import MetricsWindow
 from transkimmer_jax.training.workdir import claimed, finished_result, require_unchanged, what_is_saved
@@ -107,15 +107,13 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
     update = train_step.jitted(state, placement)
-    taught: TeacherState | None = None
+    teacher_params: nnx.State | None = None
     if teacher is not None:
         graph, params = nnx.split(teacher)
-        teacher_params, asked = placement.put(params), masked.evaluation_step(graph, placement)
-        with jax.set_mesh(placement.mesh):
-            if task.judge == "teacher":
-                tokens = validation.answered_by(asked, teacher_params, tokens)
-            chosen = landmarks.vectors(asked, teacher_params, tokens, config) if task.head == "sentence_embedding" else None
-        taught = TeacherState(teacher_params, None if chosen is None else placement.put(chosen))
+        teacher_params = placement.put(params)
+        if task.judge == "teacher":
+            with jax.set_mesh(placement.mesh):
+                tokens = validation.answered_by(masked.evaluation_step(graph, placement), teacher_params, tokens)
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 
     labelled = tokens.training.labelled
@@ -161,7 +159,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                     bar.advance(in_flight.wait_for_room())
                     batch = placement.global_batch(next(batches), rows, batch_size)
                     with bar.dispatching(batch["input_ids"].shape):
-                        state, scalars = update(state, batch, taught)
+                        state, scalars = update(state, batch, teacher_params)
                     in_flight.add(scalars)
                     step += 1
                     preempted = preemption.reached()

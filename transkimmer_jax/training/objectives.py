@@ -23,9 +23,6 @@ with extras.needed("train", "training"):
 Outputs = Mapping[str, jax.Array]  # a head's, by name
 Batch = Mapping[str, jax.Array]
 
-SIMILARITY_TEMPERATURE = 0.05  # of cosines, as contrastive training of embedders has it (Gao et al., 2021)
-_SAME_TEXT = 0.999  # cosine
-
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -93,27 +90,14 @@ def _divergence(logits: jax.Array, teacher: jax.Array, where: jax.Array | None =
     return optax.losses.kl_divergence_with_log_targets(given, wanted, where=where)
 
 
-def embedding_loss(vectors: jax.Array, teacher: jax.Array, landmarks: jax.Array, weight: jax.Array, similarity_weight: float) -> jax.Array:
-    """Weighted sum over texts of the distance between the student's and the teacher's vector, and of how differently the two see other
-    texts, the landmarks.
-
-    The first is the squared distance of the vectors at length 1 (twice one minus the cosine). The second is the Kullback-Leibler divergence
-    between the two distributions over the landmarks, each a softmax of cosines at `SIMILARITY_TEMPERATURE`. A text that is a landmark
-    itself, or says the same, is no other.
+def embedding_loss(vectors: jax.Array, teacher: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weighted sum over texts of the squared distance of the student's and the teacher's vector at length 1: twice one minus the cosine.
 
     Args:
-      vectors, teacher: [B, H] float32. landmarks: [M, H] float32, the teacher's vectors of M texts, at length 1. weight: [B], 0 for
-        padding examples.
+      vectors, teacher: [B, H] float32. weight: [B], 0 for padding examples.
     """
     given, wanted = (unit(values.astype(jnp.float32)) for values in (vectors, teacher))
-    distance = jnp.sum(jnp.square(given - wanted), axis=-1)
-    if similarity_weight == 0:
-        return jnp.sum(distance * weight)
-    cosines = wanted @ landmarks.T
-    others = cosines < _SAME_TEXT
-    near, near_wanted = (jnp.where(others, values / SIMILARITY_TEMPERATURE, -1e9) for values in (given @ landmarks.T, cosines))
-    divergence = _divergence(near, near_wanted, others)
-    return jnp.sum((distance + similarity_weight * divergence) * weight)
+    return jnp.sum(jnp.sum(jnp.square(given - wanted), axis=-1) * weight)
 
 
 def tagging_loss(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
@@ -178,7 +162,7 @@ OBJECTIVES = {
     "sentence_embedding": Objective(
         None,
         lambda outputs, teacher, batch, weight, distill: embedding_loss(
-            outputs["sentence_embedding"], teacher["sentence_embedding"], teacher["landmarks"], weight, distill.similarity_weight
+            outputs["sentence_embedding"], teacher["sentence_embedding"], weight
         ),
     ),
     "token_classification": Objective(

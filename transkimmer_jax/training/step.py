@@ -35,15 +35,6 @@ class TrainState:
     controller: Controller
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TeacherState:
-    """What a step reads of the teacher and changes nothing of. landmarks: see `objectives.embedding_loss`; None for other heads."""
-
-    params: Any
-    landmarks: Any = None
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """The optimiser step of one run, and what it closes over."""
@@ -98,8 +89,8 @@ class TrainStep:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         return jax.jit(self.update, donate_argnums=0, out_shardings=(shardings, placement.replicated))
 
-    def update(self, state: TrainState, batch: Batch, teacher: TeacherState | None) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One optimiser step on one batch; scalars to log come with the new state."""
+    def update(self, state: TrainState, batch: Batch, teacher: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One optimiser step on one batch; scalars to log come with the new state. teacher: its parameters."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
         target = budget.target_share(skim, self.goals, state.step, self.total_steps)
@@ -180,9 +171,8 @@ class TrainStep:
             assert objective.from_labels is not None
             task = objective.from_labels(outputs, batch, from_labels) / denominators["weight"]
         if self.teacher_graph is not None:
-            taught = gathered(teacher)
-            answer = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, taught.params)(*inputs, only_logits=True))
-            wanted = {**model.outputs_of(answer), "landmarks": taught.landmarks}
+            answer = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher))(*inputs, only_logits=True))
+            wanted = model.outputs_of(answer)
             distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
             task = task + distill / denominators["weight"]
         kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
