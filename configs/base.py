@@ -17,7 +17,8 @@ THIRD_OF_NEURONS = {"model.intermediate_size": 1 / 3}
 NARROW_FIRST_LAYERS = THIRD_OF_NEURONS | {"model.num_hidden_layers": 4, "skim.levels": (0.33,)}
 # The same with one predictor, before the first layer, for four: it loses no more, and takes less time (docs/ablations.md).
 DECIDING_ONCE = NARROW_FIRST_LAYERS | {"skim.layers": (0,)}
-# Of long texts, which can spare more tokens, the first four layers have all neurons: they lose as little, and take less time.
+# Of long texts, which can spare more tokens, the first four layers have all neurons: they lose as little, and take less time
+# (docs/ablations.md, by students that `transkimmer distil` made).
 OF_LONG_TEXTS = {"model.num_hidden_layers": 4, "skim.layers": (0,)}
 ALL: dict[str, Any] = {}
 
