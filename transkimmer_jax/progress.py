@@ -3,32 +3,40 @@
 from collections.abc import Iterable
 from typing import Any
 
+
+class Silent:
+    """What this package uses of tqdm, without a bar."""
+
+    def __init__(self, iterable: Iterable | None = None, **options: Any):
+        self._iterable = iterable
+
+    def __iter__(self):
+        return iter(self._iterable or ())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    write = staticmethod(print)
+
+    def update(self, count: int = 1) -> None:
+        """Does nothing."""
+
+    def set_postfix(self, *values: Any, **named: Any) -> None:
+        """Does nothing."""
+
+
 try:
     from tqdm import tqdm
 except ImportError:
-
-    class tqdm:  # type: ignore[no-redef]
-        """What this package uses of tqdm, silent."""
-
-        def __init__(self, iterable: Iterable | None = None, **options: Any):
-            self._iterable = iterable
-
-        def __iter__(self):
-            return iter(self._iterable or ())
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            return None
-
-        write = staticmethod(print)
-
-        def update(self, count: int = 1) -> None:
-            """Does nothing."""
-
-        def set_postfix(self, *values: Any, **named: Any) -> None:
-            """Does nothing."""
+    tqdm = Silent  # type: ignore[assignment, misc]
 
 
-__all__ = ["tqdm"]
+def predicting(texts: int, visible: bool) -> "tqdm | Silent":
+    """The bar of answers to so many texts. One of tqdm's takes time even where nobody sees it."""
+    return tqdm(total=texts, desc="predicting", unit=" texts", leave=False) if visible else Silent()
+
+
+__all__ = ["predicting", "tqdm"]

@@ -19,6 +19,7 @@ from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
+from transkimmer_jax.inference import engine as engine_module
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.onnx.export import export
@@ -125,6 +126,21 @@ def test_a_dense_model(runtime):
     batch = next(iter(EvaluationBatches(some, len(some), (40,), 0)))
     whole = program(dense)(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
     np.testing.assert_allclose(predictions.logits[batch["index"]], whole.logits, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("together", [1, 7, 10_000])
+def test_flops_are_those_of_all_texts(together, monkeypatch):
+    """However many wait to be counted, and whoever looks in between."""
+    monkeypatch.setattr(engine_module, "_COUNTED_TOGETHER", together)
+    model = make_model()
+    engine, expected = SkimEngine(model), SkimEngine(model).predict_tokenized(STREAM)
+    for row in range(20):
+        engine.predict_tokenized(STREAM.take(np.array([row])))
+        assert row != 11 or engine.statistics.tokens == STREAM.lengths[:12].sum()
+    spent, dense = expected.costs(ARCH)
+    assert engine.statistics.flops == pytest.approx(spent[:20].sum())
+    assert engine.statistics.dense_flops == pytest.approx(dense[:20].sum())
+    assert engine.statistics.tokens == STREAM.lengths[:20].sum()
 
 
 def test_statistics(runtime):

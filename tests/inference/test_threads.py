@@ -54,6 +54,7 @@ def test_threads_share_an_engine(options, tokenizer_folder, quickly_built_progra
     # What a compiled program loses, and so how many run, depends on what was answered before.
     for name in ("examples", "tokens", "truncated", *(["batches"] if engine.runtime.name == "onnx" else [])):
         assert getattr(engine.statistics, name) == ROUNDS * getattr(alone.statistics, name) > 0, name
+    assert engine.statistics.dense_flops == pytest.approx(ROUNDS * alone.statistics.dense_flops)
 
 
 @pytest.mark.parametrize("read", ["tokenize", "tokenize_words", "tokenize_questions"])

@@ -27,7 +27,7 @@ from transkimmer_jax.inference.predictions import Predictions, Statistics
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.progress import tqdm
+from transkimmer_jax.progress import predicting
 
 # Steps of thresholds whose texts are remembered, the oldest going first: a server's clients choose thresholds freely.
 _MOST_SEEN = 64
@@ -121,7 +121,7 @@ class JaxRuntime:
         answers = Predictions.empty(self.programs.outputs, self.arch.num_hidden_layers, lengths, self.programs.depths)
         # By the lowest rung that may hold them.
         waiting: list[list[np.ndarray]] = [[np.arange(count)], *([] for _ in RUNGS)]
-        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
+        with predicting(count, progress) as bar:
             for lowest in range(len(RUNGS)):
                 members = np.concatenate([np.zeros(0, np.int64), *waiting[lowest]])
                 batches = [(bucket, members[batch]) for bucket, batch in by_bucket(lengths[members], self.buckets, self._cost)]

@@ -25,7 +25,7 @@ from transkimmer_jax.onnx import saved
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession, Session
 from transkimmer_jax.processors import available_processors
-from transkimmer_jax.progress import tqdm
+from transkimmer_jax.progress import predicting
 
 _SESSIONS: dict[str, Callable[..., Session]] = {"onnxruntime": OnnxRuntimeSession, "openvino": OpenVinoSession}
 
@@ -82,7 +82,7 @@ class OnnxRuntime:
             )
         lengths, count = examples.lengths, len(examples)
         answers = Predictions.empty(self._outputs, self._arch.num_hidden_layers, lengths, self._depths)
-        with tqdm(total=count, desc="predicting", unit=" texts", leave=False, disable=not progress) as bar:
+        with predicting(count, progress) as bar:
             for members in by_length(lengths, self._tokens, self._texts or count, self._sizes, self._pairs, GRAPH_PAIRS_PER_TOKEN):
                 ids, mask, types = padded(examples, members)
                 outputs = self._session.run(ids, mask, types, threshold)
