@@ -278,6 +278,9 @@ def test_threshold_of_the_manifest(model_folder, tmp_path, engine):
     answers = model(texts)
     assert_answers(answers, engine.predict(texts, threshold=-0.5, progress=False))
     assert answers != model(texts, threshold=0.25)
+    with pytest.raises(ConfigError, match="threshold must be a finite number, not inf"):
+        work.export(model_folder, tmp_path / "other", threshold=np.inf)
+    assert not (tmp_path / "other").exists()
 
 
 def test_rungs_are_of_the_threshold(model_folder, engine, tmp_path, caplog):

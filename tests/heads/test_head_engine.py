@@ -6,6 +6,7 @@ import json
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -176,6 +177,17 @@ def test_rank_by_the_label_of_a_classifier(engine, tokenizer):
     np.testing.assert_allclose([entry["score"] for entry in raw], np.sort(logits[:, 1])[::-1], rtol=0, atol=1e-5 * np.abs(logits).max())
     with pytest.raises(ConfigError, match="label='d' is none of the model's: LABEL_0"):
         engine("classifier").rank(query, TEXTS, label="d")
+
+
+def test_large_probabilities_have_an_order(tokenizer):
+    """Of a label whose probability is 1 in all texts: that of its odds."""
+    model = make_model("classifier", len(tokenizer))
+    model.classifier.bias[...] = model.classifier.bias[...] + jnp.array([0.0, 100.0, 0.0])
+    engine = SkimEngine(model, tokenizer)
+    logits = engine.predict_texts([("is the film good", text) for text in TEXTS])[0].logits.astype(np.float64)
+    odds = logits[:, 1] - scipy.special.logsumexp(logits[:, [0, 2]], axis=1)
+    ranked = engine.rank("is the film good", TEXTS, label="LABEL_1")
+    assert {entry["score"] for entry in ranked} == {1.0} and np.all(np.diff(odds[[entry["corpus_id"] for entry in ranked]]) < 1e-4)
 
 
 def test_large_scores_have_an_order(tokenizer):

@@ -16,6 +16,7 @@ from transkimmer_jax import forking
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.inference import inputs
+from transkimmer_jax.inference.answers import Answer
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.arguments import require_token_arrays
 
@@ -123,6 +124,22 @@ def test_a_text_of_a_stream_is_numbered_from_its_beginning(engine, monkeypatch):
     assert complaint(DataError, next, stream) == "text 3 is not a string or a pair of strings but 4"
 
 
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["a", "b", ("c", "d")], "text 2 is a pair, expected single texts"),
+        ([("a", "b"), ("c", "d"), "e"], "text 2 is a single text, expected pairs"),
+    ],
+)
+def test_texts_of_a_stream_are_of_one_kind(engine, monkeypatch, texts, says):
+    """However they are divided into windows."""
+    monkeypatch.setattr("transkimmer_jax.inference.engine.classified", lambda predictions, truncated, *labels: list(truncated))
+    monkeypatch.setattr(SkimEngine, "predict_tokenized", lambda self, examples, **options: examples)
+    stream = engine.predict_stream(texts, window=1)
+    assert [next(stream), next(stream)] == [False, False]
+    assert complaint(DataError, next, stream) == says
+
+
 def test_texts_in_other_containers():
     """Arrays, tuples and columns are lists; a row of an array is a pair."""
 
@@ -153,7 +170,7 @@ def test_nothing_to_answer(engine):
 
 
 @pytest.mark.parametrize(
-    "threshold", ["0.5", float("nan"), True, np.nan, [0.5], np.array([0.5]), 1j], ids=lambda value: type(value).__name__
+    "threshold", ["0.5", float("nan"), True, np.nan, [0.5], np.array([0.5]), 1j, 10**400], ids=lambda value: type(value).__name__
 )
 def test_thresholds_that_are_none(engine, threshold):
     says = f"threshold must be a number, not {inputs.shown(threshold)}"
@@ -172,6 +189,7 @@ def test_thresholds():
     for threshold in (1, 1.0, np.float32(1), np.int64(1), np.array(1.0), jax.numpy.float32(1)):
         assert inputs.checked_threshold(threshold, 0.0) == 1.0
     assert inputs.checked_threshold(None, 0.25) == 0.25 and inputs.checked_threshold(-np.inf, 0.0) == -np.inf
+    assert inputs.checked_threshold(1e300, 0.0) == np.inf and inputs.checked_threshold(-1e39, 0.0) == -np.inf, "beyond a float32"
 
 
 @pytest.mark.parametrize("window", [0, -1, 2.5, "4", None, True], ids=lambda value: type(value).__name__)
@@ -210,6 +228,19 @@ def test_windows_that_are_none(engine, window):
 )
 def test_engines_that_are_none(options, says):
     assert complaint(ConfigError, SkimEngine, make_model(), **options) == says
+
+
+def test_one_value_has_no_label():
+    says = "label_names=['relevant'] are of classes, and the model's one logit is a value: leave them out"
+    assert complaint(ConfigError, SkimEngine, make_model(dataclasses.replace(ARCH, num_labels=1)), label_names=["relevant"]) == says
+
+
+def test_answers_are_compared(engine):
+    logits = np.zeros(2, np.float32)
+    answer = Answer("good", logits, {"good": 0.5, "bad": 0.5}, 3, 1.0, False)
+    assert (
+        answer == dataclasses.replace(answer, logits=logits.copy()) != dataclasses.replace(answer, probabilities={"good": 0.6, "bad": 0.4})
+    )
 
 
 def test_models_that_are_none():

@@ -24,10 +24,11 @@ from weights.checkpoints import random_tensors, write_checkpoint
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console, files
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer, tokenize
-from transkimmer_jax.errors import CheckpointError, InferenceError
+from transkimmer_jax.errors import CheckpointError, ConfigError, InferenceError
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
+from transkimmer_jax.onnx.export import export
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
 from transkimmer_jax.weights import digests, sentence_transformers
@@ -190,6 +191,29 @@ def test_a_threshold_of_its_own(model_folder, tmp_path, batch):
     assert json.loads((tmp_path / "export" / "config.json").read_text())["skim"]["threshold"] == -0.5
     logits = OnnxRuntimeSession(tmp_path / "export" / "onnx" / "model.onnx").run(*(batch[name] for name in NAMES))["logits"]
     np.testing.assert_allclose(logits, answers_of(model_folder, batch, threshold=-0.5).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threshold": np.inf}, "threshold must be a finite number, not inf"),
+        ({"threshold": "0.5"}, "threshold must be a finite number, not '0.5'"),
+        ({"threshold": True}, "threshold must be a finite number, not True"),
+        ({"precisions": "int8"}, "precisions must be a list of one or more of float32, int8, not 'int8'"),
+        ({"precisions": ["int8", "int4"]}, "precisions must be a list of one or more of float32, int8, not ['int8', 'int4']"),
+        ({"precisions": []}, "precisions must be a list of one or more of float32, int8, not []"),
+    ],
+    ids=str,
+)
+def test_exports_that_are_none(model_folder, tmp_path, options, says):
+    with pytest.raises(ConfigError) as refused:
+        export(model_folder, tmp_path / "export", **options)
+    assert str(refused.value) == says and not (tmp_path / "export").exists()
+
+
+def test_a_threshold_of_numpy(model_folder, tmp_path):
+    export(model_folder, tmp_path / "export", threshold=np.float32(0.5))
+    assert json.loads((tmp_path / "export" / "config.json").read_text(encoding="utf-8"))["skim"]["threshold"] == 0.5
 
 
 def test_a_dense_model(tokenizer_folder, tmp_path, batch):

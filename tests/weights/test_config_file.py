@@ -31,7 +31,7 @@ def refusal(values):
         ({"id2label": {"0": 0, "1": 1}}, ("0", "1")),
         ({"num_labels": 1}, None),
         ({"problem_type": "regression", "num_labels": 1}, None),
-        ({"problem_type": "single_label_classification", "num_labels": 1}, ("LABEL_0",)),
+        ({"problem_type": "single_label_classification", "num_labels": 1}, None),
         ({"problem_type": "multi_label_classification", "num_labels": 1}, ("LABEL_0",)),
         ({"problem_type": "multi_label_classification", "num_labels": 2}, ("LABEL_0", "LABEL_1")),
     ],

@@ -88,7 +88,7 @@ class SkimEngine:
         self._counting = threading.Lock()
         self._uncounted: list[tuple[np.ndarray, np.ndarray]] = []  # kept and lengths that the statistics lack
         self._uncounted_texts = 0
-        self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels)
+        self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels, self.arch.is_regression)
         self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._settings = (settings or Settings()).for_head(self.arch.head)
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
@@ -154,7 +154,7 @@ class SkimEngine:
         Raises, at once or when it comes to a text: as `predict`; ConfigError also for a window of no texts.
         """
         self._require_head("sequence_classification", "predict_stream")
-        stream, window = arguments.checked_stream(texts), arguments.checked_size(window, "window")
+        stream, window = arguments.checked_stream(texts, self.pairs), arguments.checked_size(window, "window")
         self._threshold(threshold)  # now, not when the first text comes
         windows = iter(lambda: list(itertools.islice(stream, window)), [])
         return (answer for number, texts in enumerate(windows) for answer in self._predict(texts, number * window, threshold, False))
@@ -285,10 +285,12 @@ class SkimEngine:
         texts, _ = arguments.checked_texts(documents, False)
         predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
         column = 0 if label is None else names.index(label)
-        raw = predictions.logits[:, column]
-        scores = raw if raw_scores else scipy.special.expit(raw) if self.arch.num_labels == 1 else predictions.probabilities()[:, column]
-        # The sigmoids of large logits are all 1.
-        order = np.argsort(-(raw if self.arch.num_labels == 1 else scores), kind="stable")[:most]
+        raw = odds = predictions.logits[:, column]
+        if self.arch.num_labels > 1:
+            odds = raw - scipy.special.logsumexp(np.delete(predictions.logits, column, axis=1), axis=1)
+        scores = raw if raw_scores else scipy.special.expit(odds)
+        # Probabilities of large logits are all 1, and their odds still differ.
+        order = np.argsort(-(raw if raw_scores else odds), kind="stable")[:most]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in order.tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
 

@@ -31,6 +31,7 @@ from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.weights import config_file, digests, tokenizer_files
 from transkimmer_jax.weights.files import resolve
+from transkimmer_jax.weights.schema import storable_threshold
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -72,9 +73,10 @@ def export(
 
     Raises:
       CheckpointError: no model there, or one that cannot be compacted; `output` holds something else than an export.
-      ConfigError: a length that no bucket takes, or a threshold of a dense model.
+      ConfigError: a length that no bucket takes, a threshold of a dense model, or one that is no finite number.
       TrainingError: the disk is full.
     """
+    threshold = storable_threshold(threshold)
     _require_replaceable(epath.Path(output))
     platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
     folder = resolve(os.fspath(model))

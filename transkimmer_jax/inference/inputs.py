@@ -16,6 +16,7 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.models.arguments import require_in_vocabulary
+from transkimmer_jax.weights.schema import FLOAT32_MAX
 
 Text = str | tuple[str, str]
 
@@ -43,17 +44,33 @@ def checked_sequence(texts: Any, argument: str = "texts") -> Sequence[Any]:
     return texts  # type: ignore[return-value]
 
 
-def checked_stream(texts: Any) -> Iterator[Any]:
-    """An iterator over texts that may still be coming.
+def checked_stream(texts: Any, pairs: bool | None) -> Iterator[Any]:
+    """An iterator over texts that may still be coming. pairs: as of `checked_texts`, which gets them window by window.
 
-    Raises:
-      DataError: a single text, or what cannot be walked through in an order.
+    Raises, at once or when it comes to a text:
+      DataError: a single text, or what cannot be walked through in an order; a pair where the first is none, or the other way round.
     """
     if isinstance(texts, str | bytes | bytearray | np.ndarray):
-        return iter(checked_sequence(texts, "texts"))
-    if isinstance(texts, collections.abc.Mapping | collections.abc.Set) or not isinstance(texts, collections.abc.Iterable):
+        texts = checked_sequence(texts, "texts")
+    elif isinstance(texts, collections.abc.Mapping | collections.abc.Set) or not isinstance(texts, collections.abc.Iterable):
         raise DataError(f"texts is {_described(texts)}: give an iterable of strings, or of pairs of strings")
-    return iter(texts)
+    return iter(texts) if pairs is not None else _of_one_kind(texts)
+
+
+def _of_one_kind(texts: Iterable[Any]) -> Iterator[Any]:
+    """As the first one is."""
+    expected = None
+    for number, text in enumerate(texts):
+        is_pair = _is_pair(number, text)
+        expected = is_pair if expected is None else expected
+        if is_pair != expected:
+            raise _other_kind(number, is_pair)
+        yield text
+
+
+def _other_kind(number: int, is_pair: bool) -> DataError:
+    given, wanted = ("a pair", "single texts") if is_pair else ("a single text", "pairs")
+    return DataError(f"text {number} is {given}, expected {wanted}")
 
 
 def checked_texts(texts: Iterable[Any], pairs: bool | None, first: int = 0) -> tuple[list[str], list[str] | None]:
@@ -74,9 +91,7 @@ def checked_texts(texts: Iterable[Any], pairs: bool | None, first: int = 0) -> t
     is_pair = [_is_pair(number, text) for number, text in enumerate(texts, start=first)]
     expected = is_pair[0] if pairs is None else pairs
     if (not expected) in is_pair:
-        wrong = is_pair.index(not expected)
-        given, wanted = ("a pair", "single texts") if is_pair[wrong] else ("a single text", "pairs")
-        raise DataError(f"text {first + wrong} is {given}, expected {wanted}")
+        raise _other_kind(first + is_pair.index(not expected), not expected)
     columns = [[text[0] for text in texts], [text[1] for text in texts]] if expected else [texts]
     for column in columns:
         for number, text in enumerate(column, start=first):
@@ -142,7 +157,7 @@ def checked_prompt(name: Any, prompt: Any, by_name: Mapping[str, str], default: 
 
 
 def checked_threshold(threshold: Any, default: float, argument: str = "threshold") -> float:
-    """A threshold of the gates; None takes the default, and infinite ones keep all tokens or none.
+    """A threshold of the gates; None takes the default. Infinite ones, and those beyond a float32, keep all tokens or none.
 
     Raises:
       ConfigError: no number, or NaN.
@@ -151,9 +166,14 @@ def checked_threshold(threshold: Any, default: float, argument: str = "threshold
         return default
     if getattr(threshold, "ndim", None) == 0 and hasattr(threshold, "item"):  # a scalar of NumPy or JAX
         threshold = threshold.item()
-    if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or math.isnan(threshold):
+    is_number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+    try:
+        value = float(threshold) if is_number else math.nan
+    except OverflowError:  # a whole number of more digits than any float
+        value = math.nan
+    if math.isnan(value):
         raise ConfigError(f"{argument} must be a number, not {shown(threshold)}")
-    return float(threshold)
+    return value if abs(value) <= FLOAT32_MAX else math.copysign(math.inf, value)
 
 
 def checked_size(value: Any, argument: str, least: int = 1) -> int:
@@ -217,10 +237,13 @@ def checked_devices(devices: Any) -> Any:
     return devices
 
 
-def checked_label_names(label_names: Any, num_labels: int) -> tuple[str, ...] | None:
-    """A name for each class; None for regression, or for names by number. Raises `ConfigError` for another number or for equal names."""
+def checked_label_names(label_names: Any, num_labels: int, is_regression: bool) -> tuple[str, ...] | None:
+    """A name for each class; None for regression, or for names by number. Raises `ConfigError` for another number, for equal names, or
+    for the one logit of a regression."""
     if label_names is None:
         return None
+    if is_regression:
+        raise ConfigError(f"label_names={shown(label_names)} are of classes, and the model's one logit is a value: leave them out")
     if isinstance(label_names, str) or not isinstance(label_names, collections.abc.Sequence):
         raise ConfigError(f"label_names must be a list of strings, not {shown(label_names)}")
     names = tuple(label_names)

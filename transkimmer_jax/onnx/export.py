@@ -29,6 +29,7 @@ from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
 from transkimmer_jax.weights import config_file, digests, sentence_transformers, tokenizer_files
 from transkimmer_jax.weights.files import resolve
+from transkimmer_jax.weights.schema import storable_threshold
 
 
 def export(
@@ -40,7 +41,7 @@ def export(
       model: a model folder or hub id.
       output: a new folder, an empty one, or an older export, which is replaced; local or in a bucket. The model folder itself, where it is
         local, gets the graphs beside its weights, and keeps its `config.json`, which transformers refuses of a skimming model.
-      precisions: any of `FILES`.
+      precisions: one or more of `FILES`.
       threshold: the graph's default, which the output's `config.json` then names too; none for the model folder itself, whose own
         stays. None: the model's.
 
@@ -48,11 +49,14 @@ def export(
       The files with graphs.
 
     Raises:
-      ConfigError: a threshold for the model folder itself, or of a dense model.
+      ConfigError: a threshold for the model folder itself, of a dense model, or that is no finite number; precisions that are none.
       CheckpointError: no model there, one without a trained head, or one that cannot be compacted; `output` holds something else than an
         export, or graphs of another exporter.
       TrainingError: the disk is full.
     """
+    threshold = storable_threshold(threshold)
+    if isinstance(precisions, str) or not precisions or not set(precisions) <= set(FILES):
+        raise ConfigError(f"precisions must be a list of one or more of {', '.join(FILES)}, not {precisions!r}")
     folder, target = resolve(os.fspath(model)), epath.Path(output)
     into_model = not files.is_remote(output) and pathlib.Path(output).resolve() == folder.resolve()
     if into_model and threshold is not None:

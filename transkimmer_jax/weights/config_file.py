@@ -439,9 +439,8 @@ def _label_count(fields: dict[str, Any]) -> int:
 def _label_names(fields: dict[str, Any]) -> tuple[tuple[str, ...] | None, int]:
     """Names of the labels, None for regression, and their number."""
     count = _label_count(fields)
-    # As in transformers, one output of a text that nobody says more of is regression.
-    unsaid = fields["problem_type"] is None and count == 1 and _head(fields) == "sequence_classification"
-    if fields["problem_type"] == _REGRESSION or unsaid:
+    # One output of a text leaves nothing to choose from: as in transformers it is a value.
+    if fields["problem_type"] != _ANY_LABELS and count == 1 and _head(fields) == "sequence_classification":
         return None, count
     named = fields["id2label"]
     return (default_label_names(count) if named is None else tuple(str(named[str(index)]) for index in range(count))), count

@@ -9,6 +9,8 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from transkimmer_jax.errors import ConfigError
+
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxstring, _SHOWN.maxlong, _SHOWN.maxother = 2, 2, 3, 40, 24, 40
 FLOAT32_MAX = 3.4e38
@@ -150,6 +152,16 @@ class Field:
 def is_finite_number(value: Any) -> bool:
     """Whether a value is a number that is finite as a float32 too, in which thresholds are compared with margins."""
     return type(value) in (int, float) and -FLOAT32_MAX <= value <= FLOAT32_MAX
+
+
+def storable_threshold(threshold: Any) -> float | None:
+    """A threshold for a model's files, which hold finite numbers alone; None stands for the model's own. Raises `ConfigError` for any
+    other value."""
+    if getattr(threshold, "ndim", None) == 0:  # a scalar of NumPy or JAX
+        threshold = threshold.item()
+    if threshold is not None and not is_finite_number(threshold):
+        raise ConfigError(f"threshold must be a finite number, not {shown(threshold)}")
+    return threshold
 
 
 def problems(values: Mapping[str, Any], section: Section, prefix: str = "") -> list[str]:
