@@ -28,6 +28,7 @@ class Graph:
         settings = folder / "config_sentence_transformers.json"
         prompted = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
         self.prompt = prompted.get("prompts", {}).get(prompted.get("default_prompt_name"), "")
+        self.columns = prompted.get("truncate_dim")  # of a vector; None: all
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         limit = min(self.tokenizer.model_max_length, config["max_position_embeddings"])
         self.max_length = config.get("task", {}).get("max_length") or limit
@@ -35,7 +36,10 @@ class Graph:
         options.log_severity_level = 3  # the threshold is an input, which is meant so, and warned of
         self.session = onnxruntime.InferenceSession(folder / "onnx" / file, options)
         self.inputs = {value.name for value in self.session.get_inputs()}
-        self.outputs = [value.name for value in self.session.get_outputs()]
+        outputs = self.session.get_outputs()
+        self.outputs = [value.name for value in outputs]
+        if "sentence_embedding" not in self.outputs and [len(value.shape) for value in outputs if value.name == "logits"] != [2]:
+            raise SystemExit(f"error: the model of {folder} is no classifier of texts and no embedder")
 
     def __call__(self, texts):
         """A dictionary for each text. Inputs are padded. In the graph attention alone pays for that: it sees all as wide as the longest."""
@@ -51,7 +55,7 @@ class Graph:
     def answer(self, outputs):
         """Of one text."""
         if "sentence_embedding" in outputs:
-            return {"vector": outputs["sentence_embedding"].astype(float).round(5).tolist()}
+            return {"vector": outputs["sentence_embedding"][: self.columns].astype(float).round(5).tolist()}
         logits = outputs["logits"].astype(float)
         if self.multi_label:  # each label by itself
             label, probabilities = [self.labels[number] for number in np.flatnonzero(logits >= 0)], 1 / (1 + np.exp(-logits))

@@ -70,6 +70,8 @@ class ExportedModel:
         packed[:, 0, : lengths.sum()] = np.concatenate(input_ids), np.concatenate(token_type_ids)
         for artifact in ladder:
             answers = self._program(artifact["file"])(self.weights, packed[0], packed[1], lengths, threshold)
+            if "logits" not in answers or answers["logits"].shape[1] != ladder[0]["sequences"]:
+                raise SystemExit(f"error: the model of {self.folder} is no classifier of texts")
             if not answers["overflow"][0]:  # never on the last rung
                 return np.asarray(answers["logits"][0]), np.asarray(answers["kept"][0])
         raise RuntimeError(f"{artifact['file']} overflowed, but it is the last of its bucket")

@@ -78,6 +78,13 @@ def test_files_that_are_no_config(tmp_path, body, message):
     assert message in refusal(load_config, path)
 
 
+def test_files_of_other_kinds(tmp_path):
+    for name in ("config.json", "config"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+        said = refusal(load_config, str(tmp_path / name))
+        assert said == f"{tmp_path / name} is no Python file: a config's name ends in .py, and it defines get_config()"
+
+
 def test_missing_file(tmp_path):
     assert refusal(load_config, str(tmp_path / "nowhere.py")) == f"no config file {str(tmp_path / 'nowhere.py')!r}"
 

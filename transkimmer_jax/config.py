@@ -500,7 +500,8 @@ def load_config(path: str, overrides: dict[str, str] | None = None) -> Config | 
     if not file.is_file():
         raise ConfigError(f"no config file {path!r}")
     spec = importlib.util.spec_from_file_location(f"transkimmer_config_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file: a config's name ends in .py, and it defines get_config()")
     module = importlib.util.module_from_spec(spec)
     try:
         with _importable(file.resolve().parent):

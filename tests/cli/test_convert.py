@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import transformers
 from cli.saved import save_model
 from models.quick import program
 from safetensors.numpy import load_file, save_file
@@ -130,6 +131,23 @@ def test_a_checkpoint_of_the_original(tmp_path, tokenizer_folder, capsys):
     assert "left out: roberta.embeddings.position_ids" in said and "skimming roberta for question answering" in said
     batch = make_batch(config)
     assert_same(program(heads.load(tmp_path / "ours"))(*batch), exact(tensors, config, batch), batch)
+
+
+@pytest.mark.parametrize("problem", [None, "regression"])
+def test_the_one_output_of_a_classifier(tokenizer_folder, tmp_path, problem):
+    """It keeps its name, and stays a value or a score: transformers' own pipeline says the same of both folders."""
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=40,
+        num_labels=1, id2label={0: "toxicity"}, label2id={"toxicity": 0}, problem_type=problem,
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "source")
+    load_tokenizer(tokenizer_folder).save_pretrained(tmp_path / "source")
+    convert("--model", tmp_path / "source", "--output", tmp_path / "converted")
+    said = [transformers.pipeline("text-classification", str(tmp_path / name))("a good film") for name in ("source", "converted")]
+    assert said[0] == said[1] and said[0][0]["label"] == "toxicity"
+    engine = SkimEngine.from_pretrained(tmp_path / "converted")
+    assert engine.label_texts == ("toxicity",) and isinstance(engine.predict(["a good film"])[0].label, float)
+    assert engine.rank("good", ["a film"], label="toxicity") == engine.rank("good", ["a film"])
 
 
 def test_a_model_of_pairs_becomes_an_embedder(tokenizer_folder, tmp_path):

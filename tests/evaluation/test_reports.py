@@ -9,6 +9,15 @@ from transkimmer_jax.evaluation import reports
 TASK = Task("files", ("text",), ("bad", "good"), 12)
 
 
+@pytest.mark.parametrize("count", [200, 201])
+def test_a_matrix_is_of_some_classes(count):
+    """Of many it would be nearly all of a result."""
+    task = Task("files", ("text",), tuple(map(str, range(count))), 12)
+    values = reports.report(task, np.eye(count)[:3], np.arange(3))
+    assert len(values["classes"]) == count and ("confusion_matrix" in values) == (count <= 200)
+    assert len(reports.text(values).splitlines()) >= count
+
+
 @pytest.mark.parametrize("right", [0, 1, 3], ids=["none is right", "one is right", "all are right"])
 def test_classes_are_counted_however_few_predictions_are_right(right):
     """Also where the labels are of one class."""

@@ -1,5 +1,6 @@
 """The scripts and the notebook of examples/ run, and say what is so."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,17 +12,23 @@ import sys
 import jax
 import pytest
 from cli.saved import save_model, save_prompted
+from flax import nnx
 from training import quick, runs
 
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForTokenClassification
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.onnx.export import export
 from transkimmer_jax.weights import digests
+from transkimmer_jax.weights.sentence_transformers import Settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 # What the package jits is compiled with little optimisation here.
 # Where PyTorch is missing transformers says so in the standard error.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick.FLAGS, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
+ARCH = Architecture(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 BLOCKED = """
 import runpy, sys
 sys.modules.update(dict.fromkeys(("transkimmer_jax", "jax", "flax", "onnx")))
@@ -68,6 +75,27 @@ def test_a_graph_of_pairs(tokenizer_folder, tmp_path):
     done = subprocess.run(command, env=ENVIRONMENT, input="good film\n", capture_output=True, text=True)
     says = f"error: the model of {tmp_path / 'exported'} reads pairs of texts, and this script reads one text a line\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
+def test_a_graph_of_another_head(tokenizer_folder, tmp_path):
+    """Its logits are of tokens."""
+    tagger = TranskimmerForTokenClassification(dataclasses.replace(ARCH, num_labels=3), rngs=nnx.Rngs(0))
+    tagger.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), label_names=("O", "A", "B"))
+    export(tmp_path / "model", tmp_path / "exported")
+    command = [sys.executable, EXAMPLES / "answer_by_graph.py", tmp_path / "exported"]
+    done = subprocess.run(command, env=ENVIRONMENT, input="good film\n", capture_output=True, text=True)
+    says = f"error: the model of {tmp_path / 'exported'} is no classifier of texts and no embedder\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
+def test_a_graph_of_short_vectors(tokenizer_folder, tmp_path):
+    """As many columns as the folder has sentence-transformers take."""
+    embedder = TranskimmerForSentenceEmbedding(ARCH, rngs=nnx.Rngs(0))
+    embedder.save_pretrained(tmp_path / "model", tokenizer=load_tokenizer(tokenizer_folder), settings=Settings(truncate_dim=8))
+    export(tmp_path / "model", tmp_path / "exported")
+    said = json.loads(run(tmp_path, EXAMPLES / "answer_by_graph.py", tmp_path / "exported", given="good film\n"))
+    wanted = SkimEngine.from_pretrained(tmp_path / "model").encode("good film")
+    assert len(said["vector"]) == 8 and said["vector"] == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
 def test_a_graph_of_labels_without_names(model, tmp_path):

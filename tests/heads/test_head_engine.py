@@ -348,6 +348,10 @@ def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, b
         assert loaded.arch.pooling == pooling and loaded.max_length == 12
         np.testing.assert_array_equal(loaded.encode(TEXTS, show_progress_bar=False), vectors)
     np.testing.assert_array_equal(loaded.encode(["film"], prompt_name="query"), loaded.encode(["the film"]))
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["path"], modules[1]["path"] = "./", "./1_Pooling/"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    np.testing.assert_array_equal(SkimEngine.from_pretrained(tmp_path).encode(TEXTS, show_progress_bar=False), vectors)
 
 
 @pytest.mark.parametrize(

@@ -230,17 +230,17 @@ def test_engines_that_are_none(options, says):
     assert complaint(ConfigError, SkimEngine, make_model(), **options) == says
 
 
-def test_one_value_has_no_label():
-    says = "label_names=['relevant'] are of classes, and the model's one logit is a value: leave them out"
-    assert complaint(ConfigError, SkimEngine, make_model(dataclasses.replace(ARCH, num_labels=1)), label_names=["relevant"]) == says
+def test_the_name_of_a_value_makes_no_class_of_it():
+    model = make_model(dataclasses.replace(ARCH, num_labels=1))
+    engine = SkimEngine(model, label_names=["relevance"])
+    assert engine.label_texts == ("relevance",) and engine.label_names is None
 
 
 def test_answers_are_compared(engine):
     logits = np.zeros(2, np.float32)
     answer = Answer("good", logits, {"good": 0.5, "bad": 0.5}, 3, 1.0, False)
-    assert (
-        answer == dataclasses.replace(answer, logits=logits.copy()) != dataclasses.replace(answer, probabilities={"good": 0.6, "bad": 0.4})
-    )
+    assert answer == dataclasses.replace(answer, logits=logits.copy())
+    assert answer != dataclasses.replace(answer, probabilities={"good": 0.6, "bad": 0.4})
 
 
 def test_models_that_are_none():

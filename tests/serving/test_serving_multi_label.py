@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from serving.served import LABELS, TEXTS, random_model, served_model, serving
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.weights import digests
 
 ATOL = 1e-5
 
@@ -80,6 +82,21 @@ def test_one_label(tokenizer_folder, tmp_path):
     with serving([served_model("one", folder)]) as server:
         assert server.say("/predict", {"inputs": TEXTS[0]}) == expected
         assert server.say("/predict", {"inputs": TEXTS[0], "parameters": {}}) == [expected]
+
+
+@pytest.mark.parametrize("problem", [None, "regression"])
+def test_one_value(tokenizer_folder, tmp_path, problem):
+    """Its score by the Inference API is a sigmoid, as of transformers' pipelines, unless the folder calls it a regression."""
+    folder = save(tmp_path / "one", tokenizer_folder, ("toxic",))
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
+    digests.replace_text(pathlib.Path(folder) / "config.json", json.dumps(config | {"problem_type": problem}))
+    (answer,) = SkimEngine.from_pretrained(folder).predict(TEXTS[:1], progress=False)
+    score = answer.label if problem else float(scipy.special.expit(answer.label))
+    with serving([served_model("one", folder)]) as server:
+        assert server.say("/predict", {"inputs": TEXTS[0], "parameters": {}}) == [
+            [{"label": "toxic", "score": pytest.approx(score, abs=ATOL)}]
+        ]
+        assert server.say("/info", None)["model_type"]["reranker"]["id2label"] == {"0": "toxic"}
 
 
 def test_load_checks_its_answers(server, folder, write, capsys):

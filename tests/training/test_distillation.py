@@ -26,7 +26,7 @@ from transkimmer_jax.training import students
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
-from transkimmer_jax.weights import config_file, sentence_transformers
+from transkimmer_jax.weights import config_file, digests, sentence_transformers
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,
@@ -95,6 +95,10 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
     assert engines[0].arch.skim is not None and engines[0].arch.head == task.head
     assert engines[0].label_names == (TEACHERS[name][2] if name != "cross-encoder" else None) or name in ("embedder", "reader")
     assert engines[0].default_prompt == ("the " if name in PROMPTED else "")
+    # A file with labels is read as its teacher's kind reads one.
+    saved = config_file.read(tmp_path / "run" / "model").task
+    assert saved.label_column == {"tagger": "tags", "reader": "answers"}.get(name, "label")
+    assert (saved.text_columns is None) == (name == "tagger")
     if name == "embedder":
         assert held_out.pairs is None and engines[0].arch.pooling == PoolingArchitecture("mean", True)
 
@@ -183,6 +187,15 @@ def refused(config, tmp_path, error, message):
     with pytest.raises(error, match=message):
         train_and_evaluate(config, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_student_has_its_teachers_column_of_labels(teachers, texts, tmp_path):
+    shutil.copytree(teachers["classifier"], tmp_path / "teacher")
+    values = json.loads((tmp_path / "teacher" / "config.json").read_text(encoding="utf-8"))
+    digests.replace_text(tmp_path / "teacher" / "config.json", json.dumps(values | {"task": {"label_column": "stars"}}))
+    assert load_task(make_config(tmp_path / "teacher", texts)).label_column == "stars"
+    embedder = make_config(tmp_path / "teacher", texts, **{"model.pooling": "mean", "data.text_columns": "first"})
+    assert load_task(embedder).label_column == "label", "those are of the other head"
 
 
 def test_what_cannot_be_meant(teachers, texts, write, tmp_path):

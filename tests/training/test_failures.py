@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import re
 import shutil
 
@@ -204,6 +205,19 @@ def test_weights_of_another_size(refusal, damaged):
     ):
         assert tensor in message
     assert message.endswith("; and 32 more")
+
+
+@pytest.mark.parametrize("field", ["model.pretrained", "distill.teacher"])
+def test_a_head_for_another_number_of_labels(refusal, tmp_path, config, field):
+    """The folder is well, and the task another."""
+    names = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}, "num_labels": 3}
+    other = runs.TINY | names | {"architectures": ["BertForSequenceClassification"]}
+    folder = write_checkpoint(tmp_path / "other", random_tensors(other), other)
+    for path in pathlib.Path(config.model.pretrained).iterdir():
+        if not (folder / path.name).exists():
+            shutil.copy(path, folder)
+    message = refusal(**{field.replace(".", "__"): folder})
+    assert message.startswith(f"{field}={folder} has a head for 3 labels, and files has 2: give an encoder without it")
 
 
 def test_a_teacher_with_another_vocabulary(refusal, tmp_path, config):

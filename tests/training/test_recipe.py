@@ -66,6 +66,28 @@ def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, me
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "skimming", "message"),
+    [
+        (
+            {"num_hidden_layers": 1},
+            {"skim": {"layers": (1,)}, "model": {"num_hidden_layers": None}},
+            "skim.layers=1 of a model whose layers are 0 to 0: name some of these",
+        ),
+        ({"num_hidden_layers": 1}, {"model": {"num_hidden_layers": 2}}, "num_hidden_layers=2 of a checkpoint with 1 layers: take 1 to 1"),
+        ({"intermediate_size": 0.5}, {"model": {"intermediate_size": 20.0}}, "model.intermediate_size=20 of a checkpoint with 16 neurons"),
+    ],
+)
+def test_a_part_that_does_not_suit_the_dense_run(recipe, tmp_path, part, skimming, message):
+    """Refused before it, too: the skimming run starts from what it keeps."""
+    dense = dataclasses.replace(recipe.dense, model=dataclasses.replace(recipe.dense.model, **part))
+    changes = {name: dataclasses.replace(getattr(recipe.skimming, name), **values) for name, values in skimming.items()}
+    other = dataclasses.replace(recipe, dense=dense, skimming=dataclasses.replace(recipe.skimming, **changes))
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        train_recipe(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def refused(tmp_path):
     """Trains a recipe with fields of its skimming run changed, where a dense run has begun and not ended; what it says before it goes on

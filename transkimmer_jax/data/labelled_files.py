@@ -15,6 +15,7 @@ import numpy as np
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.records import (
     COLUMN_FIELDS,
+    FILE_FIELDS,
     CsvCell,
     column_text,
     column_value,
@@ -36,6 +37,19 @@ _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++))*(?:{_ITEM.
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+class Classes:
+    """Names of classes, in which those of many examples are looked up."""
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names = names
+        self.index = {name: number for number, name in enumerate(names)}
+        self.are_integers = all(map(_INTEGER.fullmatch, names))
+        self.hold_a_number = any(map(_NUMBER.fullmatch, names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 def read_file(
     path: str | pathlib.Path,
     text_columns: tuple[str, ...],
@@ -43,6 +57,7 @@ def read_file(
     label_names: tuple[str, ...] | None,
     settings: tuple[str, str] = COLUMN_FIELDS,
     multi_label: bool = False,
+    file_setting: str = FILE_FIELDS,
 ) -> Examples:
     """The examples of a `.jsonl` file (one object a line) or a `.csv` file (with a header), in UTF-8.
 
@@ -53,6 +68,7 @@ def read_file(
       label_names: the classes in the order of the logits; None for regression.
       settings: what chooses the columns of texts, and of labels.
       multi_label: whether the column holds lists of labels, in CSV files as JSON or as pandas writes them; [] is a text without any.
+      file_setting: what chooses the file.
 
     Returns:
       Examples with labels [N]; of a multi-label file [N, labels] float32, 1 of a label that the text has, else 0.
@@ -63,28 +79,30 @@ def read_file(
     """
     texts: list[list[str]] = [[] for _ in text_columns]
     labels: list[Any] = []
-    for where, record in read_example_records(path):
+    classes = None if label_names is None else Classes(label_names)
+    for where, record in read_example_records(path, file_setting):
         for column, values in zip(text_columns, texts, strict=True):
             values.append(column_text(record, column, where, settings[0]))
         if multi_label:
-            labels.append(read_labels(record, label_column, label_names or (), where, settings[1]))
+            labels.append(read_labels(record, label_column, classes or Classes(()), where, settings[1]))
         else:
-            labels.append(read_label(record, label_column, label_names, where, settings[1]))
+            labels.append(read_label(record, label_column, classes, where, settings[1]))
     dtype = np.float32 if label_names is None or multi_label else np.int32
     return Examples(texts[0], texts[1] if len(texts) == 2 else None, np.asarray(labels, dtype))
 
 
-def read_labels(record: dict[str, Any], label_column: str, label_names: tuple[str, ...], where: str, setting: str) -> np.ndarray:
+def read_labels(record: dict[str, Any], label_column: str, classes: Classes, where: str, setting: str) -> np.ndarray:
     """Which labels a record of a multi-label file has, [labels] float32 of 0 and 1. Arguments and errors as `read_label`."""
-    has = np.zeros(len(label_names), np.float32)
+    has = np.zeros(len(classes), np.float32)
     for value in _listed_labels(record, label_column, where, setting):
-        has[int(_label(value, label_names, where))] = 1
+        has[int(_label(value, classes, where))] = 1
     return has
 
 
-def read_label(record: dict[str, Any], label_column: str, label_names: tuple[str, ...] | None, where: str, setting: str) -> int | float:
-    """The class index of one record, or the value to regress on; as `read_file`. `where` names the record, `setting` chooses the column."""
-    return _label(_label_value(record, label_column, where, setting), label_names, where)
+def read_label(record: dict[str, Any], label_column: str, classes: Classes | None, where: str, setting: str) -> int | float:
+    """The class index of one record, or without classes the value to regress on; as `read_file`. `where` names the record, `setting`
+    chooses the column."""
+    return _label(_label_value(record, label_column, where, setting), classes, where)
 
 
 def holds_lists(path: str | pathlib.Path, label_column: str) -> bool:
@@ -145,23 +163,23 @@ def _tell(path: str, what: str) -> None:
     logger.info("%s: %s", path, what)
 
 
-def _label(value: int | float | str, label_names: tuple[str, ...] | None, where: str) -> int | float:
+def _label(value: int | float | str, classes: Classes | None, where: str) -> int | float:
     """The class index, or the value to regress on."""
     number = _number(value, where)
-    if label_names is None:
+    if classes is None:
         # Also false for NaN, which json and float() accept.
         if number is None or not abs(number) <= _FLOAT32_MAX:
             raise DataError(f"{where}: label {shown(value)} is not a finite number, but the task is a regression: correct it")
         return float(number)
-    if str(value) in label_names:
-        return label_names.index(str(value))
+    if str(value) in classes.index:
+        return classes.index[str(value)]
     if isinstance(number, int):
         # A cell may hold +1 or 01 where the classes are integers; beside codes that would be another code.
-        if str(number) in label_names and all(map(_INTEGER.fullmatch, label_names)):
-            return label_names.index(str(number))
-        if 0 <= number < len(label_names) and not any(map(_NUMBER.fullmatch, label_names)):
+        if classes.are_integers and str(number) in classes.index:
+            return classes.index[str(number)]
+        if 0 <= number < len(classes) and not classes.hold_a_number:
             return number
-    known = first_names(label_names)
+    known = first_names(classes.names)
     raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 
 

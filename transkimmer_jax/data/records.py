@@ -15,6 +15,9 @@ from typing import Any, TextIO
 from transkimmer_jax import memory
 from transkimmer_jax.errors import DataError, first_line
 
+FILE_FIELDS = "data.train_file, data.validation_file or --data"  # what chooses a file
+COLUMN_FIELDS = ("data.text_columns", "data.label_column")
+COLUMN_FLAGS = ("--text-columns", "--label-column")
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 LONGEST_LINE = 1 << 28  # characters of a line, and of a CSV cell: beyond it is no text, and memory
@@ -50,7 +53,7 @@ def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterato
 
 def read_example_records(
     path: str | pathlib.Path,
-    setting: str = "data.train_file, data.validation_file or --data",
+    setting: str = FILE_FIELDS,
     endings: tuple[str, ...] = (".jsonl", ".csv"),
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """`read_records` of a file with examples, of which there must be one; `setting` chooses it."""
@@ -102,8 +105,6 @@ def require_uncompressed(path: str | pathlib.Path) -> None:
 
 
 # What chooses the columns of texts and of labels: fields of a config, or flags of a command.
-COLUMN_FIELDS = ("data.text_columns", "data.label_column")
-COLUMN_FLAGS = ("--text-columns", "--label-column")
 
 
 def column_text(record: dict[str, Any], column: str, where: str, setting: str) -> str:

@@ -180,17 +180,25 @@ def file_task(
 
 
 def texts_task(
-    data: DataConfig, head: str, label_names: tuple[str, ...] | None, max_length: int, prompt: str, multi_label: bool = False
+    data: DataConfig,
+    head: str,
+    label_names: tuple[str, ...] | None,
+    max_length: int,
+    prompt: str,
+    multi_label: bool = False,
+    label_column: str | None = None,
 ) -> Task:
     """The task of saying what a teacher with this head and these labels says of texts without labels.
 
-    max_length: where `data.max_length` is None. prompt: what the teacher reads before every text.
+    max_length: where `data.max_length` is None. prompt: what the teacher reads before every text. label_column: of the files that the
+    teacher was trained on, which a student may be judged by; None: the usual one.
     """
     metrics = _LABELS_AGREEMENT if multi_label else _AGREEMENT[head]
     if head == "sequence_classification" and label_names is None:
         metrics = ("pearson", "spearman")
     return Task(
-        TEXTS, data.text_columns, label_names, data.max_length or max_length, metrics, test_splits=_TEST,
+        TEXTS, data.text_columns, label_names, data.max_length or max_length, metrics,
+        label_column or file_task(head, label_names, (), None, None).label_column, test_splits=_TEST,
         head=head, multi_label=multi_label, judge="teacher", prompt=prompt,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ with extras.needed("train", "scoring"):
 
 _QUANTILES = (5, 25, 50, 75, 95)
 _WIDEST_MATRIX = 20  # classes; a terminal shows no more
+_LARGEST_MATRIX = 200  # classes; of more the counts would be nearly all of a result, and nearly all 0
 
 
 def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -28,9 +29,9 @@ def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
 
     Returns:
       Of a classifier `classes`, the precision, recall, f1 and support (number of texts) of each by name, 0 where undefined; and,
-      where a text has one of them, `confusion_matrix`, counts [num_labels, num_labels], a row a label and a column a prediction. Of a
-      regression `residuals`, predicted less right: mean, standard deviation, quantiles, mean absolute error, root of the mean square, and
-      the one farthest from 0.
+      where a text has one of at most 200 labels, `confusion_matrix`, counts [num_labels, num_labels], a row a label and a column a
+      prediction. Of a regression `residuals`, predicted less right: mean, standard deviation, quantiles, mean absolute error, root of the
+      mean square, and the one farthest from 0.
     """
     if task.label_names is None:
         return {"residuals": _residuals(logits[:, 0], labels)}
@@ -42,13 +43,13 @@ def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     scores = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=indices, zero_division=0.0)
     scores = (*scores[:3], scores[3].astype(int))  # scikit-learn counts in floats where no prediction is right
     names = ("precision", "recall", "f1", "support")
-    return {
-        "classes": {
-            label: dict(zip(names, values, strict=True))
-            for label, *values in zip(task.label_names, *(column.tolist() for column in scores), strict=True)
-        },
-        "confusion_matrix": sklearn.metrics.confusion_matrix(labels, predictions, labels=indices).tolist(),
+    classes = {
+        label: dict(zip(names, values, strict=True))
+        for label, *values in zip(task.label_names, *(column.tolist() for column in scores), strict=True)
     }
+    if task.num_labels > _LARGEST_MATRIX:
+        return {"classes": classes}
+    return {"classes": classes, "confusion_matrix": sklearn.metrics.confusion_matrix(labels, predictions, labels=indices).tolist()}
 
 
 def _residuals(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class SkimEngine:
     Args:
       model: skimming or dense, with any of `models.heads`.
       tokenizer: a Hugging Face tokenizer; None where only token ids are given.
-      label_names: of the classes; None for regression.
+      label_names: of the classes, or of a regression's value; None: LABEL_0 and so on.
       max_length: tokens read of a text; None: as many as the model has positions.
       pairs: whether texts come in pairs; None: either.
       settings: of sentence-transformers: an embedder's prompts and columns, a cross-encoder's prompts and scores; None: the defaults.
@@ -88,14 +88,15 @@ class SkimEngine:
         self._counting = threading.Lock()
         self._uncounted: list[tuple[np.ndarray, np.ndarray]] = []  # kept and lengths that the statistics lack
         self._uncounted_texts = 0
-        self.label_names = arguments.checked_label_names(label_names, self.arch.num_labels, self.arch.is_regression)
+        names = arguments.checked_label_names(label_names, self.arch.num_labels)
+        self.label_names = None if self.arch.is_regression else names
+        self.label_texts = names or default_label_names(self.arch.num_labels)
         self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
         self._settings = (settings or Settings()).for_head(self.arch.head)
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
         self.pairs = arguments.checked_flag(pairs, "pairs")
         require_gates(self.arch, "this model", threshold)
         self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
-        self.label_texts = self.label_names or default_label_names(self.arch.num_labels)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
 
     @classmethod
@@ -126,7 +127,7 @@ class SkimEngine:
         saved = config_file.read(path)
         model = heads.load(path, dense=dense, pooling=pooling, complete=True)
         require_gates(model.arch, folder, options.get("threshold"))
-        options.setdefault("label_names", saved.label_names)
+        options.setdefault("label_names", saved.label_names or saved.value_names)
         if options.get("max_length") is None:
             options["max_length"] = config_file.read_length(path, saved)
         options.setdefault("settings", sentence_transformers.read_settings(path, model.arch.head, saved.values))
@@ -285,11 +286,8 @@ class SkimEngine:
         texts, _ = arguments.checked_texts(documents, False)
         predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
         column = 0 if label is None else names.index(label)
-        raw = odds = predictions.logits[:, column]
-        if self.arch.num_labels > 1:
-            odds = raw - scipy.special.logsumexp(np.delete(predictions.logits, column, axis=1), axis=1)
+        raw, odds = predictions.logits[:, column], predictions.odds(column)
         scores = raw if raw_scores else scipy.special.expit(odds)
-        # Probabilities of large logits are all 1, and their odds still differ.
         order = np.argsort(-(raw if raw_scores else odds), kind="stable")[:most]
         ranked = [{"corpus_id": number, "score": float(scores[number])} for number in order.tolist()]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked

@@ -237,13 +237,11 @@ def checked_devices(devices: Any) -> Any:
     return devices
 
 
-def checked_label_names(label_names: Any, num_labels: int, is_regression: bool) -> tuple[str, ...] | None:
-    """A name for each class; None for regression, or for names by number. Raises `ConfigError` for another number, for equal names, or
-    for the one logit of a regression."""
+def checked_label_names(label_names: Any, num_labels: int) -> tuple[str, ...] | None:
+    """A name for each class, or for the value of a regression; None for names by number. Raises `ConfigError` for another number or for
+    equal names."""
     if label_names is None:
         return None
-    if is_regression:
-        raise ConfigError(f"label_names={shown(label_names)} are of classes, and the model's one logit is a value: leave them out")
     if isinstance(label_names, str) or not isinstance(label_names, collections.abc.Sequence):
         raise ConfigError(f"label_names must be a list of strings, not {shown(label_names)}")
     names = tuple(label_names)

@@ -57,6 +57,11 @@ class Predictions:
         """Of the labels, in the shape of `logits`: see the function of that name."""
         return probabilities(self.logits, multi_label)
 
+    def odds(self, column: int) -> np.ndarray:
+        """The logarithm of a label's odds, [N]: its probability is the sigmoid, which is 1 for all large ones."""
+        own, others = self.logits[:, column], np.delete(self.logits, column, axis=1)
+        return own - scipy.special.logsumexp(others, axis=1) if others.shape[1] else own
+
     def costs(self, arch: Architecture) -> tuple[np.ndarray, np.ndarray]:
         """FLOPs of each example [N], and those of the dense model without padding; float64."""
         kept, lengths = self.kept.astype(np.float64), self.lengths.astype(np.float64)

@@ -17,7 +17,6 @@ from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models.outputs import TOKEN_EMBEDDINGS
 from transkimmer_jax.serving import errors, schemas
 from transkimmer_jax.serving.exchange import Exchange, json_response
-from transkimmer_jax.serving.models import RERANKER
 
 
 async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
@@ -28,8 +27,8 @@ async def predict(exchange: Exchange, body: schemas.PredictRequest) -> Response:
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
     function = parameters.function_to_apply if parameters else None
-    # To the Inference API a regressor's value is its score.
-    is_raw = body.raw_scores or (parameters is not None and exchange.model.engine.label_names is None)
+    # To the Inference API the value of a regression, which the folder calls so, is its score.
+    is_raw = body.raw_scores or (parameters is not None and exchange.model.is_called_regression)
     scores = _scores(exchange, done.computed.predictions, function or ("none" if is_raw else None))
     most = parameters.top_k if parameters else None
     answers = [_ranked(row, exchange.model.engine.label_texts)[:most] for row in scores]
@@ -48,9 +47,9 @@ async def rerank(exchange: Exchange, body: schemas.RerankRequest) -> Response:
         [(body.query, text) for text in texts], field="texts", single=False, threshold=body.threshold,
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
-    scores = _scores(exchange, done.computed.predictions, "none" if body.raw_scores else None)[:, column]
-    # The sigmoids of large logits are all 1.
-    compared = done.computed.predictions.logits[:, 0] if exchange.model.kind == RERANKER else scores
+    predictions = done.computed.predictions
+    scores = _scores(exchange, predictions, "none" if body.raw_scores else None)[:, column]
+    compared = scores if body.raw_scores or engine.arch.multi_label else predictions.odds(column)
     ranked = [{"index": number, "score": scores[number]} for number in np.argsort(-compared, kind="stable").tolist()]
     return done.response([entry | {"text": texts[entry["index"]]} for entry in ranked] if body.return_text else ranked)
 

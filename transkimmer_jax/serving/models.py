@@ -15,7 +15,7 @@ from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import CheckpointError, ConfigError, TranskimmerError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
-from transkimmer_jax.weights.config_file import CONFIG_FILE
+from transkimmer_jax.weights import config_file
 from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class ServedModel:
         self._start = threading.Lock()
         self.precision = precision or self.engine.arch.compute_dtype
         arch = self.engine.arch
+        # As to transformers, which takes another model with one output for a classifier whose score is a sigmoid.
+        self.is_called_regression = arch.is_regression and config_file.read(resolve(folder)).values.get("problem_type") == "regression"
         self.kind = _KINDS.get(arch.head) or (RERANKER if arch.is_regression else CLASSIFIER)
 
     def load_token_engine(self) -> "concurrent.futures.Future[str | None]":
@@ -193,7 +195,7 @@ class ServedModel:
 
 def _files(folder: str) -> list[tuple[str, int, int, int]]:
     """A folder's config and weights, by what changes where somebody writes them anew: their place, size and time."""
-    files = (file for file in resolve(folder).iterdir() if file.name == CONFIG_FILE or file.suffix in (".safetensors", ".bin"))
+    files = (file for file in resolve(folder).iterdir() if file.name == config_file.CONFIG_FILE or file.suffix in (".safetensors", ".bin"))
     statuses = {file.name: file.stat() for file in sorted(files)}
     return [(name, status.st_ino, status.st_size, status.st_mtime_ns) for name, status in statuses.items()]
 

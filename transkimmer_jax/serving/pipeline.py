@@ -27,6 +27,7 @@ from transkimmer_jax.serving.pieces import divided, sliced
 logger = logging.getLogger(__name__)
 
 _READ_TOGETHER = 256  # jobs at most, so that the first of many need not wait for all to be read
+_TOO_LONG = "shorten it, send truncate=true on a route that takes it, or start the server with --auto-truncate"
 _END_SECONDS = 1.0  # that the end waits for what a thread is at
 
 
@@ -143,7 +144,7 @@ class Pipeline:
         for job, reading in zip(jobs, readings, strict=True):
             if not job.truncate and reading.examples.truncated.any():
                 number, limit = int(np.argmax(reading.examples.truncated)), job.model.engine.max_length
-                self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: shorten it, or send truncate=true"))
+                self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: {_TOO_LONG}"))
             else:
                 job.is_read(reading, seconds)
                 accepted.append(job)

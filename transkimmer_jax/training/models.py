@@ -52,7 +52,8 @@ def load_task(config: Config) -> Task:
     prompt = teacher_settings(config, head).default_text
     multi_label = head == "sequence_classification" and saved.architecture.multi_label
     length = config_file.read_length(folder, saved)
-    return texts_task(config.data, head, saved.label_names, length, prompt, multi_label)
+    label_column = saved.task.label_column if head == saved.architecture.head else None
+    return texts_task(config.data, head, saved.label_names, length, prompt, multi_label, label_column)
 
 
 def _with_known_order(config: Config, task: Task) -> Task:
@@ -102,6 +103,7 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
       CheckpointError: a checkpoint that cannot be used, or has fewer positions than the task's examples.
     """
     options = model_options(config, task)
+    _require_as_many_labels(f"model.pretrained={config.model.pretrained}", config.model.pretrained, task)
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
     require_positions(task, student.arch, config.model.pretrained)
     saved = config_file.read(resolve(config.model.pretrained))
@@ -112,6 +114,17 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
             config.model.pretrained, ", ".join(saved.label_names or ()), task.name, ", ".join(ours),
         )  # fmt: skip
     return student
+
+
+def _require_as_many_labels(what: str, name: str, task: Task) -> None:
+    """Raises `CheckpointError` where the model called `name` has a trained head for another number of labels. what: as messages call it."""
+    saved = config_file.read(resolve(name))
+    theirs = saved.architecture.num_labels
+    if saved.names_head and saved.architecture.head == task.head and "classification" in task.head and theirs != task.num_labels:
+        raise CheckpointError(
+            f"{what} has a head for {theirs} label{'s' * (theirs > 1)}, and {task.name} has {task.num_labels}: give an encoder without it, "
+            "or a model of the same labels"
+        )
 
 
 def require_positions(task: Task, arch: Architecture, name: str) -> None:
@@ -140,6 +153,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     name, pretrained = config.distill.teacher, config.model.pretrained
     if name is None:
         return None
+    _require_as_many_labels(f"distill.teacher={name}", name, task)
     teacher = HEADS[task.head].from_pretrained(name, complete=True, **teacher_options(config, task))
     require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:

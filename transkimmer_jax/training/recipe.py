@@ -4,23 +4,28 @@
 stopped: a run that is finished is not made again.
 """
 
+import json
 import logging
 import os
+import pathlib
 import shlex
+import tempfile
 from typing import Any
 
 from etils import epath
 
 from transkimmer_jax import files
-from transkimmer_jax.config import Recipe
+from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.data.prepared import prepare
+from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget, inputs, results
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task, load_tokenizer, require_positions, student_shapes
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
-from transkimmer_jax.weights import huggingface
+from transkimmer_jax.weights import config_file, huggingface
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -61,7 +66,7 @@ def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
     config, task = recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense)
     inputs.require_shareable(config, Placement.create(config.mesh))
     inputs.load_unlabelled(config, task)
-    arch = student_shapes(config, task)
+    arch = _shapes_after(recipe, config, task)
     require_positions(task, arch, config.model.pretrained)
     tokenizer = load_tokenizer(config, arch)
     results.require_savable(workdir, config, task, arch, tokenizer)
@@ -71,6 +76,16 @@ def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
     if config.model.part is not None:  # a whole model spends every budget
         budget.require_spendable(config.skim, arch, served.mean)
     budget.warn_of_unreachable(config.skim, arch, served)
+
+
+def _shapes_after(recipe: Recipe, config: Config, task: Task) -> Architecture:
+    """The architecture of the skimming run of this config, which starts from all of the dense model, or from what the dense run keeps."""
+    if recipe.dense.model.part is None:
+        return student_shapes(config, task)
+    with tempfile.TemporaryDirectory() as folder:
+        dense = config_file.to_values(student_shapes(recipe.dense, task), task.label_names, None)
+        pathlib.Path(folder, config_file.CONFIG_FILE).write_text(json.dumps(dense), encoding="utf-8")
+        return student_shapes(recipe.after(folder), task)
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:

@@ -63,11 +63,12 @@ def require_savable(workdir: epath.Path, config: Config, task: Task, arch: Archi
 
 
 def _described(task: Task, doc_stride: int) -> dict[str, Any]:
-    """What `config.json` says of the task."""
+    """What `config.json` says of the task. A tagger that learned from texts is judged by words with tags, which are in other columns."""
+    columns = list(task.text_columns[:1] if task.texts_are_apart else task.text_columns)
     return {
         "name": task.name,
         "max_length": task.max_length,
-        "text_columns": list(task.text_columns[:1] if task.texts_are_apart else task.text_columns),
+        **({} if task.head == "token_classification" and task.judge == "teacher" else {"text_columns": columns}),
         "label_column": task.label_column,
         **({"doc_stride": doc_stride} if task.head == "question_answering" else {}),
     }

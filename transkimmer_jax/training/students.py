@@ -72,12 +72,13 @@ def _labelled(task: Task, path: str, label_column: str | None) -> Examples:
     if task.head == "sentence_embedding":
         if len(task.text_columns) != 2:
             raise ConfigError("--labelled of an embedder holds pairs with a score: name their columns by --text-columns A B")
-        return read_file(path, task.text_columns, label_column or _SCORE_COLUMN, None, COLUMN_FLAGS)
+        return read_file(path, task.text_columns, label_column or _SCORE_COLUMN, None, COLUMN_FLAGS, file_setting="--labelled")
     if task.head != "sequence_classification":
         raise ConfigError(
             f"--labelled is for classifiers, cross-encoders and embedders, and the teacher is for {task.head.replace('_', ' ')}"
         )
-    return read_file(path, task.text_columns, label_column or task.label_column, task.label_names, COLUMN_FLAGS, task.multi_label)
+    column = label_column or task.label_column
+    return read_file(path, task.text_columns, column, task.label_names, COLUMN_FLAGS, task.multi_label, "--labelled")
 
 
 def _metrics(task: Task, engine: SkimEngine, examples: Examples) -> dict[str, float]:

@@ -209,12 +209,14 @@ class SavedConfig:
     """What `config.json` says.
 
     label_names: in the order of the logits, 'LABEL_0', 'LABEL_1', ... where the file has none; None for regression.
+    value_names: the one name that the file gives the value of a regression; None where it gives none.
     names_head: whether the file says which head there is; 'sequence_classification' stands for none.
     values: the file's content.
     """
 
     architecture: Architecture
     label_names: tuple[str, ...] | None
+    value_names: tuple[str, ...] | None
     task: SavedTask
     names_head: bool
     values: Mapping[str, Any]
@@ -341,7 +343,8 @@ def parse(values: Mapping[str, Any], where: str) -> SavedConfig:
     task = fields["task"]
     columns = task.get("text_columns")
     saved_task = SavedTask(**task | {"text_columns": None if columns is None else tuple(columns)})
-    return SavedConfig(arch, names, saved_task, _named_head(fields) is not None, values)
+    value_names = (str(fields["id2label"]["0"]),) if arch.is_regression and fields["id2label"] else None
+    return SavedConfig(arch, names, value_names, saved_task, _named_head(fields) is not None, values)
 
 
 def require_valid_skim(values: Mapping[str, Any]) -> None:

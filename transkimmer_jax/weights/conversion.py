@@ -56,12 +56,16 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
     if model.arch.head != saved.architecture.head:  # the columns are those of the other head's texts and labels
         task = {name: value for name, value in task.items() if name not in ("text_columns", "label_column")}
     task["max_length"] = config_file.read_length(source, saved)
+    extra: dict[str, Any] = {"task": task}
+    if model.arch.is_regression:  # to transformers a score is the value itself only where the file says 'regression'
+        names = config_file.label_fields(saved.value_names) if saved.value_names else {}
+        extra |= names | {"problem_type": saved.values.get("problem_type")}
     huggingface.save(
         model,
         output,
         tokenizer=tokenizer,
         label_names=saved.label_names if model.arch.head != "question_answering" else None,
-        extra_config={"task": task},
+        extra_config=extra,
         settings=sentence_transformers.read_settings(source, model.arch.head, saved.values),
     )
     again = huggingface.tensors(type(model).from_pretrained(output, dense=model.arch.skim is None))

@@ -9,6 +9,7 @@ config_sentence_transformers.json    prompts, how vectors are cut and compared, 
 import dataclasses
 import json
 import pathlib
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,10 +106,11 @@ def read_pooling(folder: pathlib.Path) -> PoolingArchitecture:
     kinds = _kinds(modules)
     if kinds not in (list(_ORDER), list(_ORDER[:2])):
         raise CheckpointError(f"{where} names the modules {shown(kinds)}: supported are Transformer, Pooling and, behind these, Normalize")
-    if modules[0].get("path"):
+    paths = [posixpath.normpath(path) if isinstance(path, str) and path else path for path in (module.get("path") for module in modules)]
+    if paths[0] not in (None, "", "."):
         raise CheckpointError(f"{where}: the encoder lies in {shown(modules[0]['path'])}, not beside it: move its files here")
-    require_plain_name(modules[1].get("path"), where)
-    path = folder / modules[1]["path"] / "config.json"
+    require_plain_name(paths[1], where)
+    path = folder / paths[1] / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing, and {where} names it: restore it, or give pooling='mean' or pooling='cls'")
     return PoolingArchitecture(_mode(read_object(path, _MOST_BYTES), path), normalize=len(kinds) == 3)
