@@ -21,8 +21,8 @@ class Answer:
     label: the class with the highest logit; of a multi-label classifier a list of the labels whose probability is at least 0.5, in the
     model's order, or []; for regression the value. logits: [num_labels] float32. probabilities: of each label by name, which of a
     multi-label classifier do not sum to 1; None for regression. tokens: of the text as the model read it. kept: share of them that the
-    layers computed, averaged over layers. truncated: the text was longer than the model reads. Answers are equal where all else is but
-    the logits, an array.
+    layers computed, averaged over layers. truncated: the text was longer than the model reads. Two answers are
+    equal where all but their logits are, which are an array.
     """
 
     label: str | float | list[str]
