@@ -143,6 +143,17 @@ def test_flops_are_those_of_all_texts(together, monkeypatch):
     assert engine.statistics.tokens == STREAM.lengths[:20].sum()
 
 
+def test_single_texts_do_not_wait_for_their_flops(tokenizer_folder, monkeypatch):
+    """They are added up when somebody looks, or for many texts at once."""
+    added = []
+    monkeypatch.setattr(SkimEngine, "_add_costs", lambda self: added.append(self._uncounted_texts))
+    engine = SkimEngine(make_model(dataclasses.replace(ARCH, vocab_size=60)), load_tokenizer(tokenizer_folder))
+    for text in ("good film", "bad"):
+        engine.predict([text], progress=False)
+    assert added == []
+    assert engine.statistics.examples == 2 and added == [2]
+
+
 def test_statistics(runtime):
     engine = SkimEngine(make_model(), runtime=runtime, batch_tokens=160)
     engine.predict_tokenized(STREAM)

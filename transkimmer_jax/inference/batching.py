@@ -28,7 +28,7 @@ def cut(
     while start < len(lengths):
         fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + tokens, side="right"))
         stop = min(max(start + 1, fitting), start + texts)
-        if joined is not None and stop - start > 1:
+        if joined is not None:
             stop = start + max(1, joined(lengths[start:stop]))
         if sizes is not None and stop < len(lengths):
             stop = start + (sizes[bisect.bisect_right(sizes, stop - start) - 1] or stop - start)

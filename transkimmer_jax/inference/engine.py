@@ -306,7 +306,7 @@ class SkimEngine:
         threshold = self._threshold(threshold)
         words = self.tokenize_words(texts)
         predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
-        self.statistics.add(truncated=int(words.examples.truncated.sum()))
+        self.runtime.statistics.add(truncated=int(words.examples.truncated.sum()))
         return tagged(predictions, words, self.label_texts)
 
     def answer(
@@ -380,7 +380,7 @@ class SkimEngine:
         Raises: as `predict`.
         """
         tokenized = self.tokenize(texts, first)
-        self.statistics.add(truncated=int(tokenized.truncated.sum()))
+        self.runtime.statistics.add(truncated=int(tokenized.truncated.sum()))
         predictions = self.predict_tokenized(tokenized, threshold=threshold, progress=progress)
         return predictions, tokenized.truncated
 

@@ -16,7 +16,7 @@ import numpy as np
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.models.arguments import require_in_vocabulary
-from transkimmer_jax.weights.schema import FLOAT32_MAX
+from transkimmer_jax.weights.schema import FLOAT32_MAX, unboxed
 
 Text = str | tuple[str, str]
 
@@ -164,8 +164,7 @@ def checked_threshold(threshold: Any, default: float, argument: str = "threshold
     """
     if threshold is None:
         return default
-    if getattr(threshold, "ndim", None) == 0 and hasattr(threshold, "item"):  # a scalar of NumPy or JAX
-        threshold = threshold.item()
+    threshold = unboxed(threshold)
     is_number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
     try:
         value = float(threshold) if is_number else math.nan

@@ -26,7 +26,7 @@ def require_token_arrays(arch: Architecture, input_ids: Any, attention_mask: Any
     for name, array in (("input_ids", input_ids), ("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
         if array is None and name != "input_ids":
             continue
-        if not isinstance(array, np.ndarray | jax.Array | jax.ShapeDtypeStruct):
+        if not isinstance(array, np.ndarray | jax.Array):
             raise DataError(f"{name} must be an array [B, S], not a {type(array).__name__}: give a tokenizer return_tensors='np'")
         if array.shape != input_ids.shape or len(array.shape) != 2 or 0 in array.shape:
             wanted = "[B, S], neither of them 0" if name == "input_ids" else f"that of input_ids, {list(input_ids.shape)}"

@@ -192,9 +192,10 @@ class Pipeline:
 
     def _predict(self, job: Job, examples: TokenizedExamples) -> Predictions:
         engine = job.model.engine_for(job.tokens)
-        overflows = engine.statistics.overflows
+        statistics = engine.runtime.statistics  # whose overflows need no FLOPs added up
+        overflows = statistics.overflows
         predictions = engine.predict_tokenized(examples, threshold=job.threshold)
-        self._metrics.overflows(job.model, engine.statistics.overflows - overflows)
+        self._metrics.overflows(job.model, statistics.overflows - overflows)
         return predictions
 
     # Answering

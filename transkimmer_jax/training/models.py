@@ -103,10 +103,10 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
       CheckpointError: a checkpoint that cannot be used, or has fewer positions than the task's examples.
     """
     options = model_options(config, task)
-    _require_as_many_labels(f"model.pretrained={config.model.pretrained}", config.model.pretrained, task)
+    saved = config_file.read(resolve(config.model.pretrained))
+    _require_as_many_labels(f"model.pretrained={config.model.pretrained}", saved, task)
     student = HEADS[task.head].from_pretrained(config.model.pretrained, seed=config.train.seed, **options)
     require_positions(task, student.arch, config.model.pretrained)
-    saved = config_file.read(resolve(config.model.pretrained))
     ours = task.label_names or ()
     if saved.architecture.head == task.head and config_file.in_order_of(saved.label_names, ours) != ours:
         logger.warning(
@@ -116,13 +116,12 @@ def load_student(config: Config, task: Task) -> TranskimmerPreTrainedModel:
     return student
 
 
-def _require_as_many_labels(what: str, name: str, task: Task) -> None:
-    """Raises `CheckpointError` where the model called `name` has a trained head for another number of labels. what: as messages call it."""
-    saved = config_file.read(resolve(name))
+def _require_as_many_labels(name: str, saved: config_file.SavedConfig, task: Task) -> None:
+    """Raises `CheckpointError` where a model has a trained head for another number of labels. name: as messages call it."""
     theirs = saved.architecture.num_labels
     if saved.names_head and saved.architecture.head == task.head and "classification" in task.head and theirs != task.num_labels:
         raise CheckpointError(
-            f"{what} has a head for {theirs} label{'s' * (theirs > 1)}, and {task.name} has {task.num_labels}: give an encoder without it, "
+            f"{name} has a head for {theirs} label{'s' * (theirs > 1)}, and {task.name} has {task.num_labels}: give an encoder without it, "
             "or a model of the same labels"
         )
 
@@ -153,12 +152,12 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     name, pretrained = config.distill.teacher, config.model.pretrained
     if name is None:
         return None
-    _require_as_many_labels(f"distill.teacher={name}", name, task)
+    saved = config_file.read(resolve(name))
+    _require_as_many_labels(f"distill.teacher={name}", saved, task)
     teacher = HEADS[task.head].from_pretrained(name, complete=True, **teacher_options(config, task))
     require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:
         raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
-    saved = config_file.read(resolve(name))
     if task.head == saved.architecture.head:  # a classifier that is pooled has no labels
         config_file.require_same_kind_of_labels(f"distill.teacher={name}", saved.architecture.multi_label, task.name, task.multi_label)
     theirs, ours = saved.label_names or (), task.label_names or ()

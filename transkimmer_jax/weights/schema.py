@@ -154,11 +154,15 @@ def is_finite_number(value: Any) -> bool:
     return type(value) in (int, float) and -FLOAT32_MAX <= value <= FLOAT32_MAX
 
 
+def unboxed(value: Any) -> Any:
+    """A scalar of NumPy or JAX as Python's own number; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def storable_threshold(threshold: Any) -> float | None:
     """A threshold for a model's files, which hold finite numbers alone; None stands for the model's own. Raises `ConfigError` for any
     other value."""
-    if getattr(threshold, "ndim", None) == 0:  # a scalar of NumPy or JAX
-        threshold = threshold.item()
+    threshold = unboxed(threshold)
     if threshold is not None and not is_finite_number(threshold):
         raise ConfigError(f"threshold must be a finite number, not {shown(threshold)}")
     return threshold
