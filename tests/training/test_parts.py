@@ -18,8 +18,8 @@ from transkimmer_jax.training.parts import suitable, with_part
 MINILM = Architecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 
 
-def shape(arch, largest):
-    part = suitable(arch, largest)
+def shape(arch, largest, length=64):
+    part = suitable(arch, largest, length)
     return None if part is None else (part.of(arch).num_hidden_layers, part.of(arch).intermediate_size)
 
 
@@ -40,6 +40,13 @@ def shape(arch, largest):
 def test_the_smallest_part_that_costs_more_than_the_largest_budget(head, largest, expected):
     """The shapes that were measured, of MiniLM."""
     assert shape(dataclasses.replace(MINILM, head=head), largest) == expected
+
+
+def test_a_classifier_of_long_texts_keeps_its_neurons():
+    assert shape(MINILM, 0.33, 127) == (4, 512)
+    assert shape(MINILM, 0.33, 128) == shape(MINILM, 0.5, 512) == (4, 1536)
+    assert shape(MINILM, 0.67, 512) is None
+    assert shape(dataclasses.replace(MINILM, head="sentence_embedding"), 0.5, 512) == (5, 768)
 
 
 def test_parts_of_other_depths():
@@ -64,9 +71,10 @@ def teachers(tokenizer_folder, tmp_path_factory):
 def parted(teachers, tmp_path, write):
     """What becomes of a config of `distil`: fields of the student's part, and which layers decide."""
     words = ("a", "the", "good", "bad", "film", "plot")
-    texts = write("texts.txt", "".join(f"{' '.join(chosen)}\n" for chosen in itertools.permutations(words, 3)))
 
-    def run(head, **overrides):
+    def run(head, repeats=1, **overrides):
+        chosen = itertools.permutations(words, 3)
+        texts = write("texts.txt", "".join(f"{' '.join(three * repeats)}\n" for three in chosen))
         config = distil_config(str(teachers / head), [str(texts)], targets=[0.3])
         config = override(config, {name.replace("__", "."): value for name, value in overrides.items()})
         changed = with_part(config, tmp_path / "run")
@@ -82,6 +90,12 @@ def test_a_classifier_has_the_first_layers_and_one_predictor(parted, caplog):
     with caplog.at_level(logging.INFO, logger="transkimmer_jax"):
         assert parted("sequence_classification") == (4, None, 1 / 3, (0,))
     assert "the student has 4 of 6 layers, with 33 % of their neurons; --whole gives it all of them" in caplog.text
+
+
+def test_a_classifier_of_long_texts_has_whole_layers_and_one_predictor(parted):
+    """Of 125 and of 128 tokens, with what stands at their ends."""
+    assert parted("sequence_classification", repeats=41) == (4, None, 1 / 3, (0,))
+    assert parted("sequence_classification", repeats=42) == (4, None, None, (0,))
 
 
 def test_an_embedders_layers_are_chosen(parted):

@@ -45,8 +45,9 @@ def add(commands) -> None:
         type=int,
         metavar="COUNT",
         help="how many of the teacher's layers the student has; those are left out without which the teacher answers most as before "
-        "(default: of a classifier the first two thirds, of an embedder five of six, both with fewer neurons, where these cost more than "
-        "the largest --target; else all. Fields of --config.model that name layers or neurons replace this)",
+        "(default: of a classifier the first two thirds, of an embedder five of six, both with fewer neurons but for a classifier of texts "
+        "of 128 tokens and more, where these cost more than the largest --target; else all. Fields of --config.model that name layers or "
+        "neurons replace this)",
     )
     part.add_argument("--whole", action="store_true", help="the student has all layers and neurons of its teacher")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the run; the student is in FOLDER/model")

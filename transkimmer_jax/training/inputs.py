@@ -118,6 +118,13 @@ def load_validation(config: Config, task: Task) -> dict[str, Examples]:
     }
 
 
+def held_out(config: Config, task: Task, tokenizer: Any, count: int) -> TokenizedExamples:
+    """So many texts at most of the first validation split, to choose a student's shape on. Raises as `load_examples`."""
+    split = next(iter(task.validation_splits.values()))
+    texts = subsample(sources.load_split(task, split, config.data), count, config.train.seed)
+    return prepare(task, texts, tokenizer, config.data.doc_stride).tokens
+
+
 def load_examples(config: Config, task: Task) -> RunExamples:
     """The texts that a config asks for.
 

@@ -15,9 +15,6 @@ from flax import nnx
 from transkimmer_jax import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, pipeline
-from transkimmer_jax.data.examples import subsample
-from transkimmer_jax.data.prepared import prepare
-from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError, TrainingError
 from transkimmer_jax.evaluation import masked
@@ -26,6 +23,7 @@ from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.progress import tqdm
+from transkimmer_jax.training import inputs
 from transkimmer_jax.training.models import load_task, teacher_options
 from transkimmer_jax.training.workdir import read_config
 from transkimmer_jax.weights.files import resolve
@@ -68,10 +66,8 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
     there = whole.arch.num_hidden_layers
     if not 1 <= count <= there:
         raise ConfigError(f"{count} layers of {config.model.pretrained}, which has {there}: take 1 to {there}")
-    split = next(iter(task.validation_splits.values()))
-    texts = subsample(load_split(task, split, config.data), TEXTS, config.train.seed)
     tokenizer = pipeline.load_tokenizer(resolve(config.model.pretrained), whole.arch.vocab_size)
-    tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
+    tokens = inputs.held_out(config, task, tokenizer, TEXTS)
     planned = batches.evaluation_batches(tokens, BATCH_SIZE, config.data.length_buckets, task.max_length, tokenizer.pad_token_id)
     # A program for each number of layers; of ModernBERT, whose layers are of two kinds, for each order of kinds.
     step = functools.cache(masked.evaluation_step)

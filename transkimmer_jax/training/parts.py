@@ -1,7 +1,7 @@
 """Which part of its teacher a student is where nobody says: fewer layers and neurons, so that more of a budget goes into tokens.
 
 Which loses least was measured with MiniLM's six layers (docs/ablations.md). A classifier has the first ones; an embedder those that its
-teacher can spare least, since its last layers make the vectors.
+teacher can spare least, since its last layers make the vectors. Of long texts a classifier can spare more tokens, so it keeps its neurons.
 """
 
 import dataclasses
@@ -16,13 +16,14 @@ from transkimmer_jax import files
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import Config
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.training.layer_choice import choose_for_run
-from transkimmer_jax.training.models import load_task, student_shapes
+from transkimmer_jax.training import inputs
+from transkimmer_jax.training.layer_choice import TEXTS, choose_for_run
+from transkimmer_jax.training.models import load_task, load_tokenizer, student_shapes
 from transkimmer_jax.training.workdir import read_config
 
 logger = logging.getLogger("transkimmer_jax")
 
-_TOKENS = 64.0  # of a text; what a part costs depends little on it
+_LONG_TEXT = 128.0  # tokens, on average; students of texts of 25, 49 and 208 were measured
 _PART_FIELDS = ("layers", "num_hidden_layers", "intermediate_size")
 _ROOM = 1.03  # between what a part costs with all tokens and the largest budget: texts differ, and predictors cost a little
 
@@ -53,13 +54,17 @@ _OF_HEADS = {
     ),
     "sentence_embedding": (Part(5 / 6, 1 / 2),),
 }
+_OF_LONG_TEXTS = _OF_HEADS | {"sequence_classification": (Part(2 / 3, 1, first=True, once=True),)}
 
 
-def suitable(arch: Architecture, largest: float) -> Part | None:
-    """The smallest part of a model that costs more than the largest budget, a share of the FLOPs; None: all of it."""
-    lengths = np.array([_TOKENS])
+def suitable(arch: Architecture, largest: float, length: float) -> Part | None:
+    """The smallest part of a model that costs more than the largest budget, a share of the FLOPs; None: all of it.
+
+    length: tokens of a text, on average.
+    """
+    lengths = np.array([length])
     whole = flops.dense(arch, lengths)[0]
-    for part in _OF_HEADS.get(arch.head, ()):
+    for part in (_OF_LONG_TEXTS if length >= _LONG_TEXT else _OF_HEADS).get(arch.head, ()):
         if flops.dense(part.of(arch), lengths)[0] >= _ROOM * largest * whole:
             return part
     return None
@@ -71,7 +76,7 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
     As it is where it names a part, where the student starts from another model, where no share of FLOPs is stated, and where the run
     began with the whole.
 
-    Raises: as `layer_choice.choose_for_run`.
+    Raises: as `layer_choice.choose_for_run`. CheckpointError: the teacher's tokenizer cannot be used.
     """
     folder = epath.Path(workdir)
     with files.explained(folder):
@@ -81,8 +86,12 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
     skim, model = config.skim, config.model
     if model.part is not None or model.pretrained != config.distill.teacher or not skim.has_budget or skim.target_kind != "flops":
         return config
-    arch = student_shapes(config, load_task(config))
-    part = None if arch.dense_layers or arch.dense_intermediate else suitable(arch, skim.targets[0])
+    task = load_task(config)
+    arch = student_shapes(config, task)
+    if arch.head not in _OF_HEADS or arch.dense_layers or arch.dense_intermediate:
+        return config
+    length = inputs.held_out(config, task, load_tokenizer(config, arch), TEXTS).lengths.mean()
+    part = suitable(arch, skim.targets[0], float(length))
     if part is None:
         return config
     count = part.of(arch).num_hidden_layers
