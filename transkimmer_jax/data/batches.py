@@ -35,7 +35,7 @@ class TokenizedExamples:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, [N] int64."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def first_segments(self) -> np.ndarray:

@@ -24,9 +24,9 @@ def cut(
     sizes: rising; a batch that others follow has one of these numbers of texts, or fewer than the least. None: any.
     joined: how many of the first of these texts may go together. None: all.
     """
-    ends, batches, start = np.cumsum(lengths), [], 0
+    ends, batches, start = lengths.cumsum(), [], 0
     while start < len(lengths):
-        fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + tokens, side="right"))
+        fitting = int(ends.searchsorted(ends[start] - lengths[start] + tokens, side="right"))
         stop = min(max(start + 1, fitting), start + texts)
         if joined is not None:
             stop = start + max(1, joined(lengths[start:stop]))
@@ -51,13 +51,13 @@ def by_length(
     pairs_per_token: the same for each real token, so that one long text does not make many short ones as wide as itself. Where the longest
       is at most twice as long as the mean, texts go together all the same.
     """
-    order = np.argsort(-lengths, kind="stable")
+    order = (-lengths).argsort(kind="stable")
 
     def joined(falling: np.ndarray) -> int:
         """How many of these go together: each one more adds the same pairs and no more tokens than the one before, so none fits later."""
         longest = falling[0]
         compared = np.arange(1, len(falling) + 1) * longest**2
-        return int(np.sum((compared <= pairs) & (compared <= max(pairs_per_token, 2 * longest) * np.cumsum(falling))))
+        return int(np.count_nonzero((compared <= pairs) & (compared <= max(pairs_per_token, 2 * longest) * falling.cumsum())))
 
     return [order[batch] for batch in cut(lengths[order].astype(np.int64), tokens, texts, sizes, joined)]
 

@@ -279,11 +279,12 @@ def checked_tokens(examples: Any, vocab_size: int, type_vocab_size: int, max_len
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(ids):
         ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "empty"
         raise DataError(f"examples.offsets must go from 0 to the {len(ids)} of input_ids, and is {ends}")
-    lengths = np.diff(offsets.astype(np.int64))
-    if len(lengths) and np.min(lengths) < 1:
-        raise DataError(f"examples.offsets gives example {int(np.argmin(lengths))} {np.min(lengths)} tokens: it needs at least one")
-    if len(lengths) and np.max(lengths) > max_length:
-        raise InferenceError(f"an example has {np.max(lengths)} tokens, more than the engine's max_length of {max_length}")
+    starts = offsets.astype(np.int64)
+    lengths = starts[1:] - starts[:-1]
+    if len(lengths) and lengths.min() < 1:
+        raise DataError(f"examples.offsets gives example {lengths.argmin()} {lengths.min()} tokens: it needs at least one")
+    if len(lengths) and lengths.max() > max_length:
+        raise InferenceError(f"an example has {lengths.max()} tokens, more than the engine's max_length of {max_length}")
     require_in_vocabulary(ids, vocab_size, "examples.input_ids")
     if type_vocab_size > 1:  # one type, or none, says nothing, whatever the tokenizer writes
         require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
