@@ -52,7 +52,8 @@ def teachers(tokenizer_folder, tmp_path_factory):
         made[name] = tmp_path_factory.mktemp(name.replace("-", "_")) / "model"
         settings = sentence_transformers.Settings({"query": "the "}, "query") if name in PROMPTED else None
         names = None if head == "question_answering" else label_names
-        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings)
+        extra = {"id2label": {"0": "relevance"}, "problem_type": None} if name == "cross-encoder" else None
+        model.save_pretrained(made[name], tokenizer=tokenizer, label_names=names, settings=settings, extra_config=extra)
     return made
 
 
@@ -96,9 +97,11 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
     assert engines[0].label_names == (TEACHERS[name][2] if name != "cross-encoder" else None) or name in ("embedder", "reader")
     assert engines[0].default_prompt == ("the " if name in PROMPTED else "")
     # A file with labels is read as its teacher's kind reads one.
-    saved = config_file.read(tmp_path / "run" / "model").task
-    assert saved.label_column == {"tagger": "tags", "reader": "answers"}.get(name, "label")
-    assert (saved.text_columns is None) == (name == "tagger")
+    saved = config_file.read(tmp_path / "run" / "model")
+    assert saved.task.label_column == {"tagger": "tags", "reader": "answers"}.get(name, "label")
+    assert (saved.task.text_columns is None) == (name == "tagger")
+    if name == "cross-encoder":  # whose score is a sigmoid to transformers, too
+        assert saved.value_names == ("relevance",) and saved.values.get("problem_type") is None
     if name == "embedder":
         assert held_out.pairs is None and engines[0].arch.pooling == PoolingArchitecture("mean", True)
 

@@ -18,7 +18,7 @@ from transkimmer_jax.training.models import teacher_settings
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
 from transkimmer_jax.weights import config_file, huggingface
-from transkimmer_jax.weights.files import is_hub_id
+from transkimmer_jax.weights.files import is_hub_id, resolve
 from transkimmer_jax.weights.model_card import Provenance
 
 logger = logging.getLogger("transkimmer_jax")
@@ -97,12 +97,16 @@ def write(
         # So that an engine starts with ladders that fit (docs/design.md, section 4.1).
         seen = evaluated.first.predictions
         extra_files[CALIBRATION_FILE] = Calibration.of(seen.lengths, seen.kept, evaluated.threshold).to_json()
+    extra: dict[str, Any] = {"task": _described(task, config.data.doc_stride)}
+    if served.is_regression and task.judge == "teacher":
+        assert config.distill.teacher is not None
+        extra |= config_file.value_fields(config_file.read(resolve(config.distill.teacher)))
     graph = nnx.split(HEADS[served.head].abstract(served))[0]
     nnx.merge(graph, params).save_pretrained(
         workdir / "model",
         tokenizer=tokenizer,
         label_names=task.label_names,
-        extra_config={"task": _described(task, config.data.doc_stride)},
+        extra_config=extra,
         settings=teacher_settings(config, task.head),
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),

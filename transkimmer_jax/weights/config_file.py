@@ -235,6 +235,12 @@ def label_fields(names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def value_fields(saved: SavedConfig) -> dict[str, Any]:
+    """What `config.json` says of a model's one output: its name, and whether it is a value. Else transformers takes its sigmoid."""
+    names = label_fields(saved.value_names) if saved.value_names else {}
+    return names | {"problem_type": saved.values.get("problem_type")}
+
+
 def same_labels(names: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
     """Whether two models' labels mean the same, as far as their names tell: default names do not, and case does not count."""
     if names is None or others is None:

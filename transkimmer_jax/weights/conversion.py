@@ -57,9 +57,8 @@ def convert(model: Any, source: pathlib.Path, output: str | os.PathLike, tokeniz
         task = {name: value for name, value in task.items() if name not in ("text_columns", "label_column")}
     task["max_length"] = config_file.read_length(source, saved)
     extra: dict[str, Any] = {"task": task}
-    if model.arch.is_regression:  # to transformers a score is the value itself only where the file says 'regression'
-        names = config_file.label_fields(saved.value_names) if saved.value_names else {}
-        extra |= names | {"problem_type": saved.values.get("problem_type")}
+    if model.arch.is_regression:
+        extra |= config_file.value_fields(saved)
     huggingface.save(
         model,
         output,
