@@ -1,9 +1,12 @@
 """Runs in miniature: the smallest BERT with random weights, texts of nine words, one padded length."""
 
 import importlib.util
+import itertools
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ from training import quick
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict
+from transkimmer_jax.parallel.placement import Placement
 
 TRAIN_PY = pathlib.Path(__file__).resolve().parents[2] / "train.py"
 TINY = CONFIG | {
@@ -81,6 +85,27 @@ def start_train(config_file, workdir, program_cache, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def signal_before_step(patch, step, number):
+    """The process gets a signal as the batch of a step, counted from 1, is placed."""
+    _signal_before(patch, step, number, lambda batch: "labels" in batch)
+
+
+def signal_in_evaluation(patch, batch):
+    """The process gets a SIGTERM as a batch that is evaluated, counted from 1, is placed."""
+    _signal_before(patch, batch, signal.SIGTERM, lambda batch: "labels" not in batch)
+
+
+def _signal_before(patch, call, number, counts):
+    global_batch, calls = Placement.global_batch, itertools.count(1)
+
+    def place(self, batch, *arguments):
+        if counts(batch) and next(calls) == call:
+            os.kill(os.getpid(), number)
+        return global_batch(self, batch, *arguments)
+
+    patch.setattr(Placement, "global_batch", place)
+
+
 def truncate_checkpoint(workdir, step, keep):
     """Cut the largest file of a checkpoint's arrays to a share of its bytes."""
     files = [path for path in (workdir / "checkpoints" / str(step) / "state").rglob("*") if path.is_file() and path.parent.name == "d"]
@@ -110,4 +135,5 @@ def assert_same_run(workdir, other):
 
 
 def model_files(workdir):
-    return {path.name: path.read_bytes() for path in (workdir / "model").iterdir()}
+    folder = workdir / "model"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from transkimmer_jax.evaluation.metrics import compute_metrics
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.training import students
+from transkimmer_jax.training import students, teaching
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
@@ -104,6 +105,53 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
         assert saved.value_names == ("relevance",) and saved.values.get("problem_type") is None
     if name == "embedder":
         assert held_out.pairs is None and engines[0].arch.pooling == PoolingArchitecture("mean", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "answered"),
+    [
+        ("classifier", {}, True),
+        ("cross-encoder", {}, True),
+        ("embedder", {}, True),
+        ("embedder", {"train.steps": "15"}, False),
+        ("classifier", {"distill.token_noise": "0.2"}, False),
+        ("tagger", {}, False),
+        ("reader", {}, False),
+    ],
+)
+def test_a_text_is_asked_about_once(teachers, texts, tmp_path, monkeypatch, name, changes, answered):
+    """Where that is less than at every step, and the answer is a few numbers; the steps learn the same."""
+    config, asked = make_config(teachers[name], texts, **{"train.log_every": "1"} | changes), []
+    counted = teaching.answered
+
+    def asking(*arguments):
+        with_answers = counted(*arguments)
+        asked.append(with_answers.training.answers)
+        return with_answers
+
+    monkeypatch.setattr(teaching, "answered", asking)
+    train_and_evaluate(config, tmp_path / "once")
+    assert len(asked) == answered
+    if answered:
+        monkeypatch.setattr(teaching, "_MOST_BYTES", 0)
+        train_and_evaluate(config, tmp_path / "each_step")
+        assert len(asked) == 1, "answers that would fill the memory"
+        losses = [
+            [line["task_loss"] for line in map(json.loads, runs.read_lines(tmp_path / run)) if "task_loss" in line][:10]
+            for run in ("once", "each_step")
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(set(losses[0])) == 10
+
+
+def test_answers_are_the_same_after_a_kill(teachers, texts, tmp_path):
+    """A run that goes on asks again, and ends as one that was not interrupted."""
+    config = make_config(teachers["embedder"], texts, **{"train.save_every": "10", "skim.forwarding": "identity"})
+    train_and_evaluate(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        runs.signal_before_step(patch, 25, signal.SIGINT)
+        train_and_evaluate(config, tmp_path / "killed")
+    train_and_evaluate(config, tmp_path / "killed")
+    runs.assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["classifier", "embedder", "tagger"])

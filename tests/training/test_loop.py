@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -27,7 +26,6 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import Preempted, TrainingError
 from transkimmer_jax.evaluation.summary import SplitEvaluation
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget, dispatch, inputs, loop, validation
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
@@ -267,27 +265,6 @@ def test_resuming_with_other_data(config, tmp_path):
     assert train_and_evaluate(config, workdir) == result
 
 
-def signal_before_step(patch, step, number):
-    """The process gets a signal as the batch of a step, counted from 1, is placed."""
-    _signal_before(patch, step, number, lambda batch: "labels" in batch)
-
-
-def signal_in_evaluation(patch, batch):
-    """The process gets a SIGTERM as a batch that is evaluated, counted from 1, is placed."""
-    _signal_before(patch, batch, signal.SIGTERM, lambda batch: "labels" not in batch)
-
-
-def _signal_before(patch, call, number, counts):
-    global_batch, calls = Placement.global_batch, itertools.count(1)
-
-    def place(self, batch, *arguments):
-        if counts(batch) and next(calls) == call:
-            os.kill(os.getpid(), number)
-        return global_batch(self, batch, *arguments)
-
-    patch.setattr(Placement, "global_batch", place)
-
-
 def test_preemption(config, finished, tmp_path, caplog):
     """Told by a SIGTERM, again and again, the run saves behind the step under way and the same command goes on: where a window of the
     log ends, in the midst of one, and once more in the midst of what is left of it."""
@@ -296,7 +273,7 @@ def test_preemption(config, finished, tmp_path, caplog):
     for before, stop in itertools.pairwise((0, *stops)):
         told = f"^stopped by SIGTERM and saved at step {stop} of 60; the same"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match=told):
-            signal_before_step(patch, stop - before, signal.SIGTERM)
+            runs.signal_before_step(patch, stop - before, signal.SIGTERM)
             train_and_evaluate(config, tmp_path / "run")
         assert (tmp_path / "run" / "checkpoints" / str(stop)).is_dir() and not (tmp_path / "run" / "result.json").exists()
     train_and_evaluate(config, tmp_path / "run")
@@ -320,7 +297,7 @@ def test_preemption_during_an_evaluation(config, finished, tmp_path, monkeypatch
     for batch, stop in ((2, 20), (1, 20), (8, 60)):
         told = f"^stopped by SIGTERM and saved at step {stop} of 60; the same"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Preempted, match=told):
-            signal_in_evaluation(patch, batch)
+            runs.signal_in_evaluation(patch, batch)
             train_and_evaluate(config, tmp_path / "run")
         lines = [json.loads(line) for line in runs.read_lines(tmp_path / "run")]
         assert lines[-1]["step"] == stop and "loss" in lines[-1], "nothing of half an evaluation"
@@ -336,7 +313,7 @@ def test_preemption_during_an_evaluation(config, finished, tmp_path, monkeypatch
 def test_interruption(config, finished, tmp_path, step):
     """Ctrl-C between two checkpoints, and as one is due."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        signal_before_step(patch, step, signal.SIGINT)
+        runs.signal_before_step(patch, step, signal.SIGINT)
         train_and_evaluate(config, tmp_path / "run")
     train_and_evaluate(config, tmp_path / "run")
     runs.assert_same_run(tmp_path / "run", finished)

@@ -6,13 +6,14 @@ iterator is the number of steps taken, and resuming costs nothing.
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from transkimmer_jax.errors import DataError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # arrays by name; "answers" are a dict of them
 
 NO_LABEL = -100  # of a token that nobody has labelled, as in transformers
 
@@ -28,6 +29,7 @@ class TokenizedExamples:
     truncated: np.ndarray  # [N] bool: the text was longer
     labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
     token_labels: np.ndarray | None = None  # [tokens] int32, of a tagger; `NO_LABEL` where a token has none
+    answers: Mapping[str, np.ndarray] | None = None  # the teacher's outputs by name, [N, ...]; None: it is asked as they are needed
 
     def __len__(self) -> int:
         return max(0, len(self.offsets) - 1)  # not of labels, which tokens alone have not
@@ -58,6 +60,7 @@ class TokenizedExamples:
             self.truncated[rows],
             None if self.labelled is None else self.labelled[rows],
             None if self.token_labels is None else self.token_labels[places],
+            None if self.answers is None else {name: values[rows] for name, values in self.answers.items()},
         )
 
 
@@ -195,4 +198,8 @@ def collate(examples: TokenizedExamples, rows: np.ndarray, padded_length: int, p
     }
     if examples.token_labels is not None:
         batch["labels"] = np.where(mask, examples.token_labels[positions], np.int32(NO_LABEL))
-    return batch if examples.labelled is None else batch | {"labelled": examples.labelled[rows].astype(np.float32)}
+    if examples.labelled is not None:
+        batch["labelled"] = examples.labelled[rows].astype(np.float32)
+    if examples.answers is not None:
+        batch["answers"] = {name: values[rows] for name, values in examples.answers.items()}
+    return batch

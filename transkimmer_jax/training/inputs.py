@@ -58,11 +58,13 @@ class Split:
 class RunInputs:
     """The tokens of a run, and which of them make up which batch.
 
-    validation, test: by the splits' names in reports. threshold_split: the texts on which a checkpoint's threshold is fitted.
+    plan: of the steps. training_pass: every training text once. validation, test: by the splits' names in reports. threshold_split: the
+    texts on which a checkpoint's threshold is fitted.
     """
 
     training: TokenizedExamples
     plan: BatchPlan
+    training_pass: EvaluationBatches
     validation: dict[str, Split]
     test: dict[str, Split]
     threshold_split: Split
@@ -156,10 +158,12 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     # Rounded up to what the devices can share; the copies that fill a batch have no weight.
     batch_size = -(-data.eval_batch_size // placement.device_count) * placement.device_count
 
+    def one_pass(tokens: TokenizedExamples) -> EvaluationBatches:
+        return batches.evaluation_batches(tokens, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
+
     def split(texts: Examples) -> Split:
         ready = prepare(task, texts, tokenizer, data.doc_stride)
-        planned = batches.evaluation_batches(ready.tokens, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
-        return Split(planned, ready.labels, ready.tokens.lengths, ready.tokens.first_segments)
+        return Split(one_pass(ready.tokens), ready.labels, ready.tokens.lengths, ready.tokens.first_segments)
 
     training = prepare(task, examples.training, tokenizer, data.doc_stride).tokens
     warn_of_cut(training, "training texts", f"data.max_length={task.max_length}")
@@ -167,6 +171,7 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     return RunInputs(
         training=training,
         plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, config.train.seed),
+        training_pass=one_pass(training),
         validation={name: split(texts) for name, texts in examples.validation.items()},
         test={name: split(texts) for name, texts in examples.test.items()},
         threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, sources.EVALUATION_SEED)),

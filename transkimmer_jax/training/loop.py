@@ -29,7 +29,7 @@ from transkimmer_jax.evaluation.metrics import require_scorer
 from transkimmer_jax.parallel import processes
 from transkimmer_jax.parallel.placement import Placement, bytes_per_device
 from transkimmer_jax.parallel.processes import Preemption, Stopped
-from transkimmer_jax.training import budget, forwarding, inputs, models, narrowing, results, validation
+from transkimmer_jax.training import budget, forwarding, inputs, models, narrowing, results, teaching, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
 from transkimmer_jax.training.dispatch import StepsInFlight
@@ -90,8 +90,6 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     def evaluates_at(step: int) -> bool:
         return step % evaluate_every == 0 or step == total_steps
 
-    batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
-
     def first_batches() -> Iterator[dict[str, jax.Array]]:
         """Those of the first steps, read apart from the steps."""
         texts = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
@@ -111,9 +109,13 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     if teacher is not None:
         graph, params = nnx.split(teacher)
         teacher_params = placement.put(params)
-        if task.judge == "teacher":
-            with jax.set_mesh(placement.mesh):
-                tokens = validation.answered_by(masked.evaluation_step(graph, placement), teacher_params, tokens)
+        ask = masked.evaluation_step(graph, placement)
+        with jax.set_mesh(placement.mesh):
+            if task.judge == "teacher":
+                tokens = teaching.judged(ask, teacher_params, tokens)
+            if teaching.saves(config, teacher, tokens, total_steps):
+                tokens, teacher_params = teaching.answered(ask, teacher_params, tokens), None
+    batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 
     labelled = tokens.training.labelled

@@ -20,8 +20,8 @@ from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer
 
 # input_ids, attention_mask, token_type_ids [B, S]; labels [B], of a tagger [B, S], where a text has any number of labels [B, labels];
-# weight [B]; labelled [B] where some have no label
-Batch = dict[str, jax.Array]
+# weight [B]; labelled [B] where some have no label; answers, the teacher's outputs by name [B, ...], where it was asked before
+Batch = dict[str, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -90,7 +90,8 @@ class TrainStep:
         return jax.jit(self.update, donate_argnums=0, out_shardings=(shardings, placement.replicated))
 
     def update(self, state: TrainState, batch: Batch, teacher: nnx.State | None) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One optimiser step on one batch; scalars to log come with the new state. teacher: its parameters."""
+        """One optimiser step on one batch; scalars to log come with the new state. teacher: its parameters; None where the batch has its
+        answers."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
         target = budget.target_share(skim, self.goals, state.step, self.total_steps)
@@ -171,8 +172,7 @@ class TrainStep:
             assert objective.from_labels is not None
             task = objective.from_labels(outputs, batch, from_labels) / denominators["weight"]
         if self.teacher_graph is not None:
-            answer = jax.lax.stop_gradient(nnx.merge(self.teacher_graph, gathered(teacher))(*inputs, only_logits=True))
-            wanted = model.outputs_of(answer)
+            wanted = batch["answers"] if "answers" in batch else self._answers(teacher, inputs)
             distill = objective.from_teacher(outputs, wanted, batch, weight - from_labels, config.distill)
             task = task + distill / denominators["weight"]
         kept = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["tokens"])
@@ -192,3 +192,8 @@ class TrainStep:
         at_level = len(self.goals) * jax.nn.one_hot(batch["level"], len(self.goals), dtype=jnp.float32)
         measured = {"spent": ((spent * jnp.broadcast_to(counts, spent.shape)) @ at_level).T, "available": (available * counts) @ at_level}
         return loss, logged | {"loss": loss} | measured
+
+    def _answers(self, teacher, inputs: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+        assert self.teacher_graph is not None
+        model = nnx.merge(self.teacher_graph, gathered(teacher))
+        return jax.lax.stop_gradient(model.outputs_of(model(*inputs, only_logits=True)))

@@ -42,23 +42,6 @@ class CheckpointEvaluation:
         return scalars
 
 
-def answered_by(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunInputs:
-    """The splits with a dense teacher's predictions in place of labels, but for that of the threshold, which is fitted without any.
-
-    teacher: what `masked.evaluation_step` returned for it.
-    """
-
-    def answered(split: Split) -> Split:
-        bar = "asking the teacher" if processes.is_first() else None
-        return dataclasses.replace(split, labels=masked.predict(teacher, params, split.batches, split.batches.examples, 0.0, bar))
-
-    return dataclasses.replace(
-        inputs,
-        validation={name: answered(split) for name, split in inputs.validation.items()},
-        test={name: answered(split) for name, split in inputs.test.items()},
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Validation:
     """The evaluations of one run. step: what `masked.evaluation_step` returned for the run's model."""
