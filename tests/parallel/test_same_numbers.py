@@ -7,9 +7,12 @@ from parallel import launch
 from safetensors.numpy import load_file
 from training import runs
 
+from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import override
+from transkimmer_jax.data.pipeline import load_tokenizer
 
-# Dropout and sampled gates on, and neurons left out; every step is recorded. 37 texts of validation are shared by no number of devices.
+# Dropout and sampled gates on, neurons left out, and a teacher beside the labels; every step is recorded. 37 texts of validation are
+# shared by no number of devices.
 FIELDS = {
     "train.steps": "20", "train.log_every": "1", "train.eval_every": "20", "train.save_every": "20", "data.eval_examples": "37",
     "model.intermediate_size": "24",
@@ -18,8 +21,11 @@ CLOSE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def config_file(config, tmp_path_factory):
-    return runs.write_config(tmp_path_factory.mktemp("config") / "task.py", override(config, FIELDS))
+def config_file(config, checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    teacher = TranskimmerForSequenceClassification.from_pretrained(checkpoint, dense=True, num_labels=2)
+    teacher.save_pretrained(folder / "teacher", tokenizer=load_tokenizer(checkpoint))
+    return runs.write_config(folder / "task.py", override(config, FIELDS | {"distill.teacher": str(folder / "teacher")}))
 
 
 @pytest.fixture(scope="module")
