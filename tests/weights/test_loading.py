@@ -248,6 +248,10 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     assert "freshly initialised (seed 0): encoder/predictors/0, encoder/predictors/1" in caplog.text
     with pytest.raises(CheckpointError, match="no predictor is left, .* stand before layers 0,2: name others by skim.layers"):
         load(tmp_path / "two", layers=(1,))
+    with pytest.raises(CheckpointError, match="^predictor_size=16 of a checkpoint whose trained predictors have 32: leave it out$"):
+        load(tmp_path / "two", skim_overrides={"predictor_size": 16})
+    fresh = load(tmp_path / "two", skim_overrides={"layers": (0, 1), "predictor_size": 16})
+    assert leaf(fresh, "encoder.predictors.0.dense.kernel").shape == (32, 16)
     listed = load(tmp_path / "two", layers=(1,), skim_overrides={"layers": [0]}).arch
     assert listed.deciding_layers == (0,) and hash(listed)
     assert load(tmp_path / "two", layers=(1,), dense=True).arch.skim is None

@@ -98,6 +98,7 @@ def load(
         every = range(saved.architecture.num_hidden_layers)
         decided = {chosen.index(layer) for layer in saved.architecture.deciding_layers or every if layer in chosen}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, decided, folder)
+        _require_predictor_size((skim_overrides or {}).get("predictor_size"), tensors)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
         untrained = sorted(fresh & {row.module for row in names.head_table(arch)})
         if untrained and complete:
@@ -335,6 +336,14 @@ def _trained_parts(arch: Architecture, saved: Architecture, decided: set[int]) -
     if arch.skim is not None and saved.skim.levels == arch.skim.levels:
         parts.add(names.LEVELS)
     return parts | ({names.FORWARDING} if saved.maps_forwarded else set())
+
+
+def _require_predictor_size(asked: int | None, tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise `CheckpointError` where predictors that are loaded have another width than the user asked for."""
+    kernels = (tensor for name, tensor in tensors.items() if name.startswith(names.SKIM_PREFIX) and name.endswith(".predictor.1.weight"))
+    widths = {tensor.shape[0] for tensor in kernels if len(tensor.shape) == 2}
+    if asked is not None and len(widths) == 1 and widths != {asked}:
+        raise CheckpointError(f"predictor_size={asked} of a checkpoint whose trained predictors have {widths.pop()}: leave it out")
 
 
 def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder: pathlib.Path, trained: set[names.Path]) -> set[str]:
