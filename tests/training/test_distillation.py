@@ -121,21 +121,22 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
 )
 def test_a_text_is_asked_about_once(teachers, texts, tmp_path, monkeypatch, name, changes, answered):
     """Where that is less than at every step, and the answer is a few numbers; the steps learn the same."""
-    config, asked = make_config(teachers[name], texts, **{"train.log_every": "1"} | changes), []
-    counted = teaching.answered
+    config, answers = make_config(teachers[name], texts, **{"train.log_every": "1"} | changes), []
+    ask = teaching.ask
 
     def asking(*arguments):
-        with_answers = counted(*arguments)
-        asked.append(with_answers.training.answers)
-        return with_answers
+        inputs, params = ask(*arguments)
+        answers.append(inputs.training.answers)
+        assert (params is None) == (answers[-1] is not None)
+        return inputs, params
 
-    monkeypatch.setattr(teaching, "answered", asking)
+    monkeypatch.setattr(teaching, "ask", asking)
     train_and_evaluate(config, tmp_path / "once")
-    assert len(asked) == answered
+    assert (answers[0] is not None) == answered
     if answered:
         monkeypatch.setattr(teaching, "_MOST_BYTES", 0)
         train_and_evaluate(config, tmp_path / "each_step")
-        assert len(asked) == 1, "answers that would fill the memory"
+        assert answers[1] is None, "they would fill the memory"
         losses = [
             [line["task_loss"] for line in map(json.loads, runs.read_lines(tmp_path / run)) if "task_loss" in line][:10]
             for run in ("once", "each_step")

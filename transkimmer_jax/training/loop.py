@@ -107,14 +107,9 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     update = train_step.jitted(state, placement)
     teacher_params: nnx.State | None = None
     if teacher is not None:
-        graph, params = nnx.split(teacher)
-        teacher_params = placement.put(params)
-        ask = masked.evaluation_step(graph, placement)
         with jax.set_mesh(placement.mesh):
-            if task.judge == "teacher":
-                tokens = teaching.judged(ask, teacher_params, tokens)
-            if teaching.saves(config, teacher, tokens, total_steps):
-                tokens, teacher_params = teaching.answered(ask, teacher_params, tokens), None
+            tokens, teacher_params = teaching.ask(config, task, teacher, tokens, total_steps, placement)
+        del teacher  # its weights are as large as the student's
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 

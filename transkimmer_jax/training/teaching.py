@@ -6,36 +6,50 @@ asked about once, where the answers are few numbers.
 
 import dataclasses
 import math
-from typing import Any
+
+from flax import nnx
 
 from transkimmer_jax.config import Config
+from transkimmer_jax.data.batches import EvaluationBatches
+from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import masked
-from transkimmer_jax.evaluation.masked import EvaluationStep
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.parallel import processes
+from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.inputs import RunInputs, Split
 
 _MOST_BYTES = 2**30  # of answers, in each process; an embedder's are of 350,000 texts at H=768
 
 
-def judged(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunInputs:
-    """The splits with a dense teacher's predictions in place of labels, but for that of the threshold, which is fitted without any.
+def ask(
+    config: Config, task: Task, teacher: TranskimmerPreTrainedModel, inputs: RunInputs, total_steps: int, placement: Placement
+) -> tuple[RunInputs, nnx.State | None]:
+    """What a run reads, with the teacher's answers; and the teacher's parameters on the devices, where the steps ask it themselves.
 
-    teacher: what `masked.evaluation_step` returned for it.
+    Where the task is to answer as the teacher, its answers on held-out texts stand in place of labels; but not on those of the threshold,
+    which is fitted without any.
     """
+    graph, state = nnx.split(teacher)
+    step, params = masked.evaluation_step(graph, placement), placement.put(state)
 
-    def answered(split: Split) -> Split:
-        labels = masked.predict(teacher, params, split.batches, split.batches.examples, 0.0, _bar())
-        return dataclasses.replace(split, labels=labels)
+    def answers(batches: EvaluationBatches, texts: str) -> Predictions:
+        bar = f"asking the teacher, {texts} texts" if processes.is_first() else None
+        return masked.predict(step, params, batches, batches.examples, 0.0, bar)
 
-    return dataclasses.replace(
-        inputs,
-        validation={name: answered(split) for name, split in inputs.validation.items()},
-        test={name: answered(split) for name, split in inputs.test.items()},
-    )
+    def judged(split: Split) -> Split:
+        return dataclasses.replace(split, labels=answers(split.batches, "held-out"))
+
+    if task.judge == "teacher":
+        validation, test = ({name: judged(split) for name, split in splits.items()} for splits in (inputs.validation, inputs.test))
+        inputs = dataclasses.replace(inputs, validation=validation, test=test)
+    if not _saves(config, teacher, inputs, total_steps):
+        return inputs, params
+    outputs = answers(inputs.training_pass, "training").outputs
+    return dataclasses.replace(inputs, training=dataclasses.replace(inputs.training, answers=outputs)), None
 
 
-def saves(config: Config, teacher: TranskimmerPreTrainedModel, inputs: RunInputs, total_steps: int) -> bool:
+def _saves(config: Config, teacher: TranskimmerPreTrainedModel, inputs: RunInputs, total_steps: int) -> bool:
     """Whether asking once about every training text costs less than asking at every step.
 
     Not where tokens are replaced, which makes new texts; where the head answers each token; or where answers would fill the memory.
@@ -43,13 +57,3 @@ def saves(config: Config, teacher: TranskimmerPreTrainedModel, inputs: RunInputs
     size = sum(math.inf if output.per_token else math.prod(output.shape) for output in teacher.outputs)
     read = total_steps * config.data.batch_size
     return config.distill.token_noise == 0 and read > len(inputs.training) and 4 * size * len(inputs.training) <= _MOST_BYTES
-
-
-def answered(teacher: EvaluationStep, params: Any, inputs: RunInputs) -> RunInputs:
-    """The training texts with the teacher's answers, which `TrainStep.update` then takes. teacher: as of `judged`."""
-    predictions = masked.predict(teacher, params, inputs.training_pass, inputs.training_pass.examples, 0.0, _bar())
-    return dataclasses.replace(inputs, training=dataclasses.replace(inputs.training, answers=predictions.outputs))
-
-
-def _bar() -> str | None:
-    return "asking the teacher" if processes.is_first() else None
