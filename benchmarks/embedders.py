@@ -72,7 +72,7 @@ def main() -> None:
     indexed: dict[str, np.ndarray] = {}  # by precision: the dense model's vectors of the documents
     for folder in args.students:
         run = Run.read(pathlib.Path(folder).parent)
-        commands.append(portable(run.result["command"]))
+        commands += run.commands
         models += [(name, folder, {} if threshold is None else {"threshold": threshold}) for name, threshold in run.described()]
         if not run.config.skim.enabled:
             continue

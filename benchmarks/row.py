@@ -72,6 +72,13 @@ class Run:
         return self.folder / "model"
 
     @property
+    def commands(self) -> list[str]:
+        """What made its model: those of the run that it starts from, where that is one, and its own."""
+        before = pathlib.Path(self.config.model.pretrained).parent
+        first = Run.read(before).commands if (before / "result.json").is_file() else []
+        return [*first, portable(self.result["command"])]
+
+    @property
     def budgets(self) -> tuple[float | None, ...]:
         """Shares of the dense FLOPs that were asked for, falling; of a static student (None,)."""
         return self.config.skim.targets if self.config.skim.enabled else (None,)

@@ -180,6 +180,13 @@ def test_a_static_student(workdirs, of_recipe, tmp_path):
     assert padding[0] == pytest.approx(padding[1]), "against the same dense model"
 
 
+def test_commands_of_a_run_that_starts_from_another(workdirs):
+    """That of the dense run, which is its recipe's, stands before its own."""
+    dense = "transkimmer train --config configs/files.py --workdir recipe"
+    assert row.Run.read(workdirs / "static").commands == [dense, "transkimmer train --config.distill.teacher=dense/model"]
+    assert row.Run.read(workdirs / "recipe" / "dense").commands == [dense]
+
+
 def test_texts_without_labels(workdirs, tmp_path, capsys):
     """Are counted where they are; their file may be gone when the record is made."""
     run, _ = row.read_runs(workdirs / "recipe", None)
