@@ -67,7 +67,7 @@ def main() -> None:
                 {"threshold": float(threshold), "risk": float(risk), "flops_vs_unpadded": saving}
                 for threshold, risk, saving in zip(THRESHOLDS, risks, savings, strict=True)
             ],
-            "commands": [portable(run.result["command"]), portable(shlex.join(["python", *sys.argv]))], **circumstances(),
+            "commands": [*run.commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
         })  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output / f"{scored.task.name.rpartition('/')[2]}_{args.risk}.json", records)

@@ -53,7 +53,7 @@ def main() -> None:
     models: list[tuple[dict[str, Any], SkimEngine]] = []
     for folder in [args.dense, *args.students]:
         run = Run.read(pathlib.Path(folder).parent)
-        commands.append(portable(run.result["command"]))
+        commands += [command for command in run.commands if command not in commands]
         for precision in args.precisions:
             engine = SkimEngine.from_pretrained(folder, precision=precision, dense=folder == args.dense)
             models += [({"model": name, "precision": precision, "threshold": threshold}, engine) for name, threshold in run.described()]

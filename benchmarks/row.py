@@ -73,10 +73,10 @@ class Run:
 
     @property
     def commands(self) -> list[str]:
-        """What made its model: those of the run that it starts from, where that is one, and its own."""
+        """What made its model: those of the run that it starts from, where that is one, and its own. Both runs of a recipe have one."""
         before = pathlib.Path(self.config.model.pretrained).parent
         first = Run.read(before).commands if (before / "result.json").is_file() else []
-        return [*first, portable(self.result["command"])]
+        return list(dict.fromkeys([*first, portable(self.result["command"])]))
 
     @property
     def budgets(self) -> tuple[float | None, ...]:

@@ -208,7 +208,7 @@ def embedders(records: list[dict]) -> str:
             speed, times = f"{torch:,.0f}", f"{torch / dense['texts_per_second']:.2f}x"
             rows.append(["dense, by sentence-transformers", "float32", *[""] * 6, speed, times, "", ""])
         for row in record["rows"]:
-            lost = {name: f"{100 * (dense[name] - row[name]):.1f}" for name in ("stsb_test", "qnli_recall@10", "queries_recall@10")}
+            lost = {name: f"{100 * (dense[name] - row[name]):z.1f}" for name in ("stsb_test", "qnli_recall@10", "queries_recall@10")}
             speed = row.get("texts_per_second")
             is_dense = row["model"] == "dense"
             rows.append([
@@ -242,7 +242,7 @@ def embedder_in_words(records: list[dict]) -> str:
     students = [row for row in rows if row["precision"] == precision and row["model"] != "dense"]
     larger, smaller = sorted(students, key=lambda row: row["qnli_flops_vs_unpadded"])[-2:]
     (lost, lost_more), (queries, queries_more) = (
-        [f"{100 * (dense[name] - row[name]):.1f}" for row in (larger, smaller)] for name in ("qnli_recall@10", "queries_recall@10")
+        [f"{100 * (dense[name] - row[name]):z.1f}" for row in (larger, smaller)] for name in ("qnli_recall@10", "queries_recall@10")
     )
     return (
         f"In {precision} an embedder's student computes {larger['texts_per_second']:,.0f} texts a second at "
@@ -259,7 +259,7 @@ def reranking(records: list[dict]) -> str:
     for record in records:
         dense = record["rows"][0]
         for row in record["rows"]:
-            points = [[f"{100 * row[name]:.1f}", f"{100 * (dense[name] - row[name]):.1f}"] for name in ("mrr", "ndcg@10")]
+            points = [[f"{100 * row[name]:.1f}", f"{100 * (dense[name] - row[name]):z.1f}"] for name in ("mrr", "ndcg@10")]
             rows.append([
                 row["model"], row["precision"], *points[0], *points[1], f"{row['flops_vs_unpadded']:.2f}x", f"{row['milliseconds']:.0f}",
                 f"{dense['milliseconds'] / row['milliseconds']:.2f}x",

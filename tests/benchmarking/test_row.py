@@ -185,6 +185,7 @@ def test_commands_of_a_run_that_starts_from_another(workdirs):
     dense = "transkimmer train --config configs/files.py --workdir recipe"
     assert row.Run.read(workdirs / "static").commands == [dense, "transkimmer train --config.distill.teacher=dense/model"]
     assert row.Run.read(workdirs / "recipe" / "dense").commands == [dense]
+    assert row.Run.read(workdirs / "recipe" / "skimming").commands == [dense], "both runs of a recipe have its command"
 
 
 def test_texts_without_labels(workdirs, tmp_path, capsys):

@@ -68,7 +68,6 @@ class RunInputs:
     validation: dict[str, Split]
     test: dict[str, Split]
     threshold_split: Split
-    pad_token_id: int
 
     @property
     def served_lengths(self) -> np.ndarray:
@@ -175,5 +174,4 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
         validation={name: split(texts) for name, texts in examples.validation.items()},
         test={name: split(texts) for name, texts in examples.test.items()},
         threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, sources.EVALUATION_SEED)),
-        pad_token_id=tokenizer.pad_token_id,
     )

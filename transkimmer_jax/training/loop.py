@@ -109,7 +109,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     if teacher is not None:
         with jax.set_mesh(placement.mesh):
             tokens, teacher_params = teaching.ask(config, task, teacher, tokens, total_steps, placement)
-        del teacher  # its weights are as large as the student's
+        del teacher  # which keeps its weights, beside those on the devices
     batches = pipeline.training_iterator(tokens.training, tokens.plan, total_steps, tokenizer.pad_token_id, rows)
     checks = Validation(config, task, student.arch, masked.evaluation_step(train_step.graph, placement), tokens, total_steps)
 
