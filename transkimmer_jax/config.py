@@ -134,7 +134,8 @@ class SkimConfig:
     ] = True
     controller_gain: Annotated[
         float | None,
-        "budget: change of the coefficient a step per unit of (measured - wanted) share; None: 0.03 of classifiers, 0.3 of others",
+        "budget: change of the coefficient a step per unit of (measured - wanted) share; None: 0.03 of classifiers, 0.05 of embedders,"
+        " 0.3 of others",
     ] = None
     controller_shift: Annotated[float, "budget: change of the predictors' margins a step per unit of (wanted - measured) share"] = 1.0
 

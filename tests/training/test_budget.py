@@ -250,12 +250,26 @@ def test_the_controller_reaches_its_target(target, resistance, gain):
     assert np.all(shares[:50] > 0.95), "still dense at the end of the warm-up"
 
 
-@pytest.mark.parametrize(("fields", "gain"), [({"num_labels": 2}, 0.03), ({"num_labels": 1}, 0.3), ({"head": "sentence_embedding"}, 0.3)])
+@pytest.mark.parametrize(("fields", "gain"), [({"num_labels": 2}, 0.03), ({"num_labels": 1}, 0.3), ({"head": "sentence_embedding"}, 0.05)])
 def test_the_gain_is_the_heads(fields, gain):
     """Unless one is given."""
     arch = dataclasses.replace(ARCH, **fields)
     assert budget.with_gain(SkimConfig(), arch).controller_gain == gain
     assert budget.with_gain(SkimConfig(controller_gain=1.0), arch).controller_gain == 1.0
+
+
+@pytest.mark.parametrize("target_kind", ["tokens", "flops"])
+@pytest.mark.parametrize("allocation", ["learned", "geometric"])
+def test_an_embedder_pays_for_shares_of_its_texts(target_kind, allocation):
+    """Half of a short text costs as much as half of a long one, and as half of a served one. Other heads pay for tokens."""
+    skim = SkimConfig(target_kind=target_kind, allocation=allocation)
+    embedder = dataclasses.replace(ARCH, head="sentence_embedding")
+    lengths, served = jnp.array([0.0, 4.0, 20.0, 60.0]), ServedLengths.like(20.0)
+    spent = 0.5 * jnp.stack([budget.available(skim, embedder, lengths)] * 2)
+    shares = budget.priced(skim, embedder, spent, lengths, served)
+    np.testing.assert_allclose(shares[:, 1:], 0.5 * float(budget.available(skim, embedder, jnp.float32(20.0))), rtol=1e-6)
+    np.testing.assert_array_equal(shares[:, 0], 0.0)
+    np.testing.assert_array_equal(budget.priced(skim, ARCH, spent, lengths, served), spent)
 
 
 def test_gate_noise():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig
+from transkimmer_jax.data.tasks import TEXTS
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.skim import increasing
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import TrainState, TrainStep
@@ -49,7 +50,8 @@ def make_batch(width=WIDTH, seed=0):
 
 
 def make_model(seed=0, **changes):
-    return TranskimmerForSequenceClassification(dataclasses.replace(ARCH, **changes), rngs=nnx.Rngs(seed))
+    arch = dataclasses.replace(ARCH, **changes)
+    return HEADS[arch.head](arch, rngs=nnx.Rngs(seed))
 
 
 def make_decided_model(**changes):
@@ -171,6 +173,27 @@ def test_the_budgets_price_and_measure(count):
         assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(3 * kept.sum() / (8 * 5), rel=1e-5)
         spent, available = (0.7 + 0.3 * (each * counts).sum() / (8 * 5) for each in (kept, lengths))
         assert float(metrics["share"]) == pytest.approx(spent / available, rel=1e-5) == after.controller.measured.item()
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_embedder_pays_for_the_share_of_a_text(count):
+    """Texts of which the second layer keeps position 0 only; the share that is measured counts tokens, as of every head."""
+    skim = SkimConfig(allocation="learned", target_kind="tokens", target=0.5, warmup=0.0, anneal=0.0, noise_end=None)
+    config = make_config(
+        skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count), distill=DistillConfig(teacher="given", weight=1.0),
+        data=DataConfig(task=TEXTS, batch_size=ROWS),
+    )  # fmt: skip
+    model = make_decided_model(head="sentence_embedding")
+    teacher = make_model(seed=1, head="sentence_embedding", **DENSE)
+    step = TrainStep.create(config, model, 20, teacher, served=ServedLengths.like(5.0))
+    state = step.start(nnx.split(model)[1])
+    state = TrainState(jnp.int32(5), state.params, state.opt_state, dataclasses.replace(state.controller, price=jnp.full(1, 3.0)))
+    batch, lengths = make_batch(), np.array([4, 6, 2, 1, 4, 6, 3, 5])
+    batch["attention_mask"] = (np.arange(WIDTH) < lengths[:, None]).astype(np.int32)
+    _, metrics = jax.jit(step.update)(state, batch, nnx.split(teacher)[1])
+    kept = (lengths + 1) / 2
+    assert float(metrics["loss"] - metrics["task_loss"]) == pytest.approx(3 * (kept / lengths).mean(), rel=1e-5)
+    assert float(metrics["share"]) == pytest.approx((0.7 + 0.3 * kept.mean() / 5) / (0.7 + 0.3 * lengths.mean() / 5), rel=1e-5)
 
 
 LEVELS = SkimArchitecture(predictor_size=8, initial_bias=0.0, levels=(0.6, 0.3))

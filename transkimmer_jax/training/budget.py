@@ -3,9 +3,10 @@
 The share is of texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
-get more. The share wanted falls from dense to the budget, and a controller has what texts of the served lengths spend follow it, by two
-means. After each step it moves the predictors' margins, all tokens' alike, which acts at once; and it moves the price, slowly, since a fast
-one swings with the margins. Either the model as a whole has one price, or each predictor one of its own for the tokens that it keeps.
+get more. An embedder's price is of shares of its texts (`priced`). The share wanted falls from dense to the budget, and a controller has
+what texts of the served lengths spend follow it, by two means. After each step it moves the predictors' margins, all tokens' alike, which
+acts at once; and it moves the price, slowly, since a fast one swings with the margins. Either the model as a whole has one price, or each
+predictor one of its own for the tokens that it keeps.
 A model for several budgets has a controller for each, which sees the texts that are skimmed at its level.
 """
 
@@ -88,6 +89,18 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
     return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
 
 
+def priced(skim: SkimConfig, arch: Architecture, spent: jax.Array, lengths: jax.Array, served: ServedLengths) -> jax.Array:
+    """What a price is paid for, of the shape of `spent` [..., B]: all of it, or of an embedder's texts the same share of a served one.
+
+    A token of a long text changes a mean of tokens less than one of a short text. At one price for both, the vectors of long texts
+    become the worst ones (docs/ablations.md). lengths: [B] tokens of each text.
+    """
+    if arch.head != "sentence_embedding":
+        return spent
+    of_served = available(skim, arch, jnp.float32(served.mean)) / available(skim, arch, jnp.maximum(lengths, 1.0))
+    return spent * jnp.broadcast_to(of_served, spent.shape)
+
+
 def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) -> None:
     """Raises `ConfigError` where a part of a dense model costs less than the budget as it is. mean_length: tokens of a text."""
     whole, largest = _share(skim, arch, np.full(arch.num_hidden_layers, mean_length), mean_length), skim.targets[0]
@@ -167,7 +180,8 @@ def with_gain(skim: SkimConfig, arch: Architecture) -> SkimConfig:
     if skim.controller_gain is not None:
         return skim
     classifies = arch.head == "sequence_classification" and not arch.is_regression
-    return dataclasses.replace(skim, controller_gain=0.03 if classifies else 0.3)
+    others = 0.05 if arch.head == "sentence_embedding" else 0.3
+    return dataclasses.replace(skim, controller_gain=0.03 if classifies else others)
 
 
 def goals(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> np.ndarray:

@@ -132,7 +132,7 @@ class TrainStep:
             "weight": jnp.maximum(jnp.sum(batch["weight"]), 1.0),
             "skim": skim_denominator(batch["attention_mask"], self.config.skim.loss_normalization),
             "tokens": skim_denominator(batch["attention_mask"]),
-            # A constant: a token costs the same in a batch of short texts as in one of long ones.
+            # A constant, which no batch's lengths move.
             "price": len(batch["labels"]) * budget.available(self.config.skim, self.arch, jnp.float32(self.served.mean)),
         }
         gradient = jax.grad(self._loss, has_aux=True)
@@ -186,7 +186,8 @@ class TrainStep:
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
         spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
         available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
-        loss = task + jnp.mean(jnp.sum(jnp.take(coefficient, batch["level"], axis=0).T * spent, axis=-1))
+        priced = budget.priced(config.skim, self.arch, spent, lengths, self.served)
+        loss = task + jnp.mean(jnp.sum(jnp.take(coefficient, batch["level"], axis=0).T * priced, axis=-1))
         counts = self.served.counts_at(lengths) * untouched  # none of the served texts has replaced tokens
         # Of each level, as if all texts were at it.
         at_level = len(self.goals) * jax.nn.one_hot(batch["level"], len(self.goals), dtype=jnp.float32)
