@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.training import budget
 from transkimmer_jax.training.budget import Controller, ServedLengths, target_share
 
@@ -261,7 +261,7 @@ def test_the_gain_is_the_heads(fields, gain):
 @pytest.mark.parametrize("target_kind", ["tokens", "flops"])
 @pytest.mark.parametrize("allocation", ["learned", "geometric"])
 def test_an_embedder_pays_for_shares_of_its_texts(target_kind, allocation):
-    """Half of a short text costs as much as half of a long one, and as half of a served one. Other heads pay for tokens."""
+    """Half of a short text costs as much as half of a long one, and as half of a served one. Others pay for tokens."""
     skim = SkimConfig(target_kind=target_kind, allocation=allocation)
     embedder = dataclasses.replace(ARCH, head="sentence_embedding")
     lengths, served = jnp.array([0.0, 4.0, 20.0, 60.0]), ServedLengths.like(20.0)
@@ -269,7 +269,8 @@ def test_an_embedder_pays_for_shares_of_its_texts(target_kind, allocation):
     shares = budget.priced(skim, embedder, spent, lengths, served)
     np.testing.assert_allclose(shares[:, 1:], 0.5 * float(budget.available(skim, embedder, jnp.float32(20.0))), rtol=1e-6)
     np.testing.assert_array_equal(shares[:, 0], 0.0)
-    np.testing.assert_array_equal(budget.priced(skim, ARCH, spent, lengths, served), spent)
+    for other in (ARCH, dataclasses.replace(embedder, pooling=PoolingArchitecture("cls"))):
+        np.testing.assert_array_equal(budget.priced(skim, other, spent, lengths, served), spent)
 
 
 def test_gate_noise():

@@ -3,7 +3,7 @@
 The share is of texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
-get more. An embedder's price is of shares of its texts (`priced`). The share wanted falls from dense to the budget, and a controller has
+get more. A mean of tokens pays for shares of texts (`priced`). The share wanted falls from dense to the budget, and a controller has
 what texts of the served lengths spend follow it, by two means. After each step it moves the predictors' margins, all tokens' alike, which
 acts at once; and it moves the price, slowly, since a fast one swings with the margins. Either the model as a whole has one price, or each
 predictor one of its own for the tokens that it keeps.
@@ -90,12 +90,12 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
 
 
 def priced(skim: SkimConfig, arch: Architecture, spent: jax.Array, lengths: jax.Array, served: ServedLengths) -> jax.Array:
-    """What a price is paid for, of the shape of `spent` [..., B]: all of it, or of an embedder's texts the same share of a served one.
+    """What a price is paid for, of the shape of `spent` [..., B]: all of it, or the same share of a served text.
 
-    A token of a long text changes a mean of tokens less than one of a short text. At one price for both, the vectors of long texts
-    become the worst ones (docs/ablations.md). lengths: [B] tokens of each text.
+    It is shares of an embedder that takes the mean of its tokens. A token of a long text changes that less than one of a short text, so at
+    one price for both the vectors of long texts become the worst ones (docs/ablations.md). lengths: [B] tokens of each text.
     """
-    if arch.head != "sentence_embedding":
+    if arch.head != "sentence_embedding" or not arch.reads_every_token:
         return spent
     of_served = available(skim, arch, jnp.float32(served.mean)) / available(skim, arch, jnp.maximum(lengths, 1.0))
     return spent * jnp.broadcast_to(of_served, spent.shape)
