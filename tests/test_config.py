@@ -180,6 +180,7 @@ def test_mistyped_values(name, text, expected):
     [
         {"skim.target": "0"}, {"skim.target": "1.1"}, {"skim.target": "nan"}, {"skim.temperature": "0"}, {"skim.predictor_size": "0"},
         {"skim.coefficient": "-1"}, {"skim.warmup": "0.6"}, {"skim.warmup": "-0.1"}, {"skim.loss_normalization": "padded"},
+        {"skim.controller_gain": "-1"}, {"skim.controller_gain": "nan"}, {"skim.controller_shift": "-0.1"},
         {"skim.loss_normalization": "padded", "model.attention_masking": "post_softmax"},
         {"distill.weight": "1.5"}, {"distill.temperature": "0"},
         {"distill.token_noise": "0.1"}, {"distill.token_noise": "1", "distill.teacher": "folder"},

@@ -303,6 +303,9 @@ class Config:
             f"skim.layers={','.join(map(str, skim.layers or ()))} of a model of {count} layers: name some of 0 to {(count or 1) - 1}",
         )
         require(skim.coefficient >= 0, f"skim.coefficient must not be negative, got {skim.coefficient}")
+        gain, shift = skim.controller_gain, skim.controller_shift
+        require(gain is None or gain >= 0, f"skim.controller_gain must not be negative, got {gain}: the price would run from the budget")
+        require(shift >= 0, f"skim.controller_shift must not be negative, got {shift}: the margins would run from the budget")
         require(
             skim.warmup >= 0 and skim.anneal >= 0 and skim.warmup + skim.anneal <= 1,
             f"skim.warmup + skim.anneal must lie in [0, 1], not {skim.warmup} + {skim.anneal}",
