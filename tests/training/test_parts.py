@@ -98,9 +98,9 @@ def test_a_classifier_of_long_texts_has_whole_layers_and_one_predictor(parted):
     assert parted("sequence_classification", repeats=42) == (4, None, None, (0,))
 
 
-def test_an_embedders_layers_are_chosen(parted):
+def test_an_embedders_layers_are_chosen_and_two_predictors_decide(parted):
     count, layers, neurons, deciding = parted("sentence_embedding")
-    assert (count, neurons, deciding) == (None, 1 / 2, None) and len(layers) == 5 and set(layers) < set(range(6))
+    assert (count, neurons, deciding) == (None, 1 / 2, (0, 2)) and len(layers) == 5 and set(layers) < set(range(6))
     assert parted("token_classification") == parted("question_answering", data__text_columns="question,context") == WHOLE
 
 

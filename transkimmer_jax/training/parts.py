@@ -30,12 +30,13 @@ _ROOM = 1.03  # between what a part costs with all tokens and the largest budget
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """layers, neurons: shares of the teacher's. first: the first layers; else they are to be chosen. once: one predictor decides."""
+    """layers, neurons: shares of the teacher's. first: the first layers; else they are to be chosen. predictors: how many decide; None:
+    one before each layer."""
 
     layers: float
     neurons: float
     first: bool = False
-    once: bool = False
+    predictors: int | None = None
 
     def of(self, arch: Architecture) -> Architecture:
         """What of a whole model is left."""
@@ -48,13 +49,13 @@ class Part:
 
 _OF_HEADS = {
     "sequence_classification": (
-        Part(2 / 3, 1 / 3, first=True, once=True),
+        Part(2 / 3, 1 / 3, first=True, predictors=1),
         Part(2 / 3, 2 / 3, first=True),
         Part(2 / 3, 1, first=True),
     ),
-    "sentence_embedding": (Part(5 / 6, 1 / 2),),
+    "sentence_embedding": (Part(5 / 6, 1 / 2, predictors=2),),
 }
-_OF_LONG_TEXTS = _OF_HEADS | {"sequence_classification": (Part(2 / 3, 1, first=True, once=True),)}
+_OF_LONG_TEXTS = _OF_HEADS | {"sequence_classification": (Part(2 / 3, 1, first=True, predictors=1),)}
 
 
 def suitable(arch: Architecture, largest: float, length: float) -> Part | None:
@@ -101,8 +102,9 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
     )  # fmt: skip
     if part.neurons < 1:
         config = dataclasses.replace(config, model=dataclasses.replace(model, intermediate_size=part.neurons))
-    if part.once and skim.layers is None:
-        config = dataclasses.replace(config, skim=dataclasses.replace(skim, layers=(0,)))
+    if part.predictors is not None and skim.layers is None:
+        deciding = tuple(sorted({count * number // part.predictors for number in range(part.predictors)}))
+        config = dataclasses.replace(config, skim=dataclasses.replace(skim, layers=deciding))
     if count == arch.num_hidden_layers:
         return config
     fields = {"num_hidden_layers": count} if part.first else {"layers": choose_for_run(config, count, workdir)}
