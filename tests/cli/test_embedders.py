@@ -58,6 +58,8 @@ def test_similarity(models, write, capsys):
     assert result["metrics"]["test file"]["pearson"] == pytest.approx(scipy.stats.pearsonr(scores, cosines).statistic, abs=1e-5)
     cut = said(capsys, "evaluate", "--model", models["embedder"], "--data", write("pairs.jsonl", records), "--max-length", 3)
     assert cut["value"] != result["value"]
+    with pytest.raises(CheckpointError, match="^17 tokens are more than the 16 positions of .*: give a lower --max-length$"):
+        said(capsys, "evaluate", "--model", models["embedder"], "--data", write("pairs.jsonl", records), "--max-length", 17)
     assert result["examples"] == {"test file": 6} and 0 < result["kept_tokens"] <= 1
     engine = SkimEngine.from_pretrained(models["embedder"])
     engine.encode(TEXTS)

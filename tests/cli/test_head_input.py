@@ -75,6 +75,8 @@ _PRETRAINED = "--config.model.pretrained"
         # Judgements of unknown ids.
         ((*_RETRIEVE, "no_query.txt"), DataError, "no_query.txt, line 2: query 'q3' is unknown"),
         ((*_RETRIEVE, "no_document.txt"), DataError, "no_document.txt, line 2: document 'd7' is unknown"),
+        # More tokens than it has positions.
+        ((*_RETRIEVE, "judged.txt", "--max-length", "4096"), CheckpointError, "4096 tokens are more than the .* of embedder: give a lower"),
         # Tags that do not match words.
         ((*_TAGS, "tags.jsonl"), DataError, "tags.jsonl, line 2: 2 words and 1 tags"),
         ((*_TAGS, "unknown.jsonl"), DataError, "line 1: tag 'I-Y' is none of the tags trained on"),

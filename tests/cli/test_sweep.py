@@ -222,12 +222,16 @@ def applied(folder, found, config, capsys):
     assert (calibration.kept.sum(axis=1) / calibration.lengths.sum()).tolist() == chosen["kept_per_layer"]
 
 
-def test_apply(model_folder, reviews, evaluate, tmp_path, capsys):
+def test_apply(model_folder, reviews, evaluate, tmp_path, capsys, caplog):
     """What the model does from then on when nobody says otherwise."""
     folder = tmp_path / "model"
     shutil.copytree(model_folder, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = sweep(folder, reviews, tmp_path / "output", "--budget=0.95", "--apply")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"a graph")
+    with caplog.at_level("WARNING", logger="transkimmer_jax"):
+        found = sweep(folder, reviews, tmp_path / "output", "--budget=0.95", "--apply")
+    assert f"{folder}/onnx has graphs with the threshold from before: export them again" in caplog.messages
     assert found["chosen"]["threshold"] not in ("-inf", "inf", 0.25)
     skim = config.pop("skim")
     applied(folder, found, config, capsys)

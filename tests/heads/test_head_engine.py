@@ -368,6 +368,7 @@ def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, b
         ("1_Pooling/config.json", None, "is missing, .* or give pooling='mean' or pooling='cls'"),
         ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length must be a whole number"),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "q"}, "is none of the prompts"),
+        ("config_sentence_transformers.json", {"prompts": {"q": "x"}, "default_prompt_name": ["q"]}, "is none of the prompts"),
     ],
 )
 def test_damaged_folders_are_one_line(tmp_path, tokenizer, name, content, says):

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from transkimmer_jax.models.architecture import Architecture
+from transkimmer_jax.models.embeddings import Embeddings
 from transkimmer_jax.models.layers import Linear, product, spread
+from transkimmer_jax.models.skim import Forwarding
 
 
 def _loss(map_of, x, kernel, bias):
@@ -67,6 +70,33 @@ def test_spread_of_many_rows_sums_exactly():
     """More rows than a bfloat16 can count: sums are of float32."""
     gradient = jax.jit(jax.grad(lambda vector: jnp.sum(spread(vector, (1000, 3)).astype(jnp.float32))))(jnp.ones(3, jnp.bfloat16))
     np.testing.assert_array_equal(gradient.astype(jnp.float32), 1000.0)
+
+
+def _gradients(module, given):
+    """Of the sum of what a module makes of bfloat16, by name."""
+    graph, params = nnx.split(module)
+    gradients = jax.grad(lambda params: jnp.sum(given(nnx.merge(graph, params)).astype(jnp.float32)))(params)
+    return {path[-2].key: np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+
+
+def test_a_bias_of_forwarded_tokens_learns_from_all_of_them():
+    states = jnp.ones((1000, 3), jnp.bfloat16)
+    gradients = _gradients(Forwarding(3, nnx.Rngs(0)), lambda forwarding: forwarding(states))
+    np.testing.assert_array_equal(gradients["bias"], 1000.0)
+    np.testing.assert_array_equal(gradients["kernel"], 1000.0)
+
+
+def test_rows_of_token_types_learn_from_all_tokens():
+    arch = Architecture(vocab_size=4, hidden_size=2, num_attention_heads=1, type_vocab_size=2, skim=None)
+    types = jnp.asarray(np.arange(2000) % 2, jnp.int32)
+    embeddings = Embeddings(arch, jnp.bfloat16, nnx.Rngs(0))
+    graph, params = nnx.split(embeddings)
+
+    def loss(params):
+        module = nnx.merge(graph, params)
+        return jnp.sum(module._of_two(module.token_type, types).astype(jnp.float32))
+
+    np.testing.assert_array_equal(jax.grad(loss)(params)["token_type"]["embedding"][...], 1000.0)
 
 
 def test_a_map_without_bias_has_none():

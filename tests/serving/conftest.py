@@ -1,7 +1,7 @@
 """One set of models for all tests here, and one server of them."""
 
 import pytest
-from serving.served import HEAD_OF, save_models, served_model
+from serving.served import HEAD_OF, edited, save_models, served_model
 from serving.served import serving as served
 
 from transkimmer_jax.inference.engine import SkimEngine
@@ -31,3 +31,11 @@ def server(models):
     """Serves all of them."""
     with served(list(models.values()), Limits(threshold_range=(-2.0, 2.0), payload_limit=200_000, read_seconds=2.0)) as running:
         yield running
+
+
+@pytest.fixture
+def bare(folders, tmp_path):
+    """A folder of an encoder that says nothing of a head or a pooling."""
+    folder = edited(tmp_path / "bare", folders["embedder"], architectures=["BertModel"], pooling=None)
+    (folder / "modules.json").unlink()
+    return folder

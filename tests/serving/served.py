@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import http.client
 import json
+import shutil
 import socket
 import threading
 
@@ -102,6 +103,16 @@ class Served:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         connection.sendall(data)
         return connection
+
+
+def edited(folder, source, **fields):
+    """A copy of a model folder whose config has other fields; None leaves one out."""
+    shutil.copytree(source, folder)
+    (folder / "SHA256SUMS").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | fields
+    config = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 @contextlib.contextmanager

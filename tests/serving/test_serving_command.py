@@ -1,11 +1,10 @@
 """What `serve` makes of its flags and folders, without a server that listens."""
 
-import json
 import shutil
 import types
 
 import pytest
-from serving.served import LABELS, served_model, serving
+from serving.served import LABELS, edited, served_model, serving
 
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -31,24 +30,6 @@ def offered(monkeypatch):
         return services[0]
 
     return call
-
-
-def edited(folder, source, **fields):
-    """A copy of a model folder whose config has other fields; None leaves one out."""
-    shutil.copytree(source, folder)
-    (folder / "SHA256SUMS").unlink()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | fields
-    config = {name: value for name, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def bare(folders, tmp_path):
-    """A folder of an encoder that says nothing of a head or a pooling."""
-    folder = edited(tmp_path / "bare", folders["embedder"], architectures=["BertModel"], pooling=None)
-    (folder / "modules.json").unlink()
-    return folder
 
 
 def test_pooling_is_of_bare_encoders(offered, folders, bare, tmp_path):

@@ -15,6 +15,7 @@ from transkimmer_jax.serving import app
 from transkimmer_jax.serving import server as serving_server
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.models import Models
+from transkimmer_jax.serving.protocol import guarded
 
 MANY = ["good"] * 33
 LONG = "good film " * 40
@@ -91,6 +92,7 @@ def failures(server, label):
         ("/similarity", {"inputs": {"sentences": ["a"]}}, 422, "Validation", "inputs.source_sentence:"),
         ("/similarity", {"inputs": {"source_sentence": "", "sentences": ["a"]}}, 422, "Validation", "inputs.source_sentence:"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, 422, "Validation", "sentences: text 1 is empty"),
+        ("/similarity", {"inputs": {"source_sentence": LONG, "sentences": ["b"]}}, 422, "Validation", "source_sentence has more than"),
         ("/v1/embeddings", b"{", 400, "Validation", "the body is no JSON"),
         ("/v1/embeddings", {"input": []}, 400, "Empty", "input is empty"),
         ("/v1/embeddings", {"input": MANY}, 413, "Validation", "33 texts"),
@@ -230,6 +232,55 @@ def test_slow_clients(server, beginning, told):
     assert received[:12] == told
     assert failures(server, "timeout") == before + 1
     assert server.ask("/health")[0] == 200 and server.service.in_flight == 0
+
+
+def test_empty_lines_are_no_request(models):
+    """They keep no connection open behind an answer, whatever they do to the server's own wait for a next request."""
+    with serving([models["classifier"]], Limits(read_seconds=0.5, keep_alive_seconds=0.5)) as server:
+        with server.send(b"GET /info HTTP/1.1\r\nhost: x\r\n\r\n") as connection:
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
+            connection.sendall(b"\r\n\r\n")
+            connection.settimeout(10)
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+        with server.send(b"\r\n") as connection:
+            connection.sendall(b"GET /info HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 200")
+
+
+def test_the_rest_of_an_answer_that_nobody_reads():
+    """Less than the transport pauses for, which it would wait for for ever."""
+    ends = socket.socketpair()
+
+    class Transport:
+        left, aborted = 1000, False
+
+        def get_write_buffer_size(self):
+            return self.left
+
+        def get_extra_info(self, name):
+            return ends[0]
+
+        def abort(self):
+            self.aborted = True
+
+    protocol_class = guarded(Limits(read_seconds=1.0), None)
+    connection = protocol_class.__new__(protocol_class)
+    connection.transport = transport = Transport()
+    for now in (0.0, 0.9):
+        connection.expire(now)
+    transport.left = 500  # it reads
+    for now in (1.1, 2.0):
+        connection.expire(now)
+    assert not transport.aborted
+    transport.left = 0  # all of it, and later another answer
+    connection.expire(3.0)
+    transport.left = 500
+    connection.expire(3.9)
+    assert not transport.aborted
+    connection.expire(5.0)
+    assert transport.aborted
+    for end in ends:
+        end.close()
 
 
 def test_a_slow_request_behind_another(models, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import shutil
 import signal
 
@@ -23,7 +24,7 @@ from transkimmer_jax.evaluation.metrics import compute_metrics
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.training import students, teaching
+from transkimmer_jax.training import models, students, teaching
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
@@ -184,8 +185,9 @@ def test_one_student_for_several_budgets(teachers, many_texts, tmp_path, name):
         measured = compute_metrics(task, said, teacher.predict_tokenized(tokens))
         assert measured[task.primary_metric] == pytest.approx(point["value"], abs=1e-4)
         assert said.flops_vs_unpadded(student.arch) == pytest.approx(point["flops_vs_unpadded"], rel=1e-3)
-        # These are not the texts on which the levels were met.
+        # These are not the texts on which the levels were met: those are the validation texts, of which `result` is.
         assert 1 / point["flops_vs_unpadded"] == pytest.approx(point["budget"], rel=0.2)
+    assert 1 / result["flops_vs_unpadded"] == pytest.approx(0.6, rel=0.03)
     shares = [1 / point["flops_vs_unpadded"] for point in result["curve"]]
     assert shares == sorted(shares, reverse=True) and shares[0] > shares[-1] + 0.1
 
@@ -356,6 +358,36 @@ def test_a_student_has_its_teachers_prompts(teachers, texts, tmp_path):
     config = make_config(teachers["embedder"], texts, **{"model.pretrained": str(folder), "train.steps": "2", "skim.target": "1.0"})
     train_and_evaluate(config, tmp_path / "run")
     assert sentence_transformers.read_settings(tmp_path / "run" / "model", "sentence_embedding", {}) == settings
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_student_of_vectors_that_are_compared_by_products(texts, tmp_path, tokenizer_folder, caplog, normalize):
+    """It learns directions alone, and says so, unless all vectors have length 1."""
+    arch = dataclasses.replace(ARCH, pooling=PoolingArchitecture("mean", normalize))
+    settings = sentence_transformers.Settings(similarity="dot")
+    HEADS["sentence_embedding"](arch, rngs=nnx.Rngs(1)).save_pretrained(
+        tmp_path / "teacher", tokenizer=load_tokenizer(tokenizer_folder), settings=settings
+    )
+    config = make_config(tmp_path / "teacher", texts, **{"train.steps": "2", "skim.target": "1.0"})
+    with caplog.at_level(logging.WARNING, logger="transkimmer_jax"):
+        train_and_evaluate(config, tmp_path / "run")
+    student = sentence_transformers.read_settings(tmp_path / "run" / "model", "sentence_embedding", {})
+    assert student.similarity == ("dot" if normalize else "cosine")
+    assert ("compares vectors by dot" in caplog.text) == (not normalize)
+
+
+def test_a_pairs_teacher_needs_token_types(teachers, texts, tmp_path):
+    """A student's tokenizer gives them to both. Without them a cross-encoder would read both texts as the first; single texts have none."""
+    for name in ("cross-encoder", "embedder"):
+        folder = tmp_path / name
+        shutil.copytree(teachers[name], folder)
+        (folder / "SHA256SUMS").unlink()
+        values = json.loads((folder / "tokenizer_config.json").read_text()) | {"model_input_names": ["input_ids", "attention_mask"]}
+        (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    config = make_config(teachers["cross-encoder"], texts, **{"model.pretrained": str(tmp_path / "cross-encoder")})
+    refused(config, tmp_path, CheckpointError, "reads texts otherwise")
+    config = make_config(teachers["embedder"], texts, **{"model.pretrained": str(tmp_path / "embedder")})
+    assert models.load_tokenizer(config, load_task(config), ARCH).model_input_names == ["input_ids", "attention_mask"]
 
 
 def test_labelled_pairs_stand_behind_the_teachers_prompt(teachers, write, tmp_path):

@@ -224,7 +224,10 @@ def test_a_teacher_with_another_vocabulary(refusal, tmp_path, config):
     other = runs.TINY | {"vocab_size": 61}
     teacher = write_checkpoint(tmp_path / "teacher", random_tensors(other), other)
     message = refusal(distill__teacher=teacher)
-    assert message == f"distill.teacher={teacher} has another vocabulary than {config.model.pretrained}"
+    assert (
+        message
+        == f"distill.teacher={teacher} has another vocabulary than {config.model.pretrained}: start from an encoder with its tokenizer"
+    )
 
 
 def test_a_teacher_with_other_labels(refusal, tmp_path, config):

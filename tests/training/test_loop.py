@@ -411,10 +411,10 @@ def test_resuming_after_a_kill(config, finished, program_cache, tmp_path, caplog
     runs.assert_same_run(workdir, finished)
 
 
-def rank(skim, accuracy, flops_share, kept_tokens, settled=True):
+def rank(skim, accuracy, flops_share, kept_tokens, settled=True, least=0.0):
     split = SplitEvaluation({"accuracy": accuracy}, kept_tokens, [kept_tokens], 5.0, 1 / flops_share, predictions=None)
     task = Task("files", ("text",), ("neg", "pos"), 12)
-    return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}), settled)
+    return validation.rank(skim, task, CheckpointEvaluation(0.0, {"validation": split}), settled, least)
 
 
 def test_a_checkpoint_whose_decisions_stand_beats_a_better_one_before_it():
@@ -435,6 +435,13 @@ def test_a_checkpoint_within_the_budget_beats_a_better_one_above_it(kind):
 
     order = [of(0.99, 0.8), of(0.95, 0.43), of(-0.5, 0.1), of(0.7, 0.2), of(0.71, 0.419)]
     assert order == sorted(order) and len(set(order)) == 5
+
+
+def test_the_metric_decides_of_a_budget_that_cannot_be_met():
+    """Where the least that can be spent is above it, that counts as within."""
+    skim = SkimConfig(target=0.2)
+    order = [rank(skim, 0.99, 0.4, 0.5, least=0.3), rank(skim, 0.7, 0.3, 0.5, least=0.3), rank(skim, 0.8, 0.31, 0.5, least=0.3)]
+    assert order == sorted(order) and order[1:] == [0.7, 0.8]
 
 
 def test_without_a_budget_the_metric_alone_decides():

@@ -15,7 +15,7 @@ from transkimmer_jax.training.optimizer import decay_mask, linear_warmup_decay, 
 LAYERS = 2
 ARCH = Architecture(
     vocab_size=8, hidden_size=8, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=8, max_position_embeddings=8,
-    skim=SkimArchitecture(),
+    skim=SkimArchitecture(levels=(0.6, 0.3)),
 )  # fmt: skip
 NO_DECAY = {"warmup": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
 
@@ -35,6 +35,11 @@ def by_name(tree):
     }
 
 
+def predicts(name):
+    """Whether a parameter is of a predictor, or of the knots of its levels."""
+    return name.startswith(("encoder/predictors/", "encoder/levels/"))
+
+
 def first_update(config, params, gradients):
     """What one step adds to every parameter."""
     optimizer = step.create_optimizer(config, 100)
@@ -51,14 +56,13 @@ def test_decay_mask(params):
     decayed |= {f"embeddings/{table}/embedding" for table in ("word", "position", "token_type")}
     mask = by_name(decay_mask(params))
     assert {name for name, decays in mask.items() if decays} == decayed
-    # Two leaves of every norm (embeddings, two a layer and two a predictor) and one bias of every matrix.
-    assert sum(not decays for decays in mask.values()) == 2 * (1 + 4 * LAYERS) + len(matrices) + 2
+    # Two leaves of every norm (embeddings, two a layer and two a predictor), one bias of every matrix, and the knots of every predictor.
+    assert sum(not decays for decays in mask.values()) == 2 * (1 + 4 * LAYERS) + len(matrices) + 2 + LAYERS
 
 
 def test_roles(params):
-    assert {name for name, role in by_name(roles(params)).items() if role == "predictor"} == {
-        name for name in by_name(params) if name.startswith("encoder/predictors/")
-    }
+    """Predictors, and the knots of their levels."""
+    assert {name for name, role in by_name(roles(params)).items() if role == "predictor"} == set(filter(predicts, by_name(params)))
     assert set(by_name(roles(params)).values()) == {"base", "predictor"}
 
 
@@ -67,7 +71,8 @@ def test_roles(params):
     [
         (10, {0: 0.0, 5: 1.5, 10: 3.0, 55: 1.5, 99: 3 / 90, 100: 0.0}),
         (0, {0: 3.0, 50: 1.5, 100: 0.0}),
-        (100, {0: 0.0, 50: 1.5, 99: 2.97}),
+        (100, {0: 0.0, 33: 1.0, 99: 3.0, 100: 0.0, 101: 0.0}),
+        (300, {0: 0.0, 99: 3.0, 100: 0.0}),
     ],
 )
 def test_schedule(warmup, values):
@@ -80,7 +85,7 @@ def test_predictors_have_their_own_rate(params, predictor_rate, moved):
     """AdamW's first step on a gradient of ones is the learning rate itself."""
     config = OptimizerConfig(learning_rate=1e-3, predictor_learning_rate=predictor_rate, **NO_DECAY)
     for name, update in first_update(config, params, jax.tree.map(jnp.ones_like, params)).items():
-        np.testing.assert_allclose(update, -moved if "predictors" in name else -1e-3, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(update, -moved if predicts(name) else -1e-3, rtol=1e-5, err_msg=name)
 
 
 def test_decay_is_decoupled_and_at_each_roles_rate(params):
@@ -88,7 +93,7 @@ def test_decay_is_decoupled_and_at_each_roles_rate(params):
     config = OptimizerConfig(learning_rate=1e-3, predictor_learning_rate=5e-3, weight_decay=0.1, warmup=0.0)
     values, mask = by_name(params), by_name(decay_mask(params))
     for name, update in first_update(config, params, jax.tree.map(jnp.zeros_like, params)).items():
-        rate = (5e-3 if "predictors" in name else 1e-3) * 0.1 * mask[name]
+        rate = (5e-3 if predicts(name) else 1e-3) * 0.1 * mask[name]
         np.testing.assert_allclose(update, -rate * np.asarray(values[name]), rtol=1e-5, err_msg=name)
 
 
@@ -119,4 +124,4 @@ def test_predictors_that_never_learn(params, warmup):
     for _ in range(3):
         updates, state = optimizer.update(ones, state, params)
     for name, update in by_name(updates).items():
-        assert (np.abs(update).max() == 0) == ("predictors" in name or "levels" in name), name
+        assert (np.abs(update).max() == 0) == predicts(name), name

@@ -76,6 +76,7 @@ def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, me
         ),
         ({"num_hidden_layers": 1}, {"model": {"num_hidden_layers": 2}}, "num_hidden_layers=2 of a checkpoint with 1 layers: take 1 to 1"),
         ({"intermediate_size": 0.5}, {"model": {"intermediate_size": 20.0}}, "model.intermediate_size=20 of a checkpoint with 16 neurons"),
+        ({"num_hidden_layers": 1}, {"model": {"num_hidden_layers": None}}, "skim.target=0.5 is more than the model costs with nothing"),
     ],
 )
 def test_a_part_that_does_not_suit_the_dense_run(recipe, tmp_path, part, skimming, message):
@@ -155,7 +156,7 @@ def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):
 def test_an_encoder_that_does_not_suit_the_skimming_run(recipe, refused, tokenizer_folder, tmp_path):
     """It has too few positions, or does not tell questions from contexts."""
     said = refused(with_data(recipe, max_length=41), CheckpointError)
-    assert said == f"data.max_length=41 is more than the 40 positions of {recipe.dense.model.pretrained}"
+    assert said == f"data.max_length=41 is more than the 40 positions of {recipe.dense.model.pretrained}: lower it"
     encoder = runs.write_model(tmp_path / "encoder", tokenizer_folder, runs.TINY | {"type_vocab_size": 1})
     model = dataclasses.replace(recipe.dense.model, pretrained=str(encoder))
     other = dataclasses.replace(recipe, dense=dataclasses.replace(recipe.dense, model=model))

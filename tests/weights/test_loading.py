@@ -571,6 +571,19 @@ def test_what_is_fetched_from_a_hub(tmp_path, monkeypatch):
     assert fetched == {"config.json", "vocab.txt", "bpe.codes", "model.safetensors"}
 
 
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_a_hub_that_cannot_be_asked(monkeypatch, error):
+    """Whatever the HTTP client beneath the library raises, as where a proxy refuses."""
+    import huggingface_hub
+
+    def download(name, **patterns):
+        raise error("403 Forbidden\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(CheckpointError, match="^'some/model' is neither a folder nor a model that can be fetched .*: 403 Forbidden$"):
+        resolve("some/model")
+
+
 LOCAL = [
     "runs/never/model", "runs/never", "models/never", "./never", "../never", "~/never", "~nobody-at-all/never", "/never", "never/",
     "never.safetensors", "a\\never", "tests/never", "", "x" * 5000,

@@ -184,8 +184,9 @@ def test_a_card_of_known_provenance():
     from transkimmer_jax.weights.model_card import Provenance, model_card
 
     card = model_card(Architecture(skim=None), None, Provenance("someone/base", "glue/stsb", {"pearson": 0.875}))
-    assert 'base_model: "someone/base"\nmetrics:\n- "pearson"\n---' in card
+    assert 'base_model: "someone/base"\ndatasets:\n- nyu-mll/glue\nmetrics:\n- "pearson"\n---' in card
     assert "trained on glue/stsb" in card and "| pearson | 0.8750 |" in card and "SkimEngine" not in card
+    assert "datasets" not in model_card(Architecture(skim=None), None, Provenance("someone/base", "files", {"accuracy": 0.5}))
 
 
 def test_predictors_under_the_originals_prefix_in_a_folder_of_type_bert(tmp_path):

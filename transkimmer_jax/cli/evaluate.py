@@ -68,6 +68,7 @@ def _evaluate_embedder(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         **runtime.options(args),
     )
+    runtime.require_positions(args.model, engine.arch, args.max_length)
     metrics, costs = {}, []
     for name, split in splits.items():
         texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs

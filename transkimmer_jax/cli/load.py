@@ -128,9 +128,12 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
     import numpy as np
 
     from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.weights.huggingface import is_bare
 
-    told = {name: getattr(args, name) for name in ("threshold", "max_length", "pooling")}
-    engine = SkimEngine.from_pretrained(args.check, **told, **runtime.options(args))
+    pooling = args.pooling if is_bare(args.check) else None
+    engine = SkimEngine.from_pretrained(
+        args.check, threshold=args.threshold, max_length=args.max_length, pooling=pooling, **runtime.options(args)
+    )
     runtime.require_positions(args.check, engine.arch, args.max_length)
     if args.route.endswith("/predict"):
         if len(engine.label_texts) < 2 and not engine.arch.multi_label:

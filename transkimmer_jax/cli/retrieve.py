@@ -68,6 +68,7 @@ def _retrieve(args: argparse.Namespace) -> None:
     judged = {name: queries[name] for name in judgements}
     options = runtime.options(args)
     embedder = SkimEngine.from_pretrained(args.model, pooling=args.pooling, max_length=args.max_length, threshold=args.threshold, **options)
+    runtime.require_positions(args.model, embedder.arch, args.max_length)
     reranker = None if args.reranker is None else _reranker(args, options)
     names, texts = list(documents), list(documents.values())
 

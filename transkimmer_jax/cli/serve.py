@@ -101,15 +101,9 @@ def _bare(named: dict[str, str], pooling: str | None) -> set[str]:
     """
     if pooling is None:
         return set()
-    from transkimmer_jax.weights import config_file, sentence_transformers
-    from transkimmer_jax.weights.files import resolve
+    from transkimmer_jax.weights.huggingface import is_bare
 
-    folders = {name: resolve(folder) for name, folder in named.items()}
-    bare = {
-        name
-        for name, folder in folders.items()
-        if not config_file.read(folder).names_head and not sentence_transformers.is_embedder(folder)
-    }
+    bare = {name for name, folder in named.items() if is_bare(folder)}
     if not bare:
         raise ConfigError(f"--pooling {pooling} is of bare encoders, and none of {', '.join(named.values())} is one: leave it out")
     return bare

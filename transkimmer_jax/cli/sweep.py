@@ -249,6 +249,7 @@ def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
     from transkimmer_jax.inference.calibration import Calibration
+    from transkimmer_jax.onnx import saved
     from transkimmer_jax.weights import config_file, digests
 
     folder = pathlib.Path(args.model)
@@ -260,3 +261,5 @@ def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> N
     Calibration.of(predictions.lengths, predictions.kept, chosen.threshold).save(folder)
     digests.replace_text(folder / config_file.CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     print(json.dumps({"applied": chosen.threshold, "model": args.model}))
+    if saved.exported(folder):
+        logger.warning("%s/%s has graphs with the threshold from before: export them again", args.model, saved.GRAPH_FOLDER)

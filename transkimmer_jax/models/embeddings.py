@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.layers import Linear, dropout, norm
+from transkimmer_jax.models.layers import Linear, dropout, norm, spread
 
 
 class Embeddings(nnx.Module):
@@ -42,7 +42,8 @@ class Embeddings(nnx.Module):
         if table.num_embeddings > 2:
             return self._rows(table, index)
         rows = table.embedding[...].astype(table.dtype)  # type: ignore[index]
-        return jnp.where((index > 0)[..., None], rows[-1], rows[0])
+        first, last = (spread(row, (*index.shape, rows.shape[-1])) for row in (rows[0], rows[-1]))
+        return jnp.where((index > 0)[..., None], last, first)
 
     def _rows(self, table: nnx.Embed, index: jax.Array) -> jax.Array:
         # nnx.Embed writes NaN for an index outside the table, and on a CPU its test of every element takes longer than the

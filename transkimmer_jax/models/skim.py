@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transkimmer_jax.models.layers import LayerNorm, Linear, gelu
+from transkimmer_jax.models.layers import LayerNorm, Linear, gelu, product, spread
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -52,8 +52,8 @@ class Forwarding(Linear):
     def __call__(self, states: jax.Array, count: jax.Array | None = None) -> jax.Array:  # type: ignore[override]
         """[..., H] of states [..., H]; or the sum of what `count` [...] float32 states give, of their sum."""
         kernel, bias = (parameter[...].astype(states.dtype) for parameter in (self.kernel, self.bias))  # type: ignore[index]
-        bias = jnp.broadcast_to(bias, states.shape)
-        return states + states @ kernel + (bias if count is None else count[..., None] * bias)
+        bias = spread(bias, states.shape)
+        return states + product(states, kernel) + (bias if count is None else count[..., None] * bias)
 
 
 class Levels(nnx.Module):
@@ -192,7 +192,7 @@ def skim_loss(keep: jax.Array, attention_mask: jax.Array, normalization: str = "
 
 
 def skim_denominator(attention_mask: jax.Array, normalization: str = "real") -> jax.Array:
-    """The number of tokens that the skim loss divides by."""
+    """The number of tokens that the skim loss divides by; 1 where there are none, of which nothing is kept."""
     if normalization == "padded":
         return jnp.float32(attention_mask.size)
-    return jnp.sum(attention_mask.astype(jnp.float32))
+    return jnp.maximum(jnp.sum(attention_mask.astype(jnp.float32)), 1.0)

@@ -53,6 +53,11 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
     return graph
 
 
+def exported(folder: pathlib.Path) -> bool:
+    """Whether a model's folder holds graphs, whose own thresholds are those that they were exported with."""
+    return any((folder / GRAPH_FOLDER / file).is_file() for file in FILES.values())
+
+
 def _marks(graph: onnx.ModelProto) -> list[str]:
     return [entry.value for entry in graph.metadata_props if entry.key == _MODEL]
 

@@ -110,22 +110,23 @@ class Exchange:
         except ConfigError as error:
             raise errors.invalid(str(error)) from None
 
-    def check(self, texts: Sequence[Any], field: str, spare: int = 0) -> None:
+    def check(self, texts: Sequence[Any], field: str, beside: str | None = None) -> None:
         """Raises `RequestError` for no text, for too many, or for one that is empty or has too many characters.
 
-        spare: texts that a request has beside those that the limit counts.
+        beside: field of the last text, where the limit counts the others alone.
         """
-        limits = self.service.limits
+        limits, spare = self.service.limits, int(beside is not None)
         if len(texts) <= spare:
             raise errors.empty(f"{field} is empty: give at least one text")
         if len(texts) > limits.max_client_batch_size + spare:
             raise errors.too_many(f"{field} has {len(texts) - spare} texts, more than the {limits.max_client_batch_size} of a request")
         for number, text in enumerate(texts):
             characters = _characters(text)
+            called = f"{field}: text {number}" if beside is None or number < len(texts) - 1 else beside
             if characters == 0:
-                raise errors.invalid(f"{field}: text {number} is empty")
+                raise errors.invalid(f"{called} is empty")
             if characters > limits.max_input_characters:
-                raise errors.invalid(f"{field}: text {number} has {characters} characters, more than {limits.max_input_characters}")
+                raise errors.invalid(f"{called} has {characters} characters, more than {limits.max_input_characters}")
 
     async def compute(
         self,
@@ -137,7 +138,7 @@ class Exchange:
         truncate: bool | None = None,
         direction: str | None = None,
         prompt: str = "",
-        spare: int = 0,
+        beside: str | None = None,
         how: str = "texts",
         tokens: bool = False,
     ) -> "Done":
@@ -150,7 +151,7 @@ class Exchange:
           threshold, truncate: as the body asks; None: it does not.
           direction: of a text that is too long, which end is cut, 'left' or 'right'; None: as the tokenizer does.
           prompt: stands before each text.
-          spare: see `check`.
+          beside: see `check`.
           how, tokens: see `Job`.
 
         Raises:
@@ -159,13 +160,13 @@ class Exchange:
         """
         service, method = self.service, "single" if single else "batch"
         service.metrics.asked(self._route, method, len(inputs))
-        self.check(inputs, field, spare)
+        self.check(inputs, field, beside)
         asked = self._threshold(threshold)
         with self._admitted():
             texts = inputs
             if isinstance(inputs[0], list):
                 texts = await service.pipeline.with_tokenizer(self.model.texts_read, inputs)
-                self.check(texts, field, spare)
+                self.check(texts, field, beside)
             if tokens:
                 failure = await self._while_connected(asyncio.wrap_future(self.model.load_token_engine()))
                 if failure is not None:
@@ -173,7 +174,7 @@ class Exchange:
             job = Job(
                 self.model, [prompt + text for text in texts] if prompt else texts, direction or how,
                 service.limits.auto_truncate if truncate is None else truncate, asked, tokens,
-                asyncio.get_running_loop().create_future(),
+                asyncio.get_running_loop().create_future(), beside,
             )  # fmt: skip
             service.pipeline.submit(job)
             try:

@@ -83,7 +83,8 @@ async def similarity(exchange: Exchange, body: schemas.SimilarityRequest) -> Res
     asked, parameters = body.inputs, body.parameters or schemas.SimilarityParameters()
     done = await exchange.compute(
         [*asked.sentences, asked.source_sentence], field="inputs.sentences", single=False, threshold=body.threshold,
-        truncate=parameters.truncate, direction=parameters.truncation_direction, prompt=exchange.prompt(parameters.prompt_name), spare=1,
+        truncate=parameters.truncate, direction=parameters.truncation_direction, prompt=exchange.prompt(parameters.prompt_name),
+        beside="inputs.source_sentence",
     )  # fmt: skip
     vectors = unit(exchange.model.engine.vectors(done.computed.predictions))
     return done.response(vectors[:-1] @ vectors[-1])

@@ -38,6 +38,7 @@ class Job:
       threshold: of the gates.
       tokens: whether states of tokens are asked for.
       future: of the event loop that waits for a `Computed`.
+      beside: what messages call the last of its inputs; None: by its number, as the others.
     """
 
     model: ServedModel
@@ -47,6 +48,7 @@ class Job:
     threshold: float
     tokens: bool
     future: "asyncio.Future[Computed]"
+    beside: str | None = None
     is_abandoned: bool = False  # nobody waits any longer
     reading: Reading | None = None
     tokenization: float = 0.0
@@ -66,6 +68,10 @@ class Job:
         """Its texts as tokens."""
         assert self.reading is not None
         return self.reading.examples
+
+    def called(self, number: int) -> str:
+        """What a message to the client calls one of its inputs."""
+        return self.beside if self.beside is not None and number == len(self.inputs) - 1 else f"text {number}"
 
     def is_read(self, reading: Reading, seconds: float) -> None:
         """Its texts are tokens now."""

@@ -78,6 +78,7 @@ class ServedModel:
             engine = self._make(token_embeddings=True)
             if _files(self.folder) != self._files:
                 raise CheckpointError(f"{self.folder} has changed since {self.name!r} was loaded: restart the server")
+            engine.warm_up(progress=False)  # here, where nobody else waits for what is compiled
             self._token_engine = engine
         except TranskimmerError as error:
             failure = str(error)

@@ -144,7 +144,7 @@ class Pipeline:
         for job, reading in zip(jobs, readings, strict=True):
             if not job.truncate and reading.examples.truncated.any():
                 number, limit = int(np.argmax(reading.examples.truncated)), job.model.engine.max_length
-                self._give_up([job], errors.invalid(f"text {number} has more than {limit} tokens: {_TOO_LONG}"))
+                self._give_up([job], errors.invalid(f"{job.called(number)} has more than {limit} tokens: {_TOO_LONG}"))
             else:
                 job.is_read(reading, seconds)
                 accepted.append(job)

@@ -34,8 +34,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _unparsed_bytes = 0  # that came in since its head began
     _in_head = True
     _reading_since: float | None = None
-    _writing_since: float | None = None
-    _unsent = 0  # bytes of an answer, when the client was last seen to read
+    _writing_since: float | None = None  # when a client with bytes to take was last seen to read
+    _unsent = 0  # bytes that it had not taken then
 
     def connection_made(self, transport: Any) -> None:
         """A client."""
@@ -45,6 +45,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a client."""
         self._unparsed_bytes += len(data)
+        if self._reading_since is None and self._awaits_next:
+            self._reading_since = self.loop.time()  # the parser skips empty lines, and they end the wait for a next request
         super().data_received(data)
         # A header that does not end is in no callback yet.
         if self._in_head and self._unparsed_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
@@ -80,16 +82,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reading_since = None
         super().on_message_complete()
 
-    def pause_writing(self) -> None:
-        """The client reads more slowly than it is answered."""
-        self._writing_since, self._unsent = self.loop.time(), self._unread_bytes()
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        self._writing_since = None
-        super().resume_writing()
-
     def send_400_response(self, msg: str) -> None:
         """What came in is no HTTP, or too much of it."""
         if self._head_bytes > self.limits.max_header_bytes:
@@ -104,8 +96,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def expire(self, now: float) -> None:
         """Close the connection if it has taken too long. now: by the loop's clock."""
         longest = self.limits.read_seconds
-        if self._writing_since is not None and (unsent := self._unread_bytes()) < self._unsent:
-            self._writing_since, self._unsent = now, unsent  # it reads, however slowly
+        if not self.transport.get_write_buffer_size():
+            self._writing_since = None  # the system has all that there is
+        elif self._writing_since is None or self._unread_bytes() != self._unsent:
+            self._writing_since, self._unsent = now, self._unread_bytes()  # it reads, however slowly
         if self._writing_since is not None and now - self._writing_since > longest:
             self.transport.abort()
         elif self._reading_since is not None and now - self._reading_since > longest:

@@ -3,10 +3,10 @@
 The share is of texts as they will be served.
 
 What is minimised is the task's loss and a price of all that is computed, the same for every token of every text: so texts that need more
-get more. A mean of tokens pays for shares of texts (`priced`). The share wanted falls from dense to the budget, and a controller has
-what texts of the served lengths spend follow it, by two means. After each step it moves the predictors' margins, all tokens' alike, which
-acts at once; and it moves the price, slowly, since a fast one swings with the margins. Either the model as a whole has one price, or each
-predictor one of its own for the tokens that it keeps.
+get more. An embedder that takes a mean pays for shares of texts (`priced`). The share wanted falls from dense to the budget, and a
+controller has what texts of the served lengths spend follow it, by two means. After each step it moves the predictors' margins, all
+tokens' alike, which acts at once; and it moves the price, slowly, since a fast one swings with the margins. Either the model as a whole has
+one price, or each predictor one of its own for the tokens that it keeps.
 A model for several budgets has a controller for each, which sees the texts that are skimmed at its level.
 """
 
@@ -129,7 +129,7 @@ def _planned(arch: Architecture) -> tuple[int, ...]:
 
 
 def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: float) -> float:
-    """The same where each layer keeps so many of `mean_length` tokens, [layers]."""
+    """The share of the budget's unit that a text of `mean_length` tokens spends where the layers compute so many of them, [layers]."""
     if skim.target_kind == "tokens":
         return float(kept.mean() / mean_length)
     length = np.array(mean_length)

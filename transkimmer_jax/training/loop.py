@@ -77,7 +77,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     # ------------------------------------------------------------------------------------------------------------------------- models
     student = models.load_student(config, task)
     teacher = models.load_teacher(config, task, student.arch)
-    tokenizer = models.load_tokenizer(config, student.arch)
+    tokenizer = models.load_tokenizer(config, task, student.arch)
     results.require_savable(workdir, config, task, student.arch, tokenizer)
 
     # ------------------------------------------------------------------------------------------------------------------------ batches
@@ -102,6 +102,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     # -------------------------------------------------------------------------------------------------------------------------- steps
     served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths, tokens.served_pinned(config.skim))
     budget.warn_of_unreachable(config.skim, student.arch, served)
+    least = budget.least(config.skim, student.arch, served) if config.skim.has_budget else 0.0
     train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
     state = train_step.place(nnx.split(student)[1], placement)
     update = train_step.jitted(state, placement)
@@ -190,7 +191,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
                             else:
                                 records.write(step, evaluated.scalars())
                                 settled = step >= budget.settles_at(config.skim, total_steps)
-                                rank = validation.rank(config.skim, task, evaluated, settled)
+                                rank = validation.rank(config.skim, task, evaluated, settled, least)
                                 bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
                         if rank is not None or not unevaluated:
                             seconds = before.seconds + time.monotonic() - started

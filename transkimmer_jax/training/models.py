@@ -80,6 +80,15 @@ def teacher_settings(config: Config, head: str) -> sentence_transformers.Setting
     return sentence_transformers.read_settings(folder, head, config_file.read(folder).values)
 
 
+def student_settings(config: Config, student: Architecture) -> sentence_transformers.Settings:
+    """Those of the teacher. An embedder learns the directions of its teacher's vectors, so it says that they are compared by cosine, unless
+    all have length 1."""
+    settings = teacher_settings(config, student.head)
+    if student.head != "sentence_embedding" or student.pooling.normalize:
+        return settings
+    return dataclasses.replace(settings, similarity=sentence_transformers.Settings.similarity)
+
+
 def _require_its_columns(config: Config, head: str, pairs: bool | None) -> None:
     """Raises `ConfigError` where a teacher with this head reads other than what `data.text_columns` names.
 
@@ -130,7 +139,7 @@ def require_positions(task: Task, arch: Architecture, name: str) -> None:
     """Raises `CheckpointError` where the model called `name` has fewer positions than the task's examples."""
     limit = arch.max_position_embeddings
     if task.max_length > limit:
-        raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {name}")
+        raise CheckpointError(f"data.max_length={task.max_length} is more than the {limit} positions of {name}: lower it")
 
 
 def student_shapes(config: Config, task: Task) -> Architecture:
@@ -157,7 +166,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
     teacher = HEADS[task.head].from_pretrained(name, complete=True, **teacher_options(config, task))
     require_positions(task, teacher.arch, name)
     if teacher.arch.vocab_size != student.vocab_size:
-        raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}")
+        raise CheckpointError(f"distill.teacher={name} has another vocabulary than {pretrained}: start from an encoder with its tokenizer")
     if task.head == saved.architecture.head:  # a classifier that is pooled has no labels
         config_file.require_same_kind_of_labels(f"distill.teacher={name}", saved.architecture.multi_label, task.name, task.multi_label)
     theirs, ours = saved.label_names or (), task.label_names or ()
@@ -173,6 +182,12 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
             f"distill.teacher={name} has vectors of size {teacher.arch.hidden_size}, {pretrained} of {student.hidden_size}: "
             "they cannot be compared; start from an encoder of the teacher's size"
         )
+    compared = teacher_settings(config, task.head).similarity
+    if (by := student_settings(config, student).similarity) != compared:
+        logger.warning(
+            "distill.teacher=%s compares vectors by %s, and a student learns their directions alone: compare the student's by %s",
+            name, compared, by,
+        )  # fmt: skip
     return teacher
 
 
@@ -192,7 +207,7 @@ def folder_digest(name: str) -> str | None:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def load_tokenizer(config: Config, student: Architecture) -> Any:
+def load_tokenizer(config: Config, task: Task, student: Architecture) -> Any:
     """The student's tokenizer, which has to be its teacher's too.
 
     Raises:
@@ -202,8 +217,15 @@ def load_tokenizer(config: Config, student: Architecture) -> Any:
     tokenizer = pipeline.load_tokenizer(folder, student.vocab_size)
     if name is not None and (of_teacher := resolve(name)) != folder:
         other = pipeline.load_tokenizer(of_teacher)
-        if tokenizer.get_vocab() != other.get_vocab() or tokenizer(_SAMPLE)["input_ids"] != other(_SAMPLE)["input_ids"]:
-            raise CheckpointError(f"distill.teacher={name} reads texts otherwise than {config.model.pretrained}: both need one tokenizer")
+        sample = [_SAMPLE] * (2 if len(task.text_columns) == 2 and task.head != "sentence_embedding" else 1)
+        ours, theirs = tokenizer(*sample), other(*sample)
+        read = ["input_ids"]
+        if config_file.read(of_teacher).architecture.type_vocab_size > 1 and len(sample) == 2:
+            read.append("token_type_ids")  # the student's tokenizer gives them to both; of single texts all are 0
+        if tokenizer.get_vocab() != other.get_vocab() or any(ours.get(field) != theirs.get(field) for field in read):
+            raise CheckpointError(
+                f"distill.teacher={name} reads texts otherwise than {config.model.pretrained}: start from an encoder with its tokenizer"
+            )
     return tokenizer
 
 

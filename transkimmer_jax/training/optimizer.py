@@ -40,8 +40,8 @@ def linear_warmup_decay(peak: float, warmup_steps: int, total_steps: int) -> opt
     """0 to `peak` over the first steps, then linearly to 0 at `total_steps`, where it stays."""
     if total_steps == 0:
         return optax.constant_schedule(0.0)
-    warmup_steps = min(warmup_steps, total_steps)
-    decay = optax.linear_schedule(peak, 0.0, max(total_steps - warmup_steps, 1))
+    warmup_steps = min(warmup_steps, total_steps - 1)  # so that the rate is 0 at the end of a warm-up that takes all steps
+    decay = optax.linear_schedule(peak, 0.0, total_steps - warmup_steps)
     if warmup_steps == 0:
         return decay
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])

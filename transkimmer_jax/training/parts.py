@@ -91,7 +91,7 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
     arch = student_shapes(config, task)
     if arch.head not in _OF_HEADS or arch.dense_layers or arch.dense_intermediate:
         return config
-    length = inputs.held_out(config, task, load_tokenizer(config, arch), TEXTS).lengths.mean()
+    length = inputs.held_out(config, task, load_tokenizer(config, task, arch), TEXTS).lengths.mean()
     part = suitable(arch, skim.targets[0], float(length))
     if part is None:
         return config

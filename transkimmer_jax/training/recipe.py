@@ -68,13 +68,12 @@ def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
     inputs.load_unlabelled(config, task)
     arch = _shapes_after(recipe, config, task)
     require_positions(task, arch, config.model.pretrained)
-    tokenizer = load_tokenizer(config, arch)
+    tokenizer = load_tokenizer(config, task, arch)
     results.require_savable(workdir, config, task, arch, tokenizer)
     texts = next(iter(inputs.load_validation(config, task).values()))
     tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
     served = budget.ServedLengths.like(float(tokens.lengths.mean()), inputs.pinned(config.skim, tokens.first_segments))
-    if config.model.part is not None:  # a whole model spends every budget
-        budget.require_spendable(config.skim, arch, served.mean)
+    budget.require_spendable(config.skim, arch, served.mean)
     budget.warn_of_unreachable(config.skim, arch, served)
 
 

@@ -14,7 +14,7 @@ from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.parallel.placement import Placement
-from transkimmer_jax.training.models import teacher_settings
+from transkimmer_jax.training.models import student_settings
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
 from transkimmer_jax.weights import config_file, huggingface
@@ -107,7 +107,7 @@ def write(
         tokenizer=tokenizer,
         label_names=task.label_names,
         extra_config=extra,
-        settings=teacher_settings(config, task.head),
+        settings=student_settings(config, served),
         extra_files=extra_files,
         provenance=Provenance(pretrained if is_hub_id(pretrained) else None, task.name, {task.primary_metric: result["value"]}),
     )

@@ -64,7 +64,7 @@ class TrainStep:
         served: what the budget is of; None: texts of 32 tokens. special_ids: the tokenizer's, which `distill.token_noise` leaves alone.
 
         Raises:
-          ConfigError: the model has too few layers to spend the budget.
+          ConfigError: the model has too few layers or neurons to spend the budget.
         """
         served = served or ServedLengths.like(32.0)
         config = dataclasses.replace(config, skim=budget.with_gain(config.skim, model.arch))

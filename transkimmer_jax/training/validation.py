@@ -128,15 +128,16 @@ def budget_share(skim: SkimConfig, split: SplitEvaluation) -> float:
     return split.flops_share if skim.target_kind == "flops" else split.kept_tokens
 
 
-def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation, settled: bool = True) -> float:
+def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation, settled: bool = True, least: float = 0.0) -> float:
     """The primary metric; below every metric for a checkpoint whose decisions still moved, and the lower the costlier below those for one
     over its budget.
 
     settled: whether the run had come as far as decisions stand for, or never freezes them (`budget.settles_at`). Before, a checkpoint's
-    metric at one threshold says little of its other budgets.
+    metric at one threshold says little of its other budgets. least: what is spent where all is skimmed that can be (`budget.least`), so
+    that the metric decides of a budget below it too.
     """
     if skim.has_budget:
         share = budget_share(skim, evaluated.first)
-        if share > skim.target * _BUDGET_TOLERANCE:
+        if share > max(skim.target, least) * _BUDGET_TOLERANCE:
             return -1000.0 * (1.0 + share)
     return evaluated.first.metrics[task.primary_metric] - (0.0 if settled else 1000.0)

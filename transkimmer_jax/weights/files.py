@@ -43,7 +43,6 @@ def resolve(name: str) -> pathlib.Path:
     if local:
         raise CheckpointError(f"no checkpoint folder {name!r}")
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"]))
@@ -52,7 +51,7 @@ def resolve(name: str) -> pathlib.Path:
         if is_embedder(folder):
             huggingface_hub.snapshot_download(name, allow_patterns=[_MODULE_CONFIGS])
         return folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the library's own, and those of the HTTP client beneath it
         raise CheckpointError(f"{name!r} is neither a folder nor a model that can be fetched from the hub: {first_line(error)}") from error
 
 

@@ -143,6 +143,15 @@ def shapes(
     return _configured(arch, chosen, {}, dense, skim_overrides or {}, overrides | {"head": head})
 
 
+def is_bare(checkpoint: str | os.PathLike) -> bool:
+    """Whether a checkpoint is an encoder that names neither a head nor how its vectors are made.
+
+    Raises: as `shapes`.
+    """
+    folder = resolve(os.fspath(checkpoint))
+    return not config_file.read(folder).names_head and not sentence_transformers.is_embedder(folder)
+
+
 def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: dict[str, Any]) -> PoolingArchitecture:
     pooling = saved.architecture.pooling
     if "pooling" not in saved.values and sentence_transformers.is_embedder(folder):

@@ -9,13 +9,22 @@ from transkimmer_jax.weights.backbones import FORMATS
 
 CARD_FILE = "README.md"
 _NAMED = 20  # labels in the text
+# The hub's names of data sets, by how a task's begins.
+_DATASETS = {
+    "glue/": "nyu-mll/glue",
+    "imdb_reviews": "stanfordnlp/imdb",
+    "yelp_polarity_reviews": "fancyzhx/yelp_polarity",
+    "squad/v1.1": "rajpurkar/squad",
+    "squad/v2.0": "rajpurkar/squad_v2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
     """Where a model comes from, as far as whoever saves it knows.
 
-    base_model: a hub id. task: e.g. 'glue/sst2'. metrics: of the validation split, by name.
+    base_model: a hub id. task: e.g. 'glue/sst2'. metrics: of the validation split, by name. Under which licence a model is given on is for
+    its owner to say: the card has none.
     """
 
     base_model: str | None = None
@@ -30,6 +39,7 @@ def model_card(arch: Architecture, label_names: tuple[str, ...] | None, provenan
     front = ["library_name: transkimmer_jax", f"pipeline_tag: {'text-ranking' if is_reranker else kind.pipeline_tag}"]
     if provenance.base_model is not None:
         front.append(f"base_model: {json.dumps(provenance.base_model)}")
+    front += [f"datasets:\n- {name}" for start, name in _DATASETS.items() if (provenance.task or "").startswith(start)]
     if provenance.metrics:
         front += ["metrics:", *(f"- {json.dumps(name)}" for name in provenance.metrics)]
     trained = "" if provenance.task is None else f", trained on {provenance.task}"

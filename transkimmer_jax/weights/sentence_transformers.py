@@ -190,7 +190,7 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     activation = values.get("activation_fn") or _activation(config)
     activation = activation if isinstance(activation, str) else None
     settings = Settings(prompts, default, similarity, values.get("truncate_dim"), activation).for_head(head)
-    if default is not None and default not in settings.prompts:
+    if default is not None and (not isinstance(default, str) or default not in settings.prompts):
         raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(settings.prompts))}")
     return settings
 
