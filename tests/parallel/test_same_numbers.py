@@ -7,25 +7,37 @@ from parallel import launch
 from safetensors.numpy import load_file
 from training import runs
 
-from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.config import override
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.training.distillation import distil_config
 
-# Dropout and sampled gates on, neurons left out, and a teacher beside the labels; every step is recorded. 37 texts of validation are
-# shared by no number of devices.
-FIELDS = {
-    "train.steps": "20", "train.log_every": "1", "train.eval_every": "20", "train.save_every": "20", "data.eval_examples": "37",
-    "model.intermediate_size": "24",
-}  # fmt: skip
+# Every step is recorded. 37 texts of validation are shared by no number of devices.
+FIELDS = {"train.steps": "20", "train.log_every": "1", "train.eval_every": "20", "train.save_every": "20", "data.eval_examples": "37"}
 CLOSE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def config_file(config, checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config")
+def classifier(config, checkpoint, folder):
+    """Dropout and sampled gates on, neurons left out, and a teacher beside the labels."""
     teacher = TranskimmerForSequenceClassification.from_pretrained(checkpoint, dense=True, num_labels=2)
     teacher.save_pretrained(folder / "teacher", tokenizer=load_tokenizer(checkpoint))
-    return runs.write_config(folder / "task.py", override(config, FIELDS | {"distill.teacher": str(folder / "teacher")}))
+    return override(config, {"model.intermediate_size": "24", "distill.teacher": str(folder / "teacher")})
+
+
+def embedder(config, checkpoint, folder):
+    """As `distil` makes one: for several budgets, whose levels are set in the end, with maps of what leaves, and settled decisions."""
+    teacher = TranskimmerForSentenceEmbedding.from_pretrained(checkpoint, dense=True)
+    teacher.save_pretrained(folder / "teacher", tokenizer=load_tokenizer(checkpoint))
+    texts = folder / "texts.txt"
+    texts.write_text("".join(f"{record['text']}\n" for record in runs.make_reviews(800, seed=0)), encoding="utf-8")
+    distilled = distil_config(str(folder / "teacher"), [str(texts)], targets=(0.6, 0.8, 0.45), max_length=12)
+    return override(distilled, {"data.batch_size": str(config.data.batch_size), "data.length_buckets": "12"})
+
+
+@pytest.fixture(scope="module", params=[classifier, embedder])
+def config_file(request, config, checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    return runs.write_config(folder / "task.py", override(request.param(config, checkpoint, folder), FIELDS))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,10 @@ def assert_same(workdir, alone):
     assert list(found) == list(expected) == list(range(1, 21))
     assert found == pytest.approx(expected, rel=CLOSE)
     results = [json.loads((folder / "result.json").read_text()) for folder in (workdir, alone)]
-    assert results[0]["metrics"] == results[1]["metrics"] and results[0]["examples"] == {"validation": 37}
+    assert results[0]["examples"] == results[1]["examples"] and 37 in results[0]["examples"].values()
+    assert results[0]["metrics"].keys() == results[1]["metrics"].keys()
+    for split, metrics in results[1]["metrics"].items():
+        assert results[0]["metrics"][split] == pytest.approx(metrics, rel=CLOSE)
     assert results[0]["kept_per_layer"] == pytest.approx(results[1]["kept_per_layer"], rel=CLOSE)
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (workdir, alone)]
     for name, tensor in weights[1].items():
@@ -56,7 +71,7 @@ def test_simulated_devices(config_file, alone, tmp_path, data, fsdp):
     mesh = (f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}")
     with launch.Run(config_file, tmp_path / "run", *mesh, devices=8) as run:
         run.finish()
-        assert f"process 0 of 1, 8 of 8 devices (cpu); mesh data {data} x fsdp {fsdp}, 2 examples a device and step" in run.output()
+        assert f"process 0 of 1, 8 of 8 devices (cpu); mesh data {data} x fsdp {fsdp}, 2 examples a device and step" in run.logs[0].read_text()
     assert_same(tmp_path / "run", alone)
 
 
@@ -66,7 +81,7 @@ def test_real_processes(config_file, alone, tmp_path, count, devices, fsdp):
     """In the second case the parameters are split over processes too."""
     with launch.Run(config_file, tmp_path / "run", f"--config.mesh.fsdp={fsdp}", count=count, devices=devices) as run:
         run.finish()
-        assert f"process 0 of {count}, {devices} of 4 devices (cpu); mesh data 2 x fsdp 2, 4 examples a device and step" in run.output(0)
+        assert f"process 0 of {count}, {devices} of 4 devices (cpu); mesh data 2 x fsdp 2, 4 examples a device and step" in run.logs[0].read_text()
         # The others say nothing where all is well.
         assert not any("step" in run.output(number) for number in range(1, count))
     assert_same(tmp_path / "run", alone)
