@@ -71,7 +71,8 @@ def test_simulated_devices(config_file, alone, tmp_path, data, fsdp):
     mesh = (f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}")
     with launch.Run(config_file, tmp_path / "run", *mesh, devices=8) as run:
         run.finish()
-        assert f"process 0 of 1, 8 of 8 devices (cpu); mesh data {data} x fsdp {fsdp}, 2 examples a device and step" in run.logs[0].read_text()
+        said = f"process 0 of 1, 8 of 8 devices (cpu); mesh data {data} x fsdp {fsdp}, 2 examples a device and step"
+        assert said in run.logs[0].read_text()
     assert_same(tmp_path / "run", alone)
 
 
@@ -81,7 +82,8 @@ def test_real_processes(config_file, alone, tmp_path, count, devices, fsdp):
     """In the second case the parameters are split over processes too."""
     with launch.Run(config_file, tmp_path / "run", f"--config.mesh.fsdp={fsdp}", count=count, devices=devices) as run:
         run.finish()
-        assert f"process 0 of {count}, {devices} of 4 devices (cpu); mesh data 2 x fsdp 2, 4 examples a device and step" in run.logs[0].read_text()
+        said = f"process 0 of {count}, {devices} of 4 devices (cpu); mesh data 2 x fsdp 2, 4 examples a device and step"
+        assert said in run.logs[0].read_text()
         # The others say nothing where all is well.
         assert not any("step" in run.output(number) for number in range(1, count))
     assert_same(tmp_path / "run", alone)
