@@ -18,6 +18,7 @@ from typing import Any
 from record import circumstances
 
 from transkimmer_jax import files
+from transkimmer_jax.data.records import read_records
 
 # Runtime flags of `transkimmer predict`.
 SETTINGS = {
@@ -42,7 +43,7 @@ def main() -> None:
                 run = _process("predict", "--model", folder, "--input", str(args.input), "--quiet", *flags)
                 runs.setdefault((setting, name), []).append(run)
                 print(setting, name, run, flush=True)
-    texts = len(args.input.read_text(encoding="utf-8").splitlines())
+    texts = sum(1 for _ in read_records(args.input))
     command = f"python benchmarks/processes.py --model DIR --dense DIR --input FILE --repeats {args.repeats} --output {args.output}"
     files.write_json(args.output, [
         {"setting": setting, "model": name, "texts": texts, "command": command, **circumstances()}

@@ -45,7 +45,6 @@ def portable(command: str) -> str:
 def agreement(run: pathlib.Path, dense: pathlib.Path, file: pathlib.Path) -> dict[str, Any]:
     """Of the texts of a .txt file: the share to which two runs' models give one label, and the mean Kullback-Leibler divergence of the
     run's probabilities from the dense one's, in nats. It tells more than the labels do, of which most are the same."""
-    # Only here: row.py needs neither the engine nor jax, and waits for an hour beside the process that does.
     import numpy as np
     from scipy.special import log_softmax
 

@@ -83,6 +83,8 @@ def fitted(engine: SkimEngine, examples: TokenizedExamples, budget: float) -> fl
 
     if excess(-_FARTHEST) < 0:
         return None
+    if excess(_FARTHEST) > 0:
+        raise ConfigError(f"position 0 alone costs more than {budget:g} of the dense model: raise --budget")
     # Margins that nobody has trained lie close together, where methods that interpolate find nothing.
     return scipy.optimize.bisect(excess, -_FARTHEST, _FARTHEST, xtol=1e-9)
 

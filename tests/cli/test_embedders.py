@@ -30,9 +30,11 @@ def models(tokenizer_folder, tmp_path_factory):
     tokenizer, made = load_tokenizer(tokenizer_folder), {}
     for name, head, labels in (
         ("embedder", "sentence_embedding", 2), ("reranker", "sequence_classification", 1), ("classifier", "sequence_classification", 3),
-        ("tagger", "token_classification", 3),
+        ("tagger", "token_classification", 3), ("certain", "sequence_classification", 3),
     ):  # fmt: skip
         model = HEADS[head](dataclasses.replace(ARCH, num_labels=labels), rngs=nnx.Rngs(3))
+        if name == "certain":  # all probabilities are 0 or 1
+            model.classifier.kernel[...] = 1000.0 * model.classifier.kernel[...]
         made[name] = str(tmp_path_factory.mktemp(name) / "model")
         names = None if labels < 3 else ("a", "b", "c")
         settings = Settings({"query": "the ", "document": ""}) if name == "embedder" else None
@@ -76,7 +78,7 @@ def collection(write):
     }
 
 
-@pytest.mark.parametrize(("kind", "label"), [("reranker", None), ("classifier", "b")])
+@pytest.mark.parametrize(("kind", "label"), [("reranker", None), ("classifier", "b"), *(("certain", label) for label in "abc")])
 def test_retrieval(models, collection, capsys, kind, label):
     """Ranks by cosine with the prompts of both sides, then by the cross-encoder; q2 is not judged and not asked."""
     flags = [part for flag in collection.items() for part in flag]

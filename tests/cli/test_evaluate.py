@@ -226,6 +226,8 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     )
     message = refusal(*model, "--data", reviews, "--text-columns", "review")
     assert message.endswith("no column 'review', only 'text', 'label': set --text-columns")
+    message = refusal(*model, "--data", reviews, "--text-columns", "text", "label")
+    assert message == f"--text-columns text label, but {model_folder} reads single texts: name one column"
     message = refusal(*model, "--data", reviews, "--label-column", "stars")
     assert message.endswith("no column 'stars', only 'text', 'label': set --label-column")
     assert refusal(*model, "--data", reviews, "--split", "test") == "--split test is of --task: a file has no splits"

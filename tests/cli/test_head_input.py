@@ -10,7 +10,7 @@ from flax import nnx
 
 from transkimmer_jax import cli
 from transkimmer_jax.data.pipeline import load_tokenizer
-from transkimmer_jax.errors import CheckpointError, DataError
+from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 from transkimmer_jax.models.heads import HEADS
 
 
@@ -77,12 +77,15 @@ _PRETRAINED = "--config.model.pretrained"
         ((*_RETRIEVE, "no_document.txt"), DataError, "no_document.txt, line 2: document 'd7' is unknown"),
         # More tokens than it has positions.
         ((*_RETRIEVE, "judged.txt", "--max-length", "4096"), CheckpointError, "4096 tokens are more than the .* of embedder: give a lower"),
+        # Pairs for who reads single texts, and one text for who reads two.
+        ((*_TAGS, "tags.jsonl", "--text-columns", "a", "b"), ConfigError, "a tagger reads one text at a time"),
+        ((*_QUESTIONS, "blank.jsonl", "--text-columns", "a"), ConfigError, "a reader reads questions and contexts"),
         # Tags that do not match words.
         ((*_TAGS, "tags.jsonl"), DataError, "tags.jsonl, line 2: 2 words and 1 tags"),
         ((*_TAGS, "unknown.jsonl"), DataError, "line 1: tag 'I-Y' is none of the tags trained on"),
         # Contexts.
         ((*_QUESTIONS, "long.jsonl", "--max-length", "12"), DataError, "question 1: 'is .* leaves no room"),
-        ((*_QUESTIONS, "blank.jsonl"), DataError, "question 1: its context holds no token"),
+        ((*_QUESTIONS, "blank.jsonl"), DataError, "blank.jsonl, line 2: column 'context' holds no text to look for the answer in"),
         ((*_QUESTIONS, "elsewhere.jsonl"), DataError, "line 1: answer 'good' does not stand at character 3"),
         # Scores.
         (("evaluate", "--model", "embedder", "--data", "scores.jsonl"), DataError, "line 1: no column 'score'"),

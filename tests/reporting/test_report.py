@@ -19,6 +19,7 @@ from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS, load
+from transkimmer_jax.reporting.contents import contents
 from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
@@ -135,6 +136,15 @@ def test_a_default_prompt(models, write, tmp_path):
         assert [text["parts"][0][start:end] for _, start, end in text["tokens"]] == text["parts"][0].split()
 
 
+def test_a_default_prompt_before_pairs(models, write, tmp_path):
+    """It stands before the first texts alone."""
+    tokenizer = load_tokenizer(models["regressor"])
+    load(models["regressor"]).save_pretrained(tmp_path / "pairs", tokenizer=tokenizer, settings=Settings({"query": "the plot "}, "query"))
+    pairs = write("pairs.jsonl", [{"query": "bad", "document": "good film is"}])
+    (text,) = report(tmp_path / "pairs", pairs, tmp_path / "page.html", "--text-columns", "query", "document")["texts"]
+    assert [text["parts"][part][start:end] for part, start, end in text["tokens"]] == ["bad", "good", "film", "is"]
+
+
 def test_every_kind_of_word_is_counted(models, write, tmp_path, tokenizer_folder):
     """As `tag` answers, once whatever its tokens, of a tagger whose first label is no 'O', as those of parts of speech are."""
     model = load(models["tagger"])
@@ -221,20 +231,36 @@ def test_a_task_with_other_labels(models, tmp_path):
         cli.main(report_of_task)
 
 
-def test_a_reader_and_a_task_without_contexts(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "load_split", lambda *_: Examples(TEXTS, None, np.zeros(4, np.int32)))
+@pytest.mark.parametrize(
+    ("kind", "task", "says"),
+    [
+        ("reader", "glue/sst2", "glue/sst2 has single texts, but .* reads pairs"),
+        ("embedder", "glue/stsb", "glue/stsb has pairs, but .* reads single texts"),
+        ("tagger", "glue/rte", "glue/rte has pairs, but .* reads single texts"),
+    ],
+)
+def test_a_task_of_other_texts(models, tmp_path, kind, task, says):
+    with pytest.raises(ConfigError, match=f"--task {says}: name another task, or give a file"):
+        cli.main(["report", "--model", str(models[kind]), "--task", task, "--output", str(tmp_path / "page.html")])
+
+
+def test_a_reader_without_contexts(models):
+    engine = SkimEngine.from_pretrained(models["reader"], depths=True)
     with pytest.raises(DataError, match="a reader's report shows questions with their contexts"):
-        cli.main(["report", "--model", str(models["reader"]), "--task", "glue/sst2", "--output", str(tmp_path / "page.html")])
+        contents("a page", engine, engine.tokenizer, [("good",)], [None], ())
 
 
 @pytest.mark.slow
 def test_in_a_browser(browser, models, write, tmp_path):
     """Headless Chromium shows a thousand texts as text, and its console stays empty."""
-    records = [{"text": text, "label": "yes"} for text in TEXTS * 250]
+    records = [{"text": text, "label": "yes"} for text in [*TEXTS[:3], "\U0001f600 good \U0001f600 film"] * 250]
     report(models["classifier"], write("texts.jsonl", records), tmp_path / "page.html", "--texts", "1000", "--label-column", "label")
     content, console = browsers.opened(browser, tmp_path / "page.html", tmp_path)
     assert content.count("<article") == 1000 and console == ""
     read = re.sub(r"<[^>]+>", "", content.partition("<main>")[2])
+    token = "<span[^>]*>{}</span>"
+    shown = " ".join(token.format(word) for word in ("\U0001f600", "good", "\U0001f600", "film"))
+    assert len(re.findall(shown, content)) == 250, "tokens stand where their characters are, also behind those of two halves"
     assert "&lt;/script&gt;&lt;b&gt;bad" in read and "<b>" not in content and "1000 texts at" in read
 
 

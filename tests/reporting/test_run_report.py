@@ -81,6 +81,16 @@ def test_the_curves_are_the_records(workdir, tmp_path):
     assert report(workdir / "skimming", tmp_path / "one.html", "--title", "mine")["title"] == "mine"
 
 
+def test_layers_of_several_splits(tmp_path, write):
+    """As of MNLI: the first split's are shown, each once."""
+    other = {name.replace("validation", "mismatched"): value for name, value in LINES[1].items() if "/" in name}
+    write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in (LINES[0], LINES[1] | other, LINES[2])))
+    (run,) = report(tmp_path, tmp_path / "page.html")["runs"]
+    (chart,) = [chart for chart in run["charts"] if chart["title"] == "Tokens kept by each layer in evaluation"]
+    assert [series["name"] for series in chart["series"]] == ["layer 1", "layer 2"]
+    assert ("Metrics", "mismatched, accuracy") in curves(run)
+
+
 def test_a_run_that_goes_on(tmp_path, write):
     """What is being written is left out; what is not finite is a gap."""
     write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in LINES) + '{"step": 3, "lo')

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transkimmer_jax.data import records
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.engine import SkimEngine
 
 _DECIMALS = 8  # of vectors' numbers; those of float32 say no more of numbers near 1
@@ -36,6 +37,24 @@ class Answering(abc.ABC):
         if len(columns) not in self.counts:
             raise ConfigError(f"{_SETTING} names {self.wanted}, not {len(columns)}")
         return columns
+
+    def columns_of(self, given: Sequence[str] | None, of_model: tuple[str, ...] | None, model: str) -> tuple[str, ...]:
+        """Where texts are: as given, or as the model was trained, or as usual.
+
+        Raises `ConfigError` for a number of columns that the head does not read, or that this model was not trained on.
+        """
+        columns = self.checked_columns(tuple(given or of_model or self.columns))
+        if of_model is not None and len(columns) != len(of_model):
+            wanted = "pairs: name two columns" if len(of_model) == 2 else "single texts: name one column"
+            raise ConfigError(f"{_SETTING} {' '.join(columns)}, but {model} reads {wanted}")
+        return columns
+
+    def require_task(self, task: "Task", of_model: tuple[str, ...] | None, model: str) -> None:
+        """Raises `ConfigError` where a task has pairs and the model reads single texts, or the other way round."""
+        count = len(task.text_columns)
+        if count not in self.counts or (of_model is not None and len(of_model) in self.counts and count != len(of_model)):
+            has, reads = ("pairs", "single texts") if count == 2 else ("single texts", "pairs")
+            raise ConfigError(f"--task {task.name} has {has}, but {model} reads {reads}: name another task, or give a file")
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
         """The input of a record. Raises `DataError`; `where` names the record."""
@@ -83,12 +102,22 @@ class Tags(Answering):
     fields = ("tags", "tokens", "kept", "truncated")
     counts = (1,)
     wanted = "one column, since a tagger reads one text at a time"
+    _kind: type | None = None  # of the first text
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
         words = records.column_value(record, columns[0], where, _SETTING)
         if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-            return words
-        return super().read(record, columns, where)
+            for word in words:
+                records.require_unicode(word, columns[0], where)
+            return self._of_one_kind(words, where)
+        return self._of_one_kind(super().read(record, columns, where), where)
+
+    def _of_one_kind(self, words: Any, where: str) -> Any:
+        self._kind = self._kind or type(words)
+        if type(words) is not self._kind:
+            what = ("a text", "lists of words") if isinstance(words, str) else ("a list of words", "texts")
+            raise DataError(f"{where}: {what[0]} behind {what[1]}: give one or the other")
+        return words
 
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
         return [dataclasses.asdict(answer) for answer in engine.tag(inputs, progress=progress)]

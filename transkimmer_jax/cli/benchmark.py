@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transkimmer_jax import files, termination
 from transkimmer_jax.benchmarking.contenders import ALL, WAYS, Contender, chosen
 from transkimmer_jax.cli import labelled
+from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.progress import tqdm
@@ -262,7 +263,10 @@ def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int
     if model.arch.skim is None:
         raise CheckpointError(f"{args.model} is a dense model: there is nothing to compact")
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
-    texts, others = _texts(args, task, tuple(args.text_columns or trained_on.text_columns or ("text",)))
+    answering = OF_HEADS[config.architecture.head]()
+    if task is not None:
+        answering.require_task(task, trained_on.text_columns, args.model)
+    texts, others = _texts(args, task, answering.columns_of(args.text_columns, trained_on.text_columns, args.model))
     prompt = sentence_transformers.read_settings(folder, model.arch.head, config.values).default_text
     seconds = []
     for _ in range(_TOKENIZED):

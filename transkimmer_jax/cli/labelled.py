@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from transkimmer_jax.cli import runtime
+from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 
@@ -160,6 +161,8 @@ def load(args: argparse.Namespace) -> LabelledModel:
     if known is None:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
         columns = tuple(args.text_columns or saved.task.text_columns or ())
+        if columns:
+            OF_HEADS[head]().columns_of(columns, saved.task.text_columns, args.model)
         label_column, multi_label = args.label_column or saved.task.label_column, saved.architecture.multi_label
         task = file_task(head, saved.label_names, columns, label_column, max_length, multi_label)
         task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
@@ -167,6 +170,8 @@ def load(args: argparse.Namespace) -> LabelledModel:
         task = dataclasses.replace(known, max_length=max_length)
     if task.head == "sequence_classification":
         require_same_labels(args.model, saved, task)
+    if known is not None:
+        OF_HEADS[head]().require_task(known, saved.task.text_columns, args.model)
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}

@@ -151,11 +151,7 @@ def _text_columns(args: argparse.Namespace, path: str, of_model: tuple[str, ...]
         if len(of_model or answering.columns) == 2:
             raise ConfigError(f"{where}{args.model} reads pairs of texts, and the text format has one a line: give jsonl or csv")
         return ("text",)
-    columns = answering.checked_columns(tuple(args.text_columns or of_model or answering.columns))
-    if of_model is not None and len(columns) != len(of_model):
-        wanted = "pairs: name two columns" if len(of_model) == 2 else "single texts: name one column"
-        raise ConfigError(f"--text-columns {' '.join(columns)}, but {args.model} reads {wanted}")
-    return columns
+    return answering.columns_of(args.text_columns, of_model, args.model)
 
 
 def _format(args: argparse.Namespace, path: str) -> str | None:

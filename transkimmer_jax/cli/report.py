@@ -140,6 +140,7 @@ def _of_task(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     if task.head != "sequence_classification":
         raise ConfigError(f"--task {args.task} has no labels of texts: give --input")
     saved = config_file.read(folder)
+    OF_HEADS[saved.architecture.head]().require_task(task, saved.task.text_columns, args.model)
     names = None
     if saved.architecture.head == "sequence_classification":
         labelled.require_same_labels(args.model, saved, task)

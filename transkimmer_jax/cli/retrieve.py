@@ -99,7 +99,8 @@ def _retrieve(args: argparse.Namespace) -> None:
                 entries = reranker.rank(
                     asked[query], candidates, label=args.relevant, raw_scores=args.relevant is None, show_progress_bar=False
                 )
-                return np.array([entry["score"] for entry in sorted(entries, key=lambda entry: entry["corpus_id"])])
+                places = np.argsort([entry["corpus_id"] for entry in entries])
+                return -places.astype(float)  # not the scores, of which many can be 1 where the ranking tells them apart
 
             again = retrieval.rerank(ranked, score, args.top)
         seconds = time.perf_counter() - started

@@ -10,7 +10,6 @@ import numpy as np
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.records import (
     COLUMN_FIELDS,
-    CsvCell,
     column_text,
     column_value,
     read_example_records,
@@ -91,6 +90,8 @@ def read_questions(
     questions, contexts, labels = [], [], []
     for where, record in read_example_records(path, endings=(".jsonl",)):
         question, context = (column_text(record, column, where, settings[0]) for column in columns)
+        if not context.strip():
+            raise DataError(f"{where}: column {columns[1]!r} holds no text to look for the answer in: leave the line out")
         given = column_value(record, answers_column, where, settings[1])
         questions.append(question)
         contexts.append(context)
@@ -106,7 +107,6 @@ def _answers(given: Any, context: str, where: str, column: str) -> Answers:
         or len(texts) != len(starts)
         or not all(isinstance(text, str) and text for text in texts)
         or not all(type(start) is int and start >= 0 for start in starts)
-        or isinstance(given, CsvCell)
     ):
         raise DataError(f"{where}: column {column!r} holds {shown(given)}: write " + '{"text": [...], "answer_start": [...]}')
     for text, start in zip(texts, starts, strict=True):

@@ -144,11 +144,11 @@ def _read(engine: SkimEngine, tokenizer: Any, texts: Sequence[tuple[str, ...]]) 
 
 
 def _places(encoding: Any, before: int) -> np.ndarray:
-    """`_Reading.places` of an example. before: characters of the prompt, whose tokens stand in no part."""
-    places = [
-        (-1 if part is None or end <= before else part, max(0, start - before), end - before)
-        for part, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
-    ]
+    """`_Reading.places` of an example. before: characters of the prompt before the first part, whose tokens stand in none."""
+    places = []
+    for part, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True):
+        prompt = before if part == 0 else 0
+        places.append((-1 if part is None or end <= prompt else part, max(0, start - prompt), end - prompt))
     return np.array(places, np.int64).reshape(-1, 3)
 
 
@@ -174,7 +174,7 @@ def _answers(engine: SkimEngine, predictions: Predictions, reading: _Reading, te
     """Of each text: the answer, to be compared with a label, and the same for people."""
     head = engine.arch.head
     if head == "sentence_embedding":
-        return [("", text) for text in _neighbours(predictions.outputs["sentence_embedding"])]
+        return [("", text) for text in _neighbours(engine.vectors(predictions))]
     if reading.windows is not None:
         spans = answered(predictions, reading.windows, [context for _, context in texts], LONGEST_ANSWER, None)
         return [(span.text, span.text) for span in spans]

@@ -99,9 +99,11 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
     """In the order of the page; a chart without a curve is of something that the run has not. Of a dense run nothing is skimmed."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     evaluated = [name for name in names if "/" in name]
-    layers = sorted((name for name in evaluated if _PATTERN_OF_LAYER.fullmatch(name)), key=lambda name: int(name.rpartition("_")[2]))
+    of_layers = [name for name in evaluated if _PATTERN_OF_LAYER.fullmatch(name)]
+    first_split = of_layers[0].partition("/")[0] if of_layers else ""  # of several the one that counts
+    layers = sorted((name for name in of_layers if name.startswith(f"{first_split}/")), key=lambda name: int(name.rpartition("_")[2]))
     spent = [name for name in evaluated if name.endswith(("/flops_vs_unpadded", "/flops_vs_padded"))]
-    metrics = [name for name in evaluated if name not in (*layers, *spent) and not name.endswith("/kept_tokens")]
+    metrics = [name for name in evaluated if name not in (*of_layers, *spent) and not name.endswith("/kept_tokens")]
     divergences = [name for name in metrics if name.endswith("divergence")]  # in nats, where metrics are shares
     metrics = [name for name in metrics if name not in divergences]
     correlates = any(map(_correlates, metrics))
@@ -110,7 +112,7 @@ def _charts(lines: list[dict[str, Any]]) -> list[Chart]:
         return [Series(shown, _points(lines, name)) for name, shown in pairs if name in names]
 
     if all(line.get("share", 1.0) == 1.0 for line in lines):
-        names = [name for name in names if name not in ("loss", "share", "target", "coefficient", *layers, *spent)]
+        names = [name for name in names if name not in ("loss", "share", "target", "coefficient", *of_layers, *spent)]
     return [
         Chart("Loss", "number", series(("loss", "with the price of tokens"), ("task_loss", "of the task"))),
         Chart("Share spent in training", "share", series(("share", "measured"), ("target", "goal")), whole=True),
