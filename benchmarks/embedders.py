@@ -5,19 +5,21 @@
 
 Similarity is STS-B, its validation split for choices and its test split for numbers. Retrieval is QNLI's validation split: each question
 that a sentence answers, against all sentences; once with both by one model, and once with sentences by the dense one, of which an index is
-made but once. The clock is of QNLI's sentences, in batches of one length or so, every contender in
-one process, and sentence-transformers among them where it is installed. The record goes to results/embedders/, and benchmarks/tables.py
-makes the table of what lies there.
+made but once. The clock is of QNLI's sentences, in batches of one length or so, all contenders by turns. Sentence-transformers is among
+them where it is installed, in PyTorch, and by --onnx-python its ONNX backend. The record goes to results/embedders/, and
+benchmarks/tables.py makes the table of what lies there.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import pathlib
 import shlex
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,13 @@ from transkimmer_jax.benchmarking.clock import interleaved
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
+from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation import retrieval, similarity
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.vectors import nearest
 
 _LIBRARY = "sentence-transformers"
+_ONNX = f"{_LIBRARY}, ONNX"
 MEASURES = ("recall@1", "recall@10", "mrr")
 
 
@@ -51,6 +55,28 @@ def by_sentence_transformers(
     return lambda _: model.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
 
+@contextlib.contextmanager
+def onnx_backend(
+    python: str, folder: str, pooling: str | None, max_length: int, texts: list[str], batch_size: int, precision: str
+) -> Iterator[Callable[[int], None]]:
+    """The same by the library's ONNX backend, in a process of an environment that has it: see library_onnx.py."""
+    script = pathlib.Path(__file__).with_name("library_onnx.py")
+    flags = {"--pooling": pooling or "mean", "--max-length": max_length, "--batch-size": batch_size, "--precision": precision}
+    command = [python, str(script), folder, *(str(part) for flag in flags.items() for part in flag)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        given, said = process.stdin, process.stdout
+        assert given is not None and said is not None
+
+        def ask(line: str) -> None:
+            with contextlib.suppress(BrokenPipeError):
+                print(line, file=given, flush=True)
+            if not said.readline():
+                raise ConfigError(f"--onnx-python {python} cannot run {script.name}: its text says how to make the environment")
+
+        ask(json.dumps(texts))
+        yield lambda _: ask("again")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help="of the record")
@@ -63,6 +89,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="of the clock (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=1000, help="texts of the clock, 0 for no clock (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the clock (default: %(default)s)")
+    parser.add_argument("--onnx-python", metavar="PYTHON", help="of an environment for library_onnx.py, which is then timed too")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "embedders"))
     args = parser.parse_args()
     pairs = {split: load_split(get_task(DataConfig(task="glue/stsb")), split, DataConfig()) for split in ("validation", "test")}
@@ -118,8 +145,17 @@ def main() -> None:
         runs = {name: lambda _, engine=engine: engine.predict_tokenized(tokens) for name, engine in engines.items()}
         if importlib.util.find_spec("sentence_transformers"):
             runs[_LIBRARY] = by_sentence_transformers(args.dense, args.pooling, args.max_length, texts, args.batch_size)
-        speeds = {name: len(texts) / statistics.median(seconds) for name, seconds in interleaved(runs, range(args.repeats + 1)).items()}
+        with contextlib.ExitStack() as processes:
+            for precision in args.precisions if args.onnx_python is not None else ():
+                runs[f"{_ONNX}:{precision}"] = processes.enter_context(
+                    onnx_backend(args.onnx_python, args.dense, args.pooling, args.max_length, texts, args.batch_size, precision)
+                )
+            seconds = interleaved(runs, range(args.repeats + 1))
+        speeds = {name: len(texts) / statistics.median(rounds) for name, rounds in seconds.items()}
         record["sentence_transformers_texts_per_second"] = speeds.get(_LIBRARY)
+        record["sentence_transformers_onnx_texts_per_second"] = {
+            precision: speeds[name] for precision in args.precisions if (name := f"{_ONNX}:{precision}") in speeds
+        }
         for row in rows:
             row["texts_per_second"] = speeds[f"{row['model']}:{row['precision']}"]
     args.output.mkdir(parents=True, exist_ok=True)

@@ -203,10 +203,12 @@ def embedders(records: list[dict]) -> str:
     ]]  # fmt: skip
     for record in records:
         dense = _dense(record, "float32")
-        torch = record.get("sentence_transformers_texts_per_second")
-        if torch:
-            speed, times = f"{torch:,.0f}", f"{torch / dense['texts_per_second']:.2f}x"
-            rows.append(["dense, by sentence-transformers", "float32", *[""] * 6, speed, times, "", ""])
+        library = [("", "float32", record.get("sentence_transformers_texts_per_second"))]
+        library += [(", ONNX", *item) for item in record.get("sentence_transformers_onnx_texts_per_second", {}).items()]
+        for way, precision, speed in library:
+            if speed:
+                times = f"{speed / dense['texts_per_second']:.2f}x"
+                rows.append([f"dense, by sentence-transformers{way}", precision, *[""] * 6, f"{speed:,.0f}", times, "", ""])
         for row in record["rows"]:
             lost = {name: f"{100 * (dense[name] - row[name]):z.1f}" for name in ("stsb_test", "qnli_recall@10", "queries_recall@10")}
             speed = row.get("texts_per_second")
