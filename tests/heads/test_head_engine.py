@@ -305,7 +305,7 @@ def test_a_long_context_is_read_in_windows(tokenizer):
         ("tagger", lambda engine: engine.tag([3]), DataError, "text 0 must be a string or a list of words, not 3"),
         ("tagger", lambda engine: engine.tag([["a", 1]]), DataError, "text 0 must be a string or a list of words"),
         ("tagger", lambda engine: engine.tag([[]]), DataError, "text 0 is a list without words"),
-        ("tagger", lambda engine: engine.tag(["a", ["b"]]), DataError, "text 1 is a list of words among strings"),
+        ("tagger", lambda engine: engine.tag(["a", ["b"]]), DataError, "text 1: a list of words among strings"),
         ("reader", lambda engine: engine.answer("a", ["b"]), DataError, "must both be texts"),
         ("reader", lambda engine: engine.answer(["a"], ["b", "c"]), DataError, "1 questions with 2 contexts"),
         ("reader", lambda engine: engine.answer("a", ""), DataError, "question 0: its context holds no token"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transkimmer_jax.data import records
-from transkimmer_jax.errors import ConfigError, DataError
+from transkimmer_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from transkimmer_jax.data.tasks import Task
@@ -102,22 +102,14 @@ class Tags(Answering):
     fields = ("tags", "tokens", "kept", "truncated")
     counts = (1,)
     wanted = "one column, since a tagger reads one text at a time"
-    _kind: type | None = None  # of the first text
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
         words = records.column_value(record, columns[0], where, _SETTING)
         if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
             for word in words:
                 records.require_unicode(word, columns[0], where)
-            return self._of_one_kind(words, where)
-        return self._of_one_kind(super().read(record, columns, where), where)
-
-    def _of_one_kind(self, words: Any, where: str) -> Any:
-        self._kind = self._kind or type(words)
-        if type(words) is not self._kind:
-            what = ("a text", "lists of words") if isinstance(words, str) else ("a list of words", "texts")
-            raise DataError(f"{where}: {what[0]} behind {what[1]}: give one or the other")
-        return words
+            return words
+        return super().read(record, columns, where)
 
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:
         return [dataclasses.asdict(answer) for answer in engine.tag(inputs, progress=progress)]

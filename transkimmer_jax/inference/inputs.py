@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.errors import ConfigError, DataError, InferenceError
+from transkimmer_jax.errors import ConfigError, DataError, ExampleError, InferenceError
 from transkimmer_jax.models.arguments import require_in_vocabulary
 from transkimmer_jax.weights.schema import FLOAT32_MAX, unboxed
 
@@ -104,7 +104,7 @@ def checked_words(texts: Sequence[Any]) -> list[Any]:
     """Strings, or lists of words.
 
     Raises:
-      DataError: neither, words that are no strings or none, or both kinds in one list.
+      DataError: neither, words that are no strings or none. ExampleError: both kinds in one list.
     """
     checked: list[Any] = []
     for number, text in enumerate(texts):
@@ -123,7 +123,7 @@ def checked_words(texts: Sequence[Any]) -> list[Any]:
     mixed = next((number for number, text in enumerate(checked) if isinstance(text, str) != isinstance(checked[0], str)), None)
     if mixed is not None:
         kinds = ("a string", "lists of words") if isinstance(checked[mixed], str) else ("a list of words", "strings")
-        raise DataError(f"text {mixed} is {kinds[0]} among {kinds[1]}: give one or the other")
+        raise ExampleError("text", mixed, f"{kinds[0]} among {kinds[1]}: give one or the other")
     return checked
 
 
