@@ -155,13 +155,19 @@ def test_a_process_with_something_else_than_the_first(workdir, monkeypatch, conf
 @pytest.fixture
 def model(tmp_path):
     """A folder of weights in two files, without digests."""
-    for name in ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "model").mkdir(exist_ok=True)
+    (tmp_path / "model" / "1_Pooling").mkdir(parents=True)
+    for name in (
+        "config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json",
+        "sentence_bert_config.json", "1_Pooling/config.json",
+    ):  # fmt: skip
         (tmp_path / "model" / name).write_text(name, encoding="utf-8")
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("changed", ["config.json", "model-2.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "changed",
+    ["config.json", "model-2.safetensors", "tokenizer.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"],
+)
 @pytest.mark.parametrize("field", ["model.pretrained", "distill.teacher"])
 def test_another_model(model, tmp_path, field, changed):
     """Refused where the run is finished, and where it would go on. What it lists of its own files is believed; one that is gone is not

@@ -25,7 +25,7 @@ from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
 logger = logging.getLogger("transkimmer_jax")
 
 _TOKENIZER = "tokenizer.json"
-_MODEL_FILES = (config_file.CONFIG_FILE, _TOKENIZER, INDEX_FILE, TORCH_FILE, "*.safetensors")
+_MODEL_FILES = (config_file.CONFIG_FILE, _TOKENIZER, INDEX_FILE, TORCH_FILE, "*.safetensors", *sentence_transformers.FILES)
 _VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")  # of a folder without that file
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
 _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
@@ -192,7 +192,7 @@ def load_teacher(config: Config, task: Task, student: Architecture) -> Transkimm
 
 
 def folder_digest(name: str) -> str | None:
-    """The SHA-256 of the digests of a model's config, tokenizer and weights, in hexadecimal; None where its name is no folder that is here.
+    """The SHA-256 of the digests of a model's settings, tokenizer and weights, in hexadecimal; None where it is no folder that is here.
 
     A digest that the folder lists is taken as it is, since loading compares the file with it.
     """
@@ -203,6 +203,7 @@ def folder_digest(name: str) -> str | None:
         listed = checksums.read(folder)
     patterns = _MODEL_FILES if (folder / _TOKENIZER).exists() else (*_MODEL_FILES, *_VOCABULARY_FILES)
     names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
+    names += sorted(f"{path.parent.name}/{path.name}" for path in folder.glob(f"*_*/{config_file.CONFIG_FILE}"))  # 1_Pooling's
     lines = [f"{listed.get(file) or checksums.digest(folder / file)}  {file}\n" for file in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

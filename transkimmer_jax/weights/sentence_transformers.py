@@ -22,6 +22,7 @@ MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
+FILES = (MODULES_FILE, SETTINGS_FILE, "sentence_*_config.json")  # patterns of names, but for those of the folders of modules
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 _MOST_BYTES = 2**20
 _EMBEDDER, _CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"  # model_type
