@@ -96,10 +96,12 @@ def main() -> None:
     asked, documents, judgements = collection()
     models = [("dense", args.dense, {"dense": True, "pooling": args.pooling})]
     rows, engines, commands, on_the_way = [], {}, [], []
+    training_seconds = 0.0
     indexed: dict[str, np.ndarray] = {}  # by precision: the dense model's vectors of the documents
     for folder in args.students:
         run = Run.read(pathlib.Path(folder).parent)
         commands += run.commands
+        training_seconds += run.seconds
         models += [(name, folder, {} if threshold is None else {"threshold": threshold}) for name, threshold in run.described()]
         if not run.config.skim.enabled:
             continue
@@ -132,7 +134,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     record = {
-        "name": args.name, "rows": rows, "on_the_way": on_the_way,
+        "name": args.name, "rows": rows, "on_the_way": on_the_way, "training_seconds": training_seconds,
         "documents": len(documents), "queries": len(asked), "batch_size": args.batch_size,
         "max_length": args.max_length, "commands": [*commands, portable(shlex.join(["python", *sys.argv]))], **circumstances(),
     }  # fmt: skip

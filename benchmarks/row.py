@@ -74,9 +74,19 @@ class Run:
     @property
     def commands(self) -> list[str]:
         """What made its model: those of the run that it starts from, where that is one, and its own. Both runs of a recipe have one."""
-        before = pathlib.Path(self.config.model.pretrained).parent
-        first = Run.read(before).commands if (before / "result.json").is_file() else []
+        first = [] if self.before is None else self.before.commands
         return list(dict.fromkeys([*first, portable(self.result["command"])]))
+
+    @property
+    def seconds(self) -> float:
+        """How long it trained, with the run that it starts from, where that is one."""
+        return self.result["seconds"] + (0.0 if self.before is None else self.before.seconds)
+
+    @property
+    def before(self) -> "Run | None":
+        """The run whose model it starts from; None: it starts from no run's."""
+        folder = pathlib.Path(self.config.model.pretrained).parent
+        return Run.read(folder) if (folder / "result.json").is_file() else None
 
     @property
     def budgets(self) -> tuple[float | None, ...]:

@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py, and
-'embedder_in_words' and 'reranker_in_words' say it for README.
+'embedder_headline' and 'reranker_in_words' say it for README.
 The view 'serving' is of records of benchmarks/serving.py, 'guarantees' of benchmarks/guarantee.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
@@ -229,30 +229,35 @@ def embedders(records: list[dict]) -> str:
         f"{', '.join(record['name'] for record in records)}. Cosine with the teacher's vectors on held-out texts, on the way: {way}. "
         f"Retrieval: {first['queries']:,} questions of QNLI against {first['documents']:,} sentences, of which FLOPs and clock are too. "
         "Queries alone: recall@10 where the dense model has computed the sentences, and what the questions cost. "
-        f"Batches of {first['batch_size']}, texts of at most {first['max_length']} tokens, {first['cores']} cores. From:"
+        f"Batches of {first['batch_size']}, texts of at most {first['max_length']} tokens, {first['cores']} cores. "
     )
+    if seconds := sum(record.get("training_seconds", 0.0) for record in records):
+        told += f"Training took {seconds / 60:.0f} minutes. "
+    told += "From:"
     commands = dict.fromkeys(command for record in records for command in record["commands"])
     return "\n".join([*_table(_without_empty(rows)), "", told, "", "```", *commands, "```", ""])
 
 
-def embedder_in_words(records: list[dict]) -> str:
-    """What an embedder's student saves and loses at its smaller budgets, beside its dense model in float32 and in the same precision."""
-    (record,) = records
-    rows = record["rows"]
-    precision = max(rows, key=lambda row: row["texts_per_second"])["precision"]
-    dense, same = _dense(record, "float32"), _dense(record, precision)
-    students = [row for row in rows if row["precision"] == precision and row["model"] != "dense"]
-    larger, smaller = sorted(students, key=lambda row: row["qnli_flops_vs_unpadded"])[-2:]
-    (lost, lost_more), (queries, queries_more) = (
-        [f"{100 * (dense[name] - row[name]):z.1f}" for row in (larger, smaller)] for name in ("qnli_recall@10", "queries_recall@10")
-    )
-    return (
-        f"In {precision} an embedder's student computes {larger['texts_per_second']:,.0f} texts a second at "
-        f"{larger['qnli_flops_vs_unpadded']:.1f}x fewer FLOPs, and {smaller['texts_per_second']:,.0f} at "
-        f"{smaller['qnli_flops_vs_unpadded']:.1f}x. Its teacher computes {same['texts_per_second']:,.0f}, in float32 "
-        f"{dense['texts_per_second']:,.0f}.\nThe student loses {lost} and {lost_more} points of recall@10, or {queries} and {queries_more} "
-        "where the teacher has computed the documents.\n"
-    )
+def embedder_headline(records: list[dict]) -> str:
+    """Embedders in short, in int8: what their students lose at each budget, and texts a second at the middle one beside dense ones."""
+    rows = [[
+        "embedder", "recall@10 lost at 2x", "at 2.5x", "at 3.5x", "STS-B lost at 2.5x", "texts a second at 2.5x", "dense, this engine",
+        "dense, sentence-transformers' ONNX", "its PyTorch, float32",
+    ]]  # fmt: skip
+    for record in records:
+        dense, same = _dense(record, "float32"), _dense(record, "int8")
+        students = [row for row in record["rows"] if row["precision"] == "int8" and row["model"] != "dense"]
+        students.sort(key=lambda row: row["qnli_flops_vs_unpadded"])
+        (_, middle, _) = students
+        library = record.get("sentence_transformers_onnx_texts_per_second", {}).get("int8")
+        speeds = [middle["texts_per_second"], same["texts_per_second"], library, record["sentence_transformers_texts_per_second"]]
+        lost = [100 * (dense["qnli_recall@10"] - row["qnli_recall@10"]) for row in students]
+        rows.append([
+            record["name"], *(f"{points:z.1f} at {row['qnli_flops_vs_unpadded']:.2f}x" for points, row in zip(lost, students, strict=True)),
+            f"{100 * (dense['stsb_test'] - middle['stsb_test']):z.1f} at {middle['stsb_flops_vs_unpadded']:.2f}x",
+            *(f"{speed:,.0f}" if speed else "" for speed in speeds),
+        ])  # fmt: skip
+    return "\n".join([*_table(_without_empty(rows)), ""])
 
 
 def reranking(records: list[dict]) -> str:
@@ -423,7 +428,7 @@ def table(view: str, files: list[str]) -> str:
         "shapes": shapes,
         "embedders": embedders,
         "reranking": reranking,
-        "embedder_in_words": embedder_in_words,
+        "embedder_headline": embedder_headline,
         "reranker_in_words": reranker_in_words,
         "serving": serving,
         "guarantees": guarantees,

@@ -181,11 +181,13 @@ def test_a_static_student(workdirs, of_recipe, tmp_path):
 
 
 def test_commands_of_a_run_that_starts_from_another(workdirs):
-    """That of the dense run, which is its recipe's, stands before its own."""
+    """That of the dense run, which is its recipe's, stands before its own; the seconds of both are added."""
     dense = "transkimmer train --config configs/files.py --workdir recipe"
     assert row.Run.read(workdirs / "static").commands == [dense, "transkimmer train --config.distill.teacher=dense/model"]
     assert row.Run.read(workdirs / "recipe" / "dense").commands == [dense]
     assert row.Run.read(workdirs / "recipe" / "skimming").commands == [dense], "both runs of a recipe have its command"
+    static, first = (row.Run.read(folder) for folder in (workdirs / "static", workdirs / "recipe" / "dense"))
+    assert static.seconds == static.result["seconds"] + first.result["seconds"] and first.seconds == first.result["seconds"]
 
 
 def test_texts_without_labels(workdirs, tmp_path, capsys):

@@ -168,7 +168,8 @@ def test_the_manifest_and_its_programs(exported, engine, model_folder):
     artifacts = manifest.pop("artifacts")
     assert manifest == {
         "format": "transkimmer_jax.export", "format_version": 1, "jax_version": jax.__version__, "platforms": ["cpu"],
-        "dtype": "float32", "label_names": ["neg", "pos"], "multi_label": False, "pairs": False, "prompt": "", "max_length": 40,
+        "dtype": "float32", "label_names": ["neg", "pos"], "multi_label": False, "pairs": False, "prompt": "", "vector_size": None,
+        "raw_scores": False, "max_length": 40,
         "threshold": 0.25, "weights": "weights.safetensors",
     }  # fmt: skip
     arch, calibration = engine.arch, Calibration.load(model_folder, 3)

@@ -50,6 +50,17 @@ def test_chunks_are_read_as_single_examples(small_chunks, what, kind):
         assert max(counts) > 1 and whole["owner"].tolist() == np.repeat(np.arange(len(TEXTS)), counts).tolist()
 
 
+@pytest.mark.parametrize("what", READ)
+def test_a_tokenizer_without_token_types(what, tokenizer_folder):
+    """Its model reads 0 everywhere, also of the second part of a pair."""
+    tokenizer = pipeline.load_tokenizer(tokenizer_folder)
+    given = READ[what](TEXTS, tokenizer)["examples"].token_type_ids
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    read = READ[what](TEXTS, tokenizer)["examples"].token_type_ids
+    assert not read.any() and (read.shape, read.dtype) == (given.shape, given.dtype)
+    assert given.any() == (what == "questions")
+
+
 @pytest.mark.parametrize("what", ["words", "lists of words", "questions"])
 def test_no_more_than_a_chunk_is_in_encodings(small_chunks, what, capsys):
     """The tokenizer is never asked for more at once, and a bar shows how far it is where there are many."""

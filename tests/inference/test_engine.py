@@ -335,7 +335,8 @@ def test_a_bare_encoder_answers_nothing_at_random(folder, tmp_path):
     with pytest.raises(CheckpointError) as error:
         SkimEngine.from_pretrained(bare)
     assert str(error.value) == (
-        f"{bare} has no trained classifier, and can neither answer nor teach: train it first; a bare encoder becomes an embedder by pooling"
+        f"{bare} has no trained classifier, and can neither answer nor teach: train it first; a bare encoder becomes an embedder by "
+        "pooling='mean' or 'cls', and saves as one"
     )
     with pytest.raises(CheckpointError, match="has no trained classifier"):
         export(bare, tmp_path / "graph")

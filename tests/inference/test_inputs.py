@@ -302,6 +302,13 @@ def test_tokens_that_are_none(engine, changes, says):
     assert said == says or ("[0-9]" in says and re.fullmatch(says, said))
 
 
+def test_tokens_in_lists(engine):
+    """They are taken as arrays are."""
+    listed = {name: getattr(EXAMPLES, name).tolist() for name in ("input_ids", "token_type_ids", "offsets")}
+    answers = [engine.predict_tokenized(examples).logits for examples in (EXAMPLES, dataclasses.replace(EXAMPLES, **listed))]
+    np.testing.assert_array_equal(*answers)
+
+
 def test_examples_that_are_none(engine):
     says = "examples is a list: give TokenizedExamples, or call predict with texts"
     assert complaint(DataError, engine.predict_tokenized, ["good"]) == says

@@ -217,6 +217,20 @@ def test_thresholds_without_number_end_in_a_bounded_number_of_programs(model):
     assert len(known()) == 1 + MOST_CALIBRATIONS
 
 
+def test_programs_of_a_replaced_calibration_are_freed(model, expected):
+    """A process that calibrates from time to time keeps as many as it needs."""
+    engine = make_engine(model)
+    counts = []
+    for seed in range(4):
+        engine.calibrate(make_examples(rng.integers(1, WIDTH + 1, 60), seed=seed))
+        assert_exact(engine, expected)
+        counts.append(engine.statistics.programs)
+    assert max(counts) <= 2 * len(RUNGS), counts
+    schedules = set(engine.runtime.programs._compiled)
+    ladders = engine.runtime._ladders.values()
+    assert schedules == {rung for its in ladders for rung in schedules if rung in its.schedules(rung.bucket)}
+
+
 def test_a_dense_model_has_one_program_a_bucket():
     dense = make_engine(make_model(dataclasses.replace(ARCH, skim=None)))
     dense.warm_up(progress=False)

@@ -11,6 +11,7 @@ from inference.skimmers import ARCH, make_model
 
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.onnx.sessions import import_openvino
 
 THREADS, ROUNDS = 4, 8
 # One bucket of compiled programs.
@@ -32,6 +33,15 @@ def make_texts(seed):
     rng = np.random.default_rng(seed)
     first, second = ([" ".join(rng.choice(WORDS, count)) for count in rng.integers(0, 60, 6)] for _ in range(2))
     return [*first, "good film " * 300] if seed % 2 else list(zip(first, second, strict=True))
+
+
+def test_threads_import_openvino():
+    """What is hidden from the import, for the whole process, is there again behind the last of them."""
+    telemetry = sys.modules.get("openvino_telemetry")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        packages = [pool.submit(lambda: [import_openvino() for _ in range(50)]) for _ in range(8)]
+    assert len({id(package) for imported in packages for package in imported.result()}) == 1
+    assert sys.modules.get("openvino_telemetry") is telemetry
 
 
 @pytest.mark.parametrize("options", RUNTIMES, ids=str)

@@ -260,24 +260,25 @@ def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, mon
     assert built == [] and caplog.messages == []
     SkimEngine.from_pretrained(model, depths=True)
     SkimEngine.from_pretrained(model, dense=True)
-    assert len(built) == 2 and caplog.messages == []
+    SkimEngine.from_pretrained(model, pooling="mean")
+    assert len(built) == 3 and caplog.messages == []
     other = save_model(tmp_path / "other", tokenizer_folder, tensors=random_tensors(runs.TINY, predictor_size=16, seed=3))
     (other / "onnx").mkdir()
     (other / "onnx" / "model.onnx").write_bytes((model / "onnx" / "model.onnx").read_bytes())
     (other / "onnx" / "model_quantized.onnx").write_bytes(b"junk")
     for precision in ("float32", "int8"):
         SkimEngine.from_pretrained(other, precision=precision)
-    assert len(built) == 4
+    assert len(built) == 5
     says = "model.onnx is of other weights or another config.json than the folder's: the graph is built anew; export it again"
     assert says in caplog.messages[0]
     assert "model_quantized.onnx cannot be read (" in caplog.messages[1] and len(caplog.messages) == 2
     config = json.loads((model / "config.json").read_text())
     digests.replace_text(model / "config.json", json.dumps(config | {"layer_norm_eps": 0.1}))
     SkimEngine.from_pretrained(model)
-    assert says in caplog.messages[2] and len(built) == 5
+    assert says in caplog.messages[2] and len(built) == 6
     digests.replace_text(model / "config.json", json.dumps(config | {"skim": config["skim"] | {"threshold": 0.5}}))
     SkimEngine.from_pretrained(model)
-    assert len(caplog.messages) == 3 and len(built) == 5, "the threshold is an input"
+    assert len(caplog.messages) == 3 and len(built) == 6, "the threshold is an input"
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -17,6 +17,7 @@ from transkimmer_jax.cli import labelled
 from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.inference.inputs import LEAST_LENGTH
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
@@ -116,11 +117,16 @@ def add(commands) -> None:
 
 def _benchmark(args: argparse.Namespace, synthetic: dict[str, Any]) -> None:
     """synthetic: what flags of random models are where they are not given."""
-    for name in ("repeats", "layers", "hidden_size", "predictor_size", "examples", "timed"):
+    for name in ("repeats", "layers", "hidden_size", "predictor_size", "vocab_size", "examples", "timed"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
-    if min([*args.batch_size, *(args.length or [])]) < 1:
-        raise ConfigError("--batch-size and --length must be at least 1")
+    if min(args.batch_size) < 1:
+        raise ConfigError(f"--batch-size must be at least 1, not {min(args.batch_size)}")
+    least = 1 if args.synthetic else LEAST_LENGTH
+    if min(args.length or [least]) < least:
+        raise ConfigError(f"--length must be at least {least}, not {min(args.length)}")
+    if not 0 <= args.seed < 2**32:
+        raise ConfigError(f"--seed must lie in [0, 2**32), not {args.seed}")
     sources = [name for name in ("task", "data") if getattr(args, name) is not None]
     if args.synthetic == (args.model is not None or bool(sources)):
         raise ConfigError("give either --synthetic, or --model with --task or --data")

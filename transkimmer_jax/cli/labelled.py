@@ -31,9 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
     parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
     parser.add_argument(
-        "--text-columns", nargs="+", help="columns of --data (default: the model's, or 'text'; of embedders sentence1 sentence2)"
+        "--text-columns",
+        nargs="+",
+        help="columns of --data (default: the model's, or 'text'; of taggers 'tokens', of readers question context, of embedders sentence1"
+        " sentence2)",
     )
-    parser.add_argument("--label-column", help="column of --data (default: the model's, or 'label'; of embedders 'score')")
+    parser.add_argument(
+        "--label-column",
+        help="column of --data (default: the model's, or 'label'; of taggers 'tags', of readers 'answers', of embedders 'score')",
+    )
     parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
     parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")

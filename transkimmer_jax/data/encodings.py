@@ -22,11 +22,17 @@ def chunks(count: int) -> Iterator[slice]:
             bar.update(stop - start)
 
 
-def tokenized(encodings: Sequence[Any]) -> TokenizedExamples:
-    """Encodings of the library `tokenizers`, without labels."""
+def reads_types(tokenizer: Any) -> bool:
+    """Whether a tokenizer gives its model token types. One that does not has them in its encodings all the same."""
+    return "token_type_ids" in tokenizer.model_input_names
+
+
+def tokenized(encodings: Sequence[Any], has_types: bool) -> TokenizedExamples:
+    """Encodings of the library `tokenizers`, without labels. has_types: whether the tokenizer `reads_types`; else all are 0."""
+    ids = flat([one.ids for one in encodings], np.int32)
     return TokenizedExamples(
-        flat([one.ids for one in encodings], np.int32),
-        flat([one.type_ids for one in encodings], np.int8),
+        ids,
+        flat([one.type_ids for one in encodings], np.int8) if has_types else np.zeros(len(ids), np.int8),
         np.concatenate([[0], np.cumsum([len(one.ids) for one in encodings])]).astype(np.int64),
         np.zeros(len(encodings), np.int32),
         np.array([bool(one.overflowing) for one in encodings], bool),

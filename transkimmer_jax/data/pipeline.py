@@ -10,7 +10,7 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.data import cutting, saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
-from transkimmer_jax.data.encodings import chunks, flat
+from transkimmer_jax.data.encodings import chunks, flat, reads_types
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError, first_line
 from transkimmer_jax.weights import config_file, digests
@@ -119,8 +119,7 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
         lengths += [len(one) for one in ids]
         truncated += cut
         input_ids.append(flat(ids, np.int32))
-        has_types = "token_type_ids" in tokenizer.model_input_names
-        token_type_ids.append(flat(types, np.int8) if has_types else np.zeros(len(input_ids[-1]), np.int8))
+        token_type_ids.append(flat(types, np.int8) if reads_types(tokenizer) else np.zeros(len(input_ids[-1]), np.int8))
     return TokenizedExamples(
         np.concatenate(input_ids),
         np.concatenate(token_type_ids),

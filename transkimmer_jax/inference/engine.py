@@ -135,7 +135,8 @@ class SkimEngine:
         # The task is that of the folder's own head: pooled, a model of pairs reads single texts.
         options.setdefault("pairs", False if model.arch.head == "sentence_embedding" else saved.task.pairs)
         options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
-        options.setdefault("folder", None if dense else path)
+        # Its graphs are of the folder's own head, with its predictors.
+        options.setdefault("folder", None if dense or (pooling is not None and model.arch.head != saved.architecture.head) else path)
         return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
 
     def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:

@@ -1,8 +1,8 @@
 """A model as a folder of `jax.export` artifacts, which run without this package.
 
-For every rung of every bucket there is one serialised program. Where the model folder has no calibration, or one of a higher threshold
-alone, there is one for every bucket, with room for all. The weights lie beside them once, and a manifest says which program takes what.
-examples/run_exported.py shows how they are used.
+For every bucket there is a serialised program for each of its rungs but the lowest, and one for rungs that are alike. Where the model
+folder has no calibration, or one of a higher threshold alone, there is one for every bucket, with room for all. The weights lie beside them
+once, and a manifest says which program takes what. examples/run_exported.py shows how they are used.
 """
 
 import json
@@ -29,7 +29,7 @@ from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
-from transkimmer_jax.weights import config_file, digests, tokenizer_files
+from transkimmer_jax.weights import config_file, digests, sentence_transformers, tokenizer_files
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.schema import storable_threshold
 
@@ -81,6 +81,7 @@ def export(
     platforms = tuple(dict.fromkeys(platforms or (jax.export.default_export_platform(),)))
     folder = resolve(os.fspath(model))
     saved = config_file.read(folder)
+    settings = sentence_transformers.read_settings(folder, saved.architecture.head, saved.values)
     engine = SkimEngine.from_pretrained(folder, runtime="jax", precision=dtype, threshold=threshold, devices=jax.local_devices()[:1])
     assert isinstance(engine.runtime, JaxRuntime)
     programs, tokenizer = engine.runtime.programs, pipeline.load_tokenizer(folder, engine.arch.vocab_size)
@@ -102,6 +103,8 @@ def export(
         "multi_label": engine.arch.multi_label,  # whether a text has any number of these labels
         "pairs": saved.task.pairs,  # None: the folder does not say
         "prompt": engine.default_prompt,  # before each text, or the first of a pair
+        "vector_size": engine.vector_size if engine.arch.head == "sentence_embedding" else None,  # so many of a vector's columns are used
+        "raw_scores": settings.raw_scores,  # of a cross-encoder: whether its scores are the logits, or their sigmoids; None: neither
         "max_length": engine.max_length,
         "threshold": engine.threshold,
         "weights": WEIGHTS_FILE,

@@ -4,6 +4,7 @@ Every check returns the value as the engine takes it, or raises one line that na
 """
 
 import collections.abc
+import dataclasses
 import logging
 import math
 import numbers
@@ -288,7 +289,7 @@ def checked_tokens(examples: Any, vocab_size: int, type_vocab_size: int, max_len
     require_in_vocabulary(ids, vocab_size, "examples.input_ids")
     if type_vocab_size > 1:  # one type, or none, says nothing, whatever the tokenizer writes
         require_in_vocabulary(types, type_vocab_size, "examples.token_type_ids")
-    return examples
+    return dataclasses.replace(examples, input_ids=ids, token_type_ids=types, offsets=starts)
 
 
 def shown(value: Any) -> str:

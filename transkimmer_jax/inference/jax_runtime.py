@@ -89,6 +89,8 @@ class JaxRuntime:
         with self._calling:
             others = {known: its for known, its in self._ladders.items() if abs(known - made_for) > THRESHOLD_ROUNDING}
             self._ladders = others | {made_for: ladders}
+            self.programs.free(lambda rung: any(rung in its.schedules(rung.bucket) for its in self._ladders.values()))
+            self.statistics.programs = len(self.programs)
 
     def ladders(self, threshold: float) -> Ladders:
         """Those of the nearest known threshold at or below, which keeps at least as many tokens."""

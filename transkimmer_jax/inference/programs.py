@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -84,6 +85,10 @@ class Programs:
             started = time.perf_counter()
             self._compiled[schedule] = self.lowered(schedule).compile()
             self.compile_seconds += time.perf_counter() - started
+
+    def free(self, is_used: Callable[[Schedule], bool]) -> None:
+        """Drop the programs of all other schedules."""
+        self._compiled = {schedule: program for schedule, program in self._compiled.items() if is_used(schedule)}
 
     def run(self, schedule: Schedule, batches: list[np.ndarray], threshold: float) -> dict[str, jax.Array]:
         """Start a compiled program on one batch a device; the arrays come when they are read.

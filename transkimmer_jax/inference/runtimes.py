@@ -54,9 +54,9 @@ def create(
       runtime: 'onnx', one graph whose shapes follow the tokens, for CPUs; 'jax', compiled programs of fixed shapes, for GPUs and TPUs.
         None: by the devices at hand.
       precision: of weights and matrix products; norms, softmax and decisions are float32. 'float32'; 'int8' with ONNX Runtime;
-        'bfloat16' with JAX and OpenVINO. None: the model's. OpenVINO's bfloat16 is that of the whole graph, predictors and norms
-        too, but for what lies behind the last product before an output. On a GPU or TPU JAX multiplies float32 in fewer bits, but for
-        predictors, unless `jax_default_matmul_precision` is "highest".
+        'bfloat16' with JAX and OpenVINO. None: float32 with onnx, the model's with jax. OpenVINO's bfloat16 is that of the whole graph,
+        predictors and norms too, but for what lies behind the last product before an output. On a GPU or TPU JAX multiplies float32 in
+        fewer bits, but for predictors, unless `jax_default_matmul_precision` is "highest".
       provider: of the onnx runtime, 'onnxruntime' or 'openvino'. None: the first.
       threads: of the onnx runtime; None: as many as processors that the process may use.
       calibration: what to expect, for the jax runtime; None: it finds out.

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar
 
@@ -129,9 +130,12 @@ def openvino_has_bfloat16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+_IMPORTING = threading.Lock()  # what `without_telemetry` changes is the whole process's
+
+
 def import_openvino() -> Any:
     """The package. Raises `InferenceError` where it is not installed."""
-    with extras.needed("openvino", "the runtime openvino", InferenceError), without_telemetry():
+    with _IMPORTING, extras.needed("openvino", "the runtime openvino", InferenceError), without_telemetry():
         import openvino
     return openvino
 
