@@ -135,6 +135,25 @@ def test_the_model_says_which_tokenizer_a_folder_has_that_does_not(kind, tmp_pat
     assert read(TEXT, TEXT[::-1]).data == own(TEXT, TEXT[::-1]).data
 
 
+@pytest.mark.parametrize("backbone", [{"model_type": "modernbert"}, {"model_type": "transkimmer", "backbone": "modernbert"}, {}])
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast", "RobertaTokenizer", "PreTrainedTokenizerFast"])
+def test_a_class_that_would_make_another_tokenizer(name, backbone, tmp_path):
+    """Of ModernBERT, and of byte-level folders that name Llama's class, tokenizer.json is read as it is, as `AutoTokenizer` does."""
+    text = " ".join(TEXT)
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False))
+    trained.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "pad_token": "<pad>", "unk_token": "<unk>"}))
+    (tmp_path / "config.json").write_text(json.dumps(backbone or {"model_type": "bert"}))
+    read = pipeline.load_tokenizer(tmp_path)
+    if backbone.get("model_type") != "transkimmer":  # of which `AutoTokenizer` knows nothing
+        assert read(text)["input_ids"] == transformers.AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
+    if backbone or name.startswith("Llama"):
+        assert read(text)["input_ids"] == trained.encode(text).ids
+
+
 def test_vocabularies_of_sentencepiece_need_that_package(monkeypatch, tmp_path):
     """As microsoft/deberta-v3-small has one, of which transformers says without the package that tiktoken is missing."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)

@@ -41,11 +41,12 @@ def test_texts_that_cannot_be_meant(write, records, message):
         ("j.jsonl", [{"query": "a", "document": "b"}, {"query": "a", "document": "7", "relevance": 0}]),
         ("j.csv", "query,document,relevance\na,b,1\na,7,0\n"),
         ("qrels.txt", "a 0 b 1\na 0 7 0\n\n"),
-        ("test.tsv", "query-id\tcorpus-id\tscore\na\tb\t1\na\t7\t0\n"),
+        ("test.tsv", "query-id\tcorpus-id\tscore\na\tb\t1\na\t7\t0.0\n"),
+        ("mteb.jsonl", [{"query-id": "a", "corpus-id": "b", "score": 1.0}, {"query-id": "a", "corpus-id": "7", "score": 0}]),
     ],
 )
 def test_judgements(write, name, content):
-    """Four spellings of one file."""
+    """Spellings of one file."""
     assert retrieval.read_judgements(write(name, content), TEXTS, TEXTS) == {"a": {"b": 1, "7": 0}}
 
 
@@ -55,6 +56,7 @@ def test_judgements(write, name, content):
         ("a 0 x 1\n", "line 1: document 'x' is unknown"),
         ("a 0 b 1\nz 0 b 1\n", "line 2: query 'z' is unknown"),
         ("a 0 b much\n", "relevance 'much' is no integer"),
+        ("a 0 b 0.5\n", "relevance '0.5' is no integer"),
         ("a 0 b 1\na 0 b 0\n", "line 2: query 'a' and document 'b' are judged twice"),
         ("a b\n", "2 columns: write query, 0, document, relevance"),
         ("\n", "no judgement"),

@@ -67,6 +67,14 @@ def test_entities():
     assert measured == pytest.approx({"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 3 / 4})
 
 
+def test_entities_of_single_words_and_last_ones():
+    """In BILOU: two persons side by side are none of one person of two words."""
+    names = ("O", "U-PER", "B-PER", "L-PER", "B-ORG", "L-ORG")
+    predicted = np.array([2, 3, 0, 4, 5])
+    measured = tags.tag_metrics(np.eye(6)[predicted], tag_labels([[1, 1, 0, 4, 5]]), names)
+    assert measured["recall"] == pytest.approx(1 / 3) and measured["precision"] == pytest.approx(1 / 2)
+
+
 def test_tags_of_single_words():
     """Accuracy alone, without seqeval."""
     measured = tags.tag_metrics(np.eye(2)[[0, 1, 1]], tag_labels([[0, 1, 0]]), ("DET", "NOUN"))

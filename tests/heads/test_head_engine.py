@@ -386,6 +386,27 @@ def test_damaged_folders_are_one_line(tmp_path, tokenizer, name, content, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_that_asks_to_lowercase(tmp_path, tokenizer):
+    """As those of bge do, whose tokenizers lowercase anyway. Of another tokenizer it would be more than ours do."""
+    arch = dataclasses.replace(ARCH, vocab_size=len(tokenizer), num_hidden_layers=1, skim=None)
+    TranskimmerForSentenceEmbedding(arch, rngs=nnx.Rngs(0)).save_pretrained(tmp_path, tokenizer=tokenizer)
+    (tmp_path / "SHA256SUMS").unlink()
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": True}))
+    read = json.loads((tmp_path / "tokenizer.json").read_text())
+    lower, accents = {"type": "Lowercase"}, {"type": "StripAccents"}
+    for normalizer in (lower, {"type": "Sequence", "normalizers": [accents, lower]}, {"type": "BertNormalizer", "lowercase": True}):
+        whole = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None} | normalizer
+        (tmp_path / "tokenizer.json").write_text(json.dumps(read | {"normalizer": whole if "lowercase" in normalizer else normalizer}))
+        assert sentence_transformers.read_max_length(tmp_path) == 12
+    for normalizer in (None, accents):
+        (tmp_path / "tokenizer.json").write_text(json.dumps(read | {"normalizer": normalizer}))
+        with pytest.raises(CheckpointError, match="do_lower_case=true is not supported: have the tokenizer lowercase"):
+            sentence_transformers.read_max_length(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    assert sentence_transformers.read_max_length(tmp_path) == 12
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "given"),
     [

@@ -31,8 +31,8 @@ class Shard:
 
 
 def expand(inputs: Sequence[str]) -> list[str]:
-    """The files that `inputs` name, sorted. What has `*`, `?` or `[]` in it, and is no file's name, stands for the files it matches
-    (`**`: at any depth).
+    """The files that `inputs` name, sorted, each once. What has `*`, `?` or `[]` in it, and is no file's name, stands for the files that it
+    matches (`**`: at any depth).
 
     Raises:
       ConfigError: a pattern that matches no file.
@@ -46,7 +46,7 @@ def expand(inputs: Sequence[str]) -> list[str]:
         if not matches:
             raise ConfigError(f"--input {name}: no file matches it")
         found += matches
-    return sorted(found)
+    return sorted({os.path.realpath(name): name for name in reversed(found)}.values())
 
 
 def plan(inputs: Sequence[str], folder: str, overwrite: bool) -> list[Shard]:

@@ -192,6 +192,8 @@ def _label_value(record: dict[str, Any], label_column: str, where: str, setting:
         raise DataError(f"{where}: label {shown(value)} is a list, and the task has one label a text: give lists in all lines, or in none")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise DataError(f"{where}: label {shown(value)} is no integer, text or real number: write it as one of these")
+    if isinstance(value, str):
+        require_unicode(value, label_column, where)
     return type(value)(value.strip()) if isinstance(value, str) else value
 
 

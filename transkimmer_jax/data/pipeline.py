@@ -74,13 +74,27 @@ def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
     """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
     of_tokenizer, of_model = (_fields(folder / name) for name in ("tokenizer_config.json", config_file.CONFIG_FILE))
     name = of_tokenizer.get("tokenizer_class") or of_model.get("tokenizer_class")
+    backbone = next((name for name in FORMATS if name in (of_model.get("model_type"), of_model.get("backbone"))), "bert")
+    if _is_misnamed(str(name), backbone, folder / _VOCABULARIES[0]):
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer_class = getattr(transformers, str(name), None)
     if tokenizer_class is not None:
         return tokenizer_class.from_pretrained(folder)
     # The backbone says which class its models have. `AutoTokenizer` knows no skimming model's type, so it is given the backbone's config.
-    backbone = next((name for name in FORMATS if name in (of_model.get("model_type"), of_model.get("backbone"))), "bert")
     config_class = getattr(transformers, f"{FORMATS[backbone].class_prefix}Config")
     return transformers.AutoTokenizer.from_pretrained(folder, config=config_class())
+
+
+def _is_misnamed(name: str, backbone: str, path: pathlib.Path) -> bool:
+    """Whether `AutoTokenizer` reads `tokenizer.json` as it is, since the class that the folder names would make another tokenizer of it."""
+    if not path.is_file():
+        return False
+    if backbone == "modernbert":
+        return True
+    if name.removesuffix("Fast") != "LlamaTokenizer":
+        return False
+    splitting = _fields(path).get("pre_tokenizer") or {}
+    return any(step.get("type") == "ByteLevel" for step in [splitting, *splitting.get("pretokenizers", [])])
 
 
 def _fields(path: pathlib.Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Run = dict[str, dict[str, float]]  # scores of documents by query
 Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or more
 
 _IDS = ("id", "_id")  # the latter is BEIR's
+_OF_BEIR = {"query": "query-id", "document": "corpus-id", "relevance": "score"}  # its names of the columns of judgements
 DEPTH = 50  # documents of a query that are measured
 MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@10": "recall_10", "recall@50": "recall_50", "mrr": "recip_rank"}
 
@@ -45,8 +46,9 @@ def read_texts(path: str | pathlib.Path, what: str) -> dict[str, str]:
 def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Judgements:
     """Which documents answer which queries.
 
-    A `.jsonl` or `.csv` file has columns `query`, `document` and maybe `relevance`, 1 where there is none. Any other file is TREC's: lines
-    of query, a column that nobody reads, document and relevance; or BEIR's, lines of query, document and relevance under a header.
+    A `.jsonl` or `.csv` file has columns `query`, `document` and maybe `relevance`, 1 where there is none, or BEIR's names of them. Any
+    other file is TREC's, lines of query, a column that nobody reads, document and relevance; or BEIR's, lines of query, document and
+    relevance under a header.
 
     Raises:
       DataError: one line with file, line number and cure: ids that are unknown, a relevance that is no integer, a query or document twice,
@@ -57,10 +59,9 @@ def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], docume
         for name, known, what in ((query, queries, "query"), (document, documents, "document")):
             if name not in known:
                 raise DataError(f"{where}: {what} {name!r:.60} is unknown: judge only what the files of queries and documents hold")
-        try:
-            value = int(relevance)
-        except ValueError:
-            raise DataError(f"{where}: relevance {relevance!r:.60} is no integer: write 0 for none") from None
+        value = _integer(relevance)
+        if value is None:
+            raise DataError(f"{where}: relevance {relevance!r:.60} is no integer: write 0 for none")
         if judgements.setdefault(query, {}).setdefault(document, value) != value:
             raise DataError(f"{where}: query {query!r:.60} and document {document!r:.60} are judged twice: keep one line")
     if not judgements:
@@ -68,13 +69,23 @@ def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], docume
     return judgements
 
 
+def _integer(relevance: str) -> int | None:
+    """What a judgement says, also where it is written as 1.0; None: no integer."""
+    try:
+        number = float(relevance)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
 def _judged(path: pathlib.Path) -> "Any":
     if path.suffix.lower() in (".jsonl", ".csv"):
         for where, record in read_records(path):
-            missing = next((column for column in ("query", "document") if column not in record), None)
+            query, document, relevance = (theirs if theirs in record else ours for ours, theirs in _OF_BEIR.items())
+            missing = next((column for column in (query, document) if column not in record), None)
             if missing:
                 raise DataError(f"{where}: no column {missing!r}: judgements have 'query', 'document' and maybe 'relevance'")
-            yield where, str(record["query"]), str(record["document"]), str(record.get("relevance", 1))
+            yield where, str(record[query]), str(record[document]), str(record.get(relevance, 1))
         return
     for number, (where, record) in enumerate(read_records(path, format="text")):
         cells = record["text"].split()

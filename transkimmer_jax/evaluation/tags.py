@@ -7,6 +7,9 @@ from transkimmer_jax.data.batches import NO_LABEL
 from transkimmer_jax.data.prepared import TagLabels
 from transkimmer_jax.data.tasks import are_entities
 
+# Of a single word, and of the last of several: seqeval knows them by the names of IOBES.
+_BILOU = {"U-": "S-", "L-": "E-"}
+
 
 def require_seqeval() -> None:
     """Raises `ConfigError` where entities cannot be scored."""
@@ -31,5 +34,6 @@ def tag_metrics(logits: np.ndarray, labels: TagLabels, tag_names: tuple[str, ...
     require_seqeval()
     from seqeval.metrics import f1_score, precision_score, recall_score
 
+    wanted, given = ([[_BILOU.get(tag[:2], tag[:2]) + tag[2:] for tag in tags] for tags in texts] for texts in (wanted, given))
     scored = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
     return {name: float(score(wanted, given, zero_division=0)) for name, score in scored.items()} | {"accuracy": accuracy}

@@ -20,11 +20,11 @@ from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, list
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
-TOKENIZER_FILE = "tokenizer_config.json"
+TOKENIZER_FILE, WHOLE_TOKENIZER_FILE = "tokenizer_config.json", "tokenizer.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 FILES = (MODULES_FILE, SETTINGS_FILE, "sentence_*_config.json")  # patterns of names, but for those of the folders of modules
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
-_MOST_BYTES = 2**20
+_MOST_BYTES, _MOST_TOKENIZER_BYTES = 2**20, 2**26  # tokenizers list their added tokens, or all of them
 _EMBEDDER, _CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"  # model_type
 _KINDS = {"sentence_embedding": _EMBEDDER, "sequence_classification": _CROSS_ENCODER}  # by head
 _PROMPTS = {"sentence_embedding": {"query": "", "document": ""}}  # by head: those that the library's models have, whatever a folder says
@@ -145,17 +145,28 @@ def read_max_length(folder: pathlib.Path) -> int | None:
         return _tokenizer_length(folder)
     values = {name: value for name, value in read_object(path, _MOST_BYTES).items() if value is not None}
     wrong = problems(values, _LENGTH)
-    if values.get("do_lower_case"):
+    if values.get("do_lower_case") and not _lowercases(folder):
         wrong.append("do_lower_case=true is not supported: have the tokenizer lowercase")
     if wrong:
         raise CheckpointError(f"{path}: {listed(wrong)}")
     return values.get("max_seq_length") or _tokenizer_length(folder)
 
 
+def _lowercases(folder: pathlib.Path) -> bool:
+    """Whether a folder's tokenizer lowercases by itself, so that `do_lower_case` asks for nothing more."""
+    path = folder / WHOLE_TOKENIZER_FILE
+    if not path.is_file():
+        path = folder / TOKENIZER_FILE
+        return path.is_file() and read_object(path, _MOST_TOKENIZER_BYTES).get("do_lower_case") is True
+    normalizer = read_object(path, _MOST_TOKENIZER_BYTES).get("normalizer")
+    steps = [normalizer, *normalizer.get("normalizers", [])] if isinstance(normalizer, dict) else []
+    return any(isinstance(step, dict) and (step.get("type") == "Lowercase" or step.get("lowercase") is True) for step in steps)
+
+
 def _tokenizer_length(folder: pathlib.Path) -> int | None:
     """What a tokenizer says, if it has a limit."""
     path = folder / TOKENIZER_FILE
-    length = read_object(path, _MOST_BYTES).get("model_max_length") if path.is_file() else None
+    length = read_object(path, _MOST_TOKENIZER_BYTES).get("model_max_length") if path.is_file() else None
     return length if isinstance(length, int) and 0 < length <= _LONGEST else None
 
 
