@@ -4,7 +4,7 @@
 
 A table stands between `<!-- table: VIEW FILE.json ... -->` and `<!-- end -->`; the files are below results/, and may be patterns.
 The view 'embedders' is of records of benchmarks/embedders.py, 'reranking' of benchmarks/rerankers.py, and
-'embedder_headline' and 'reranker_in_words' say it for README.
+'embedder_headline' and 'reranker_in_words' say it for README. 'embedder_variants' is of students of one embedder.
 The view 'serving' is of records of benchmarks/serving.py, 'guarantees' of benchmarks/guarantee.py.
 The view 'speeds' is of one workload that `transkimmer benchmark --json` has measured: a row a contender, a column a batch size;
 'leads' is of several, a row each.
@@ -251,13 +251,30 @@ def embedder_headline(records: list[dict]) -> str:
         (_, middle, _) = students
         library = record.get("sentence_transformers_onnx_texts_per_second", {}).get("int8")
         speeds = [middle["texts_per_second"], same["texts_per_second"], library, record["sentence_transformers_texts_per_second"]]
-        lost = [100 * (dense["qnli_recall@10"] - row["qnli_recall@10"]) for row in students]
         rows.append([
-            record["name"], *(f"{points:z.1f} at {row['qnli_flops_vs_unpadded']:.2f}x" for points, row in zip(lost, students, strict=True)),
+            record["name"], *(_recall_lost(dense, row) for row in students),
             f"{100 * (dense['stsb_test'] - middle['stsb_test']):z.1f} at {middle['stsb_flops_vs_unpadded']:.2f}x",
             *(f"{speed:,.0f}" if speed else "" for speed in speeds),
         ])  # fmt: skip
     return "\n".join([*_table(_without_empty(rows)), ""])
+
+
+def _recall_lost(dense: dict, student: dict) -> str:
+    return f"{100 * (dense['qnli_recall@10'] - student['qnli_recall@10']):z.1f} at {student['qnli_flops_vs_unpadded']:.2f}x"
+
+
+def embedder_variants(records: list[dict]) -> str:
+    """Students of one embedder in float32, by what their commands name of layers and predictors."""
+    rows = [["layers", "predictors before layers", "recall@10 lost at 2x", "at 2.5x", "at 3.5x", "STS-B lost at 2.5x"]]
+    for record in records:
+        dense = _dense(record, "float32")
+        students = [row for row in record["rows"] if row["precision"] == "float32" and row["model"] != "dense"]
+        students.sort(key=lambda row: row["qnli_flops_vs_unpadded"])
+        named = [re.search(rf"--config\.{field}\.layers=(\S+)", record["commands"][0]) for field in ("model", "skim")]
+        _, middle, _ = students
+        stsb = f"{100 * (dense['stsb_test'] - middle['stsb_test']):z.1f} at {middle['stsb_flops_vs_unpadded']:.2f}x"
+        rows.append([*(name[1] if name else "by default" for name in named), *(_recall_lost(dense, row) for row in students), stsb])
+    return "\n".join([*_table(rows), ""])
 
 
 def reranking(records: list[dict]) -> str:
@@ -429,6 +446,7 @@ def table(view: str, files: list[str]) -> str:
         "embedders": embedders,
         "reranking": reranking,
         "embedder_headline": embedder_headline,
+        "embedder_variants": embedder_variants,
         "reranker_in_words": reranker_in_words,
         "serving": serving,
         "guarantees": guarantees,
