@@ -73,8 +73,12 @@ def onnx_backend(
             if not said.readline():
                 raise ConfigError(f"--onnx-python {python} cannot run {script.name}: its text says how to make the environment")
 
-        ask(json.dumps(texts))
-        yield lambda _: ask("again")
+        try:
+            ask(json.dumps(texts))
+            yield lambda _: ask("again")
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # what a process that is gone has not read
+                given.close()
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from transkimmer_jax.errors import ConfigError
 
+LEAST_LENGTH = 3  # tokens that are read of a text: it has one at each end that is none of its own
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:

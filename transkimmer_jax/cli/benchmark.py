@@ -16,8 +16,8 @@ from transkimmer_jax.benchmarking.contenders import ALL, WAYS, Contender, chosen
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold
+from transkimmer_jax.config import LEAST_LENGTH
 from transkimmer_jax.errors import CheckpointError, ConfigError
-from transkimmer_jax.inference.inputs import LEAST_LENGTH
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.config import LEAST_LENGTH
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError, InferenceError
 from transkimmer_jax.models.arguments import require_in_vocabulary
@@ -21,7 +22,6 @@ from transkimmer_jax.weights.schema import FLOAT32_MAX, unboxed
 
 Text = str | tuple[str, str]
 
-LEAST_LENGTH = 3  # tokens: a text has one at each end that is none of its own
 _SHOWN = 60  # characters of a value in a message
 
 
