@@ -82,7 +82,7 @@ class Run:
         """How long it trained, with the run that it starts from, where that is one."""
         return self.result["seconds"] + (0.0 if self.before is None else self.before.seconds)
 
-    @property
+    @functools.cached_property
     def before(self) -> "Run | None":
         """The run whose model it starts from; None: it starts from no run's."""
         folder = pathlib.Path(self.config.model.pretrained).parent

@@ -246,34 +246,35 @@ def embedder_headline(records: list[dict]) -> str:
     ]]  # fmt: skip
     for record in records:
         dense, same = _dense(record, "float32"), _dense(record, "int8")
-        students = [row for row in record["rows"] if row["precision"] == "int8" and row["model"] != "dense"]
-        students.sort(key=lambda row: row["qnli_flops_vs_unpadded"])
-        (_, middle, _) = students
+        students = _students(record, "int8")
+        middle = students[1]
         library = record.get("sentence_transformers_onnx_texts_per_second", {}).get("int8")
         speeds = [middle["texts_per_second"], same["texts_per_second"], library, record["sentence_transformers_texts_per_second"]]
         rows.append([
-            record["name"], *(_recall_lost(dense, row) for row in students),
-            f"{100 * (dense['stsb_test'] - middle['stsb_test']):z.1f} at {middle['stsb_flops_vs_unpadded']:.2f}x",
-            *(f"{speed:,.0f}" if speed else "" for speed in speeds),
+            record["name"], *_points_lost(dense, students), *(f"{speed:,.0f}" if speed else "" for speed in speeds),
         ])  # fmt: skip
     return "\n".join([*_table(_without_empty(rows)), ""])
 
 
-def _recall_lost(dense: dict, student: dict) -> str:
-    return f"{100 * (dense['qnli_recall@10'] - student['qnli_recall@10']):z.1f} at {student['qnli_flops_vs_unpadded']:.2f}x"
+def _students(record: dict, precision: str) -> list[dict]:
+    """The rows of an embedder's student at its three budgets, the largest first."""
+    rows = [row for row in record["rows"] if row["precision"] == precision and row["model"] != "dense"]
+    return sorted(rows, key=lambda row: row["qnli_flops_vs_unpadded"])
+
+
+def _points_lost(dense: dict, students: list[dict]) -> list[str]:
+    """What is lost of recall@10 at each budget, and of STS-B at the middle one."""
+    shown = [*((row, "qnli", "qnli_recall@10") for row in students), (students[1], "stsb", "stsb_test")]
+    return [f"{100 * (dense[measure] - row[measure]):z.1f} at {row[f'{task}_flops_vs_unpadded']:.2f}x" for row, task, measure in shown]
 
 
 def embedder_variants(records: list[dict]) -> str:
     """Students of one embedder in float32, by what their commands name of layers and predictors."""
     rows = [["layers", "predictors before layers", "recall@10 lost at 2x", "at 2.5x", "at 3.5x", "STS-B lost at 2.5x"]]
     for record in records:
-        dense = _dense(record, "float32")
-        students = [row for row in record["rows"] if row["precision"] == "float32" and row["model"] != "dense"]
-        students.sort(key=lambda row: row["qnli_flops_vs_unpadded"])
         named = [re.search(rf"--config\.{field}\.layers=(\S+)", record["commands"][0]) for field in ("model", "skim")]
-        _, middle, _ = students
-        stsb = f"{100 * (dense['stsb_test'] - middle['stsb_test']):z.1f} at {middle['stsb_flops_vs_unpadded']:.2f}x"
-        rows.append([*(name[1] if name else "by default" for name in named), *(_recall_lost(dense, row) for row in students), stsb])
+        lost = _points_lost(_dense(record, "float32"), _students(record, "float32"))
+        rows.append([*(name[1] if name else "by default" for name in named), *lost])
     return "\n".join([*_table(rows), ""])
 
 

@@ -186,6 +186,8 @@ def test_patterns(inputs, monkeypatch, tmp_path):
     (folder / "deep.jsonl" / "f.txt").touch()
     assert shards.expand(["[de]*.jsonl", "a.jsonl"]) == ["a.jsonl", "d.jsonl", "e.jsonl"]
     assert shards.expand(["./a.jsonl", "[ad].jsonl", "a.jsonl"]) == ["./a.jsonl", "d.jsonl"], "each once, by its first name"
+    (folder / "link.jsonl").symlink_to("a.jsonl")
+    assert shards.expand(["a.jsonl", "link.jsonl"]) == ["a.jsonl", "link.jsonl"], "another name has answers of its own"
     assert shards.expand(["?.jsonl"]) == [f"{name}.jsonl" for name in NAMES]
     assert shards.expand(["x[1].jsonl"]) == ["x[1].jsonl"] and shards.expand(["y.jsonl", "-"]) == ["-", "y.jsonl"]
     assert shards.expand(["**/*.txt"]) == [os.path.join("deep.jsonl", "f.txt")]

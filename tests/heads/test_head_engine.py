@@ -398,7 +398,7 @@ def test_a_folder_that_asks_to_lowercase(tmp_path, tokenizer):
         whole = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None} | normalizer
         (tmp_path / "tokenizer.json").write_text(json.dumps(read | {"normalizer": whole if "lowercase" in normalizer else normalizer}))
         assert sentence_transformers.read_max_length(tmp_path) == 12
-    for normalizer in (None, accents):
+    for normalizer in (None, accents, {"type": "Sequence", "normalizers": None}):
         (tmp_path / "tokenizer.json").write_text(json.dumps(read | {"normalizer": normalizer}))
         with pytest.raises(CheckpointError, match="do_lower_case=true is not supported: have the tokenizer lowercase"):
             sentence_transformers.read_max_length(tmp_path)

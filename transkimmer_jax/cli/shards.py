@@ -46,7 +46,7 @@ def expand(inputs: Sequence[str]) -> list[str]:
         if not matches:
             raise ConfigError(f"--input {name}: no file matches it")
         found += matches
-    return sorted({os.path.realpath(name): name for name in reversed(found)}.values())
+    return sorted({os.path.abspath(name): name for name in reversed(found)}.values())
 
 
 def plan(inputs: Sequence[str], folder: str, overwrite: bool) -> list[Shard]:

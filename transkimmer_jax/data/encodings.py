@@ -27,12 +27,12 @@ def reads_types(tokenizer: Any) -> bool:
     return "token_type_ids" in tokenizer.model_input_names
 
 
-def tokenized(encodings: Sequence[Any], has_types: bool) -> TokenizedExamples:
-    """Encodings of the library `tokenizers`, without labels. has_types: whether the tokenizer `reads_types`; else all are 0."""
+def tokenized(encodings: Sequence[Any], tokenizer: Any) -> TokenizedExamples:
+    """A tokenizer's encodings, those of the library `tokenizers`, without labels. Types are 0 where it gives none."""
     ids = flat([one.ids for one in encodings], np.int32)
     return TokenizedExamples(
         ids,
-        flat([one.type_ids for one in encodings], np.int8) if has_types else np.zeros(len(ids), np.int8),
+        flat([one.type_ids for one in encodings], np.int8) if reads_types(tokenizer) else np.zeros(len(ids), np.int8),
         np.concatenate([[0], np.cumsum([len(one.ids) for one in encodings])]).astype(np.int64),
         np.zeros(len(encodings), np.int32),
         np.array([bool(one.overflowing) for one in encodings], bool),

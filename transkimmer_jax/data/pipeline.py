@@ -13,7 +13,7 @@ from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, co
 from transkimmer_jax.data.encodings import chunks, flat, reads_types
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError, first_line
-from transkimmer_jax.weights import config_file, digests
+from transkimmer_jax.weights import config_file, digests, tokenizer_files
 from transkimmer_jax.weights.backbones import FORMATS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PREFETCHED_BATCHES = 8
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")  # that transformers reads by itself
+_VOCABULARIES = (tokenizer_files.STATE_FILE, "vocab.txt", "vocab.json")  # that transformers reads by itself
 
 
 def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> Any:
@@ -72,10 +72,10 @@ def _require_sentencepiece(folder: pathlib.Path) -> None:
 
 def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
     """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
-    of_tokenizer, of_model = (_fields(folder / name) for name in ("tokenizer_config.json", config_file.CONFIG_FILE))
+    of_tokenizer, of_model = (_fields(folder / name) for name in (tokenizer_files.CONFIG_FILE, config_file.CONFIG_FILE))
     name = of_tokenizer.get("tokenizer_class") or of_model.get("tokenizer_class")
     backbone = next((name for name in FORMATS if name in (of_model.get("model_type"), of_model.get("backbone"))), "bert")
-    if _is_misnamed(str(name), backbone, folder / _VOCABULARIES[0]):
+    if _is_misnamed(str(name), backbone, folder / tokenizer_files.STATE_FILE):
         return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer_class = getattr(transformers, str(name), None)
     if tokenizer_class is not None:

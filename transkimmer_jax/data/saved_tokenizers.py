@@ -10,8 +10,7 @@ from typing import Any
 import tokenizers
 
 from transkimmer_jax.weights import digests
-
-_STATE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
+from transkimmer_jax.weights.tokenizer_files import CONFIG_FILE, STATE_FILE
 
 
 class SavedTokenizer:
@@ -64,11 +63,11 @@ def read(folder: pathlib.Path, load: Callable[[], Any]) -> Any:
     Transformers makes a tokenizer of both files, and which of them says what depends on the class. Where it has written both itself, and
     nobody has changed them, tokenizer.json is the whole of what reads texts.
     """
-    if not {_STATE, _CONFIG} <= set(digests.listed_names(folder)):
+    if not {STATE_FILE, CONFIG_FILE} <= set(digests.listed_names(folder)):
         return load()
     try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        return SavedTokenizer(tokenizers.Tokenizer.from_file(str(folder / _STATE)), config, load)
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return SavedTokenizer(tokenizers.Tokenizer.from_file(str(folder / STATE_FILE)), config, load)
     except Exception:  # the library raises nothing more special; transformers then says what is wrong
         return load()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
-from transkimmer_jax.data.encodings import chunks, reads_types, tokenized
+from transkimmer_jax.data.encodings import chunks, tokenized
 from transkimmer_jax.data.records import shown
 from transkimmer_jax.data.words import character_spans
 from transkimmer_jax.errors import ExampleError
@@ -39,8 +39,7 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
     Raises:
       ExampleError: a question that leaves less than a quarter of a window for its context, or a context without a token.
     """
-    has_types = reads_types(tokenizer)
-    examples, owner, spans, is_context = [tokenized((), has_types)], [], [], []
+    examples, owner, spans, is_context = [tokenized((), tokenizer)], [], [], []
     for chunk in chunks(len(questions)):
         numbers, pairs = range(len(questions))[chunk], list(zip(questions[chunk], contexts[chunk], strict=True))
         rooms = _rooms(pairs, chunk.start, tokenizer, max_length)
@@ -53,7 +52,7 @@ def windows(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, m
             owner += [number] * len(encodings)
             spans += places
             is_context += inside
-        examples.append(tokenized([one for encodings in read for one in encodings], has_types))
+        examples.append(tokenized([one for encodings in read for one in encodings], tokenizer))
     # The windows of a context hold all of it: what a window leaves out is no text that was cut.
     uncut = dataclasses.replace(concatenated(examples), truncated=np.zeros(len(owner), bool))
     return Windows(uncut, np.array(owner, np.int64), spans, is_context)

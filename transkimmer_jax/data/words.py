@@ -10,7 +10,7 @@ import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.cutting import Cutter
-from transkimmer_jax.data.encodings import chunks, flat, reads_types, tokenized
+from transkimmer_jax.data.encodings import chunks, flat, tokenized
 
 NO_WORD = -1  # of special tokens
 
@@ -53,13 +53,12 @@ def tokenize_words(texts: Sequence[Any], tokenizer: Any, max_length: int) -> Tok
     """
     is_split = bool(texts) and not isinstance(texts[0], str)
     encode = _encode_lists if is_split else _encode_texts
-    has_types = reads_types(tokenizer)
-    examples, word_of = [tokenized((), has_types)], [np.zeros(0, np.int32)]
+    examples, word_of = [tokenized((), tokenizer)], [np.zeros(0, np.int32)]
     spans: list[np.ndarray | None] = []
     for chunk in chunks(len(texts)):
         part = texts[chunk]
         encodings = encode(part, tokenizer, max_length)
-        examples.append(tokenized(encodings, has_types))
+        examples.append(tokenized(encodings, tokenizer))
         word_of.append(flat([[NO_WORD if word is None else word for word in one.word_ids] for one in encodings], np.int32))
         spans += [None if is_split else _spans(text, encoding) for text, encoding in zip(part, encodings, strict=True)]
     return TokenizedWords(concatenated(examples), np.concatenate(word_of), texts, spans)

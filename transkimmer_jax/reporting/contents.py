@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.data.encodings import reads_types, tokenized
+from transkimmer_jax.data.encodings import tokenized
 from transkimmer_jax.data.token_files import OUTSIDE
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
@@ -140,7 +140,7 @@ def _read(engine: SkimEngine, tokenizer: Any, texts: Sequence[tuple[str, ...]]) 
     if engine.arch.head == "token_classification":
         words = engine.tokenize_words(firsts)
         return _Reading(words.examples, np.arange(len(texts)), places, words=words)
-    return _Reading(tokenized(encodings, reads_types(tokenizer)), np.arange(len(texts)), places)
+    return _Reading(tokenized(encodings, tokenizer), np.arange(len(texts)), places)
 
 
 def _places(encoding: Any, before: int) -> np.ndarray:

@@ -21,11 +21,11 @@ from transkimmer_jax.training.narrowing import narrowed_shapes
 from transkimmer_jax.weights import config_file, huggingface, sentence_transformers
 from transkimmer_jax.weights.files import resolve
 from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
+from transkimmer_jax.weights.tokenizer_files import STATE_FILE
 
 logger = logging.getLogger("transkimmer_jax")
 
-_TOKENIZER = "tokenizer.json"
-_MODEL_FILES = (config_file.CONFIG_FILE, _TOKENIZER, INDEX_FILE, TORCH_FILE, "*.safetensors", *sentence_transformers.FILES)
+_MODEL_FILES = (config_file.CONFIG_FILE, STATE_FILE, INDEX_FILE, TORCH_FILE, "*.safetensors", *sentence_transformers.FILES)
 _VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")  # of a folder without that file
 # What tokenizers of one vocabulary may read differently: case, accents, spaces and what is no word.
 _SAMPLE = "Naïve  CAFÉ, don't — 3.14 % of http://a.b\t漢字 🙂"
@@ -201,7 +201,7 @@ def folder_digest(name: str) -> str | None:
     listed: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         listed = checksums.read(folder)
-    patterns = _MODEL_FILES if (folder / _TOKENIZER).exists() else (*_MODEL_FILES, *_VOCABULARY_FILES)
+    patterns = _MODEL_FILES if (folder / STATE_FILE).exists() else (*_MODEL_FILES, *_VOCABULARY_FILES)
     names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
     names += sorted(f"{path.parent.name}/{path.name}" for path in folder.glob(f"*_*/{config_file.CONFIG_FILE}"))  # 1_Pooling's
     lines = [f"{listed.get(file) or checksums.digest(folder / file)}  {file}\n" for file in names]

@@ -15,12 +15,12 @@ from typing import Any
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
+from transkimmer_jax.weights import tokenizer_files
 from transkimmer_jax.weights.json_files import read_object, read_value, require_plain_name
 from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, listed, problems, shown
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
-TOKENIZER_FILE, WHOLE_TOKENIZER_FILE = "tokenizer_config.json", "tokenizer.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 FILES = (MODULES_FILE, SETTINGS_FILE, "sentence_*_config.json")  # patterns of names, but for those of the folders of modules
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
@@ -154,18 +154,19 @@ def read_max_length(folder: pathlib.Path) -> int | None:
 
 def _lowercases(folder: pathlib.Path) -> bool:
     """Whether a folder's tokenizer lowercases by itself, so that `do_lower_case` asks for nothing more."""
-    path = folder / WHOLE_TOKENIZER_FILE
+    path = folder / tokenizer_files.STATE_FILE
     if not path.is_file():
-        path = folder / TOKENIZER_FILE
+        path = folder / tokenizer_files.CONFIG_FILE
         return path.is_file() and read_object(path, _MOST_TOKENIZER_BYTES).get("do_lower_case") is True
     normalizer = read_object(path, _MOST_TOKENIZER_BYTES).get("normalizer")
-    steps = [normalizer, *normalizer.get("normalizers", [])] if isinstance(normalizer, dict) else []
+    several = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+    steps = several if isinstance(several, list) else [normalizer]
     return any(isinstance(step, dict) and (step.get("type") == "Lowercase" or step.get("lowercase") is True) for step in steps)
 
 
 def _tokenizer_length(folder: pathlib.Path) -> int | None:
     """What a tokenizer says, if it has a limit."""
-    path = folder / TOKENIZER_FILE
+    path = folder / tokenizer_files.CONFIG_FILE
     length = read_object(path, _MOST_TOKENIZER_BYTES).get("model_max_length") if path.is_file() else None
     return length if isinstance(length, int) and 0 < length <= _LONGEST else None
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-_CONFIG = "tokenizer_config.json"
+STATE_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 # transformers 5's name for a tokenizer that is all in tokenizer.json, and the name of that which 4, too, knows.
 _NEW_CLASS, _COMMON_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 
@@ -14,7 +14,7 @@ def save(tokenizer: Any, folder: pathlib.Path, **entries: Any) -> None:
 
     The config also says which inputs the tokenizer gives, which its class tells otherwise (`data.saved_tokenizers` knows none)."""
     tokenizer.save_pretrained(folder)
-    path = folder / _CONFIG
+    path = folder / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": list(tokenizer.model_input_names)} | entries
     if config.get("tokenizer_class") == _NEW_CLASS:
         config["tokenizer_class"] = _COMMON_CLASS
