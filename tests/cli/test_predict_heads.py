@@ -61,6 +61,13 @@ def test_vectors(folders, predict, write):
         assert all(0 < line["kept"] <= 1 for line in lines)
 
 
+def test_vectors_of_an_encoder_with_another_head(folders, predict, write):
+    """Pooled as the flag says; a text a line, whatever the head reads."""
+    lines = predict(folders / "reader", write("texts.txt", "\n".join(TEXTS)), "--pooling", "cls")
+    vectors = SkimEngine.from_pretrained(folders / "reader", pooling="cls").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose([line["embedding"] for line in lines], vectors, atol=1e-6)
+
+
 @pytest.mark.parametrize("of_words", [False, True])
 def test_tags(folders, predict, write, of_words):
     """Of texts, whose words the engine finds, and of lists of words."""

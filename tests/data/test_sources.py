@@ -160,6 +160,16 @@ def test_integers_are_names_where_names_are_numbers_and_indices_where_they_are_w
     assert "label 0 is none of" in message(path, label_names=("1", "2"))
 
 
+def test_case_counts_where_it_tells_classes_apart(write):
+    """Model folders call SST-2's classes NEGATIVE and POSITIVE, and its files call them negative and positive."""
+    path = write("a.jsonl", [{"text": "a", "label": "negative"}, {"text": "b", "label": "Positive"}])
+    assert read_file(path, ("text",), "label", ("NEGATIVE", "POSITIVE")).labels.tolist() == [0, 1]
+    path = write("b.jsonl", [{"text": "a", "label": "us"}, {"text": "b", "label": "US"}])
+    assert read_file(path, ("text",), "label", ("US", "us")).labels.tolist() == [1, 0]
+    path = write("c.jsonl", [{"text": "a", "label": "Us"}])
+    assert "label 'Us' is none of the labels trained on (US, us)" in message(path, label_names=("US", "us"))
+
+
 @pytest.mark.parametrize(
     ("content", "line", "says"),
     [

@@ -336,7 +336,7 @@ def test_a_bare_encoder_answers_nothing_at_random(folder, tmp_path):
         SkimEngine.from_pretrained(bare)
     assert str(error.value) == (
         f"{bare} has no trained classifier, and can neither answer nor teach: train it first; a bare encoder becomes an embedder by "
-        "pooling='mean' or 'cls', and saves as one"
+        "`transkimmer convert --pooling mean`, or in Python by pooling='mean'"
     )
     with pytest.raises(CheckpointError, match="has no trained classifier"):
         export(bare, tmp_path / "graph")

@@ -87,6 +87,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--prefix", help="of the names of the answers' fields (default: 'predicted_' where --copy names one of them, else none)"
     )
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="embed texts with a bare encoder, whose states are pooled so")
     parser.add_argument("--prompt-name", metavar="NAME", help="of an embedder: the prompt that stands before texts (default: its default)")
     add_threshold(parser)
     parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
@@ -191,9 +192,11 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
 
     folder = resolve(args.model)
     saved = config_file.read(folder)
-    answering = OF_HEADS[saved.architecture.head](args.prompt_name)
+    head = "sentence_embedding" if args.pooling else saved.architecture.head
+    answering = OF_HEADS[head](args.prompt_name)
     names = _field_names(args, answering.fields)
-    columns = {shard.input: _text_columns(args, shard.input, saved.task.text_columns, answering) for shard in own}
+    of_model = saved.task.text_columns if head == saved.architecture.head else None
+    columns = {shard.input: _text_columns(args, shard.input, of_model, answering) for shard in own}
     for shard in left:
         _read_first(args, shard, columns, answering)
     memory.give_back_freed_memory()  # a long line was there several times while it was read
@@ -201,7 +204,13 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
     pairs = len(columns[own[0].input]) == 2
     engine = SkimEngine.from_pretrained(
-        folder, threshold=args.threshold, batch_tokens=args.batch_tokens, pairs=pairs, **runtime.options(args), **options
+        folder,
+        pooling=args.pooling,
+        threshold=args.threshold,
+        batch_tokens=args.batch_tokens,
+        pairs=pairs,
+        **runtime.options(args),
+        **options,
     )
     memory.give_back_freed_memory()  # and so were the weights while the engine was made
     runtime.require_positions(args.model, engine.arch, args.max_length)

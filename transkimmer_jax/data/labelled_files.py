@@ -42,12 +42,19 @@ class Classes:
 
     def __init__(self, names: tuple[str, ...]):
         self.names = names
-        self.index = {name: number for number, name in enumerate(names)}
+        self._numbers = {name: number for number, name in enumerate(names)}
+        counts = collections.Counter(name.casefold() for name in names)
+        self._by_folded = {name.casefold(): number for name, number in self._numbers.items() if counts[name.casefold()] == 1}
         self.are_integers = all(map(_INTEGER.fullmatch, names))
         self.hold_a_number = any(map(_NUMBER.fullmatch, names))
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def number_of(self, name: str) -> int | None:
+        """Of the class with this name; None for none. Case counts where a class has exactly this name, or several differ by it alone."""
+        number = self._numbers.get(name)
+        return self._by_folded.get(name.casefold()) if number is None else number
 
 
 def read_file(
@@ -171,14 +178,13 @@ def _label(value: int | float | str, classes: Classes | None, where: str) -> int
         if number is None or not abs(number) <= _FLOAT32_MAX:
             raise DataError(f"{where}: label {shown(value)} is not a finite number, but the task is a regression: correct it")
         return float(number)
-    if str(value) in classes.index:
-        return classes.index[str(value)]
-    if isinstance(number, int):
-        # A cell may hold +1 or 01 where the classes are integers; beside codes that would be another code.
-        if classes.are_integers and str(number) in classes.index:
-            return classes.index[str(number)]
-        if 0 <= number < len(classes) and not classes.hold_a_number:
-            return number
+    named = classes.number_of(str(value))
+    if named is None and isinstance(number, int) and classes.are_integers:
+        named = classes.number_of(str(number))  # a cell may hold +1 or 01; beside codes that would be another code
+    if named is not None:
+        return named
+    if isinstance(number, int) and 0 <= number < len(classes) and not classes.hold_a_number:
+        return number
     known = first_names(classes.names)
     raise DataError(f"{where}: label {shown(value)} is none of the labels trained on ({known}): correct it, or leave the line out")
 

@@ -104,7 +104,7 @@ def load(
         if untrained and complete:
             raise CheckpointError(
                 f"{folder} has no trained {' and '.join(untrained)}, and can neither answer nor teach: train it first; a bare encoder"
-                " becomes an embedder by pooling='mean' or 'cls', and saves as one"
+                " becomes an embedder by `transkimmer convert --pooling mean`, or in Python by pooling='mean'"
             )
         if fresh:
             logger.info("%s: freshly initialised (seed %d): %s", folder, seed, ", ".join(sorted(fresh)))
