@@ -269,10 +269,11 @@ def _points_lost(dense: dict, students: list[dict]) -> list[str]:
 
 
 def embedder_variants(records: list[dict]) -> str:
-    """Students of one embedder in float32, by what their commands name of layers and predictors."""
-    rows = [["layers", "predictors before layers", "recall@10 lost at 2x", "at 2.5x", "at 3.5x", "STS-B lost at 2.5x"]]
+    """Students of one embedder in float32, by what their commands name of layers, predictors and steps."""
+    rows = [["layers", "predictors before layers", "steps", "recall@10 lost at 2x", "at 2.5x", "at 3.5x", "STS-B lost at 2.5x"]]
     for record in records:
-        named = [re.search(rf"--config\.{field}\.layers=(\S+)", record["commands"][0]) for field in ("model", "skim")]
+        fields = ("model.layers", "skim.layers", "train.steps")
+        named = [re.search(rf"--config\.{re.escape(field)}=(\S+)", record["commands"][0]) for field in fields]
         lost = _points_lost(_dense(record, "float32"), _students(record, "float32"))
         rows.append([*(name[1] if name else "by default" for name in named), *lost])
     return "\n".join([*_table(rows), ""])

@@ -180,6 +180,7 @@ def test_mistyped_values(name, text, expected):
     [
         {"skim.target": "0"}, {"skim.target": "1.1"}, {"skim.target": "nan"}, {"skim.temperature": "0"}, {"skim.predictor_size": "0"},
         {"skim.coefficient": "-1"}, {"skim.warmup": "0.6"}, {"skim.warmup": "-0.1"}, {"skim.loss_normalization": "padded"},
+        {"skim.target": "0.4", "skim.levels": "0.3,0.405"}, {"skim.target": "0.4", "skim.levels": "0.3,0.305"},
         {"skim.controller_gain": "-1"}, {"skim.controller_gain": "nan"}, {"skim.controller_shift": "-0.1"},
         {"skim.loss_normalization": "padded", "model.attention_masking": "post_softmax"},
         {"distill.weight": "1.5"}, {"distill.temperature": "0"},

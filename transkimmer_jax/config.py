@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import itertools
 import json
 import math
 import pathlib
@@ -314,6 +315,11 @@ class Config:
         )
         require(skim.noise_end is None or 0 <= skim.noise_end <= 1, f"skim.noise_end must lie in [0, 1], not {skim.noise_end}")
         require(all(0 < level < 1 for level in skim.levels), f"skim.levels must lie in (0, 1), not {skim.levels}")
+        shares = sorted({skim.target, *skim.levels})
+        require(
+            all(high - low > 0.0099 for low, high in itertools.pairwise(shares)),
+            f"skim.target={skim.target} and skim.levels={skim.levels}: budgets must be 0.01 apart, or a threshold is none of them",
+        )
         require(
             not skim.levels or (skim.objective == "budget" and skim.target < 1),
             "skim.levels are budgets: they go with skim.objective='budget' and a skim.target below 1",

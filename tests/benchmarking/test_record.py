@@ -54,11 +54,14 @@ def test_embedder_headline():
     timed = record | {"name": "small", "sentence_transformers_onnx_texts_per_second": {"float32": 50.0, "int8": 110.0}}
     *_, without, beside = tables.embedder_headline([record, timed]).splitlines()
     assert without == "| tiny | 0.0 at 2.00x | 2.0 at 2.50x | 3.0 at 3.50x | -0.5 at 2.25x | 1,200 | 250 |  | 40 |"
-    commands = ["distil --config.model.layers=0,2 --config.model.intermediate_size=9 --config.skim.layers=0,1,2", "python"]
+    commands = [
+        "distil --config.model.layers=0,2 --config.model.intermediate_size=9 --config.skim.layers=0,1,2 --config.train.steps=40",
+        "python",
+    ]
     named = {"rows": [dense, *({**row, "precision": "float32"} for row in (middle, smaller, larger))], "commands": commands}
     *_, by_default, by_name = tables.embedder_variants([named | {"commands": ["distil", "python"]}, named]).splitlines()
-    assert by_default == "| by default | by default | 0.0 at 2.00x | 2.0 at 2.50x | 3.0 at 3.50x | -0.5 at 2.25x |"
-    assert by_name.startswith("| 0,2 | 0,1,2 | 0.0 at 2.00x |")
+    assert by_default == "| by default | by default | by default | 0.0 at 2.00x | 2.0 at 2.50x | 3.0 at 3.50x | -0.5 at 2.25x |"
+    assert by_name.startswith("| 0,2 | 0,1,2 | 40 | 0.0 at 2.00x |")
     assert beside == "| small | 0.0 at 2.00x | 2.0 at 2.50x | 3.0 at 3.50x | -0.5 at 2.25x | 1,200 | 250 | 110 | 40 |"
 
 

@@ -36,7 +36,7 @@ class Named:
 
 def make_job(lengths, model="one", threshold=0.0):
     job = Job(Named(model), [], "texts", False, threshold, False, future=None)
-    job.is_read(Reading(make_examples(lengths)), 0.0)
+    job.is_read(Reading(make_examples(lengths)), 0.0, 0.0)
     return job
 
 

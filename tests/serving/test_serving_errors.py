@@ -1,5 +1,6 @@
 """What cannot be answered is told in one line, and nobody else is hurt."""
 
+import http.client
 import json
 import re
 import socket
@@ -178,7 +179,8 @@ def test_the_key(models, given):
             assert refused(server, path, {"inputs": "a"}, headers)[:2] == (401, "Unauthorized")
         assert [server.ask(path, headers=headers)[0] for path in ("/metrics", "/info", "/nowhere")] == [401] * 3
         assert [server.ask(path)[0] for path in ("/health", "/ping", "/", "/docs", "/openapi.json")] == [200] * 5
-        assert server.ask("/metrics", headers={"authorization": "Bearer secret"})[0] == 200
+        for scheme in ("Bearer", "bearer"):
+            assert server.ask("/metrics", headers={"authorization": f"{scheme} secret"})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,38 @@ def test_what_is_no_http(server):
     with server.send(b"\x16\x03\x01 hello\r\n\r\n") as connection:
         received = connection.makefile("rb").read()
     assert received.startswith(b"HTTP/1.1 400") and json.loads(received.partition(b"\r\n\r\n")[2])["error_type"] == "Validation"
+    assert failures(server, "malformed") == before + 1
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings%s\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b", close"], ids=["stays", "closes"])
+@pytest.mark.parametrize("packets", [1, 2, 3])
+def test_clients_that_offer_another_protocol(server, packets, more):
+    """As Java's and `curl --http2` do: they are answered in this one, on a connection that goes on unless they end it."""
+    body = json.dumps({"inputs": "good"}).encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\n" + UPGRADE % more + b"content-length: %d\r\n\r\n" % len(body)
+    whole = head + body
+    parts = {1: [whole], 2: [head, body], 3: [head[:60], head[60:] + body[:3], body[3:]]}[packets]
+    with server.send(b"") as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(1 if more else 2):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.05)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 200 and json.loads(answer.read())
+            assert (answer.headers["connection"] == "close") == bool(more)
+
+
+def test_a_tunnel(server):
+    """Is no request for this server, which says so once."""
+    before = failures(server, "malformed")
+    with server.send(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n") as connection:
+        received = connection.makefile("rb").read()
+    assert received.startswith(b"HTTP/1.1 400") and received.count(b"HTTP/1.1") == 1
     assert failures(server, "malformed") == before + 1
 
 
@@ -437,6 +471,25 @@ def test_a_defect_of_a_thread(models, monkeypatch, caplog, part):
             assert refused(server, "/predict", {"inputs": "a"})[:2] == (424, "Backend")
         assert server.ask("/predict", {"inputs": "a"})[0] == 200 and server.service.in_flight == 0
     assert "ZeroDivisionError" in caplog.text
+
+
+class Panic(BaseException):
+    """As tokenizers' errors of Rust are none of `Exception`."""
+
+
+@pytest.mark.parametrize("route", ["/predict", "/tokenize"])
+def test_a_panic_of_the_tokenizer(models, monkeypatch, caplog, route):
+    """Fails the one request, also beside others that are read with it."""
+
+    def panics(*_):
+        raise Panic("of the tokenizer")
+
+    with serving([models["classifier"]]) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(type(models["classifier"]), "read" if route == "/predict" else "tokens", panics)
+            assert refused(server, route, {"inputs": "a"})[:2] == (424, "Backend")
+        assert server.ask(route, {"inputs": "a"})[0] == 200 and server.ask("/health")[0] == 200
+    assert "of the tokenizer" in caplog.text
 
 
 def test_an_engine_that_is_gone(models):

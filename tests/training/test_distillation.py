@@ -206,9 +206,35 @@ def test_texts_of_several_files(teachers, texts, write):
     lines = write("lines.txt", "".join(f"good film {number % 30}\n" for number in range(90)))
     config = make_config(teachers["embedder"], texts, **{"data.text_files": f"{texts},{lines}"})
     splits = [sources.load_split(load_task(config), split, config.data) for split in ("train", "validation", "test")]
-    assert sum(map(len, splits)) == 2 * 199 + 90 and all(split.pairs is None for split in splits)
+    assert all(split.pairs is None for split in splits)
     sets = [set(split.texts) for split in splits]
+    pairs = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
+    given = {text for pair in pairs for text in pair.values()} | set(lines.read_text(encoding="utf-8").splitlines())
+    assert sets[0] | sets[1] | sets[2] == given and len(splits[1]) == len(sets[1]) and len(splits[2]) == len(sets[2])
     assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2] and sets[1] and sets[2]
+
+
+@pytest.mark.parametrize("often", ["good", "bad", "so", "film"])
+def test_a_text_that_is_a_third_of_all(teachers, texts, write, often):
+    """Is held out once, or not at all, and the others as if it were rare."""
+    lines = write("lines.txt", "".join(f"good film {number}\n{often}\n" * 2 for number in range(100)))
+    config = make_config(teachers["embedder"], lines, **{"data.text_columns": "text"})
+    splits = [sources.load_split(load_task(config), split, config.data) for split in ("train", "validation", "test")]
+    assert [split.texts.count(often) for split in splits[1:]] in ([0, 0], [0, 1], [1, 0])
+    assert [len(split) for split in splits[1:]] == [5, 5]
+
+
+def test_a_question_of_a_split(teachers, write, tmp_path):
+    """Is named itself, since its number is in no file; one without a context is left out."""
+    records = [{"first": f"is it good {number}", "second": "the film is good"} for number in range(60)]
+    blank = write("blank.jsonl", [*records, {"first": "is it bad", "second": " "}])
+    config = make_config(teachers["reader"], blank)
+    splits = [sources.load_split(load_task(config), split, config.data) for split in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 60
+    long = "good " * 60
+    records = [{"first": f"{long}{number}", "second": "the film is good"} for number in range(60)]
+    config = make_config(teachers["reader"], write("long.jsonl", records))
+    refused(config, tmp_path, DataError, "^the question 'good good .*: '?good good .* leaves no room for a context")
 
 
 def test_a_dense_student_that_learns_nothing_is_its_teacher(teachers, texts, tmp_path):
@@ -266,6 +292,10 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
     """One line each, before anything is written."""
     config = make_config(teachers["classifier"], texts)
     refused(make_config(tmp_path / "nowhere", texts), tmp_path, CheckpointError, "nowhere")
+    pooled = make_config(teachers["embedder"], texts, **{"model.pooling": "cls"})
+    refused(pooled, tmp_path, ConfigError, "pools by 'mean', not by 'cls': leave model.pooling")
+    with pytest.raises(ConfigError, match="--label-column stars is of --labelled, which is not given"):
+        students.require_labelled(config, None, "stars")
     refused(make_config(teachers["classifier"], write("few.txt", "one\n")), tmp_path, DataError, "first|text")
     refused(override(config, {"data.text_columns": "first,third"}), tmp_path, DataError, "no column 'third'")
     refused(override(config, {"distill.teacher": "None"}), tmp_path, DataError, "set distill.teacher")

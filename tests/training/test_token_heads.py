@@ -9,9 +9,13 @@ import pytest
 from training import runs
 
 from transkimmer_jax import cli
-from transkimmer_jax.config import DataConfig, override
+from transkimmer_jax.config import DataConfig, MeshConfig, override
+from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.training import inputs
 from transkimmer_jax.training.loop import train_and_evaluate
+from transkimmer_jax.training.models import load_task
 
 KINDS = {"good": "B-GOOD", "bad": "B-BAD"}
 
@@ -82,5 +86,9 @@ def test_from_files_to_a_model(checkpoint, tmp_path, capsys, caplog, kind):
             cli.main(["evaluate", "--model", str(tmp_path / "run" / "model"), "--data", files["test"], "--max-length", "6"])
         cut = json.loads(capsys.readouterr().out)["truncated"]["test file"]
         assert f"{cut} of 60 texts of the test file are longer than --max-length=6: the rest of each is not read" in caplog.messages[-1]
+        task = load_task(config)
+        texts, tokenizer = inputs.load_examples(config, task), load_tokenizer(config.model.pretrained)
+        inputs.tokenize(config, dataclasses.replace(task, max_length=6), texts, tokenizer, Placement.create(MeshConfig()))
+        assert f"{cut} of 60 texts of the validation are longer than data.max_length=6: the rest of each is not read" in caplog.messages[-1]
     else:
         assert engine.answer("is the", "a film is bad", no_answer_threshold=0.0).text == "bad"

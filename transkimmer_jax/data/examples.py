@@ -50,15 +50,17 @@ def subsample(examples: Examples, n: int | None, seed: int) -> Examples:
 
 
 def hold_out(examples: Examples, seed: int, one_in: int = 10) -> tuple[Examples, Examples]:
-    """One in `one_in` of the examples is held out: (the others, those), both in their old order.
+    """One in `one_in` of the different examples is held out: (the others, those), both in their old order.
 
-    Drawn by `seed` from the words alone: copies of a text fall on the same side, wherever they stand in the set.
+    Drawn by `seed` from the words alone: copies of a text fall on the same side, wherever they stand in the set. What is held out is there
+    once, or a text that is a tenth of all would be all that is judged.
     """
     pairs = examples.pairs or [""] * len(examples)
     texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
     keys = np.array([drawn(f"{text}\t{pair}", seed) for text, pair in zip(texts, pairs, strict=True)], np.uint64)
-    is_held_out = keys <= np.sort(keys)[max(1, len(keys) // one_in) - 1]
-    return examples.take(np.flatnonzero(~is_held_out)), examples.take(np.flatnonzero(is_held_out))
+    different, first = np.unique(keys, return_index=True)
+    limit = different[max(1, len(different) // one_in) - 1]
+    return examples.take(np.flatnonzero(keys > limit)), examples.take(np.sort(first[different <= limit]))
 
 
 def drawn(text: str, seed: int) -> int:

@@ -82,7 +82,7 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
         raise DataError(f"data.task='texts' needs {setting}: TXT, JSONL or CSV files")
     inputs = [data.text_columns] if not task.texts_are_apart else [(column,) for column in data.text_columns]
     parts = [
-        read_texts(path, columns, setting, "data.text_columns")
+        read_texts(path, columns, setting, "data.text_columns", whole=task.head == "question_answering")
         for path in data.text_files
         for columns in (inputs[:1] if is_text_file(path) else inputs)
     ]

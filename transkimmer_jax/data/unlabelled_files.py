@@ -11,7 +11,7 @@ from transkimmer_jax.errors import DataError
 logger = logging.getLogger("transkimmer_jax")
 
 
-def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting: str, cure: str) -> Examples:
+def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting: str, cure: str, *, whole: bool = False) -> Examples:
     """The texts of a file, without labels: those of its examples mean nothing. What is blank in all columns is left out, since nothing can
     be learned of it.
 
@@ -19,6 +19,7 @@ def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting:
       path: a `.jsonl` or `.csv` file with these columns, of which others are ignored; for single texts also a `.txt` file, one text a
         line.
       text_columns: one column, or two for pairs; of a `.txt` file each line is a text.
+      whole: leave out what is blank in any column: a question is nothing without a context.
       setting: what chose the file, for messages. cure: what to set where a column is missing.
 
     Raises:
@@ -30,7 +31,8 @@ def read_texts(path: str | pathlib.Path, text_columns: tuple[str, ...], setting:
         [column_text(record, column, where, cure) for column in columns]
         for where, record in read_example_records(path, setting, (".jsonl", ".csv", ".txt"))
     ]
-    filled = [row for row in rows if any(text.strip() for text in row)]
+    fills = all if whole else any
+    filled = [row for row in rows if fills(text.strip() for text in row)]
     if not filled:
         raise DataError(f"{path}: all texts are blank under {', '.join(columns)}: check {setting}")
     if len(filled) < len(rows):

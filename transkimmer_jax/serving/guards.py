@@ -57,13 +57,14 @@ class ApiKey:
 
     def __init__(self, app: ASGIApp, key: str, open_paths: frozenset[str], refused: Callable[[str], None]):
         self._app, self._open, self._refused = app, open_paths, refused
-        self._expected = b"Bearer " + key.encode()
+        self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http" and not (scope["method"] in ("GET", "HEAD") and scope["path"] in self._open):
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self._expected):
+            scheme, _, credentials = given.partition(b" ")
+            if not (scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), self._key)):
                 await _refuse(errors.unauthorized(), scope, receive, send, self._refused, {"www-authenticate": "Bearer"})
                 return
         await self._app(scope, receive, send)

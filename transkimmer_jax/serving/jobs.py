@@ -52,6 +52,8 @@ class Job:
     is_abandoned: bool = False  # nobody waits any longer
     reading: Reading | None = None
     tokenization: float = 0.0
+    submitted: float = dataclasses.field(default_factory=time.perf_counter)  # when it began to wait to be read
+    unread: float = 0.0  # seconds that it waited so
     queued: float = 0.0  # when it was read
     started: float = 0.0  # when its first text was taken
     taken: int = 0  # texts that are in batches
@@ -73,9 +75,10 @@ class Job:
         """What a message to the client calls one of its inputs."""
         return self.beside if self.beside is not None and number == len(self.inputs) - 1 else f"text {number}"
 
-    def is_read(self, reading: Reading, seconds: float) -> None:
-        """Its texts are tokens now."""
+    def is_read(self, reading: Reading, began: float, seconds: float) -> None:
+        """Its texts are tokens now. began: when reading did."""
         self.reading, self.tokenization, self.queued = reading, seconds, time.perf_counter()
+        self.unread = began - self.submitted
 
     def is_computed(self, predictions: Predictions, seconds: float) -> bool:
         """Some of its texts are computed; whether all are."""
@@ -86,4 +89,4 @@ class Job:
     def result(self) -> Computed:
         """What became of it."""
         assert self.reading is not None
-        return Computed(joined(self.computed), self.reading, self.tokenization, self.started - self.queued, self.inference)
+        return Computed(joined(self.computed), self.reading, self.tokenization, self.unread + self.started - self.queued, self.inference)

@@ -1,6 +1,7 @@
 """From a request to its predictions: one thread reads texts, another computes batches, and the event loop waits for neither.
 
-Both take all that waits at once, so what a call costs is shared by those that come together.
+Both take all that waits at once, so what a call costs is shared by those that come together. Nothing ends them but the end of the server: a
+panic of the tokenizer, which is written in Rust, is no `Exception`, and it fails its request alone.
 """
 
 import asyncio
@@ -89,6 +90,8 @@ class Pipeline:
                 result = function(*arguments)
             except Exception as error:
                 failure = error
+            except BaseException as error:
+                failure = self._told(error)
             loop.call_soon_threadsafe(_settle, future, result, failure)
 
         self._unread.put(call)
@@ -132,7 +135,7 @@ class Pipeline:
                     start += len(job.inputs)
             else:
                 readings = [job.model.read(job.inputs, job.how) for job in jobs]
-        except Exception as error:
+        except BaseException as error:
             if len(jobs) > 1:
                 for job in jobs:
                     self._read([job])
@@ -146,7 +149,7 @@ class Pipeline:
                 number, limit = int(np.argmax(reading.examples.truncated)), job.model.engine.max_length
                 self._give_up([job], errors.invalid(f"{job.called(number)} has more than {limit} tokens: {_TOO_LONG}"))
             else:
-                job.is_read(reading, seconds)
+                job.is_read(reading, started, seconds)
                 accepted.append(job)
         self._waiting.add(accepted)
 
@@ -164,7 +167,7 @@ class Pipeline:
         """Call it; where it fails nobody waits for these jobs any longer, and the thread goes on."""
         try:
             function(argument)
-        except Exception as error:
+        except BaseException as error:
             self._give_up(jobs, error)
 
     def _compute(self, batch: list[Part]) -> None:
@@ -174,7 +177,7 @@ class Pipeline:
         started = time.perf_counter()
         try:
             predictions = self._predict(job, examples)
-        except Exception as error:
+        except BaseException as error:
             if len(batch) > 1:
                 for part in batch:
                     self._compute([part])
@@ -200,16 +203,19 @@ class Pipeline:
 
     # Answering
 
-    def _give_up(self, jobs: list[Job], error: Exception) -> None:
+    def _told(self, error: BaseException) -> errors.RequestError:
+        """What a client is told of an error."""
         if isinstance(error, errors.RequestError):
-            told = error
-        elif isinstance(error, DataError):
-            told = errors.unreadable(str(error))
-        elif isinstance(error, TranskimmerError):
-            told = errors.failed(str(error))
-        else:
-            logger.error("a batch failed", exc_info=error)
-            told = errors.failed("the engine failed on this request: the server's log says why")
+            return error
+        if isinstance(error, DataError):
+            return errors.unreadable(str(error))
+        if isinstance(error, TranskimmerError):
+            return errors.failed(str(error))
+        logger.error("a batch failed", exc_info=error)
+        return errors.failed("the engine failed on this request: the server's log says why")
+
+    def _give_up(self, jobs: list[Job], error: BaseException) -> None:
+        told = self._told(error)
         for job in jobs:
             job.is_abandoned = True  # also the rest of one of which a part has failed
         self._deliver([(job.future, None, told) for job in jobs])

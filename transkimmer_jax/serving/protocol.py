@@ -5,9 +5,11 @@ import array
 import contextlib
 import fcntl
 import logging
+import sys
 import termios
 from typing import Any, ClassVar
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -16,6 +18,8 @@ from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+_OF_UPGRADES = (b"upgrade", b"http2-settings")  # names of headers, and of what their 'connection' lists
 
 
 class _HeadTooLong(Exception):
@@ -32,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
     metrics: ClassVar[Metrics]
     _head_bytes = 0  # of the request that comes in, as far as they were parsed
     _unparsed_bytes = 0  # that came in since its head began
+    _parsing = b""  # what has come in last
     _in_head = True
     _reading_since: float | None = None
     _writing_since: float | None = None  # when a client with bytes to take was last seen to read
@@ -45,6 +50,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a client."""
         self._unparsed_bytes += len(data)
+        self._parsing = data
         if self._reading_since is None and self._awaits_next:
             self._reading_since = self.loop.time()  # the parser skips empty lines, and they end the wait for a next request
         super().data_received(data)
@@ -75,12 +81,30 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The end of its head."""
         self._in_head = False
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Its last byte."""
-        self._reading_since = None
-        super().on_message_complete()
+        """Its last byte; or, where it asks for another protocol, the end of its head, at which the parser stops."""
+        if not self.parser.should_upgrade():
+            self._reading_since = None
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request that asks for another protocol as one that does not, as RFC 9110 (section 7.8) lets a server: Java's client asks
+        for HTTP/2 by default, and its body comes all the same."""
+        method, version, unread = self.parser.get_method(), self.parser.get_http_version(), self._parsing[_parsed_bytes() :]
+        if method == b"CONNECT":  # of which every one is such a request
+            self.send_400_response("")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b",".join(option for option in value.split(b",") if option.strip().lower() not in _OF_UPGRADES)
+            if value and name not in _OF_UPGRADES:
+                lines.append(b"%s: %s" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", unread]))
 
     def send_400_response(self, msg: str) -> None:
         """What came in is no HTTP, or too much of it."""
@@ -132,6 +156,13 @@ class GuardedProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[error.status] + head + body)
         self.transport.close()
+
+
+def _parsed_bytes() -> int:
+    """Of the data before a request for another protocol ended: what the error that is being handled says."""
+    error = sys.exception()
+    assert isinstance(error, httptools.HttpParserUpgrade)
+    return error.args[0]
 
 
 def guarded(limits: Limits, metrics: Metrics) -> type[GuardedProtocol]:

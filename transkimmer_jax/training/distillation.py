@@ -36,7 +36,7 @@ def distil_config(
             max_length=max_length,
             batch_size=32,  # as many texts in more steps teach more
             eval_examples=1000,
-            length_buckets=(16, 24, 32, 48, 64, 128, 256, 512),
+            length_buckets=(16, 24, 32, 48, 64, 128, 256, 512, 1024, 2048, 4096),
         ),
         optimizer=OptimizerConfig(learning_rate=1e-4, predictor_learning_rate=1e-3),
         train=TrainConfig(epochs=3.0),

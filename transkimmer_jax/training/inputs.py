@@ -11,9 +11,10 @@ from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.data import batches, sources
 from transkimmer_jax.data.batches import BatchPlan, EvaluationBatches, TokenizedExamples
 from transkimmer_jax.data.examples import Examples, subsample
-from transkimmer_jax.data.prepared import prepare, warn_of_cut
+from transkimmer_jax.data.prepared import Prepared, prepare, warn_of_cut
+from transkimmer_jax.data.records import shown
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.errors import ConfigError, DataError, ExampleError
 from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
@@ -160,18 +161,26 @@ def tokenize(config: Config, task: Task, examples: RunExamples, tokenizer: Any, 
     def one_pass(tokens: TokenizedExamples) -> EvaluationBatches:
         return batches.evaluation_batches(tokens, batch_size, data.length_buckets, task.max_length, tokenizer.pad_token_id)
 
-    def split(texts: Examples) -> Split:
-        ready = prepare(task, texts, tokenizer, data.doc_stride)
-        return Split(one_pass(ready.tokens), ready.labels, ready.tokens.lengths, ready.tokens.first_segments)
+    def ready(texts: Examples) -> Prepared:
+        try:
+            return prepare(task, texts, tokenizer, data.doc_stride)
+        except ExampleError as error:  # whose number is of a split, which no file shows
+            raise DataError(f"the question {shown(texts.texts[error.number])}: {error.reason}") from error
 
-    training = prepare(task, examples.training, tokenizer, data.doc_stride).tokens
+    def split(texts: Examples, name: str | None = None) -> Split:
+        prepared = ready(texts)
+        if task.head == "token_classification" and name is not None:  # whose words behind the cut are not scored
+            warn_of_cut(prepared.tokens, f"texts of the {name}", f"data.max_length={task.max_length}")
+        return Split(one_pass(prepared.tokens), prepared.labels, prepared.tokens.lengths, prepared.tokens.first_segments)
+
+    training = ready(examples.training).tokens
     warn_of_cut(training, "training texts", f"data.max_length={task.max_length}")
     first = next(iter(examples.validation.values()))
     return RunInputs(
         training=training,
         plan=BatchPlan(training.lengths, data.batch_size, data.length_buckets, task.max_length, data.grouping_window, config.train.seed),
         training_pass=one_pass(training),
-        validation={name: split(texts) for name, texts in examples.validation.items()},
-        test={name: split(texts) for name, texts in examples.test.items()},
+        validation={name: split(texts, name) for name, texts in examples.validation.items()},
+        test={name: split(texts, name) for name, texts in examples.test.items()},
         threshold_split=split(subsample(first, _THRESHOLD_EXAMPLES, sources.EVALUATION_SEED)),
     )

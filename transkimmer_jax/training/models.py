@@ -49,11 +49,23 @@ def load_task(config: Config) -> Task:
     saved = config_file.read(folder)
     head = "sentence_embedding" if config.model.pooling is not None else saved.architecture.head
     _require_its_columns(config, head, saved.task.pairs)
+    if config.model.pooling is not None and saved.architecture.head == "sentence_embedding":
+        _require_its_pooling(teacher, config.model.pooling)
     prompt = teacher_settings(config, head).default_text
     multi_label = head == "sequence_classification" and saved.architecture.multi_label
     length = config_file.read_length(folder, saved)
     label_column = saved.task.label_column if head == saved.architecture.head else None
     return texts_task(config.data, head, saved.label_names, length, prompt, multi_label, label_column)
+
+
+def _require_its_pooling(teacher: str, given: str) -> None:
+    """Raises `ConfigError` where an embedder's folder says otherwise how it pools: its student would learn other vectors than it has."""
+    try:
+        own = huggingface.shapes(teacher, "sentence_embedding").pooling.mode
+    except CheckpointError:  # a folder that says nothing that can be used
+        return
+    if own != given:
+        raise ConfigError(f"{teacher} pools by {own!r}, not by {given!r}: leave model.pooling (--pooling) out")
 
 
 def _with_known_order(config: Config, task: Task) -> Task:

@@ -39,8 +39,10 @@ def require_labelled(config: Config, labelled: str | None, label_column: str | N
     """Read a file of labelled texts once, before a run that takes hours.
 
     Raises:
-      DataError: a file that cannot be read. ConfigError: a head that nobody scores so.
+      DataError: a file that cannot be read. ConfigError: a head that nobody scores so, or a column of no file.
     """
+    if labelled is None and label_column is not None:
+        raise ConfigError(f"--label-column {label_column} is of --labelled, which is not given: leave it out")
     if labelled is not None:
         _labelled(load_task(config), labelled, label_column)
 
