@@ -182,6 +182,7 @@ def test_gumbel_gate_has_the_gradient_of_the_soft_sample():
     noise = np.asarray(jax.random.logistic(key, margin.shape, jnp.float32), np.float64)
     soft = 1 / (1 + np.exp(-(np.asarray(margin, np.float64) + noise) / temperature))
     assert relative_error(gradient, soft * (1 - soft) / temperature) < 1e-5
+    assert not np.any(jax.grad(lambda m: jnp.sum(GumbelGate(temperature, gradient=0.0)(m, key)))(margin))
 
 
 # --- skim loss

@@ -29,7 +29,7 @@ def embedder(config, checkpoint, folder):
     teacher = TranskimmerForSentenceEmbedding.from_pretrained(checkpoint, dense=True)
     teacher.save_pretrained(folder / "teacher", tokenizer=load_tokenizer(checkpoint))
     texts = folder / "texts.txt"
-    texts.write_text("".join(f"{record['text']}\n" for record in runs.make_reviews(800, seed=0)), encoding="utf-8")
+    texts.write_text("".join(f"{record['text']}\n" for record in runs.make_reviews(1200, seed=0)), encoding="utf-8")
     distilled = distil_config(str(folder / "teacher"), [str(texts)], targets=(0.6, 0.8, 0.45), max_length=12)
     return override(distilled, {"data.batch_size": str(config.data.batch_size), "data.length_buckets": "12"})
 

@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -15,7 +16,7 @@ from transkimmer_jax.data.tasks import TEXTS
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.models.skim import increasing
+from transkimmer_jax.models.skim import GumbelGate, ThresholdGate, increasing
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import TrainState, TrainStep
 
@@ -114,7 +115,7 @@ def test_accumulation_changes_nothing(changes):
         skim = dataclasses.replace(SKIM, enabled=model.arch.skim is not None)
         config = make_config(skim=skim, optimizer=dataclasses.replace(OPTIMIZER, accumulation=count))
         step, state, _ = create(config, model, total_steps=20)
-        gradients = jax.jit(step._gradients)(state.params, make_batch(), None, jnp.float32(2.0), jnp.float32(1.0), jax.random.key(0))
+        gradients = jax.jit(step._gradients)(state.params, make_batch(), None, jnp.float32(2.0), GumbelGate(), jax.random.key(0))
         results.append(gradients)
     (whole, sums), (split, split_sums) = results
     assert {name: float(value) for name, value in split_sums.items()} == pytest.approx(
@@ -267,6 +268,22 @@ def test_frozen_predictors_stay():
     assert all(step[name] != ("predictors" in name) for step in moved[5:] for name in step)
 
 
+def test_nothing_is_learned_through_decisions_that_stand():
+    """The gradient is that of fixed decisions. The relaxation's would go on into what the predictors read, without a price beside it."""
+    skim = SkimConfig(target=0.3, levels=(0.6,), warmup=0.0, anneal=0.1, noise_end=0.5, freeze=True)
+    step = TrainStep.create(make_config(skim=skim), make_model(skim=LEVELS), 10)
+    state, batch = step.start(nnx.split(make_model(skim=LEVELS))[1]), make_batch()
+    state = dataclasses.replace(state, step=jnp.int32(7))
+    _, metrics = jax.jit(step.update)(state, batch, None)
+    key, price = jax.random.fold_in(jax.random.key(step.config.train.seed), 7), jnp.zeros_like(state.controller.price)
+    level = (jnp.arange(ROWS, dtype=jnp.int32) + 7) % 2
+    norms = [
+        float(optax.tree.norm(jax.jit(step._gradients)(state.params, batch | {"level": level}, None, price, gate, key)[0]))
+        for gate in (ThresholdGate(0.0), GumbelGate(skim.temperature, 0.0))
+    ]
+    assert float(metrics["grad_norm"]) == pytest.approx(norms[0], rel=1e-5) and norms[1] != pytest.approx(norms[0], rel=1e-3)
+
+
 @pytest.mark.parametrize("changes", [{}, {"compute_dtype": "bfloat16", "remat": True}], ids=["float32", "bfloat16 and remat"])
 def test_a_tiny_batch_is_learned_by_heart(changes):
     """Skimming at a low, constant price. Parameters stay float32 whatever the compute dtype."""
@@ -326,7 +343,7 @@ def test_texts_without_labels_are_the_teachers_alone():
 
     def learned(batch, share=0.25):
         gradients, student, params = started(share)
-        return gradients(student, batch, params, jnp.zeros((1, 2)), jnp.float32(0.0), jax.random.key(0))
+        return gradients(student, batch, params, jnp.zeros((1, 2)), GumbelGate(noise=0.0), jax.random.key(0))
 
     marked = batch | {"labelled": labelled.astype(np.float32)}
     gradients, sums = learned(marked)
@@ -349,7 +366,7 @@ def test_texts_with_replaced_tokens_are_the_teachers_alone(count):
     gradients = jax.jit(step._gradients)
 
     def sums(batch, teacher):
-        return gradients(state.params, batch, teacher, jnp.zeros(1), jnp.float32(1.0), jax.random.key(0))[1]
+        return gradients(state.params, batch, teacher, jnp.zeros(1), GumbelGate(), jax.random.key(0))[1]
 
     teacher, batch = nnx.split(make_model(seed=1, **DENSE))[1], make_batch()
     before = sums(batch, teacher)

@@ -167,6 +167,7 @@ class GumbelGate:
 
     temperature: jax.Array | float = 1.0
     noise: jax.Array | float = 1.0  # by which the variable is multiplied; 0 decides as `ThresholdGate(0)` does
+    gradient: jax.Array | float = 1.0  # by which the relaxation's is multiplied
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array:
         assert key is not None, "GumbelGate draws random numbers: pass a key"
@@ -174,7 +175,7 @@ class GumbelGate:
         soft = jax.nn.sigmoid(noisy / self.temperature)
         hard = (noisy > 0).astype(jnp.float32)
         # In this order the value is exactly 0 or 1; adding `soft` to `hard` first would round.
-        return hard + (soft - jax.lax.stop_gradient(soft))
+        return hard + self.gradient * (soft - jax.lax.stop_gradient(soft))
 
 
 def skim_loss(keep: jax.Array, attention_mask: jax.Array, normalization: str = "real", denominator: jax.Array | None = None) -> jax.Array:

@@ -107,7 +107,10 @@ class TrainStep:
             coefficient = jnp.float32(skim.coefficient)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         noise = budget.gate_noise(skim, state.step, self.total_steps)
-        grads, sums = self._gradients(state.params, batch, teacher, coefficient, noise, key)
+        # Where decisions stand, the relaxation's gradient would still go through the margins into what the predictors read, which is what
+        # the layers compute with. No price is beside it then, so all tokens would become worth keeping, and the loss would rise.
+        gate = GumbelGate(skim.temperature, noise, jnp.where(settled, 0.0, 1.0))
+        grads, sums = self._gradients(state.params, batch, teacher, coefficient, gate, key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
@@ -121,7 +124,7 @@ class TrainStep:
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over predictors, where each has its own
         return TrainState(state.step + 1, params, opt_state, controller), metrics
 
-    def _gradients(self, params, batch: Batch, teacher, coefficient, noise, key):
+    def _gradients(self, params, batch: Batch, teacher, coefficient, gate: GumbelGate, key):
         """Gradient and logged sums over the batch, summed over its micro-batches.
 
         Every part of the loss is a sum over examples divided by a number of the whole batch, so splitting the batch changes
@@ -137,21 +140,21 @@ class TrainStep:
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
-            return gradient(params, batch, teacher, coefficient, noise, denominators, key)
+            return gradient(params, batch, teacher, coefficient, gate, denominators, key)
         # Every count-th row, so that each device splits the rows that it has.
         micro = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def accumulate(total, inputs):
-            part = gradient(params, inputs[0], teacher, coefficient, noise, denominators, inputs[1])
+            part = gradient(params, inputs[0], teacher, coefficient, gate, denominators, inputs[1])
             return jax.tree.map(jnp.add, total, part), None
 
         first = jax.tree.map(lambda x: x[0], micro)
-        shapes = jax.eval_shape(gradient, params, first, teacher, coefficient, noise, denominators, key)
+        shapes = jax.eval_shape(gradient, params, first, teacher, coefficient, gate, denominators, key)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total, _ = jax.lax.scan(accumulate, zero, (micro, jax.random.split(key, count)))
         return total
 
-    def _loss(self, params, batch: Batch, teacher, coefficient, noise, denominators, key):
+    def _loss(self, params, batch: Batch, teacher, coefficient, gate, denominators, key):
         config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
         input_ids, untouched = batch["input_ids"], jnp.ones_like(weight)
@@ -162,7 +165,7 @@ class TrainStep:
             )
         inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
         level = batch["level"] if config.skim.enabled and config.skim.trained_levels else None
-        out = model(*inputs, key=key, gate=GumbelGate(config.skim.temperature, noise), level=level, only_logits=True)
+        out = model(*inputs, key=key, gate=gate, level=level, only_logits=True)
         objective, outputs = objectives.objective_of(self.arch), model.outputs_of(out)
         # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
         of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
