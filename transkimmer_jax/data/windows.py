@@ -94,8 +94,8 @@ def _of_context(encoding: Any) -> np.ndarray:
 def _spans(encoding: Any, texts: tuple[str, str]) -> np.ndarray:
     """Of each token its characters in the one of both texts that it is of, [length, 2] int32."""
     owner = np.array([-1 if number is None else number for number in encoding.sequence_ids])
-    spans = np.zeros((len(owner), 2), np.int32)
+    spans, offsets = np.zeros((len(owner), 2), np.int32), encoding.offsets  # one list: tokenizers builds another at every access
     for number, text in enumerate(texts):
         tokens = np.flatnonzero(owner == number)
-        spans[tokens] = character_spans(text, [encoding.offsets[token] for token in tokens])
+        spans[tokens] = character_spans(text, [offsets[token] for token in tokens])
     return spans
