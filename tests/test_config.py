@@ -112,12 +112,14 @@ def test_missing_file(tmp_path):
         ("data.text_columns", "Review (EN)", ("Review (EN)",)),
         ("data.text_columns", "[DE] title,title (EN)", ("[DE] title", "title (EN)")),
         ("data.length_buckets", "16, 32,64", (16, 32, 64)),
+        ("skim.levels", "none", ()),
+        ("data.text_columns", "none", ("none",)),
     ],
 )
 def test_overrides_of_every_type(name, text, value):
     section, key = name.split(".")
     # From a value that differs, so that an override that does nothing cannot pass.
-    fields = {"distill.teacher": "x", "skim.predictor_size": "8", "model.hidden_dropout": "0.5", "data.task": "files"}
+    fields = {"distill.teacher": "x", "skim.predictor_size": "8", "model.hidden_dropout": "0.5", "data.task": "files", "skim.levels": "0.4"}
     before = override(Config(), fields)
     changed = override(before, {name: text})
     actual = getattr(getattr(changed, section), key)

@@ -708,8 +708,11 @@ def _parse(text: str, field_type, name: str):
     if _is_optional(field_type):
         return None if text.lower() == "none" else _parse(text, get_args(field_type)[0], name)
     if get_origin(field_type) is tuple:
+        part_type = get_args(field_type)[0]
+        if part_type is not str and text.lower() == "none":
+            return ()
         inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
-        return tuple(_parse(part.strip(), get_args(field_type)[0], name) for part in inner.split(",") if part.strip())
+        return tuple(_parse(part.strip(), part_type, name) for part in inner.split(",") if part.strip())
     if field_type is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if field_type in (int, float):

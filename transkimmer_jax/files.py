@@ -81,7 +81,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise TrainingError(f"another run is writing to {folder}: wait until it has ended, or choose another --workdir") from error
+            raise TrainingError(f"another run is writing to {folder}: wait until it has ended, or choose another folder") from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS):
                 raise

@@ -95,7 +95,7 @@ def test_a_workdir_of_another_config(refusal, config, tmp_path):
     before = (tmp_path / "run" / "config.json").read_bytes()
     assert refusal(train__seed=1, skim__target=0.5) == (
         f"{tmp_path / 'run'} belongs to a run with another config: skim.target (0.7 there, 0.5 here), train.seed (0 there, 1 here); "
-        "choose another --workdir"
+        "choose another folder"
     )
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
@@ -103,7 +103,7 @@ def test_a_workdir_of_another_config(refusal, config, tmp_path):
 def test_a_workdir_that_another_run_is_writing_to(refusal, config, tmp_path):
     with files.sole_writer(tmp_path / "run"):
         said = refusal()
-    assert said == f"another run is writing to {tmp_path / 'run'}: wait until it has ended, or choose another --workdir"
+    assert said == f"another run is writing to {tmp_path / 'run'}: wait until it has ended, or choose another folder"
     assert not list((tmp_path / "run").iterdir())
     begin(config, tmp_path / "run")
 

@@ -125,7 +125,7 @@ def test_other_examples(workdir):
         with pytest.raises(TrainingError) as error:
             workdirs.require_unchanged(workdir, config, "another digest")
         assert str(error.value) == (
-            f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another --workdir"
+            f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another folder"
         )
     with pytest.raises(TrainingError, match="are not those that the run in"), workdirs.claimed(workdir, Config(), "another digest"):
         pass

@@ -162,7 +162,7 @@ class Checkpoints:
             # It is what was written, so it is of code that trains another state.
             raise TrainingError(
                 f"{self._folder / str(latest.step)} does not hold the state that this version of transkimmer_jax trains: "
-                "finish the run with the version that began it, or choose another --workdir"
+                "finish the run with the version that began it, or choose another folder"
             ) from error
         if "data" not in wanted:
             pipeline.move(data, int(restored.step))

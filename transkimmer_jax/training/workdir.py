@@ -93,7 +93,7 @@ def _require_unchanged_models(workdir: epath.Path, config: Config) -> None:
         if began.get(field, digest) != digest:
             raise TrainingError(
                 f"{field}={_models(config)[field]} is not the model that the run in {workdir} began with: restore it, or choose another "
-                "--workdir"
+                "folder"
             )
 
 
@@ -117,7 +117,7 @@ def _runs(workdir: epath.Path, recipe: Recipe) -> dict[epath.Path, Config]:
 
 def _other_data(workdir: epath.Path, fields: Iterable[str]) -> str:
     names = ", ".join(dict.fromkeys(fields))
-    return f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another --workdir"
+    return f"the texts or labels of {names} are not those that the run in {workdir} began with: restore them, or choose another folder"
 
 
 def _data_files(config: Config) -> list[tuple[str, str]]:
@@ -217,7 +217,7 @@ def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
         return
     if any("." in section for section in written) != isinstance(config, Recipe):
         one, other = ("a single run", "a recipe of two") if isinstance(config, Recipe) else ("a recipe of two runs", "a single one")
-        raise TrainingError(f"{workdir} belongs to {one}, not to {other}; choose another --workdir")
+        raise TrainingError(f"{workdir} belongs to {one}, not to {other}; choose another folder")
     written = _with_dense_model_here(written, values, workdir)
     # A field that is newer than the run is what it is by default, as it was when there was none.
     default = configs.to_dict(Config())
@@ -225,7 +225,7 @@ def _require_owner(workdir: epath.Path, config: Config | Recipe) -> None:
     any_mesh: dict[str, Any] = {section: {} for section in values if section.rpartition(".")[2] == "mesh"}
     changed = configs.difference(written | complete | any_mesh, values | any_mesh)
     if changed:
-        raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another --workdir")
+        raise TrainingError(f"{workdir} belongs to a run with another config: {', '.join(changed)}; choose another folder")
 
 
 def _with_dense_model_here(written: dict[str, Any], values: dict[str, Any], workdir: epath.Path) -> dict[str, Any]:
