@@ -231,3 +231,20 @@ def test_long_answers_are_made_beside_the_others(server, monkeypatch, path, inpu
         release.set()
         asking.join(60)
     assert answers[0][0] == 200
+
+
+def test_the_wait_for_the_tokenizer_is_of_the_queue(models):
+    """It is neither reading nor computing."""
+    with serving([models["classifier"]], Limits()) as server:
+        release, answers = threading.Event(), []
+        server.service.pipeline._unread.put(lambda: release.wait(30))
+        asking = threading.Thread(target=lambda: answers.append(server.ask("/predict", {"inputs": "good"})))
+        asking.start()
+        while not server.service.in_flight:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        release.set()
+        asking.join(60)
+    status, headers, _ = answers[0]
+    times = {name: float(headers[f"x-{name}-time"]) for name in ("total", "tokenization", "queue", "inference")}
+    assert status == 200 and times["total"] >= times["queue"] >= 400 > times["tokenization"]
