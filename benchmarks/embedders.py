@@ -27,8 +27,8 @@ from qnli_collection import collection
 from record import circumstances, explained, portable
 from row import Run
 
-from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import interleaved
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task

@@ -16,7 +16,7 @@ import numpy as np
 from record import circumstances, explained, portable
 from row import Scored, read_runs
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.evaluation import guarantees
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.progress import tqdm

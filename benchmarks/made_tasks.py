@@ -18,7 +18,7 @@ import re
 
 import numpy as np
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task

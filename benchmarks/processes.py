@@ -17,7 +17,7 @@ from typing import Any
 
 from record import circumstances
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.data.records import read_records
 
 # Runtime flags of `transkimmer predict`.

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.errors import TranskimmerError
 
 

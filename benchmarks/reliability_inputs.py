@@ -23,11 +23,11 @@ from faults import input_faults
 from reliability import ROOT, Tally
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.weights.files import resolve
 
 # Of the processor, with the programs that are compiled for an input; and beyond what the process had before.
 _SECONDS, _MEGABYTES = 30.0, 2000.0

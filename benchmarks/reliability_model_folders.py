@@ -74,7 +74,7 @@ def _import_all() -> None:
         "transkimmer_jax.inference.onnx_runtime",
         "transkimmer_jax.inference.engine",
         "transkimmer_jax.data.pipeline",
-        "transkimmer_jax.weights.huggingface",
+        "transkimmer_jax.checkpoints.huggingface",
     ):
         with contextlib.suppress(ImportError):  # of what is optional
             importlib.import_module(module)

@@ -24,8 +24,8 @@ from qnli_collection import collection
 from record import circumstances, explained, portable
 from row import Run
 
-from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import settle
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.evaluation import retrieval
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.vectors import nearest

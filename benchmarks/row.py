@@ -30,9 +30,9 @@ from typing import Any
 from record import circumstances, explained, portable
 
 from transkimmer_jax import config as configs
-from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import interleaved, samples
 from transkimmer_jax.benchmarking.measurement import processor
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.examples import subsample

@@ -26,9 +26,9 @@ import scipy.optimize
 from flax import nnx
 from record import circumstances, explained, portable
 
-from transkimmer_jax import files
 from transkimmer_jax.benchmarking.clock import calls, interleaved, samples
 from transkimmer_jax.benchmarking.measurement import processor
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.batches import TokenizedExamples

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.sources import load_split

@@ -9,11 +9,12 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "transkimmer_jax"
 # From the ground up. What stands in one row may import from its own row and from those before it. Longer names win.
 FLOORS = (
     ("errors", "progress", "memory", "processors", "compilation", "runtime_names"),
-    ("checksums", "config", "console", "files", "flags", "termination"),
-    ("assets", "parallel"),
+    ("config", "console", "flags", "termination"),
     ("models",),
-    ("analysis", "weights"),
+    ("distributed",),
+    ("checkpoints",),
     ("models.heads", "models.pretrained"),
+    ("analysis",),
     ("data",),
     ("onnx",),
     ("inference",),

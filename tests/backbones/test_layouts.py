@@ -15,9 +15,9 @@ from inference.skimmers import is_decided, make_examples, masked
 from models.quick import quick_jit
 from models.reference import relative_error, transkimmer
 
+from transkimmer_jax.checkpoints import config_file, huggingface
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import config_file, huggingface
 
 TOLERANCE, SLOTS, WIDTH = 1e-5, 4, 16
 CAPACITIES = ((SLOTS * WIDTH, WIDTH),) * tiny.LAYERS

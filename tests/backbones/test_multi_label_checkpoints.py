@@ -14,10 +14,10 @@ from models.quick import program
 from models.reference import relative_error
 
 from transkimmer_jax import SkimEngine
+from transkimmer_jax.checkpoints import config_file
+from transkimmer_jax.checkpoints.model_card import Provenance, model_card
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.models import heads
-from transkimmer_jax.weights import config_file
-from transkimmer_jax.weights.model_card import Provenance, model_card
 
 torch = pytest.importorskip("torch")
 

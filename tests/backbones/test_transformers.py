@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from transformers.models.deberta_v2 import modeling_deberta_v2 as deberta
 
 from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.distances import distance_rows
-from transkimmer_jax.weights import config_file
 
 torch = pytest.importorskip("torch")
 

@@ -15,7 +15,6 @@ from inference.skimmers import make_examples
 from training import quick, runs
 
 from transkimmer_jax import cli, console
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import clock, contenders, libraries, measurement, references, workloads
 from transkimmer_jax.benchmarking.contenders import Contender
 from transkimmer_jax.benchmarking.measurement import measure
@@ -25,6 +24,7 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS
 

@@ -14,12 +14,12 @@ from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 from weights.test_original import assert_same, exact, made, make_batch
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models import heads
-from transkimmer_jax.weights import config_file
 
 TINY = CONFIG | {"vocab_size": 60, "architectures": ["BertForSequenceClassification"], "task": {"max_length": 12}}
 

@@ -19,6 +19,7 @@ from training import quick, runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli
+from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference import export as work
@@ -28,7 +29,6 @@ from transkimmer_jax.inference.hardware import hardware
 from transkimmer_jax.inference.shapes import buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.onnx.export import export as export_graph
-from transkimmer_jax.weights import digests
 
 SCRIPT = runs.TRAIN_PY.parent / "examples" / "run_exported.py"
 LONG = " ".join(["good a b c film the is a bad"] * 5)  # 47 tokens, of which 40 are read

@@ -13,11 +13,11 @@ from inference.skimmers import is_decided, masked
 from training import runs
 
 from transkimmer_jax import SkimEngine, TranskimmerForSequenceClassification, cli
+from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.inference.answers import classified
 from transkimmer_jax.onnx.export import export as export_graph
-from transkimmer_jax.weights import config_file
 
 NAMES = ("insult", "threat", "toxic")
 CONFIG = runs.TINY | {"id2label": dict(zip("012", NAMES, strict=True)), "problem_type": "multi_label_classification"}

@@ -10,12 +10,12 @@ from cli.test_embedders import ARCH
 from flax import nnx
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.inference import hardware
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 TEXTS = ["the film is good", "a bad plot", "good", "the plot of the film is bad and the cast is good", "film"]
 LONG = "the film is good and the plot is bad " * 6

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from transkimmer_jax.checkpoints import digests, tokenizer_files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.saved_tokenizers import SavedTokenizer
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.weights import digests, tokenizer_files
 
 TEXT = ["The film is good, the films are bad.", "Naïve CAFÉ; 漢字 3.14 %", "an unwatchable re-watch"] * 3
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

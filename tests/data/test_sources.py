@@ -9,7 +9,7 @@ import sklearn.datasets
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.data_sources.base import BaseDataSource
 
-from transkimmer_jax.assets import packaged
+from transkimmer_jax.checkpoints import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.labelled_files import infer_labels, read_file

@@ -8,11 +8,11 @@ from flax import nnx
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.data import batches
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation import masked, summary
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 
 MAX_LENGTH, COUNT, LAYERS = 30, 37, CONFIG["num_hidden_layers"]

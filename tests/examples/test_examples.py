@@ -16,12 +16,12 @@ from flax import nnx
 from training import quick, runs
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForTokenClassification
+from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.onnx.export import export
-from transkimmer_jax.weights import digests
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

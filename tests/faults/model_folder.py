@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from weights.checkpoints import CONFIG, random_tensors
 
+from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
-from transkimmer_jax.weights import digests
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "good", "bad", "film", "##s", "the", "is"]
 TINY = CONFIG | {

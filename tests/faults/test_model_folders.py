@@ -10,10 +10,10 @@ from faults import config_faults, folder_faults, safetensors_faults
 from faults.model_folder import write_model
 
 from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.checkpoints import config_file, digests
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, TranskimmerError
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.weights import config_file, digests
 
 HARMLESS = 0.2  # share of the mutated configs that may still mean something
 

@@ -23,13 +23,13 @@ from transkimmer_jax import (
     TranskimmerForSequenceClassification,
     TranskimmerForTokenClassification,
 )
+from transkimmer_jax.checkpoints import sentence_transformers
 from transkimmer_jax.data.windows import windows
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
 from transkimmer_jax.inference.answers import answered
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.runtime_names import RUNTIMES
-from transkimmer_jax.weights import sentence_transformers
 
 TEXTS = ["the films is good", "a bad plot", "good", "the plot of the film is bad and the cast is good"]
 CLASSES = {

@@ -21,13 +21,13 @@ from transkimmer_jax import (
     TranskimmerForSequenceClassification,
     TranskimmerForTokenClassification,
 )
+from transkimmer_jax.checkpoints import config_file, huggingface
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import config_file, huggingface
 
 SLOTS, WIDTH, ROWS, LAYERS = 4, 10, 40, ARCH.num_hidden_layers
 TOLERANCE, CLEARANCE = 1e-5, 1e-4

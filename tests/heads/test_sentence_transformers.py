@@ -8,13 +8,13 @@ import pytest
 from flax import nnx
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints.sentence_transformers import SETTINGS_FILE, Settings, read_settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.evaluation.similarity import embed
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
-from transkimmer_jax.weights.sentence_transformers import SETTINGS_FILE, Settings, read_settings
 
 torch = pytest.importorskip("torch")
 

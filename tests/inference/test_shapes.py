@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference.skimmers import ARCH
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.batching import by_bucket, by_length
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import GRAPH_PAIRS_PER_TOKEN, GRAPH_SCORES, RUNGS, THREAD_TOKENS, Hardware, hardware
 from transkimmer_jax.inference.shapes import Bucket, Ladders, Schedule, buckets, ladder, round_up
+from transkimmer_jax.models import flops
 
 LAYERS = ARCH.num_hidden_layers
 HARDWARE = Hardware(batch_tokens=512, row_multiple=8)

@@ -21,7 +21,9 @@ from training import runs
 from transformers import AutoTokenizer
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console, files
+from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console
+from transkimmer_jax.checkpoints import digests, files, sentence_transformers
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer, tokenize
 from transkimmer_jax.errors import CheckpointError, ConfigError, InferenceError
@@ -31,8 +33,6 @@ from transkimmer_jax.models.architecture import Architecture, PoolingArchitectur
 from transkimmer_jax.onnx.export import export
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import digests, sentence_transformers
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 TEXTS = ["good film", "", "the film is bad a b c", *(record["text"] for record in runs.make_reviews(5, seed=7))]
 NAMES = ("input_ids", "attention_mask", "token_type_ids")

@@ -15,12 +15,12 @@ from inference.skimmers import ARCH, DISENTANGLED, LAST_TWO, MODERN, is_decided,
 from models.quick import program
 from models.reference import referee_tensors, relative_error, transkimmer
 
+from transkimmer_jax.checkpoints import config_file, huggingface
 from transkimmer_jax.errors import CheckpointError, InferenceError
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.onnx_runtime import OnnxRuntime
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.sessions import OnnxRuntimeSession, OpenVinoSession
-from transkimmer_jax.weights import config_file, huggingface
 
 TOLERANCE = 1e-5
 OUTPUTS = ("logits", "kept", "depth")

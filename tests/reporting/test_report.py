@@ -12,6 +12,7 @@ from flax import nnx
 from reporting import browser as browsers
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -20,7 +21,6 @@ from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS, load
 from transkimmer_jax.reporting.contents import contents
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
@@ -20,7 +21,6 @@ from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.serving import app, server
 from transkimmer_jax.serving.limits import Limits
 from transkimmer_jax.serving.models import Models, ServedModel
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=24,

@@ -10,9 +10,9 @@ import scipy.special
 from serving.served import LABELS, TEXTS, random_model, served_model, serving
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.weights import digests
 
 ATOL = 1e-5
 

@@ -11,10 +11,10 @@ import transformers
 from prometheus_client.parser import text_string_to_metric_families
 from serving.served import LABELS, TEXTS, served_model, serving
 
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.models.heads import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 PAIRS = [("good film", text) for text in TEXTS]
 LONG = "good film " * 40

@@ -15,7 +15,7 @@ from training import quick
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.distributed.placement import Placement
 
 TRAIN_PY = pathlib.Path(__file__).resolve().parents[2] / "train.py"
 TINY = CONFIG | {

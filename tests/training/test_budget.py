@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.training import budget
 from transkimmer_jax.training.budget import Controller, ServedLengths, target_share

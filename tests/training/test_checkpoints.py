@@ -16,7 +16,7 @@ from etils import epath
 from faults import checkpoint_faults
 from faults.checkpoint_faults import FILES, MUTATIONS, NAMED, mutation
 
-from transkimmer_jax import checksums
+from transkimmer_jax.checkpoints import checksums
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import verification
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress

@@ -15,6 +15,7 @@ from flax import nnx
 from training import runs
 
 from transkimmer_jax import cli
+from transkimmer_jax.checkpoints import config_file, digests, sentence_transformers
 from transkimmer_jax.config import from_dict, override, to_dict
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -28,7 +29,6 @@ from transkimmer_jax.training import models, students, teaching
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task
-from transkimmer_jax.weights import config_file, digests, sentence_transformers
 
 ARCH = Architecture(
     vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32,

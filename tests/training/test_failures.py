@@ -12,7 +12,8 @@ import pytest
 from training import runs
 from weights.checkpoints import random_tensors, write_checkpoint
 
-from transkimmer_jax import console, files
+from transkimmer_jax import console
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import OptimizerConfig, override, to_dict
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.errors import CheckpointError
@@ -312,7 +313,7 @@ def fail(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("place", ["transkimmer_jax.files.os.fsync", "transkimmer_jax.training.records.Records.write"])
+@pytest.mark.parametrize("place", ["transkimmer_jax.checkpoints.files.os.fsync", "transkimmer_jax.training.records.Records.write"])
 def test_a_full_disk_here_and_there(refusal, monkeypatch, tmp_path, place):
     """As the config is written, and as the first metrics are."""
     monkeypatch.setattr(place, fail)

@@ -11,7 +11,7 @@ from inference.skimmers import ARCH, MODERN
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.config import MeshConfig
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.training import forwarding
 
 LINEAR = {"levels": (0.6, 0.3), "forwarding": "linear"}

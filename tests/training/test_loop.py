@@ -21,6 +21,7 @@ from training import runs
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax import config as configs
+from transkimmer_jax.checkpoints import huggingface
 from transkimmer_jax.config import SkimConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.tasks import Task
@@ -31,7 +32,6 @@ from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.records import Records
 from transkimmer_jax.training.step import TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
-from transkimmer_jax.weights import huggingface
 
 
 @pytest.fixture(scope="module")

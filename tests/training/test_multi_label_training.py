@@ -12,15 +12,15 @@ from training import runs
 
 from transkimmer_jax import cli
 from transkimmer_jax.aot.workload import Workload
+from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.config import override
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_student, load_task, load_teacher, student_shapes
 from transkimmer_jax.training.objectives import LABEL_SETS, OBJECTIVES, label_set_distillation_loss, label_set_loss, objective_of
-from transkimmer_jax.weights import config_file
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 90.0]], np.float32)
 TEACHER = np.array([[0.5, -1.0, 2.5], [1.0, 0.0, -1.0], [-3.0, 4.0, 1.0]], np.float32)

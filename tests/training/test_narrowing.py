@@ -11,10 +11,10 @@ from inference.skimmers import ARCH, MODERN
 from training.test_forwarding import make_batches
 
 from transkimmer_jax import TranskimmerForSequenceClassification
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import MeshConfig
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.models import flops
 from transkimmer_jax.training.narrowing import narrowed
 
 NEURONS = 20

@@ -10,8 +10,8 @@ from training import runs
 
 from transkimmer_jax import console
 from transkimmer_jax.config import Recipe, TrainConfig, to_dict
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget
 from transkimmer_jax.training import recipe as recipes
 from transkimmer_jax.training.loop import train_and_evaluate

@@ -10,7 +10,7 @@ from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.data.token_files import Answers, objects
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.training import inputs
 from transkimmer_jax.training.inputs import RunExamples
 from transkimmer_jax.training.models import load_task

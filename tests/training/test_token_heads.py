@@ -11,8 +11,8 @@ from training import runs
 from transkimmer_jax import cli
 from transkimmer_jax.config import DataConfig, MeshConfig, override
 from transkimmer_jax.data.pipeline import load_tokenizer
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.inference.engine import SkimEngine
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import inputs
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task

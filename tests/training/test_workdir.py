@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from faults.checkpoint_faults import MUTATIONS
 
-from transkimmer_jax import checksums
+from transkimmer_jax.checkpoints import checksums
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, override, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs

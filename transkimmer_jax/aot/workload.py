@@ -12,18 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transkimmer_jax.analysis import flops, roofline
+from transkimmer_jax.analysis import roofline
 from transkimmer_jax.aot.topology import Topology
 from transkimmer_jax.config import Config
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import RUNGS, hardware
 from transkimmer_jax.inference.programs import Programs, cast
 from transkimmer_jax.inference.shapes import Bucket, Schedule, ladder
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.budget import ServedLengths
 from transkimmer_jax.training.step import TrainStep
 
@@ -36,7 +37,7 @@ class Costs:
 
     program: what it does. examples: of a call, on all chips. compile_seconds: on this machine. memory_bytes: parameters, inputs,
     results and temporaries. flops: operations, by the compiler's count. model_flops: those that the model itself needs, by this
-    package's count (`analysis/flops.py`), of padded batches. Training needs three forward passes, and one of the teacher.
+    package's count (`models/flops.py`), of padded batches. Training needs three forward passes, and one of the teacher.
     traffic, bound: see `analysis/roofline.py`.
     """
 

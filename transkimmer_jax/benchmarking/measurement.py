@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.benchmarking import references
 from transkimmer_jax.benchmarking.clock import Rounds, calls, interleaved, samples
 from transkimmer_jax.benchmarking.contenders import Contender
@@ -27,6 +26,7 @@ from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.predictions import Predictions, decisions
 from transkimmer_jax.inference.programs import cast
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
 from transkimmer_jax.processors import available_processors
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli.benchmark import shares
 from transkimmer_jax.config import Recipe, describe, load_config, parse_overrides
 from transkimmer_jax.errors import ConfigError
@@ -68,8 +68,8 @@ def _aot(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.aot import topology
     from transkimmer_jax.aot.workload import Workload
+    from transkimmer_jax.checkpoints import huggingface
     from transkimmer_jax.training.models import load_task, student_shapes, teacher_options
-    from transkimmer_jax.weights import huggingface
 
     task = load_task(config)
     arch = student_shapes(config, task)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from transkimmer_jax import files, termination
+from transkimmer_jax import termination
 from transkimmer_jax.benchmarking.contenders import ALL, WAYS, Contender, chosen
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import labelled
 from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold
@@ -249,13 +250,13 @@ def shares(text: str, layers: int) -> list[float] | None:
 def _text_workload(args: argparse.Namespace, length: int | None, batch_size: int):
     """The model on the texts of --task or --data."""
     from transkimmer_jax.benchmarking.workloads import Workload
+    from transkimmer_jax.checkpoints import config_file, sentence_transformers
+    from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import pipeline
     from transkimmer_jax.data.tasks import get_task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-    from transkimmer_jax.weights import config_file, sentence_transformers
-    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
     config = config_file.read(folder)

@@ -30,11 +30,11 @@ def add(commands) -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.checkpoints import conversion
+    from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.data import pipeline
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models import heads
-    from transkimmer_jax.weights import conversion
-    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
     # Complete: a head made fresh here would be taken for a trained one when it is read again.

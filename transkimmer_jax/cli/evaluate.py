@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.threshold import add_threshold, require_skimming
 from transkimmer_jax.config import DataConfig
@@ -41,8 +41,8 @@ def add(commands) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
+    from transkimmer_jax.checkpoints import config_file
+    from transkimmer_jax.checkpoints.locations import resolve
 
     if args.pooling or config_file.read(resolve(args.model)).architecture.head == "sentence_embedding":
         _evaluate_embedder(args)

@@ -11,12 +11,12 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
+    from transkimmer_jax.checkpoints.config_file import SavedConfig
     from transkimmer_jax.data.batches import TokenizedExamples
     from transkimmer_jax.data.examples import Examples
     from transkimmer_jax.data.tasks import Task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-    from transkimmer_jax.weights.config_file import SavedConfig
 
 
 TASKS = "glue/<name>, imdb_reviews, yelp_polarity_reviews, 20newsgroups or movie_reviews"
@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def require_comparable(dense: str, model: str) -> None:
     """Raises `CheckpointError` where the classifier of `--dense` cannot be compared with that of `--model`: folders, or hub ids."""
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
+    from transkimmer_jax.checkpoints import config_file
+    from transkimmer_jax.checkpoints.locations import resolve
 
     one, other = (config_file.read(resolve(checkpoint)) for checkpoint in (dense, model))
     if one.architecture.head != other.architecture.head:
@@ -73,7 +73,7 @@ def require_comparable(dense: str, model: str) -> None:
 
 def require_same_labels(model: str, saved: "SavedConfig", task: "Task") -> None:
     """Raises `CheckpointError` where a classifier, or regressor, has not the labels of a task, in its order."""
-    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.checkpoints import config_file
 
     config_file.require_same_kind_of_labels(model, saved.architecture.multi_label, task.name, task.multi_label)
     names = saved.label_names
@@ -128,7 +128,7 @@ def read_length(model: str, folder: pathlib.Path, saved: "SavedConfig", task: "T
     Raises:
       CheckpointError: more than the model has positions.
     """
-    from transkimmer_jax.weights import config_file
+    from transkimmer_jax.checkpoints import config_file
 
     length = given or (task.max_length if task is not None and task.name != saved.task.name else config_file.read_length(folder, saved))
     runtime.require_positions(model, saved.architecture, length, flag)
@@ -144,14 +144,14 @@ def load(args: argparse.Namespace) -> LabelledModel:
       DataError: data that cannot be read.
     """
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.checkpoints import config_file, sentence_transformers
+    from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.data import pipeline
     from transkimmer_jax.data.prepared import prepare
     from transkimmer_jax.data.records import require_readable
     from transkimmer_jax.data.tasks import file_task, get_task
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models import heads
-    from transkimmer_jax.weights import config_file, sentence_transformers
-    from transkimmer_jax.weights.files import resolve
 
     _check(args)
     if args.data:  # before a model is loaded

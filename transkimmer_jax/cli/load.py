@@ -6,7 +6,8 @@ import os
 import shlex
 from typing import Any
 
-from transkimmer_jax import extras, files
+from transkimmer_jax import extras
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.serve import KEY_VARIABLE
 from transkimmer_jax.cli.threshold import add_threshold
@@ -127,8 +128,8 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
         return None, None
     import numpy as np
 
+    from transkimmer_jax.checkpoints.huggingface import is_bare
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.weights.huggingface import is_bare
 
     pooling = args.pooling if is_bare(args.check) else None
     engine = SkimEngine.from_pretrained(

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transkimmer_jax import files, memory, termination
+from transkimmer_jax import memory, termination
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import runtime, shards
 from transkimmer_jax.cli.answering import OF_HEADS, Answering
 from transkimmer_jax.cli.shards import Shard
@@ -186,9 +187,9 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
         records.require_readable(shard.input)
 
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.checkpoints import config_file
+    from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.inference.engine import SkimEngine
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
     saved = config_file.read(folder)

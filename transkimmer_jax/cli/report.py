@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.cli.threshold import add_threshold, require_skimming
@@ -67,11 +67,11 @@ def _report(args: argparse.Namespace) -> None:
     if wrong is not None:
         raise ConfigError(f"--budgets are shares between 0 and 1, not {wrong}")
     # Imported here, so that --help answers at once.
+    from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.data import pipeline
     from transkimmer_jax.inference.engine import SkimEngine
     from transkimmer_jax.reporting.contents import contents
     from transkimmer_jax.reporting.page import page
-    from transkimmer_jax.weights.files import resolve
 
     folder = resolve(args.model)
     texts, truths = _of_task(args, folder) if args.task else _of_file(args, folder)
@@ -93,11 +93,11 @@ def _name(model: str) -> str:
 
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
     """The first texts of a file, each of one part or two, and their labels where a column of them is named."""
+    from transkimmer_jax.checkpoints import config_file
     from transkimmer_jax.data.labelled_files import Classes, read_label, read_labels
     from transkimmer_jax.data.records import column_text, is_text_file, read_example_records
     from transkimmer_jax.inference.answers import labels_of
     from transkimmer_jax.reporting.contents import listed
-    from transkimmer_jax.weights import config_file
 
     saved = config_file.read(folder)
     names = saved.label_names
@@ -128,10 +128,10 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
 
 def _of_task(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
     """Texts of a task's validation split, drawn by seed 0, and the model's names of their classes, where the model has classes."""
+    from transkimmer_jax.checkpoints import config_file
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.tasks import get_task
-    from transkimmer_jax.weights import config_file
 
     if args.text_columns or args.label_column:
         raise ConfigError("--text-columns and --label-column are of --input: a task has columns of its own")

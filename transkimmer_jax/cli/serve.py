@@ -101,7 +101,7 @@ def _bare(named: dict[str, str], pooling: str | None) -> set[str]:
     """
     if pooling is None:
         return set()
-    from transkimmer_jax.weights.huggingface import is_bare
+    from transkimmer_jax.checkpoints.huggingface import is_bare
 
     bare = {name for name, folder in named.items() if is_bare(folder)}
     if not bare:

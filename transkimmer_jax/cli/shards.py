@@ -10,7 +10,7 @@ from typing import TextIO
 
 from etils import epath
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.errors import ConfigError
 
 

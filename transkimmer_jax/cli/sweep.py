@@ -8,7 +8,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.cli import labelled, runtime
 from transkimmer_jax.errors import CheckpointError, ConfigError
 
@@ -248,9 +248,9 @@ def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:
 
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
+    from transkimmer_jax.checkpoints import config_file, digests
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.onnx import saved
-    from transkimmer_jax.weights import config_file, digests
 
     folder = pathlib.Path(args.model)
     assert engine.arch.skim is not None

@@ -5,8 +5,8 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
+from transkimmer_jax.checkpoints.schema import is_finite_number
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.weights.schema import is_finite_number
 
 if TYPE_CHECKING:
     from transkimmer_jax.models.architecture import Architecture

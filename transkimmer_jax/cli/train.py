@@ -40,7 +40,7 @@ def _train(args: argparse.Namespace) -> None:
     config = load_config(args.config, parse_overrides(args.rest))
     workdir = args.workdir or f"runs/{pathlib.Path(args.config).stem}"
     # Imported here, so that --help answers at once.
-    from transkimmer_jax.parallel import processes
+    from transkimmer_jax.distributed import processes
 
     with processes.joined(args):
         # After the other processes were joined.

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transkimmer_jax import extras
+from transkimmer_jax.checkpoints import config_file, digests, tokenizer_files
+from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.data import cutting, saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
 from transkimmer_jax.data.encodings import chunks, flat, reads_types
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError, first_line
-from transkimmer_jax.weights import config_file, digests, tokenizer_files
-from transkimmer_jax.weights.backbones import FORMATS
 
 if TYPE_CHECKING:
     import grain

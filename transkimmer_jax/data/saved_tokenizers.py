@@ -9,8 +9,8 @@ from typing import Any
 
 import tokenizers
 
-from transkimmer_jax.weights import digests
-from transkimmer_jax.weights.tokenizer_files import CONFIG_FILE, STATE_FILE
+from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints.tokenizer_files import CONFIG_FILE, STATE_FILE
 
 
 class SavedTokenizer:

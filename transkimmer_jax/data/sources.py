@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax import extras
-from transkimmer_jax.assets import packaged
+from transkimmer_jax.checkpoints import packaged
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples, drawn, hold_out
 from transkimmer_jax.data.labelled_files import read_file

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from transkimmer_jax.data.batches import EvaluationBatches
+from transkimmer_jax.distributed.placement import Placement, gathered
 from transkimmer_jax.inference.predictions import Predictions
-from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.progress import tqdm
 
 # (params, batch, threshold) -> the head's outputs by name, "texts" [B, ...] and "tokens" [B, S, ...]; "kept" [layers, B], "lengths" [B]

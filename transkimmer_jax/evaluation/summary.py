@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.evaluation.metrics import compute_metrics
 from transkimmer_jax.inference.predictions import Predictions
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 
 

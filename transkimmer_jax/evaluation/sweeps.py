@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax import extras, files
+from transkimmer_jax import extras
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.evaluation.summary import SplitEvaluation
 
 

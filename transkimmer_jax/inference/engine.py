@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from transkimmer_jax.checkpoints.config_file import default_label_names
+from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.windows import Windows, windows
@@ -30,8 +32,6 @@ from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.arguments import require_gates
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.weights.config_file import default_label_names
-from transkimmer_jax.weights.sentence_transformers import Settings
 
 _COUNTED_TOGETHER = 1024  # texts whose FLOPs are computed at once: of one short text alone that takes a fifteenth of its time
 
@@ -119,9 +119,9 @@ class SkimEngine:
         folder = arguments.checked_path(folder)
         arguments.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
+        from transkimmer_jax.checkpoints import config_file, sentence_transformers
+        from transkimmer_jax.checkpoints.locations import resolve
         from transkimmer_jax.data import pipeline
-        from transkimmer_jax.weights import config_file, sentence_transformers
-        from transkimmer_jax.weights.files import resolve
 
         path = resolve(folder)
         saved = config_file.read(path)

@@ -18,7 +18,9 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import config_file, digests, files, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints.locations import resolve
+from transkimmer_jax.checkpoints.schema import storable_threshold
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration
@@ -29,9 +31,6 @@ from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
 from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
-from transkimmer_jax.weights import config_file, digests, sentence_transformers, tokenizer_files
-from transkimmer_jax.weights.files import resolve
-from transkimmer_jax.weights.schema import storable_threshold
 
 logger = logging.getLogger("transkimmer_jax")
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.checkpoints.schema import FLOAT32_MAX, unboxed
 from transkimmer_jax.config import LEAST_LENGTH
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError, InferenceError
 from transkimmer_jax.models.arguments import require_in_vocabulary
-from transkimmer_jax.weights.schema import FLOAT32_MAX, unboxed
 
 Text = str | tuple[str, str]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import scipy.special
 
-from transkimmer_jax.analysis import flops
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
 

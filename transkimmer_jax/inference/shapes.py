@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import FORGETTING, RUNGS, WIDTH_MULTIPLE, Hardware
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 
 # Pairs of buckets and thresholds whose losses are known, the oldest going first: a server's clients choose thresholds freely.

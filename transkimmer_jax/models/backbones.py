@@ -1,6 +1,6 @@
 """What kinds of encoders there are, and in what they differ. What varies within a kind is a field of `Architecture`.
 
-Names are those of transformers' `model_type`. How a kind's checkpoints call their parts is the table in `weights/backbones.py`.
+Names are those of transformers' `model_type`. How a kind's checkpoints call their parts is the table in `checkpoints/backbones.py`.
 """
 
 import dataclasses

@@ -155,8 +155,8 @@ def load(checkpoint: str | os.PathLike, *, pooling: str | None = None, **options
       CheckpointError: as `from_pretrained`.
     """
     # Here, so that a model of fresh weights needs no safetensors.
-    from transkimmer_jax.weights import config_file
-    from transkimmer_jax.weights.files import resolve
+    from transkimmer_jax.checkpoints import config_file
+    from transkimmer_jax.checkpoints.locations import resolve
 
     folder = resolve(os.fspath(checkpoint))
     if pooling is not None:

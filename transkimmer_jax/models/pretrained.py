@@ -58,20 +58,20 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         Args:
           checkpoint: BERT or Transkimmer weights; a head or predictor that is missing is made fresh.
           attention_masking: 'renormalized' or 'post_softmax'; None takes the checkpoint's, or 'renormalized'.
-          **options: see `transkimmer_jax.weights.huggingface.load`.
+          **options: see `transkimmer_jax.checkpoints.huggingface.load`.
 
         Raises:
           CheckpointError: the folder is not a checkpoint, or its weights do not fit its config.json.
         """
         # Here, so that a model of fresh weights needs no safetensors.
-        from transkimmer_jax.weights import huggingface
+        from transkimmer_jax.checkpoints import huggingface
 
         skim_overrides = options.pop("skim_overrides", {}) | ({} if attention_masking is None else {"attention_masking": attention_masking})
         return huggingface.load(cls, checkpoint, skim_overrides=skim_overrides, **options)
 
     def save_pretrained(self, folder: str | os.PathLike, **options: Any) -> None:
-        """Write a Hugging Face checkpoint folder; see `transkimmer_jax.weights.huggingface.save`."""
-        from transkimmer_jax.weights import huggingface
+        """Write a Hugging Face checkpoint folder; see `transkimmer_jax.checkpoints.huggingface.save`."""
+        from transkimmer_jax.checkpoints import huggingface
 
         huggingface.save(self, folder, **options)
 

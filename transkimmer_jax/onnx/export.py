@@ -17,7 +17,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import config_file, digests, files, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints.locations import resolve
+from transkimmer_jax.checkpoints.schema import storable_threshold
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models import heads
@@ -27,9 +29,6 @@ from transkimmer_jax.onnx import storage
 from transkimmer_jax.onnx.graph import build
 from transkimmer_jax.onnx.quantization import quantize
 from transkimmer_jax.onnx.saved import FILES, GRAPH_FOLDER, mark
-from transkimmer_jax.weights import config_file, digests, sentence_transformers, tokenizer_files
-from transkimmer_jax.weights.files import resolve
-from transkimmer_jax.weights.schema import storable_threshold
 
 
 def export(

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 from flax import nnx
 
+from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.errors import first_line
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx.storage import DATA_SUFFIX
-from transkimmer_jax.weights import digests
 
 GRAPH_FOLDER = "onnx"
 FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}

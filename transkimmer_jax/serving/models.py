@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.checkpoints import config_file
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.data.batches import TokenizedExamples, concatenated
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import CheckpointError, ConfigError, TranskimmerError
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.serving import errors
-from transkimmer_jax.weights import config_file
-from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger(__name__)
 

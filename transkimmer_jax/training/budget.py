@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transkimmer_jax.analysis import flops
 from transkimmer_jax.config import SkimConfig
 from transkimmer_jax.errors import ConfigError
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 
 logger = logging.getLogger("transkimmer_jax")

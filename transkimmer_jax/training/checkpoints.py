@@ -14,8 +14,8 @@ from etils import epath
 
 from transkimmer_jax import extras
 from transkimmer_jax.data import pipeline
+from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import TrainingError
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
 from transkimmer_jax.training.step import TrainState
 

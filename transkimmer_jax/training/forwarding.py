@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from transkimmer_jax.distributed.placement import Placement, gathered
 from transkimmer_jax.models.skim import ThresholdGate, path_keys
-from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import moments
 
 

@@ -14,8 +14,8 @@ from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.prepared import Prepared, prepare, warn_of_cut
 from transkimmer_jax.data.records import shown
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError
-from transkimmer_jax.parallel.placement import Placement
 
 # Texts of the first validation split on which the threshold is fitted.
 _THRESHOLD_EXAMPLES = 512

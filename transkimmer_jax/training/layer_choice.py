@@ -12,21 +12,21 @@ import os
 from etils import epath
 from flax import nnx
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import batches, pipeline
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import ConfigError, TrainingError
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.agreement import compute_agreement
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training import inputs
 from transkimmer_jax.training.models import load_task, teacher_options
 from transkimmer_jax.training.workdir import read_config
-from transkimmer_jax.weights.files import resolve
 
 logger = logging.getLogger("transkimmer_jax")
 

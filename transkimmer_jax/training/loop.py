@@ -20,15 +20,16 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from transkimmer_jax import files, termination
+from transkimmer_jax import termination
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
+from transkimmer_jax.distributed import processes
+from transkimmer_jax.distributed.placement import Placement, bytes_per_device
+from transkimmer_jax.distributed.processes import Preemption, Stopped
 from transkimmer_jax.errors import Preempted
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.metrics import require_scorer
-from transkimmer_jax.parallel import processes
-from transkimmer_jax.parallel.placement import Placement, bytes_per_device
-from transkimmer_jax.parallel.processes import Preemption, Stopped
 from transkimmer_jax.training import budget, forwarding, inputs, models, narrowing, results, teaching, validation
 from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress

@@ -9,7 +9,10 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax import checksums
+from transkimmer_jax.checkpoints import checksums, config_file, huggingface, sentence_transformers
+from transkimmer_jax.checkpoints.locations import resolve
+from transkimmer_jax.checkpoints.tensors import INDEX_FILE, TORCH_FILE
+from transkimmer_jax.checkpoints.tokenizer_files import STATE_FILE
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task, get_task, texts_task
@@ -18,10 +21,6 @@ from transkimmer_jax.models.architecture import WELL_KNOWN, Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.training.narrowing import narrowed_shapes
-from transkimmer_jax.weights import config_file, huggingface, sentence_transformers
-from transkimmer_jax.weights.files import resolve
-from transkimmer_jax.weights.tensors import INDEX_FILE, TORCH_FILE
-from transkimmer_jax.weights.tokenizer_files import STATE_FILE
 
 logger = logging.getLogger("transkimmer_jax")
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transkimmer_jax.parallel import processes
-from transkimmer_jax.parallel.placement import Placement
+from transkimmer_jax.distributed import processes
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.progress import tqdm
 
 BATCHES = 48  # of training texts

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from transkimmer_jax.distributed.placement import Placement, gathered
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import ThresholdGate, path_keys
-from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import moments
 
 Model = TypeVar("Model", bound=TranskimmerPreTrainedModel)

@@ -12,9 +12,9 @@ import os
 import numpy as np
 from etils import epath
 
-from transkimmer_jax import files
-from transkimmer_jax.analysis import flops
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import Config
+from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.training import inputs
 from transkimmer_jax.training.layer_choice import TEXTS, choose_for_run

@@ -14,18 +14,17 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import config_file, files, huggingface
 from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed import processes
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.parallel import processes
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training import budget, inputs, results
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task, load_tokenizer, require_positions, student_shapes
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
-from transkimmer_jax.weights import config_file, huggingface
 
 logger = logging.getLogger("transkimmer_jax")
 

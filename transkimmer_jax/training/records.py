@@ -12,7 +12,8 @@ import time
 
 from etils import epath
 
-from transkimmer_jax import extras, files
+from transkimmer_jax import extras
+from transkimmer_jax.checkpoints import files
 
 with extras.needed("train", "training"):
     from tensorboardX.proto.event_pb2 import Event, SessionLog

@@ -7,19 +7,19 @@ import jax
 from etils import epath
 from flax import nnx
 
+from transkimmer_jax.checkpoints import config_file, huggingface
+from transkimmer_jax.checkpoints.locations import is_hub_id, resolve
+from transkimmer_jax.checkpoints.model_card import Provenance
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.evaluation import summary
 from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.models import student_settings
 from transkimmer_jax.training.validation import CheckpointEvaluation
 from transkimmer_jax.training.workdir import write_result
-from transkimmer_jax.weights import config_file, huggingface
-from transkimmer_jax.weights.files import is_hub_id, resolve
-from transkimmer_jax.weights.model_card import Provenance
 
 logger = logging.getLogger("transkimmer_jax")
 

@@ -11,10 +11,10 @@ from flax import nnx
 
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.tasks import TEXTS
+from transkimmer_jax.distributed.placement import Placement, gathered
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_increasing_levels, with_shifted_margins
-from transkimmer_jax.parallel.placement import Placement, gathered
 from transkimmer_jax.training import augmentation, budget, objectives
 from transkimmer_jax.training.budget import Controller, ServedLengths
 from transkimmer_jax.training.optimizer import create_optimizer

@@ -12,11 +12,11 @@ from flax import nnx
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed import processes
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.parallel import processes
-from transkimmer_jax.parallel.placement import Placement
 from transkimmer_jax.training.inputs import RunInputs, Split
 
 _MOST_BYTES = 2**30  # of answers, in each process; an embedder's are of 350,000 texts at H=768

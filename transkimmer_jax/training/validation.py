@@ -7,13 +7,13 @@ from flax import nnx
 
 from transkimmer_jax.config import Config, SkimConfig
 from transkimmer_jax.data.tasks import Task
+from transkimmer_jax.distributed import processes
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.masked import EvaluationStep
 from transkimmer_jax.evaluation.summary import SplitEvaluation, summarize
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.skim import with_levels_at
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.training.inputs import RunInputs, Split
 
 # A checkpoint counts as within the budget up to this much above it, relative: the resolution of a validation set.

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax import checksums, files
+from transkimmer_jax.checkpoints import checksums, files
 from transkimmer_jax.errors import first_line
 
 logger = logging.getLogger("transkimmer_jax")

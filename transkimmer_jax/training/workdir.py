@@ -9,11 +9,11 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax import checksums, files
 from transkimmer_jax import config as configs
+from transkimmer_jax.checkpoints import checksums, files
 from transkimmer_jax.config import Config, Recipe
+from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import TrainingError
-from transkimmer_jax.parallel import processes
 from transkimmer_jax.training import verification
 from transkimmer_jax.training.models import folder_digest
 

@@ -12,7 +12,8 @@ from flax import nnx
 from inference.skimmers import ARCH
 
 from transkimmer_jax import SkimEngine, TranskimmerForSentenceEmbedding
-from transkimmer_jax.assets import packaged
+from transkimmer_jax.checkpoints import packaged
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.config import Config, DataConfig, ModelConfig
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.tasks import get_task
@@ -20,7 +21,6 @@ from transkimmer_jax.errors import DataError
 from transkimmer_jax.models.architecture import PoolingArchitecture
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.models import load_student, load_task
-from transkimmer_jax.weights.files import resolve
 
 
 def wheel_bytes(members):

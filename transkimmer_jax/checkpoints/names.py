@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
-from transkimmer_jax.weights.backbones import FORMATS
 
 # Parts that a checkpoint may lack: they are made fresh.
 POOLER, CLASSIFIER, SPANS = ("pooler",), ("classifier",), ("qa_outputs",)

@@ -17,9 +17,9 @@ from training import runs
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
+from transkimmer_jax.checkpoints import huggingface
 from transkimmer_jax.errors import CheckpointError, TrainingError
 from transkimmer_jax.models.architecture import SkimArchitecture
-from transkimmer_jax.weights import huggingface
 
 load = TranskimmerForSequenceClassification.from_pretrained
 
@@ -180,8 +180,8 @@ def test_the_call_that_a_card_shows(tokenizer_folder, tmp_path, monkeypatch, col
 
 
 def test_a_card_of_known_provenance():
+    from transkimmer_jax.checkpoints.model_card import Provenance, model_card
     from transkimmer_jax.models.architecture import Architecture
-    from transkimmer_jax.weights.model_card import Provenance, model_card
 
     card = model_card(Architecture(skim=None), None, Provenance("someone/base", "glue/stsb", {"pearson": 0.875}))
     assert 'base_model: "someone/base"\ndatasets:\n- nyu-mll/glue\nmetrics:\n- "pearson"\n---' in card

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from faults.model_folder import write_model
 
+from transkimmer_jax.checkpoints import config_file, digests
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.calibration import Calibration
-from transkimmer_jax.weights import config_file, digests
 
 
 @pytest.fixture

@@ -12,14 +12,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from transkimmer_jax.config import DataConfig
-from transkimmer_jax.errors import CheckpointError, first_names
-from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
-from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
-from transkimmer_jax.weights import digests, sentence_transformers
-from transkimmer_jax.weights.backbones import FORMATS, CheckpointFormat
-from transkimmer_jax.weights.json_files import read_object
-from transkimmer_jax.weights.schema import (
+from transkimmer_jax.checkpoints import digests, sentence_transformers
+from transkimmer_jax.checkpoints.backbones import FORMATS, CheckpointFormat
+from transkimmer_jax.checkpoints.json_files import read_object
+from transkimmer_jax.checkpoints.schema import (
     BOOLEAN,
     FLOAT32_MAX,
     SIZE,
@@ -36,7 +32,11 @@ from transkimmer_jax.weights.schema import (
     listed,
     problems,
 )
-from transkimmer_jax.weights.variants import VARIANTS, Variants
+from transkimmer_jax.checkpoints.variants import VARIANTS, Variants
+from transkimmer_jax.config import DataConfig
+from transkimmer_jax.errors import CheckpointError, first_names
+from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
+from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 
 logger = logging.getLogger("transkimmer_jax")
 

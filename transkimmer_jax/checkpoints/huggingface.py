@@ -14,16 +14,15 @@ from etils import epath
 from flax import nnx
 from safetensors.numpy import save_file
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import config_file, digests, files, names, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints.locations import resolve
+from transkimmer_jax.checkpoints.model_card import CARD_FILE, Provenance, model_card
+from transkimmer_jax.checkpoints.schema import listed, shown
+from transkimmer_jax.checkpoints.tensors import WEIGHTS_FILE, StoredTensor, opened
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.skim import path_keys
-from transkimmer_jax.weights import config_file, digests, names, sentence_transformers, tokenizer_files
-from transkimmer_jax.weights.files import resolve
-from transkimmer_jax.weights.model_card import CARD_FILE, Provenance, model_card
-from transkimmer_jax.weights.schema import listed, shown
-from transkimmer_jax.weights.tensors import WEIGHTS_FILE, StoredTensor, opened
 
 logger = logging.getLogger("transkimmer_jax")
 

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from transkimmer_jax.checkpoints.schema import BOOLEAN, SIZE, Choice, Field, Integer, Kind, Number, Section, Supported, shown
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.weights.schema import BOOLEAN, SIZE, Choice, Field, Integer, Kind, Number, Section, Supported, shown
 
 Fields = dict[str, Any]
 

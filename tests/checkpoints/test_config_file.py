@@ -4,9 +4,9 @@ import pytest
 import transformers
 from weights.checkpoints import CONFIG
 
+from transkimmer_jax.checkpoints import config_file
+from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.errors import CheckpointError
-from transkimmer_jax.weights import config_file
-from transkimmer_jax.weights.backbones import FORMATS
 
 DISENTANGLED = {
     "relative_attention": True, "pos_att_type": "p2c|c2p", "share_att_key": True, "norm_rel_ebd": "layer_norm",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from etils import epath
 
-from transkimmer_jax import files
+from transkimmer_jax.checkpoints import files
 from transkimmer_jax.processors import available_processors
 
 SUMS_FILE = "SHA256SUMS"

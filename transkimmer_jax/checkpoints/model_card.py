@@ -4,8 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.weights.backbones import FORMATS
 
 CARD_FILE = "README.md"
 _NAMED = 20  # labels in the text

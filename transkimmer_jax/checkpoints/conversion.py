@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from transkimmer_jax.checkpoints import config_file, huggingface, names, sentence_transformers
+from transkimmer_jax.checkpoints.tensors import opened
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.weights import config_file, huggingface, names, sentence_transformers
-from transkimmer_jax.weights.tensors import opened
 
 
 @dataclasses.dataclass(frozen=True)

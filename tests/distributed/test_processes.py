@@ -7,8 +7,8 @@ import sys
 import pytest
 from parallel import launch
 
+from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.parallel import processes
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "JAX_PLATFORMS": "cpu"}
 CLUSTERS = ("SLURM_", "OMPI_", "JAX_COORDINATOR", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -65,7 +65,7 @@ def test_a_coordinator_without_a_port(joins, coordinator):
 BETWEEN_RUNS = """
 import os, signal, sys, time
 import jax
-from transkimmer_jax.parallel.processes import Preemption
+from transkimmer_jax.distributed.processes import Preemption
 
 def run(steps, seconds):
     with Preemption() as preemption:

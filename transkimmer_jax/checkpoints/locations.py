@@ -7,11 +7,11 @@ import tempfile
 
 from etils import epath
 
-from transkimmer_jax.assets import packaged
-from transkimmer_jax.checksums import SUMS_FILE
+from transkimmer_jax.checkpoints import packaged
+from transkimmer_jax.checkpoints.checksums import SUMS_FILE
+from transkimmer_jax.checkpoints.files import copy_folder, is_remote
+from transkimmer_jax.checkpoints.sentence_transformers import is_embedder
 from transkimmer_jax.errors import CheckpointError, first_line
-from transkimmer_jax.files import copy_folder, is_remote
-from transkimmer_jax.weights.sentence_transformers import is_embedder
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors", SUMS_FILE]  # '*.codes': merges of BERTweet and PhoBERT
 _PYTORCH_WEIGHTS = "pytorch_model.bin"  # where a hub has no safetensors

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import subjaxprs
 
-from transkimmer_jax.analysis import flops
-from transkimmer_jax.models import encoder
+from transkimmer_jax.models import encoder, flops
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.heads import HEADS
 

@@ -10,8 +10,8 @@ from collections.abc import Collection
 
 from etils import epath
 
-from transkimmer_jax import checksums, files
-from transkimmer_jax.checksums import SUMS_FILE
+from transkimmer_jax.checkpoints import checksums, files
+from transkimmer_jax.checkpoints.checksums import SUMS_FILE
 from transkimmer_jax.errors import CheckpointError
 
 _MOST_BYTES = 2**20
