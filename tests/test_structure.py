@@ -8,7 +8,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "transkimmer_jax"
 
 # From the ground up. What stands in one row may import from its own row and from those before it. Longer names win.
 FLOORS = (
-    ("errors", "progress", "memory", "processors", "compilation", "runtime_names"),
+    ("errors", "validation", "progress", "memory", "processors", "compilation", "runtime_names"),
     ("config", "console", "flags", "termination"),
     ("models",),
     ("distributed",),
