@@ -2,7 +2,7 @@
 
 import pytest
 import transformers
-from weights.checkpoints import CONFIG
+from checkpoints.checkpoints import CONFIG
 
 from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.checkpoints.backbones import FORMATS

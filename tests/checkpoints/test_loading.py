@@ -11,9 +11,9 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
 from safetensors.numpy import load_file, save_file
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification
 from transkimmer_jax.checkpoints import config_file, huggingface

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from checkpoints import original
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from models.quick import program
 from models.reference import relative_error
-from weights import original
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import heads

@@ -11,10 +11,10 @@ import re
 import jax
 import numpy as np
 import pytest
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from cli.saved import save_model
 from flax import nnx
 from training import runs
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.checkpoints import huggingface

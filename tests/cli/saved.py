@@ -3,8 +3,8 @@
 import json
 import shutil
 
+from checkpoints.checkpoints import random_tensors, write_checkpoint
 from training import runs
-from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.pipeline import load_tokenizer

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 import transformers
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.test_original import assert_same, exact, made, make_batch
 from cli.saved import save_model
 from models.quick import program
 from safetensors.numpy import load_file, save_file
 from training import runs
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
-from weights.test_original import assert_same, exact, made, make_batch
 
 from transkimmer_jax import cli
 from transkimmer_jax.checkpoints import config_file

@@ -13,10 +13,10 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from checkpoints.checkpoints import random_tensors, write_checkpoint
 from cli.saved import save_dense, save_model, save_prompted
 from safetensors.numpy import load_file
 from training import quick, runs
-from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli
 from transkimmer_jax.checkpoints import digests

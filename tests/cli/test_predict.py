@@ -11,11 +11,11 @@ import sys
 
 import numpy as np
 import pytest
+from checkpoints.checkpoints import random_tensors
 from cli.answers import assert_same
 from cli.saved import make_tensors, save_model
 from models.reference import transkimmer
 from training import runs
-from weights.checkpoints import random_tensors
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.cli import predict as predict_module

@@ -8,9 +8,9 @@ import math
 import shutil
 
 import pytest
+from checkpoints.checkpoints import random_tensors, write_checkpoint
 from cli.saved import make_tensors, save_dense, save_model
 from training import runs
-from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import cli, console
 from transkimmer_jax.cli import labelled

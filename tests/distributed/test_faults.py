@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from parallel import launch
+from distributed import launch
 from training import runs
 
 from transkimmer_jax.config import override

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from parallel import launch
+from distributed import launch
 
 from transkimmer_jax.config import MeshConfig
 from transkimmer_jax.distributed.placement import Placement

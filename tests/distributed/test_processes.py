@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from parallel import launch
+from distributed import launch
 
 from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import ConfigError

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from parallel import launch
+from distributed import launch
 from safetensors.numpy import load_file
 from training import runs
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data import batches

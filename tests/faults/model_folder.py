@@ -4,8 +4,8 @@ import json
 import pathlib
 
 import numpy as np
+from checkpoints.checkpoints import CONFIG, random_tensors
 from safetensors.numpy import save_file
-from weights.checkpoints import CONFIG, random_tensors
 
 from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration

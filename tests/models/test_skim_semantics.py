@@ -8,12 +8,12 @@ import itertools
 
 import numpy as np
 import pytest
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.quick import quick_jit
 from models.reference import relative_error, transkimmer
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 

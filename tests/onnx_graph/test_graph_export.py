@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from checkpoints.checkpoints import random_tensors, write_checkpoint
 from cli.saved import save_model
 from etils import epath
 from flax import nnx
 from models.quick import program
 from training import runs
 from transformers import AutoTokenizer
-from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console
 from transkimmer_jax.checkpoints import digests, files, sentence_transformers

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import numpy as np
+from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
 from training import quick
-from weights.checkpoints import CONFIG, random_tensors, write_checkpoint
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict
 from transkimmer_jax.distributed.placement import Placement

@@ -9,8 +9,8 @@ import shutil
 
 import numpy as np
 import pytest
+from checkpoints.checkpoints import random_tensors, write_checkpoint
 from training import runs
-from weights.checkpoints import random_tensors, write_checkpoint
 
 from transkimmer_jax import console
 from transkimmer_jax.checkpoints import files
