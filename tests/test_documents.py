@@ -15,12 +15,12 @@ from transkimmer_jax import cli
 from transkimmer_jax.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CITING = ("transkimmer_jax", "tests", "benchmarks", "configs", "docs")
+CITING = ("transkimmer_jax", "tests", "tools", "configs", "docs")
 
 
 def test_the_tables_are_those_of_the_records():
-    done = subprocess.run([sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"run python benchmarks/tables.py {done.stderr}"
+    done = subprocess.run([sys.executable, "-m", "tools.tables", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run python -m tools.tables {done.stderr}"
 
 
 @pytest.fixture(scope="module")

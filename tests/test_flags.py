@@ -15,11 +15,8 @@ from transkimmer_jax.errors import ConfigError
         (["evaluate", "--modle", "m", "--data", "d"], "--model"),
         (["evaluate", "--model", "m", "--data", "d", "--thresh", "0"], "--threshold"),
         (["predict", "--model", "m", "--inptu=a.jsonl"], "--input"),
-        (["benchmark", "--synthetc"], "--synthetic"),
         (["sweep", "--model", "m", "--data", "d", "--otput", "o"], "--output"),
         (["export", "--model", "m", "--lenghts", "16", "24"], "--lengths"),
-        (["aot", "--topolgy", "v5e:2x2"], "--topology"),
-        (["aot", "--epochs", "2"], "--config.train.epochs"),
     ],
 )
 def test_commands(capsys, arguments, meant):

@@ -68,7 +68,7 @@ def test_errors_name_extras_that_exist():
         for extras_of_one in re.findall(r"transkimmer_jax\[([a-z,-]+)\]", text) + re.findall(r"extras\.needed\(\"([a-z-]+)\"", text)
         for extra in extras_of_one.split(",")
     }
-    assert {"train", "openvino", "aot", "evaluation", "torch"} <= named <= PROJECT["optional-dependencies"].keys()
+    assert {"train", "openvino", "evaluation"} <= named <= PROJECT["optional-dependencies"].keys()
 
 
 @pytest.fixture(scope="module")

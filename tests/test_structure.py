@@ -14,14 +14,12 @@ FLOORS = (
     ("distributed",),
     ("checkpoints",),
     ("models.heads", "models.pretrained"),
-    ("analysis",),
     ("data",),
     ("onnx",),
     ("inference",),
-    ("evaluation", "benchmarking"),
+    ("evaluation",),
     ("reporting", "serving"),
     ("training",),
-    ("aot",),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

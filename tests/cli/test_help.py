@@ -22,10 +22,7 @@ OPTIONS = {
         "model", "host", "port", "api-key", "threshold", "threshold-range", "auto-truncate", "max-concurrent-requests", "max-batch-tokens",
         "max-client-batch-size", "payload-limit", "max-length", "runtime", "provider", "precision",
     ),
-    "load": ("url", "route", "input", "clients", "rate", "seconds", "texts-per-request", "check", "json"),
-    "benchmark": ("model", "task", "data", "examples", "synthetic", "hidden-size", "length"),
     "export": ("model", "output", "platforms", "lengths", "threshold", "batch-tokens"),
-    "aot": ("topology", "config", "programs", "batch-per-chip", "length", "batch-tokens", "json"),
     "sweep": ("model", "task", "data", "output", "points", "dense", "budget", "tolerance", "guarantee", "risk", "apply"),
 }  # fmt: skip
 
@@ -66,7 +63,7 @@ try:
 finally:
     heavy = {{
         "tensorflow_datasets", "transformers", "orbax", "grain", "scipy", "sklearn", "matplotlib", "transkimmer_jax.inference",
-        "transkimmer_jax.aot.workload",
+        "tools.aot_workload",
     }}
     print(sorted(heavy & set(sys.modules)))
 """

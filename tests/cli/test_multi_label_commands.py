@@ -141,14 +141,6 @@ def test_a_guarantee_of_accuracy_is_refused(model, labelled, refused, tmp_path):
     )
 
 
-def test_benchmark(model, dense, labelled, said, tmp_path):
-    contenders = ("--contenders", "packed:onnxruntime:float32", "compacted:onnxruntime:float32")
-    flags = ("--dense", dense, "--repeats", 1, "--json", tmp_path / "record.json", *contenders)
-    said("benchmark", "--model", model, "--data", labelled, *flags)
-    (record,) = json.loads((tmp_path / "record.json").read_text())
-    assert {entry["predictions_changed"] for entry in record["contenders"].values()} == {0}
-
-
 def test_report(model, labelled, said, tmp_path):
     """The answer is the labels with their probabilities; a text is wrong where its labels are others."""
     page = tmp_path / "page.html"

@@ -1,7 +1,7 @@
 """Damage to a checkpoint of a run, from a seed: bits, bytes, whole files, and what hands and other programs do.
 
 A fault is a function of (checkpoint folder, generator) that damages one file and returns its name. The same functions serve the fast
-tests and benchmarks/reliability.py.
+tests.
 """
 
 import json

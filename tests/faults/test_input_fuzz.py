@@ -1,4 +1,4 @@
-"""Hostile files and calls, drawn by a seed: each is answered or refused in one line. `benchmarks/reliability_inputs.py` draws more."""
+"""Hostile files and calls, drawn by a seed: each is answered or refused in one line."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Hostile model folders: each is one error of one line, or was harmless; `benchmarks/reliability.py model_folders` tries many more, each in
+"""Hostile model folders: each is one error of one line, or was harmless; `tools/reliability.py model_folders` tries many more, each in
 a process of its own."""
 
 import shutil

@@ -1,4 +1,4 @@
-"""`transkimmer load` counts what there is to count."""
+"""`python -m tools load` counts what there is to count."""
 
 import contextlib
 import http.server
@@ -8,9 +8,9 @@ import threading
 import pytest
 from serving.served import TEXTS, Served, served_model, serving
 
-from transkimmer_jax import cli
+from tools import traffic as loading
+from tools.__main__ import main as tools_main
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
-from transkimmer_jax.serving import load as loading
 from transkimmer_jax.serving.limits import Limits
 
 
@@ -23,7 +23,7 @@ def load(write, capsys):
         command = ["load", "--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)]
         told = ""
         try:
-            cli.main(command)
+            tools_main(command)
         except InferenceError as error:
             told = str(error)
         captured = capsys.readouterr()

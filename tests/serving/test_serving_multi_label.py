@@ -9,7 +9,6 @@ import pytest
 import scipy.special
 from serving.served import LABELS, TEXTS, random_model, served_model, serving
 
-from transkimmer_jax import cli
 from transkimmer_jax.checkpoints import digests
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
@@ -97,12 +96,3 @@ def test_one_value(tokenizer_folder, tmp_path, problem):
             [{"label": "toxic", "score": pytest.approx(score, abs=ATOL)}]
         ]
         assert server.say("/info", None)["model_type"]["reranker"]["id2label"] == {"0": "toxic"}
-
-
-def test_load_checks_its_answers(server, folder, write, capsys):
-    path = write("texts.jsonl", [{"text": text} for text in TEXTS])
-    cli.main(
-        ["load", "--url", server.url, "--input", str(path), "--clients", "1", "--seconds", "0.3", "--warm-up", "0.1", "--check", folder]
-    )
-    result = json.loads(capsys.readouterr().out)
-    assert result["checked_texts"] > 0 and result["wrong_texts"] == 0

@@ -130,20 +130,18 @@ def test_who_is_not_answered_in_time_is_told(folders):
         assert "Traceback" not in told and told.endswith("stopped; 4 requests were not answered within --drain-seconds\n"), told
 
 
-def test_without_the_extra(folders, write):
-    """Both commands name the package and what brings it."""
-    texts = write("texts.txt", "good\n")
-    commands = [["serve", "--model", folders["classifier"]], ["load", "--clients", "1", "--input", str(texts)]]
+def test_without_the_extra(folders):
+    commands = [["serve", "--model", folders["classifier"]]]
     code = f"""
 import sys
-sys.modules.update(dict.fromkeys(["starlette", "aiohttp"]))
+sys.modules.update(dict.fromkeys(["starlette"]))
 from transkimmer_jax import cli, console
 print([console.run(cli.main, arguments) for arguments in {commands!r}])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[2, 2]\n"
+    assert done.stdout == "[2]\n"
     cure = "which is not installed: pip install 'transkimmer_jax[serve]'"
-    assert done.stderr.splitlines() == [f"error: serving needs starlette, {cure}", f"error: sending requests needs aiohttp, {cure}"]
+    assert done.stderr.splitlines() == [f"error: serving needs starlette, {cure}"]
 
 
 @pytest.mark.parametrize(

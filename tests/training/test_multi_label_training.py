@@ -10,8 +10,8 @@ import pytest
 import scipy.special
 from training import runs
 
+from tools.aot_workload import Workload
 from transkimmer_jax import cli
-from transkimmer_jax.aot.workload import Workload
 from transkimmer_jax.checkpoints import config_file
 from transkimmer_jax.config import override
 from transkimmer_jax.distributed.placement import Placement

@@ -3,7 +3,7 @@
 import argparse
 
 from transkimmer_jax import flags, termination
-from transkimmer_jax.cli import aot, benchmark, convert, distil, evaluate, export, load, predict, report, retrieve, serve, sweep, train
+from transkimmer_jax.cli import convert, distil, evaluate, export, predict, report, retrieve, serve, sweep, train
 from transkimmer_jax.config import field_names
 
 
@@ -11,7 +11,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     """That of the program, and those of its commands by name."""
     parser = argparse.ArgumentParser(prog="transkimmer", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, distil, evaluate, retrieve, predict, serve, load, report, benchmark, convert, export, sweep, aot):
+    for command in (train, distil, evaluate, retrieve, predict, serve, report, convert, export, sweep):
         command.add(commands)
     return parser, commands.choices
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.benchmarking.clock import interleaved, samples
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.examples import Examples, subsample
@@ -15,6 +14,7 @@ from transkimmer_jax.data.records import COLUMN_FLAGS
 from transkimmer_jax.data.tasks import Task, label_metrics
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation import similarity
+from transkimmer_jax.evaluation.clock import interleaved, samples
 from transkimmer_jax.evaluation.metrics import score_logits
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.training.models import load_task
