@@ -1,5 +1,4 @@
-"""Hostile model folders: each is one error of one line, or was harmless; `tools/reliability.py model_folders` tries many more, each in
-a process of its own."""
+"""Hostile model folders: each is one error of one line, or was harmless."""
 
 import shutil
 import warnings
