@@ -59,18 +59,3 @@ def tokenizer_of(kind: str) -> Any:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=["input_ids", "token_type_ids"], **_SPECIAL)
-
-
-class CountingTokenizer:
-    """A tokenizer that notes the texts of each call in `asked`."""
-
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        self.asked: list[list[Any]] = []
-
-    def __call__(self, texts: list[Any], *others: Any, **options: Any) -> Any:
-        self.asked.append(texts)
-        return self._tokenizer(texts, *others, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)

@@ -1,5 +1,6 @@
 """From texts to batches: tokenise once, plan every epoch (`batches.py`), collate on demand in a Grain iterator."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -10,15 +11,14 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import config_file, digests, tokenizer_files
 from transkimmer_jax.checkpoints.backbones import FORMATS
-from transkimmer_jax.data import cutting, saved_tokenizers
-from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate
-from transkimmer_jax.data.encodings import chunks, flat, reads_types
+from transkimmer_jax.data import saved_tokenizers
+from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate, concatenated
+from transkimmer_jax.data.encodings import chunks, encode, from_rows, prefix, tokenized
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.errors import CheckpointError, DataError, first_line
 
 if TYPE_CHECKING:
     import grain
-    from transformers import PreTrainedTokenizerBase
 
 _PREFETCHED_BATCHES = 8
 _VOCABULARIES = (tokenizer_files.STATE_FILE, "vocab.txt", "vocab.json")  # that transformers reads by itself
@@ -106,80 +106,55 @@ def _fields(path: pathlib.Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedExamples:
-    """`examples` as token ids, cut to `max_length` tokens with special tokens (of a pair, the longer text is cut first).
+def tokenize(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedExamples:
+    """`examples` as token ids, cut to `max_length` tokens with special tokens, as transformers' truncation "longest_first" does.
 
-    A tokenizer without token types gives zeros. Of a long text only as much is tokenised as decides which tokens are read (`cutting.py`).
+    Of a text of more than `encodings.prefix`, only that prefix is tokenised.
 
     Raises:
-      DataError: a `max_length` that holds not even the special tokens; millions of characters that hold next to no token.
+      DataError: a `max_length` that holds not even the special tokens.
     """
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     if max_length < special:
         raise DataError(f"data.max_length={max_length} does not hold the {special} special tokens of an example")
-    cutter = cutting.Cutter(tokenizer, max_length)
-    input_ids, token_type_ids = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
-    lengths: list[int] = []
-    truncated: list[bool] = []
+    parts = [tokenized((), tokenizer)]
     for chunk in chunks(len(examples)):
-        texts, pairs = cutter.cut(examples.texts[chunk], None if examples.pairs is None else examples.pairs[chunk])
-        if tokenizer.is_fast:
-            ids, types, cut = _encode(tokenizer, texts, pairs, max_length)
+        texts = [prefix(text, tokenizer, max_length) for text in examples.texts[chunk]]
+        if examples.pairs is None:
+            read = encode(tokenizer, texts, max_length)
+            cut = [
+                bool(one.overflowing) or len(part) < len(text) for one, part, text in zip(read, texts, examples.texts[chunk], strict=True)
+            ]
+            parts.append(tokenized(read, tokenizer, cut))
         else:
-            encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True)
-            ids, types = encoded["input_ids"], encoded["token_type_ids"]
-            # A tokenizer in Python does not tell; a text of exactly that length was probably longer.
-            cut = [len(one) == max_length for one in ids]
-        lengths += [len(one) for one in ids]
-        truncated += cut
-        input_ids.append(flat(ids, np.int32))
-        token_type_ids.append(flat(types, np.int8) if reads_types(tokenizer) else np.zeros(len(input_ids[-1]), np.int8))
-    return TokenizedExamples(
-        np.concatenate(input_ids),
-        np.concatenate(token_type_ids),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        examples.labels,
-        np.array(truncated, bool),
-        examples.labelled,
-    )
+            seconds = [prefix(text, tokenizer, max_length) for text in examples.pairs[chunk]]
+            parts.append(_encode_pairs(list(zip(texts, seconds, strict=True)), tokenizer, max_length))
+    return dataclasses.replace(concatenated(parts), labels=examples.labels, labelled=examples.labelled)
 
 
-def _encode(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
-) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-    """What `tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)` gives: ids and types, and whether a text was cut.
-
-    Pairs are cut here: the library keeps what it cuts off, every piece of one text with every piece of the other, in memory.
-    """
-    backend = tokenizer.backend_tokenizer
-    truncation = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": tokenizer.truncation_side}
-    if pairs is not None:
-        backend.no_truncation()
-    elif backend.truncation != truncation:
-        backend.enable_truncation(**truncation)
-    backend.no_padding()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
-    encodings = backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)))
+def _encode_pairs(pairs: list[tuple[str, str]], tokenizer: Any, max_length: int) -> TokenizedExamples:
+    """Pairs, truncated here: the library keeps every overflowing piece of one text with every piece of the other, in memory."""
+    encodings = encode(tokenizer, pairs)
     ids, types = [one.ids for one in encodings], [one.type_ids for one in encodings]
-    if pairs is None:
-        return ids, types, [bool(one.overflowing) for one in encodings]
     cut = [len(one) > max_length for one in ids]
     for number in np.flatnonzero(cut):
-        places = _places_read(encodings[number].sequence_ids, max_length, tokenizer.truncation_side)
+        places = _kept_places(encodings[number].sequence_ids, max_length, tokenizer.truncation_side)
         ids[number], types[number] = ([row[number][place] for place in places] for row in (ids, types))
-    return ids, types, cut
+    return from_rows(ids, types, tokenizer, cut)
 
 
-def _places_read(sequence_ids: Sequence[int | None], max_length: int, side: str) -> np.ndarray:
-    """Which tokens of a pair are read where not all are, by "longest_first": the longer text is cut to the length of the other, and then
-    both are, to half the room each and the longer one to the odd token. sequence_ids: of each token its text, None of special ones."""
+def _kept_places(sequence_ids: Sequence[int | None], max_length: int, side: str) -> np.ndarray:
+    """The tokens that "longest_first" keeps of a pair: the shorter text gets at most half of the room, the longer one the rest.
+
+    sequence_ids: the text of each token, None of special ones.
+    """
     owner = np.array([-1 if number is None else number for number in sequence_ids])
     texts = [np.flatnonzero(owner == number) for number in (0, 1)]
     room = max_length - int((owner < 0).sum())
     shorter, longer = sorted((0, 1), key=lambda number: len(texts[number]))
     least = min(len(texts[shorter]), room // 2)
-    read = {shorter: least, longer: room - least}
-    places = [text[:count] if side == "right" else text[len(text) - count :] for text, count in ((texts[one], read[one]) for one in (0, 1))]
+    kept = {shorter: least, longer: room - least}
+    places = [text[:count] if side == "right" else text[len(text) - count :] for text, count in ((texts[one], kept[one]) for one in (0, 1))]
     return np.sort(np.concatenate([np.flatnonzero(owner < 0), *places]))
 
 

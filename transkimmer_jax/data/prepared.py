@@ -13,7 +13,6 @@ from transkimmer_jax.data.tasks import TEXTS, Task
 from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.data.windows import Windows, windows
 from transkimmer_jax.data.words import tokenize_words, visible
-from transkimmer_jax.errors import CheckpointError
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -50,12 +49,10 @@ def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> 
     doc_stride: tokens that two windows of a context share.
 
     Raises:
-      DataError: texts that cannot be read. CheckpointError: a tokenizer that does not tell where words and answers lie.
+      DataError: texts that cannot be read. CheckpointError: a slow tokenizer.
     """
     if task.head in ("sequence_classification", "sentence_embedding") or (task.head == "token_classification" and task.name == TEXTS):
         return Prepared(pipeline.tokenize(examples.behind(task.prompt), tokenizer, task.max_length), examples.labels)
-    if not tokenizer.is_fast:
-        raise CheckpointError("tags and answers need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
     if task.head == "token_classification":
         return _tagged(task, examples, tokenizer)
     return _asked(task, examples, tokenizer, doc_stride)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.data.encodings import tokenized
+from transkimmer_jax.data.encodings import encode, prefix, tokenized
 from transkimmer_jax.data.token_files import OUTSIDE
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
-from transkimmer_jax.errors import CheckpointError, DataError
+from transkimmer_jax.errors import DataError
 from transkimmer_jax.evaluation.thresholds import find_threshold
 from transkimmer_jax.inference.answers import LONGEST_ANSWER, answered, labels_of, tagged
 from transkimmer_jax.inference.engine import SkimEngine
@@ -92,11 +92,9 @@ def contents(
     question and its context, which is read as `SkimEngine.answer` reads it.
 
     Raises:
-      CheckpointError: a tokenizer that does not tell where tokens lie.
+      CheckpointError: a slow tokenizer.
       DataError: of a reader, texts of one part, or such that `SkimEngine.answer` cannot read.
     """
-    if not tokenizer.is_fast:
-        raise CheckpointError("a report needs a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
     reading = _read(engine, tokenizer, texts)
     sample = reading.examples.take(np.flatnonzero(reading.owner < _FITTED_ON))
 
@@ -133,9 +131,8 @@ def _read(engine: SkimEngine, tokenizer: Any, texts: Sequence[tuple[str, ...]]) 
         return _Reading(windows.examples, windows.owner, [np.column_stack(columns) for columns in parts_of], windows)
     before = engine.default_prompt
     firsts, seconds = [before + parts[0] for parts in texts], [parts[1] for parts in texts if len(parts) == 2]
-    encodings = tokenizer(
-        firsts, seconds or None, truncation="longest_first", max_length=engine.max_length, return_attention_mask=False
-    ).encodings
+    firsts, seconds = ([prefix(text, tokenizer, engine.max_length) for text in column] for column in (firsts, seconds))
+    encodings = encode(tokenizer, list(zip(firsts, seconds, strict=True)) if seconds else firsts, engine.max_length)
     places = [_places(one, len(before)) for one in encodings]
     if engine.arch.head == "token_classification":
         words = engine.tokenize_words(firsts)
