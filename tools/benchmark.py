@@ -322,10 +322,10 @@ def _texts(args: argparse.Namespace, task: "Task | None", text_columns: tuple[st
     from transkimmer_jax.config import DataConfig
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
-    from transkimmer_jax.data.unlabelled_files import read_texts
+    from transkimmer_jax.data.files import read_texts
 
     if task is None:
-        texts = read_texts(args.data, text_columns, "--data", "--text-columns")
+        texts = read_texts(args.data, text_columns)
         return subsample(texts, args.examples, seed=0), lambda: subsample(texts, _CALIBRATED_ON, seed=1)
     data = DataConfig(task=args.task, data_dir=args.data_dir)
     examples = sources.load_split(task, next(iter(task.validation_splits.values())), data)

@@ -114,7 +114,7 @@ def _texts(args: argparse.Namespace) -> list[Any]:
 
     texts: list[Any] = []
     for where, record in records.read_records(args.input):
-        columns = [records.column_text(record, column, where, "--text-columns") for column in args.text_columns]
+        columns = [records.column_text(record, column, where) for column in args.text_columns]
         if all(columns):  # servers refuse empty texts
             texts.append(columns[0] if len(columns) == 1 else (columns[0], columns[1]))
         if len(texts) == args.texts:

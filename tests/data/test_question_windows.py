@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from data.kinds import KINDS, tokenizer_of
 
-from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.examples import Answers, Examples, objects
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.tasks import file_task
-from transkimmer_jax.data.token_files import Answers, objects
 from transkimmer_jax.data.windows import windows
 from transkimmer_jax.errors import ExampleError
 from transkimmer_jax.inference.answers import answered

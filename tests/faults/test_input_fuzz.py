@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 def read_texts(path):
     """As `predict` reads a file, without the answers."""
-    return [records.column_text(record, "text", where, "--text-columns") for where, record in records.read_records(path)]
+    return [records.column_text(record, "text", where) for where, record in records.read_records(path)]
 
 
 def load(path):

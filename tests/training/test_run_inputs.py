@@ -6,10 +6,9 @@ import tracemalloc
 import numpy as np
 
 from transkimmer_jax.config import MeshConfig, override
-from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.examples import Answers, Examples, objects
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.data.token_files import Answers, objects
 from transkimmer_jax.distributed.placement import Placement
 from transkimmer_jax.training import inputs
 from transkimmer_jax.training.inputs import RunExamples

@@ -58,7 +58,7 @@ class Answering(abc.ABC):
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
         """The input of a record. Raises `DataError`; `where` names the record."""
-        texts = [records.column_text(record, column, where, _SETTING) for column in columns]
+        texts = [records.column_text(record, column, where) for column in columns]
         return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
     @abc.abstractmethod
@@ -104,11 +104,8 @@ class Tags(Answering):
     wanted = "one column, since a tagger reads one text at a time"
 
     def read(self, record: dict[str, Any], columns: tuple[str, ...], where: str) -> Any:
-        words = records.column_value(record, columns[0], where, _SETTING)
-        if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-            for word in words:
-                records.require_unicode(word, columns[0], where)
-            return words
+        if isinstance(record.get(columns[0]), list):
+            return records.column_value(record, columns[0], where, records.WORDS)
         return super().read(record, columns, where)
 
     def answer(self, engine: "SkimEngine", inputs: Sequence[Any], progress: bool) -> list[dict[str, Any]]:

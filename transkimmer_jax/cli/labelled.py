@@ -215,7 +215,6 @@ def _examples(args: argparse.Namespace, task: "Task") -> "dict[str, Examples]":
     """The texts that the flags name, by the splits' names. Raises `DataError` for data that cannot be read, or a split that is missing."""
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
-    from transkimmer_jax.data.records import COLUMN_FLAGS
 
     parts = task.test_splits if args.split == "test" else task.validation_splits
     if not parts:
@@ -223,7 +222,7 @@ def _examples(args: argparse.Namespace, task: "Task") -> "dict[str, Examples]":
     data = DataConfig(task=task.name, data_dir=args.data_dir)
     return {
         name: subsample(
-            sources.read_labelled(task, args.data, COLUMN_FLAGS) if args.data else sources.load_split(task, part, data),
+            sources.read_labelled(task, args.data) if args.data else sources.load_split(task, part, data),
             args.examples,
             seed=0,
         )

@@ -311,7 +311,7 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...], answeri
         if args.copy is None:
             copied = {"id": record["id"]} if "id" in record else {}
         else:
-            copied = {column: records.column_value(record, column, where, "--copy") for column in args.copy}
+            copied = {column: records.column_value(record, column, where) for column in args.copy}
         for column, value in copied.items():
             try:
                 json.dumps(value, allow_nan=False)

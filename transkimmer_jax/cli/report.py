@@ -94,7 +94,7 @@ def _name(model: str) -> str:
 def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple[str, ...]], list[str | None]]:
     """The first texts of a file, each of one part or two, and their labels where a column of them is named."""
     from transkimmer_jax.checkpoints import config_file
-    from transkimmer_jax.data.labelled_files import Classes, read_label, read_labels
+    from transkimmer_jax.data.files import Classes, read_label, read_labels
     from transkimmer_jax.data.records import column_text, is_text_file, read_example_records
     from transkimmer_jax.inference.answers import labels_of
     from transkimmer_jax.reporting.contents import listed
@@ -113,14 +113,14 @@ def _of_file(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[tuple
     texts: list[tuple[str, ...]] = []
     truths: list[str | None] = []
     classes = Classes(names or ())
-    for where, record in read_example_records(args.input, "--input", (".jsonl", ".csv", ".txt")):
-        texts.append(tuple(column_text(record, column, where, "--text-columns") for column in columns))
+    for where, record in read_example_records(args.input, (".jsonl", ".csv", ".txt")):
+        texts.append(tuple(column_text(record, column, where) for column in columns))
         if args.label_column is None or names is None:
             truths.append(None)
         elif saved.architecture.multi_label:
-            truths.append(listed(labels_of(read_labels(record, args.label_column, classes, where, "--label-column"), names)))
+            truths.append(listed(labels_of(read_labels(record, args.label_column, classes, where), names)))
         else:
-            truths.append(names[int(read_label(record, args.label_column, classes, where, "--label-column"))])
+            truths.append(names[int(read_label(record, args.label_column, classes, where))])
         if len(texts) == args.texts:
             break
     return texts, truths

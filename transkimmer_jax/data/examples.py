@@ -1,32 +1,41 @@
-"""Texts with labels, as every source gives them."""
+"""Texts with labels: the common form of all sources."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The answers to a question: texts, and the character of the context at which each starts. Empty: the context does not answer."""
+
+    texts: tuple[str, ...]
+    starts: tuple[int, ...]
+
+
 @dataclasses.dataclass
 class Examples:
-    """Texts with labels [N]: int32 class indices or float32 values; tuples of the words' tags, or `token_files.Answers`; of multi-label
-    tasks [N, labels] float32 of 0 and 1."""
+    """Texts with labels [N]: int32 class indices or float32 values; tuples of the words' tags, or `Answers`; of multi-label tasks
+    [N, labels] float32 of 0 and 1."""
 
     texts: list[Any]  # of strings, or of lists of words
     pairs: list[str] | None  # the second text of each example
     labels: np.ndarray
-    labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
+    labelled: np.ndarray | None = None  # [N] bool: which labels count; None: all
 
     @classmethod
     def without_labels(cls, texts: list[str], pairs: list[str] | None = None) -> "Examples":
-        """Texts whose labels nobody knows, or asks for."""
+        """Examples without labels."""
         return cls(texts, pairs, np.zeros(len(texts), np.int32), np.zeros(len(texts), bool))
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def behind(self, prompt: str) -> "Examples":
-        """The same with a prompt before each text, and so before the first of a pair; '' for none."""
+        """The examples with a prompt before each text, or before the first of a pair; '' for none."""
         return dataclasses.replace(self, texts=[prompt + text for text in self.texts]) if prompt else self
 
     def take(self, rows: np.ndarray) -> "Examples":
@@ -37,6 +46,14 @@ class Examples:
             self.labels[rows],
             None if self.labelled is None else self.labelled[rows],
         )
+
+
+def objects(values: Iterable[Any]) -> np.ndarray:
+    """Values that are no numbers as an array [N] of objects."""
+    values = list(values)
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 def subsample(examples: Examples, n: int | None, seed: int) -> Examples:

@@ -8,9 +8,8 @@ import numpy as np
 
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.batches import NO_LABEL, TokenizedExamples
-from transkimmer_jax.data.examples import Examples
+from transkimmer_jax.data.examples import Answers, Examples
 from transkimmer_jax.data.tasks import TEXTS, Task
-from transkimmer_jax.data.token_files import Answers
 from transkimmer_jax.data.windows import Windows, windows
 from transkimmer_jax.data.words import tokenize_words, visible
 

@@ -1,7 +1,8 @@
-"""Records of JSONL, CSV and text files, one after the other, and what their columns hold."""
+"""Records of JSONL, CSV and text files, and typed values of their columns."""
 
 import contextlib
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -10,14 +11,13 @@ import pathlib
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
+
+from pydantic import AfterValidator, Field, StrictStr, TypeAdapter, ValidationError
 
 from transkimmer_jax import memory
 from transkimmer_jax.errors import DataError, first_line
 
-FILE_FIELDS = "data.train_file, data.validation_file or --data"  # what chooses a file
-COLUMN_FIELDS = ("data.text_columns", "data.label_column")
-COLUMN_FLAGS = ("--text-columns", "--label-column")
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 LONGEST_LINE = 1 << 28  # characters of a line, and of a CSV cell: beyond it is no text, and memory
@@ -51,27 +51,17 @@ def read_records(path: str | pathlib.Path, format: str | None = None) -> Iterato
         raise DataError(f"{name}: not UTF-8 ({error.reason}): convert it, e.g. with iconv -t UTF-8") from error
 
 
-def read_example_records(
-    path: str | pathlib.Path,
-    setting: str = FILE_FIELDS,
-    endings: tuple[str, ...] = (".jsonl", ".csv"),
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`read_records` of a file with examples, of which there must be one; `setting` chooses it."""
+def read_example_records(path: str | pathlib.Path, endings: tuple[str, ...] = (".jsonl", ".csv")) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_records` of a file on disk with at least one record, and with one of these endings."""
     path = pathlib.Path(path)
-    require_uncompressed(path)
+    require_readable(path)
     if path.suffix.lower() not in endings:
-        *others, last = endings
-        known = f"{', '.join(others)} or {last}" if others else last
-        raise DataError(f"{path}: the name must end in {known}, which says how it is read: rename or convert it")
-    if not os.path.exists(path):  # also where the name is too long for one; pathlib raises there
-        raise DataError(f"{path}: no such file: check {setting}")
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: is no file but {'a folder' if os.path.isdir(path) else 'a pipe or device'}: check {setting}")
-    has_records = False
+        raise DataError(f"{path}: the name must end in {' or '.join(endings)}, which says how it is read: rename or convert it")
+    empty = True
     for where, record in read_records(path):
-        has_records = True
+        empty = False
         yield where, record
-    if not has_records:
+    if empty:
         raise DataError(f"{path}: the file holds no example: write one a line")
 
 
@@ -81,65 +71,69 @@ def is_text_file(path: str | pathlib.Path) -> bool:
 
 
 def require_readable(path: str | pathlib.Path) -> None:
-    """Raises `DataError` for what cannot be opened and read as a file, without opening it; '-' is standard input."""
+    """Raises `DataError` for a path that is no readable file, without opening it; '-' is standard input."""
     if str(path) == "-":
         return
-    require_uncompressed(path)
+    if pathlib.Path(path).suffix.lower() in _COMPRESSED:
+        raise DataError(f"{path}: compressed files are not read: unpack it first")
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
         raise DataError(f"{path!s:.200}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(mode):
         raise DataError(f"{path}: cannot be read: Is a directory")
-    # Whoever opens a pipe waits until somebody writes to it. A shell's <(command) is one too, and has its writer.
+    # Opening a pipe waits for its writer. A shell's <(command) is a pipe that has one.
     if stat.S_ISFIFO(mode) and not str(path).startswith(("/dev/fd/", "/proc/")):
         raise DataError(f"{path}: is a named pipe: hand it over as standard input")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: cannot be read: Permission denied")
 
 
-def require_uncompressed(path: str | pathlib.Path) -> None:
-    """Raises `DataError` for a file that by its name must be unpacked first."""
-    if pathlib.Path(path).suffix.lower() in _COMPRESSED:
-        raise DataError(f"{path}: compressed files are not read: unpack it first")
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A type of column. name: for messages, 'a list of texts'."""
+
+    adapter: TypeAdapter[Any]
+    name: str
 
 
-# What chooses the columns of texts and of labels: fields of a config, or flags of a command.
-
-
-def column_text(record: dict[str, Any], column: str, where: str, setting: str) -> str:
-    """The text in a column of a record. Raises `DataError` where it is none; `where` names the record, `setting` chooses the column."""
-    text = column_value(record, column, where, setting)
-    if not isinstance(text, str):
-        raise DataError(f"{where}: column {column!r} holds {shown(text)}, not text: put it in quotes, or leave the line out")
-    require_unicode(text, column, where)
-    return str(text)
-
-
-def require_unicode(text: str, column: str, where: str) -> None:
-    """Raises `DataError` for halves of a character, which JSON can escape and tokenizers cannot read."""
+def _encodable(text: str) -> str:
+    """Refuses halves of a character, which JSON can escape and tokenizers cannot read. `UnicodeEncodeError` is a `ValueError`."""
     if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{where}: column {column!r} is no valid Unicode ({error.reason}): correct it") from error
+        text.encode()
+    return text
 
 
-def column_value(record: dict[str, Any], column: str, where: str, setting: str) -> Any:
-    """What a column of a record holds. Raises `DataError` where there is no such column, as `column_text`."""
+_Text = Annotated[StrictStr, AfterValidator(_encodable)]
+TEXT = Kind(TypeAdapter(_Text), "text in Unicode")
+WORDS = Kind(TypeAdapter(Annotated[list[_Text], Field(min_length=1)]), "a list of texts, one for each word")
+
+
+def column_value(record: dict[str, Any], column: str, where: str, kind: Kind | None = None) -> Any:
+    """The value in a column of a record. Raises `DataError` for a missing column and another type; `where` names the record."""
     if column not in record:
-        raise DataError(f"{where}: no column {column!r}, only {_names(record)}: set {setting}")
-    return record[column]
+        raise DataError(f"{where}: no column {column!r:.60}, only {_names(record)}")
+    if kind is None:
+        return record[column]
+    try:
+        return kind.adapter.validate_python(record[column])
+    except ValidationError as error:
+        raise DataError(f"{where}: column {column!r:.60} holds {shown(record[column])}, not {kind.name}") from error
+
+
+def column_text(record: dict[str, Any], column: str, where: str) -> str:
+    """The text in a column of a record, as `column_value`."""
+    return column_value(record, column, where, TEXT)
 
 
 def _names(record: dict[str, Any]) -> str:
-    """Of columns; a first line that is none may have thousands of cells, or one of megabytes."""
+    """The columns, for a message; a first line that is no header may have thousands of cells, or one of megabytes."""
     names = [repr(name if len(name) <= 40 else name[:37] + "...") for name in itertools.islice(record, 8)]
     return ", ".join(names + ["..."] * (len(record) > 8)) or "none"
 
 
 class CsvCell(str):
-    """A cell of a CSV file: a text, unless a label is asked for."""
+    """A cell of a CSV file: a text that a label may read as a number or a list."""
 
 
 @contextlib.contextmanager

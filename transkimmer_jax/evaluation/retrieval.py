@@ -31,14 +31,14 @@ def read_texts(path: str | pathlib.Path, what: str) -> dict[str, str]:
       DataError: as `read_records`; an id that is missing or there twice, or no text at all.
     """
     texts: dict[str, str] = {}
-    for where, record in read_example_records(path, f"--{what}"):
+    for where, record in read_example_records(path):
         name = next((record[column] for column in _IDS if column in record), None)
         if not isinstance(name, (str, int)) or isinstance(name, bool):
             raise DataError(f"{where}: no id: give every one of the {what} a column 'id' of text or integers")
         if str(name) in texts:
             raise DataError(f"{where}: id {str(name)!r:.60} is there twice: rename one")
         title = record.get("title")
-        text = column_text(record, "text", where, "the column 'text'")
+        text = column_text(record, "text", where)
         texts[str(name)] = f"{title} {text}" if isinstance(title, str) and title else text
     return texts
 

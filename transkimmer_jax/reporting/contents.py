@@ -9,7 +9,7 @@ import numpy as np
 
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.encodings import encode, prefix, tokenized
-from transkimmer_jax.data.token_files import OUTSIDE
+from transkimmer_jax.data.files import OUTSIDE
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import DataError

@@ -9,8 +9,7 @@ import numpy as np
 from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.examples import Examples, subsample
-from transkimmer_jax.data.labelled_files import read_file
-from transkimmer_jax.data.records import COLUMN_FLAGS
+from transkimmer_jax.data.files import read_file
 from transkimmer_jax.data.tasks import Task, label_metrics
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.evaluation import similarity
@@ -74,13 +73,13 @@ def _labelled(task: Task, path: str, label_column: str | None) -> Examples:
     if task.head == "sentence_embedding":
         if len(task.text_columns) != 2:
             raise ConfigError("--labelled of an embedder holds pairs with a score: name their columns by --text-columns A B")
-        return read_file(path, task.text_columns, label_column or _SCORE_COLUMN, None, COLUMN_FLAGS, file_setting="--labelled")
+        return read_file(path, task.text_columns, label_column or _SCORE_COLUMN, None)
     if task.head != "sequence_classification":
         raise ConfigError(
             f"--labelled is for classifiers, cross-encoders and embedders, and the teacher is for {task.head.replace('_', ' ')}"
         )
     column = label_column or task.label_column
-    return read_file(path, task.text_columns, column, task.label_names, COLUMN_FLAGS, task.multi_label, "--labelled")
+    return read_file(path, task.text_columns, column, task.label_names, task.multi_label)
 
 
 def _metrics(task: Task, engine: SkimEngine, examples: Examples) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Files of tags and of questions, and what becomes of them as tokens."""
+"""Labels of taggers and readers at their tokens."""
 
 import json
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from transkimmer_jax.data.batches import NO_LABEL, collate
+from transkimmer_jax.data.examples import Answers
+from transkimmer_jax.data.files import read_questions, read_tags
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.data.prepared import prepare
 from transkimmer_jax.data.tasks import file_task
-from transkimmer_jax.data.token_files import Answers, infer_tags, read_questions, read_tags
-from transkimmer_jax.errors import DataError
 
 TAGS = ("O", "B-X", "I-X")
 CONTEXT = "the film is good and the plot is bad"
@@ -19,56 +19,6 @@ CONTEXT = "the film is good and the plot is bad"
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_folder):
     return load_tokenizer(tokenizer_folder)
-
-
-def test_tags(write):
-    """Outside comes first, the others by their letters."""
-    path = write("t.jsonl", [{"tokens": ["a", "film"], "tags": ["O", "B-X"]}, {"tokens": ["bad"], "tags": ["I-X"]}])
-    assert infer_tags(path, "tokens", "tags") == ("O", "B-X", "I-X")
-    examples = read_tags(path, "tokens", "tags", TAGS)
-    assert examples.texts == [["a", "film"], ["bad"]] and examples.labels.tolist() == [(0, 1), (2,)]
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, "line 1: 2 words and 1 tags: each word has one tag"),
-        ({"tokens": "a b", "tags": ["O", "O"]}, "column 'tokens' holds 'a b', not a list of texts"),
-        ({"tokens": [], "tags": []}, "column 'tokens' holds .., not a list of texts"),
-        ({"tokens": ["a", "\ud800"], "tags": ["O", "O"]}, "column 'tokens' is no valid Unicode .surrogates not allowed.: correct it"),
-        ({"tokens": ["a"], "tags": [1]}, "column 'tags' holds .1., not a list of texts"),
-        ({"tokens": ["a"]}, "no column 'tags', only 'tokens': set data.label_column"),
-        ({"tokens": ["a"], "tags": ["Y"]}, "tag 'Y' is none of the tags trained on"),
-    ],
-)
-def test_tags_that_cannot_be_meant(write, record, message):
-    """One line that names the place and the cure."""
-    with pytest.raises(DataError, match=message):
-        read_tags(write("t.jsonl", [record]), "tokens", "tags", TAGS)
-
-
-def test_files_of_cells(write):
-    """A cell is no list of words."""
-    with pytest.raises(DataError, match=r"t\.csv: the name must end in \.jsonl, which says how it is read: rename or convert it$"):
-        infer_tags(write("t.csv", "tokens,tags\na,O\n"), "tokens", "tags")
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        ("good", "holds 'good': write"),
-        ({"text": ["good"]}, 'write {"text"'),
-        ({"text": ["good"], "answer_start": [11, 12]}, "write"),
-        ({"text": [""], "answer_start": [0]}, "write"),
-        ({"text": ["good"], "answer_start": [3]}, "answer 'good' does not stand at character 3 of the context"),
-        ({"text": ["good"], "answer_start": [-1]}, "write"),
-    ],
-)
-def test_answers_that_cannot_be_meant(write, answers, message):
-    """One line that names the place and the cure."""
-    path = write("q.jsonl", [{"question": "is it", "context": CONTEXT, "answers": answers}])
-    with pytest.raises(DataError, match=message):
-        read_questions(path, ("question", "context"), "answers")
 
 
 def test_the_first_token_of_a_word_has_its_tag(write, tokenizer):
