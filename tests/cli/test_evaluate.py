@@ -225,11 +225,11 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
         == f"{unnamed}: the name must end in .jsonl or .csv, which says how it is read: rename or convert it"
     )
     message = refusal(*model, "--data", reviews, "--text-columns", "review")
-    assert message.endswith("no column 'review', only 'text', 'label': set --text-columns")
+    assert message.endswith("no column 'review', only 'text', 'label'")
     message = refusal(*model, "--data", reviews, "--text-columns", "text", "label")
     assert message == f"--text-columns text label, but {model_folder} reads single texts: name one column"
     message = refusal(*model, "--data", reviews, "--label-column", "stars")
-    assert message.endswith("no column 'stars', only 'text', 'label': set --label-column")
+    assert message.endswith("no column 'stars', only 'text', 'label'")
     assert refusal(*model, "--data", reviews, "--split", "test") == "--split test is of --task: a file has no splits"
     assert refusal(*model, "--data", reviews, "--threshold", "high") == "--threshold must be a finite number, not high"
     mixed = write("mixed.jsonl", [{"text": "a", "label": "mixed"}, {"text": "b", "label": "pos"}])

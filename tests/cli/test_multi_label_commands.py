@@ -191,9 +191,9 @@ def test_what_is_refused(model, model_folder, labelled, refused, write, tmp_path
     assert "lists of labels in a file" in says
     single = write("single.jsonl", [{"text": "a", "label": "toxic"}])
     assert refused("evaluate", "--model", model, "--data", single) == (
-        f'{single}, line 1: label \'toxic\' is no list, and a text has any number of labels: write ["a", "b"], or [] for none'
+        f"{single}, line 1: column 'label' holds 'toxic', not a list of different labels: [\"a\", \"b\"], or []"
     )
-    assert "line 1: label" in refused("evaluate", "--model", model_folder, "--data", labelled)
+    assert "line 1: column 'label' holds" in refused("evaluate", "--model", model_folder, "--data", labelled)
     unknown = write("unknown.csv", 'text,label\na,"[""rude""]"\n')
     assert refused("evaluate", "--model", model, "--data", unknown).startswith(f"{unknown}, line 2: label 'rude' is none of the labels")
 

@@ -196,7 +196,7 @@ def test_files_are_looked_at_before_a_model_is_loaded(refusal, write, tmp_path):
     assert refusal("--input", nowhere, model=tmp_path / "no model") == f"{nowhere}: cannot be read: No such file or directory"
     good, bad = write("good.jsonl", [{"text": "a"}]), write("bad.jsonl", [{"txt": "a"}])
     said = refusal("--input", good, bad, "--output-dir", tmp_path / "out")
-    assert said == f"{bad}, line 1: no column 'text', only 'txt': set --text-columns" and not (tmp_path / "out").exists()
+    assert said == f"{bad}, line 1: no column 'text', only 'txt'" and not (tmp_path / "out").exists()
 
 
 def test_long_texts_do_not_wait_for_each_other(predict, write, monkeypatch):
@@ -218,7 +218,7 @@ def test_copied_columns(predict, refusal, write):
         {name: record[name] for name in ("who", "stars", "text")} for record in records
     ]
     assert list(copied[1]) == ["who", "stars", "text", "label", "probabilities", "tokens", "kept", "truncated"]
-    assert refusal("--input", mixed, "--copy", "id") == f"{mixed}, line 1: no column 'id', only 'text', 'stars', 'who': set --copy"
+    assert refusal("--input", mixed, "--copy", "id") == f"{mixed}, line 1: no column 'id', only 'text', 'stars', 'who'"
 
 
 def test_a_copied_column_with_the_name_of_an_answer(predict, refusal, reviews, write):
@@ -242,7 +242,7 @@ def test_a_copied_column_with_the_name_of_an_answer(predict, refusal, reviews, w
 def test_text_columns(predict, refusal, reviews, write):
     other = write("other.jsonl", [{"review": text, "id": f"review {number}"} for number, text in enumerate(TEXTS)])
     assert_same(predict("--input", other, "--text-columns", "review"), predict("--input", reviews))
-    assert refusal("--input", other) == f"{other}, line 1: no column 'text', only 'review', 'id': set --text-columns"
+    assert refusal("--input", other) == f"{other}, line 1: no column 'text', only 'review', 'id'"
     assert refusal("--input", reviews, "--text-columns", "a", "b", "c") == "--text-columns names one column or two, not 3"
 
 
@@ -302,7 +302,7 @@ def test_pairs(predict, refusal, pair_folder, write, stdin):
     complaint = f"{pair_folder} reads pairs of texts, and the text format has one a line: give jsonl or csv"
     assert refusal("--format", "text", model=pair_folder) == complaint
     lonely = write("lonely.jsonl", [{"question": "a", "sentence": "b"}, {"question": "a"}])
-    assert refusal("--input", lonely, model=pair_folder) == f"{lonely}, line 2: no column 'sentence', only 'question': set --text-columns"
+    assert refusal("--input", lonely, model=pair_folder) == f"{lonely}, line 2: no column 'sentence', only 'question'"
 
 
 def test_a_pair_for_a_model_of_single_texts(refusal, model_folder, reviews):
@@ -329,15 +329,13 @@ def test_refusals(refusal, write, stdin, tmp_path):
         return said.removeprefix(str(path))
 
     good = {"text": "a"}
-    assert complaint([good, {"text": 3}]) == ", line 2: column 'text' holds 3, not text: put it in quotes, or leave the line out"
+    assert complaint([good, {"text": 3}]) == ", line 2: column 'text' holds 3, not text in Unicode"
     assert complaint([good, {"text": None}]).startswith(", line 2: column 'text' holds null, not text")
     assert complaint([good, {"text": ["a", "b"]}]).startswith(', line 2: column \'text\' holds ["a", "b"], not text')
-    assert complaint([good, {}]) == ", line 2: no column 'text', only none: set --text-columns"
+    assert complaint([good, {}]) == ", line 2: no column 'text', only none"
     assert complaint([good, ["a"]]) == ', line 2: ["a"] is no JSON object: write one object a line'
     assert complaint('{"text": "a"}\n\nnonsense\n').startswith(", line 3: invalid JSON")
-    assert (
-        complaint([good, {"text": "half a \ud83d"}]) == ", line 2: column 'text' is no valid Unicode (surrogates not allowed): correct it"
-    )
+    assert complaint([good, {"text": "half a \ud83d"}]) == ", line 2: column 'text' holds 'half a \\ud83d', not text in Unicode"
     assert complaint("id,text\n1,a\n2\n", "bad.csv") == ", line 3: 1 cells under 2 columns: put cells with commas in quotes"
     assert complaint("", "bad.tsv") == ": the name must end in .jsonl, .csv or .txt, which says how it is read: rename it, or give --format"
     (tmp_path / "latin.txt").write_bytes("Zoë\n".encode("latin-1"))
@@ -345,7 +343,7 @@ def test_refusals(refusal, write, stdin, tmp_path):
     assert refusal("--input", tmp_path / "no.jsonl") == f"{tmp_path / 'no.jsonl'}: cannot be read: No such file or directory"
     assert refusal("--input", tmp_path, "--format", "csv") == f"{tmp_path}: cannot be read: Is a directory"
     stdin('{"text": "a"}\n{"txt": "a"}\n')
-    assert refusal() == "standard input, line 2: no column 'text', only 'txt': set --text-columns"
+    assert refusal() == "standard input, line 2: no column 'text', only 'txt'"
     assert not sys.stdin.closed
     stdin("a\n")
     said = refusal("--format", "text", "--text-columns", "review")

@@ -225,7 +225,7 @@ def test_a_mistake_in_one_file(refusal, predict, inputs, tmp_path):
     inputs[2].write_text(good + '{"txt": "a"}\n', encoding="utf-8")
     arguments = ("--input", *inputs, "--output-dir", tmp_path / "out")
     for _ in range(2):
-        complaint = f"{inputs[2]}, line {len(TEXTS['c']) + 1}: no column 'text', only 'txt': set --text-columns"
+        complaint = f"{inputs[2]}, line {len(TEXTS['c']) + 1}: no column 'text', only 'txt'"
         assert refusal(*arguments) == complaint
         assert names(tmp_path / "out") == ["a.jsonl", "b.jsonl"]
     inputs[2].write_text(good, encoding="utf-8")

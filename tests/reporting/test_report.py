@@ -172,7 +172,7 @@ def test_nearest_texts(models, write, tmp_path):
         (["--texts", "0"], ConfigError, "--texts must be at least 1"),
         (["--budgets", "1.5"], ConfigError, "--budgets are shares between 0 and 1"),
         (["--text-columns", "missing"], DataError, "no column 'missing'"),
-        (["--label-column", "missing"], DataError, "no column 'missing', only 'text': set --label-column"),
+        (["--label-column", "missing"], DataError, "no column 'missing', only 'text'"),
         (["--label-column", "text"], DataError, "label 'good' is none of the labels trained on"),
     ],
 )

@@ -68,9 +68,9 @@ def reviews_file(write, *changed):
         ({"data__max_length": 41}, "data.max_length=41 is more than the 40 positions of "),
         ({"data__batch_size": 161, "data__grouping_window": 1}, "data.batch_size=161 is more than the 160 training examples: lower it"),
         ({"data__train_file": "none"}, "data.task='files' has no train split: set data.train_file"),
-        ({"data__test_file": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
-        ({"data__text_columns": "review"}, "train.jsonl, line 1: no column 'review', only 'text', 'label': set data.text_columns"),
-        ({"data__label_column": "stars"}, "train.jsonl, line 1: no column 'stars', only 'text', 'label': set data.label_column"),
+        ({"data__test_file": "nowhere.jsonl"}, "nowhere.jsonl: cannot be read"),
+        ({"data__text_columns": "review"}, "train.jsonl, line 1: no column 'review', only 'text', 'label'"),
+        ({"data__label_column": "stars"}, "train.jsonl, line 1: no column 'stars', only 'text', 'label'"),
     ],
 )
 def test_fields_that_cannot_be_meant(refusal, arguments, message):
@@ -139,9 +139,9 @@ def test_a_workdir_whose_config_is_damaged(refusal, tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"text": "a film"}, "changed.jsonl, line 7: no column 'label', only 'text': set data.label_column"),
-        ({"label": "pos"}, "changed.jsonl, line 7: no column 'text', only 'label': set data.text_columns"),
-        ({"text": "a film", "label": None}, "changed.jsonl, line 7: column 'label' has no label: fill it in, or leave the line out"),
+        ({"text": "a film"}, "changed.jsonl, line 7: no column 'label', only 'text'"),
+        ({"label": "pos"}, "changed.jsonl, line 7: no column 'text', only 'label'"),
+        ({"text": "a film", "label": None}, "changed.jsonl, line 7: column 'label' holds null, not a label"),
         ({"text": 5, "label": "pos"}, "changed.jsonl, line 7: column 'text' holds 5, not text"),
     ],
 )

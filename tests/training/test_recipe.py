@@ -144,7 +144,7 @@ def test_a_batch_that_the_devices_cannot_share(recipe, refused, monkeypatch):
 
 
 def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):
-    assert refused(recipe, DataError, distill={"unlabelled_file": "typo.jsonl"}).startswith("typo.jsonl: no such file")
+    assert refused(recipe, DataError, distill={"unlabelled_file": "typo.jsonl"}).startswith("typo.jsonl: cannot be read")
     more = write("more.jsonl", [{"review": "a film"}])
     assert "more.jsonl, line 1: no column 'text'" in refused(recipe, DataError, distill={"unlabelled_file": str(more)})
     tags = str(write("tags.jsonl", [{"words": ["a", "film"], "tags": ["O", "B-X"]}]))
