@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from training import quick, runs
 
 from transkimmer_jax import TranskimmerForSequenceClassification, cli
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.inference import export as work
@@ -317,7 +317,7 @@ def test_a_folder_that_does_not_say_whether_it_reads_pairs(tokenizer_folder, tmp
     """As a cross-encoder of sentence-transformers: whoever runs the export says it, as one score of two texts is not two scores."""
     model = save_model(tmp_path, tokenizer_folder, max_length=40)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    digests.replace_text(model / "config.json", json.dumps({name: value for name, value in config.items() if name != "task"}))
+    folders.replace_text(model / "config.json", json.dumps({name: value for name, value in config.items() if name != "task"}))
     main(["--model", model, "--output", tmp_path / "export", "--batch-tokens", 160, "--lengths", 12])
     assert read_manifest(tmp_path / "export")["pairs"] is None
     engine, texts = SkimEngine.from_pretrained(model), ["a good film", "is"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from transkimmer_jax.checkpoints import digests, tokenizer_files
+from transkimmer_jax.checkpoints import folders, tokenizer_files
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.saved_tokenizers import SavedTokenizer
@@ -71,7 +71,7 @@ def made(kind):
     else:
         tokenizer = transformers.BertTokenizer(vocab=word_piece(special), truncation_side="left", split_special_tokens=True)
     tokenizer_files.save(tokenizer, folder)
-    digests.write(folder)
+    folders.write_digests(folder)
     return folder
 
 
@@ -110,7 +110,7 @@ def test_other_folders_are_left_to_transformers(tmp_path):
     tokenizer_files.save(transformers.AutoTokenizer.from_pretrained(made("bert")), tmp_path)
     assert not isinstance(pipeline.load_tokenizer(tmp_path), SavedTokenizer)  # which anybody may have changed
     (tmp_path / "tokenizer_config.json").write_text("{")
-    digests.write(tmp_path)
+    folders.write_digests(tmp_path)
     with pytest.raises(CheckpointError, match="no tokenizer can be loaded"):
         pipeline.load_tokenizer(tmp_path)
 

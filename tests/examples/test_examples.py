@@ -16,7 +16,7 @@ from flax import nnx
 from training import quick, runs
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForTokenClassification
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
@@ -102,7 +102,7 @@ def test_a_graph_of_labels_without_names(model, tmp_path):
     """As transformers names them: a config need not."""
     shutil.copytree(model, tmp_path / "unnamed")
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    digests.replace_text(
+    folders.replace_text(
         tmp_path / "unnamed" / "config.json", json.dumps({k: v for k, v in config.items() if k not in ("id2label", "label2id")})
     )
     export(tmp_path / "unnamed", tmp_path / "exported")

@@ -7,7 +7,7 @@ import numpy as np
 from checkpoints.checkpoints import CONFIG, random_tensors
 from safetensors.numpy import save_file
 
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.inference.calibration import CALIBRATION_FILE, Calibration
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "good", "bad", "film", "##s", "the", "is"]
@@ -49,5 +49,5 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    digests.write(folder)
+    folders.write_digests(folder)
     return folder

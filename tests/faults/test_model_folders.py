@@ -9,7 +9,7 @@ from faults import config_faults, folder_faults, safetensors_faults
 from faults.model_folder import write_model
 
 from transkimmer_jax import TranskimmerForSequenceClassification
-from transkimmer_jax.checkpoints import config_file, digests
+from transkimmer_jax.checkpoints import config_file, folders
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, TranskimmerError
 from transkimmer_jax.inference.calibration import Calibration
@@ -102,7 +102,7 @@ READERS = {
     "model.safetensors": TranskimmerForSequenceClassification.from_pretrained,
     "skim_calibration.json": lambda folder: Calibration.load(folder, 3),
     "vocab.txt": load_tokenizer,
-    "SHA256SUMS": lambda folder: [digests.verify(folder / name) for name in digests.listed_names(folder)],
+    "SHA256SUMS": lambda folder: [folders.verify(folder / name) for name in folders.listed_names(folder)],
 }
 
 

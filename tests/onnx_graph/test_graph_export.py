@@ -22,7 +22,7 @@ from training import runs
 from transformers import AutoTokenizer
 
 from transkimmer_jax import TranskimmerForSentenceEmbedding, TranskimmerForSequenceClassification, cli, console
-from transkimmer_jax.checkpoints import digests, files, sentence_transformers
+from transkimmer_jax.checkpoints import files, folders, sentence_transformers
 from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.data.examples import Examples
 from transkimmer_jax.data.pipeline import load_tokenizer, tokenize
@@ -273,10 +273,10 @@ def test_an_engine_takes_the_graph_of_its_folder(tokenizer_folder, tmp_path, mon
     assert says in caplog.messages[0]
     assert "model_quantized.onnx cannot be read (" in caplog.messages[1] and len(caplog.messages) == 2
     config = json.loads((model / "config.json").read_text())
-    digests.replace_text(model / "config.json", json.dumps(config | {"layer_norm_eps": 0.1}))
+    folders.replace_text(model / "config.json", json.dumps(config | {"layer_norm_eps": 0.1}))
     SkimEngine.from_pretrained(model)
     assert says in caplog.messages[2] and len(built) == 6
-    digests.replace_text(model / "config.json", json.dumps(config | {"skim": config["skim"] | {"threshold": 0.5}}))
+    folders.replace_text(model / "config.json", json.dumps(config | {"skim": config["skim"] | {"threshold": 0.5}}))
     SkimEngine.from_pretrained(model)
     assert len(caplog.messages) == 3 and len(built) == 6, "the threshold is an input"
 

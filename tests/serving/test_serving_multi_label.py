@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 from serving.served import LABELS, TEXTS, random_model, served_model, serving
 
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.inference.engine import SkimEngine
 
@@ -88,7 +88,7 @@ def test_one_value(tokenizer_folder, tmp_path, problem):
     """Its score by the Inference API is a sigmoid, as of transformers' pipelines, unless the folder calls it a regression."""
     folder = save(tmp_path / "one", tokenizer_folder, ("toxic",))
     config = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
-    digests.replace_text(pathlib.Path(folder) / "config.json", json.dumps(config | {"problem_type": problem}))
+    folders.replace_text(pathlib.Path(folder) / "config.json", json.dumps(config | {"problem_type": problem}))
     (answer,) = SkimEngine.from_pretrained(folder).predict(TEXTS[:1], progress=False)
     score = answer.label if problem else float(scipy.special.expit(answer.label))
     with serving([served_model("one", folder)]) as server:

@@ -16,7 +16,7 @@ from etils import epath
 from faults import checkpoint_faults
 from faults.checkpoint_faults import FILES, MUTATIONS, NAMED, mutation
 
-from transkimmer_jax.checkpoints import checksums
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import verification
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
@@ -118,7 +118,7 @@ def test_every_kind_of_file_is_covered(written):
 def test_killed_at_the_commit(workdir, caplog):
     """The file that Orbax writes as it commits has no digest yet: it is read, and all others are verified."""
     newest = workdir / "checkpoints" / "12"
-    sums = newest / checksums.SUMS_FILE
+    sums = newest / folders.SUMS_FILE
     lines = sums.read_text(encoding="utf-8").splitlines(keepends=True)
     sums.write_text("".join(line for line in lines if "_CHECKPOINT_METADATA" not in line), encoding="utf-8")
     assert len(sums.read_text(encoding="utf-8").splitlines()) == len(lines) - 1
@@ -130,9 +130,9 @@ def test_killed_at_the_commit(workdir, caplog):
 def test_killed_while_digests_are_completed(workdir, caplog):
     """The new list lies beside the old one, unfinished: it is deleted, and nothing is damaged."""
     newest = workdir / "checkpoints" / "12"
-    (newest / f".{checksums.SUMS_FILE}.abcdef12").write_text("half a li", encoding="utf-8")
+    (newest / f".{folders.SUMS_FILE}.abcdef12").write_text("half a li", encoding="utf-8")
     assert restored(workdir) == 12 and said(caplog) == []
-    assert not [path.name for path in newest.iterdir() if path.name.startswith(f".{checksums.SUMS_FILE}")]
+    assert not [path.name for path in newest.iterdir() if path.name.startswith(f".{folders.SUMS_FILE}")]
 
 
 def test_a_checkpoint_that_cannot_be_written(workdir, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_cannot_be_written(workdir, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)), open_checkpoints(workdir) as checkpoints:
-        monkeypatch.setattr(checksums, "write", fail)
+        monkeypatch.setattr(folders, "write_digests", fail)
         checkpoints.save(15, state_of(15), data_at(15), Progress(15.0), 0.5)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as error:
             checkpoints.wait()
@@ -165,21 +165,21 @@ def test_digests_are_those_of_sha256sum(written):
     if shutil.which("sha256sum") is None:
         pytest.skip("no sha256sum here")
     for checkpoint in (written / "checkpoints").iterdir():
-        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", checksums.SUMS_FILE], cwd=checkpoint, check=True)
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", folders.SUMS_FILE], cwd=checkpoint, check=True)
 
 
 def test_digests_are_written_before_the_commit(written, tmp_path, monkeypatch):
     """So that no kill leaves a committed checkpoint without them."""
     seen = []
-    write = checksums.write
+    write = folders.write_digests
 
     def note(folder, **options):
         seen.append(epath.Path(folder).name)
         write(folder, **options)
 
-    monkeypatch.setattr(checksums, "write", note)
+    monkeypatch.setattr(folders, "write_digests", note)
     save(tmp_path, {4: None})
-    assert len(seen) == 1 and seen[0].startswith("4.") and (tmp_path / "checkpoints" / "4" / checksums.SUMS_FILE).is_file()
+    assert len(seen) == 1 and seen[0].startswith("4.") and (tmp_path / "checkpoints" / "4" / folders.SUMS_FILE).is_file()
 
 
 def test_a_damaged_best_checkpoint(workdir, caplog):
@@ -222,7 +222,7 @@ def test_one_that_is_evaluated_later(workdir, monkeypatch, caplog):
             assert checkpoints.latest_step == 15 and not checkpoints.latest_is_evaluated
         with monkeypatch.context() as patch, pytest.raises(OSError) if failing else contextlib.nullcontext():
             if failing:
-                patch.setattr(checksums, "write", fail)
+                patch.setattr(folders, "write_digests", fail)
             save(folder, {15: 1.0})
     assert restored(workdir / "copy") == 12 and restored(workdir) == 15 and said(caplog) == []
     with open_checkpoints(workdir) as checkpoints:
@@ -242,7 +242,7 @@ def test_the_only_checkpoint_is_never_written_anew(tmp_path, monkeypatch):
     save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
     assert kept() == {"3", "6"}
     with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        patch.setattr(checksums, "write", fail)
+        patch.setattr(folders, "write_digests", fail)
         save(tmp_path, {6: 0.5}, keep_latest=1)
     assert restored(tmp_path) == 3
     save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
@@ -266,7 +266,7 @@ def test_all_damaged(workdir, caplog):
     assert restored(workdir) == 3
 
 
-@pytest.mark.parametrize("lost", ["state", "data", "metrics", checksums.SUMS_FILE, "_CHECKPOINT_METADATA"])
+@pytest.mark.parametrize("lost", ["state", "data", "metrics", folders.SUMS_FILE, "_CHECKPOINT_METADATA"])
 def test_killed_while_an_old_one_is_deleted(written, workdir, caplog, lost):
     """What is left of it is deleted too, and is no damage to anything."""
     caplog.set_level("INFO", "transkimmer_jax")
@@ -306,13 +306,13 @@ def test_a_sum_file_is_read_strictly(tmp_path):
     """A bit in it that changes the case of a digit, a name, or a line's end is damage as well, and so is every end that is too early."""
     folder = epath.Path(tmp_path)
     (tmp_path / "a").write_text("a", encoding="utf-8")
-    checksums.write(folder)
-    content = (tmp_path / checksums.SUMS_FILE).read_bytes()
+    folders.write_digests(folder)
+    content = (tmp_path / folders.SUMS_FILE).read_bytes()
     flipped = [content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :] for place in range(len(content))]
     for changed in (*flipped, *(content[:size] for size in range(len(content)))):
-        (tmp_path / checksums.SUMS_FILE).write_bytes(changed)
+        (tmp_path / folders.SUMS_FILE).write_bytes(changed)
         try:
-            assert checksums.fault(folder, checksums.read(folder)) is not None, changed
+            assert folders.fault(folder, folders.read_digests(folder)) is not None, changed
         except ValueError as error:
             assert str(error) == "SHA256SUMS does not hold digests as sha256sum writes them"
 

@@ -15,7 +15,7 @@ from flax import nnx
 from training import runs
 
 from transkimmer_jax import cli
-from transkimmer_jax.checkpoints import config_file, digests, sentence_transformers
+from transkimmer_jax.checkpoints import config_file, folders, sentence_transformers
 from transkimmer_jax.config import from_dict, override, to_dict
 from transkimmer_jax.data import sources
 from transkimmer_jax.data.pipeline import load_tokenizer
@@ -282,7 +282,7 @@ def refused(config, tmp_path, error, message):
 def test_a_student_has_its_teachers_column_of_labels(teachers, texts, tmp_path):
     shutil.copytree(teachers["classifier"], tmp_path / "teacher")
     values = json.loads((tmp_path / "teacher" / "config.json").read_text(encoding="utf-8"))
-    digests.replace_text(tmp_path / "teacher" / "config.json", json.dumps(values | {"task": {"label_column": "stars"}}))
+    folders.replace_text(tmp_path / "teacher" / "config.json", json.dumps(values | {"task": {"label_column": "stars"}}))
     assert load_task(make_config(tmp_path / "teacher", texts)).label_column == "stars"
     embedder = make_config(tmp_path / "teacher", texts, **{"model.pooling": "mean", "data.text_columns": "first"})
     assert load_task(embedder).label_column == "label", "those are of the other head"

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from faults.checkpoint_faults import MUTATIONS
 
-from transkimmer_jax.checkpoints import checksums
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, override, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs
@@ -175,7 +175,7 @@ def test_another_model(model, tmp_path, field, changed):
     config, folder = override(Config(), {field: str(model)}), epath.Path(tmp_path / "run")
     with workdirs.claimed(folder, config, EXAMPLES):
         pass
-    checksums.write(epath.Path(model))
+    folders.write_digests(epath.Path(model))
     workdirs.require_unchanged(folder, config, EXAMPLES)
     (model / "SHA256SUMS").unlink()
     (model / "tokenizer_config.json").write_text("another", encoding="utf-8")

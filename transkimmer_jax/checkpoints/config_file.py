@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from transkimmer_jax.checkpoints import digests, sentence_transformers
+from transkimmer_jax.checkpoints import folders, sentence_transformers
 from transkimmer_jax.checkpoints.backbones import FORMATS, CheckpointFormat
 from transkimmer_jax.checkpoints.json_files import read_object
 from transkimmer_jax.checkpoints.schema import (
@@ -290,7 +290,7 @@ def read(folder: pathlib.Path) -> SavedConfig:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}, so this is not a checkpoint folder")
-    digests.verify(path)
+    folders.verify(path)
     saved = parse(read_object(path, _MOST_BYTES), str(folder))
     if saved.names_head or not sentence_transformers.is_embedder(folder):
         return saved

@@ -14,9 +14,10 @@ from etils import epath
 from flax import nnx
 from safetensors.numpy import save_file
 
-from transkimmer_jax.checkpoints import config_file, digests, files, names, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints import config_file, folders, names, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints.folders import CARD_FILE
 from transkimmer_jax.checkpoints.locations import resolve
-from transkimmer_jax.checkpoints.model_card import CARD_FILE, Provenance, model_card
+from transkimmer_jax.checkpoints.model_card import Provenance, model_card
 from transkimmer_jax.checkpoints.schema import listed, shown
 from transkimmer_jax.checkpoints.tensors import WEIGHTS_FILE, StoredTensor, opened
 from transkimmer_jax.errors import CheckpointError
@@ -253,7 +254,7 @@ def save(
         CARD_FILE: model_card(model.arch, label_names, provenance or Provenance(), bool(task.pairs)),
         **(extra_files or {}),
     }
-    with files.replaced_folder(folder) as temporary:
+    with folders.write_folder(folder) as temporary:
         save_file(tensors(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         if tokenizer is not None:
@@ -261,15 +262,14 @@ def save(
         for name, text in texts.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_text(text, encoding="utf-8")
-        digests.write(temporary)
 
 
 def require_replaceable(folder: epath.Path) -> None:
     """Raise `CheckpointError` where a folder holds anything but a checkpoint as this package wrote it, whole or, in a bucket, in part."""
     if folder.is_dir() and any(folder.iterdir()):
-        if not {config_file.CONFIG_FILE, WEIGHTS_FILE} <= set(digests.listed_names(folder)):
+        if not {config_file.CONFIG_FILE, WEIGHTS_FILE} <= set(folders.listed_names(folder)):
             raise CheckpointError(f"{folder} holds files and no checkpoint of this package to replace: choose a new folder")
-        digests.require_replaceable(folder, leave_out=(CARD_FILE,))
+        folders.require_replaceable(folder, leave_out=(CARD_FILE,))
 
 
 def tensors(model: PretrainedModel) -> dict[str, np.ndarray]:

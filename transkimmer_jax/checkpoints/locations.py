@@ -8,8 +8,8 @@ import tempfile
 from etils import epath
 
 from transkimmer_jax.checkpoints import packaged
-from transkimmer_jax.checkpoints.checksums import SUMS_FILE
 from transkimmer_jax.checkpoints.files import copy_folder, is_remote
+from transkimmer_jax.checkpoints.folders import SUMS_FILE
 from transkimmer_jax.checkpoints.sentence_transformers import is_embedder
 from transkimmer_jax.errors import CheckpointError, first_line
 

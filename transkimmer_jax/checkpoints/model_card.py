@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.models.architecture import Architecture
 
-CARD_FILE = "README.md"
 _NAMED = 20  # labels in the text
 # The hub's names of data sets, by how a task's begins.
 _DATASETS = {

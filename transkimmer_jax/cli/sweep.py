@@ -248,7 +248,7 @@ def _unmet(args: argparse.Namespace, points: list["Point"]) -> str:
 
 
 def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> None:
-    from transkimmer_jax.checkpoints import config_file, digests
+    from transkimmer_jax.checkpoints import config_file, folders
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.onnx import saved
 
@@ -259,7 +259,7 @@ def _apply(args: argparse.Namespace, engine: "SkimEngine", chosen: "Point") -> N
     config = {**config_file.read(folder).values, "skim": config_file.skim_values(skim)}
     predictions = chosen.evaluation.predictions
     Calibration.of(predictions.lengths, predictions.kept, chosen.threshold).save(folder)
-    digests.replace_text(folder / config_file.CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    folders.replace_text(folder / config_file.CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     print(json.dumps({"applied": chosen.threshold, "model": args.model}))
     if saved.exported(folder):
         logger.warning("%s/%s has graphs with the threshold from before: export them again", args.model, saved.GRAPH_FOLDER)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transkimmer_jax import extras
-from transkimmer_jax.checkpoints import config_file, digests, tokenizer_files
+from transkimmer_jax.checkpoints import config_file, folders, tokenizer_files
 from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.data import saved_tokenizers
 from transkimmer_jax.data.batches import Batch, BatchPlan, TokenizedExamples, collate, concatenated
@@ -35,9 +35,9 @@ def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) ->
         that is needed for it and not installed.
     """
     path = pathlib.Path(folder)
-    for name in digests.listed_names(path):
+    for name in folders.listed_names(path):
         if not name.endswith(".safetensors"):  # those are checked when they are read
-            digests.verify(path / name)
+            folders.verify(path / name)
     tokenizer = saved_tokenizers.read(path, lambda: _of_transformers(path))
     highest = max(tokenizer.get_vocab().values())
     if vocab_size is not None and highest >= vocab_size:

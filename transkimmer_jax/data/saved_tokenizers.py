@@ -9,7 +9,7 @@ from typing import Any
 
 import tokenizers
 
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.tokenizer_files import CONFIG_FILE, STATE_FILE
 
 
@@ -63,7 +63,7 @@ def read(folder: pathlib.Path, load: Callable[[], Any]) -> Any:
     Transformers makes a tokenizer of both files, and which of them says what depends on the class. Where it has written both itself, and
     nobody has changed them, tokenizer.json is the whole of what reads texts.
     """
-    if not {STATE_FILE, CONFIG_FILE} <= set(digests.listed_names(folder)):
+    if not {STATE_FILE, CONFIG_FILE} <= set(folders.listed_names(folder)):
         return load()
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

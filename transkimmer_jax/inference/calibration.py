@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.json_files import read_object
 from transkimmer_jax.checkpoints.schema import is_finite_number, shown
 from transkimmer_jax.errors import CheckpointError
@@ -59,7 +59,7 @@ class Calibration:
           CheckpointError: a threshold that is not finite, or digests of the folder that cannot be read.
           TrainingError: the disk is full.
         """
-        digests.replace_text(os.path.join(folder, CALIBRATION_FILE), self.to_json())
+        folders.replace_text(os.path.join(folder, CALIBRATION_FILE), self.to_json())
 
     @classmethod
     def load(cls, folder: str | pathlib.Path, layers: int) -> "Calibration | None":
@@ -69,7 +69,7 @@ class Calibration:
           CheckpointError: a changed file, or one of no model of so many layers.
         """
         path = pathlib.Path(folder) / CALIBRATION_FILE
-        digests.verify(path)
+        folders.verify(path)
         if not path.exists():
             return None
         try:

@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
-from transkimmer_jax.checkpoints import config_file, digests, files, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints import config_file, folders, sentence_transformers, tokenizer_files
 from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.checkpoints.schema import storable_threshold
 from transkimmer_jax.data import pipeline
@@ -109,7 +109,7 @@ def export(
         "weights": WEIGHTS_FILE,
         "artifacts": [_entry(rung, schedule) for rung, schedule in schedules],
     }
-    with files.replaced_folder(output) as temporary, attention.portable():
+    with folders.write_folder(output) as temporary, attention.portable():
         save_file({name: np.asarray(leaf) for name, leaf in params.items()}, temporary / WEIGHTS_FILE)
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         tokenizer_files.save(tokenizer, temporary)
@@ -119,7 +119,6 @@ def export(
             exported = jax.export.export(jax.jit(program), platforms=platforms)(*_shapes(params, schedule.bucket))
             (temporary / entry["file"]).write_bytes(exported.serialize())
         (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        digests.write(temporary)
     return manifest
 
 
@@ -134,7 +133,7 @@ def _require_replaceable(output: epath.Path) -> None:
         raise CheckpointError(
             f"{output} holds files and is no export to replace ({MANIFEST_FILE} is missing or foreign): choose a new folder"
         )
-    digests.require_replaceable(output)
+    folders.require_replaceable(output)
 
 
 def _used(among: list[Bucket], lengths: Sequence[int] | None) -> list[Bucket]:

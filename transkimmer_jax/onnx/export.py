@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from transkimmer_jax.checkpoints import config_file, digests, files, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints import config_file, files, folders, sentence_transformers, tokenizer_files
 from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.checkpoints.schema import storable_threshold
 from transkimmer_jax.data import pipeline
@@ -82,7 +82,7 @@ def export(
     graph = build(loaded, outputs=[*states, *(output.name for output in loaded.outputs), "kept"], reads_types=reads_types)
     mark(graph, loaded)
     graphs = {"float32": lambda: graph, "int8": lambda: quantize(graph)}
-    with files.replaced_folder(target / GRAPH_FOLDER if into_model else target) as temporary:
+    with folders.write_folder(target / GRAPH_FOLDER if into_model else target) as temporary:
         place = temporary if into_model else temporary / GRAPH_FOLDER
         place.mkdir(exist_ok=True)
         for precision in precisions:
@@ -96,7 +96,6 @@ def export(
             inputs = [given.name for given in graph.graph.input if given.name != "threshold"]
             # As the graph reads texts. DeBERTa's tokenizers give token types, which no model of it reads.
             tokenizer_files.save(tokenizer, temporary, padding_side="right", model_max_length=length, model_input_names=inputs)
-        digests.write(temporary)
     return [target / GRAPH_FOLDER / FILES[precision] for precision in precisions]
 
 
@@ -110,4 +109,4 @@ def _require_replaceable(output: epath.Path, into_model: bool) -> None:
     holds_weights = any(path.suffix in (".safetensors", ".bin") for path in entries)
     if not into_model and (holds_weights or not holds_export):
         raise CheckpointError(f"{output} holds files and is no export to replace: choose a new folder")
-    digests.require_replaceable(place)
+    folders.require_replaceable(place)

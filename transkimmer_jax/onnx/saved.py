@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from flax import nnx
 
-from transkimmer_jax.checkpoints import digests
+from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.errors import first_line
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.onnx.storage import DATA_SUFFIX
@@ -46,7 +46,7 @@ def load(folder: pathlib.Path, precision: str, model: TranskimmerPreTrainedModel
         return None  # of another exporter, which computes every token
     for file in (path, path.with_name(path.name + DATA_SUFFIX)):
         if file.is_file():
-            digests.verify(file)
+            folders.verify(file)
     if _fingerprint(model) not in marks:
         logger.warning("%s is of other weights or another config.json than the folder's: the graph is built anew; export it again", path)
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax.checkpoints import checksums, config_file, huggingface, sentence_transformers
+from transkimmer_jax.checkpoints import config_file, folders, huggingface, sentence_transformers
 from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.checkpoints.tensors import INDEX_FILE, TORCH_FILE
 from transkimmer_jax.checkpoints.tokenizer_files import STATE_FILE
@@ -211,11 +211,11 @@ def folder_digest(name: str) -> str | None:
         return None
     listed: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
-        listed = checksums.read(folder)
+        listed = folders.read_digests(folder)
     patterns = _MODEL_FILES if (folder / STATE_FILE).exists() else (*_MODEL_FILES, *_VOCABULARY_FILES)
     names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns))
     names += sorted(f"{path.parent.name}/{path.name}" for path in folder.glob(f"*_*/{config_file.CONFIG_FILE}"))  # 1_Pooling's
-    lines = [f"{listed.get(file) or checksums.digest(folder / file)}  {file}\n" for file in names]
+    lines = [f"{listed.get(file) or folders.digest(folder / file)}  {file}\n" for file in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from transkimmer_jax.checkpoints import checksums, files
+from transkimmer_jax.checkpoints import files, folders
 from transkimmer_jax.errors import first_line
 
 logger = logging.getLogger("transkimmer_jax")
@@ -26,7 +26,7 @@ def write_digests(folder: epath.Path, step: int) -> None:
     """Write the digests of a checkpoint that is written and not yet committed, one of those below `folder`."""
     # Locally it has a temporary name, in a bucket its own.
     (written,) = (path for path in folder.iterdir() if path.name == str(step) or path.name.startswith(f"{step}."))
-    checksums.write(written, leave_out=[_COMMIT_MARK, _METADATA])
+    folders.write_digests(written, leave_out=[_COMMIT_MARK, _METADATA])
 
 
 def complete_digests(folder: epath.Path, step: int) -> None:
@@ -34,7 +34,7 @@ def complete_digests(folder: epath.Path, step: int) -> None:
 
     A run that is killed before leaves a checkpoint of which that file is read, and all others are verified.
     """
-    checksums.add(folder / str(step), _METADATA)
+    folders.add_digest(folder / str(step), _METADATA)
 
 
 def fault(checkpoint: epath.Path) -> str | None:
@@ -43,10 +43,10 @@ def fault(checkpoint: epath.Path) -> str | None:
         if not checkpoint.is_dir():
             return "it is no folder"
         if not files.is_remote(checkpoint):
-            files.remove_leftovers(checkpoint, [checksums.SUMS_FILE])  # of a run that was killed as it completed the digests
+            files.remove_leftovers(checkpoint, [folders.SUMS_FILE])  # of a run that was killed as it completed the digests
         metadata(checkpoint)
-        sums = checksums.read(checkpoint)
-        return checksums.fault(checkpoint, sums, [_COMMIT_MARK] if _METADATA in sums else [_COMMIT_MARK, _METADATA])
+        sums = folders.read_digests(checkpoint)
+        return folders.fault(checkpoint, sums, [_COMMIT_MARK] if _METADATA in sums else [_COMMIT_MARK, _METADATA])
     except FileNotFoundError as error:
         return f"{epath.Path(error.filename).name if error.filename else 'a file'} is missing"
     except (OSError, ValueError) as error:

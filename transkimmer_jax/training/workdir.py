@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from transkimmer_jax import config as configs
-from transkimmer_jax.checkpoints import checksums, files
+from transkimmer_jax.checkpoints import files, folders
 from transkimmer_jax.config import Config, Recipe
 from transkimmer_jax.distributed import processes
 from transkimmer_jax.errors import TrainingError
@@ -37,10 +37,10 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
     runs = {workdir: config} if isinstance(config, Config) else _runs(workdir, config)
     damaged = {folder: _damaged(folder) for folder in (workdir, *runs)}
     if _RESULT in damaged[workdir]:
-        raise TrainingError(_anew(path, f"another SHA-256 than in {checksums.SUMS_FILE}"))
+        raise TrainingError(_anew(path, f"another SHA-256 than in {folders.SUMS_FILE}"))
     for folder, names in damaged.items():
         for name in names:
-            logger.warning("%s is not what was written: another SHA-256 than in %s", folder / name, checksums.SUMS_FILE)
+            logger.warning("%s is not what was written: another SHA-256 than in %s", folder / name, folders.SUMS_FILE)
     try:
         result = _read_object(path)
     except ValueError as error:
@@ -56,7 +56,7 @@ def finished_result(workdir: epath.Path, config: Config | Recipe) -> dict[str, A
 def write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
     """Write `result.json`, which ends the run, and digests of the files that tell of it."""
     files.write_json(workdir / _RESULT, result)
-    checksums.write_of(workdir, [name for name in _DIGESTED if (workdir / name).exists()])
+    folders.write_digests(workdir, [name for name in _DIGESTED if (workdir / name).exists()])
 
 
 def require_unchanged(workdir: epath.Path, config: Config, examples: str) -> None:
@@ -80,7 +80,7 @@ def _require_unchanged_files(workdir: epath.Path, config: Config) -> None:
     changed = [
         field
         for field, path in _data_files(config)
-        if path in digests and epath.Path(path).is_file() and checksums.digest(epath.Path(path)) != digests[path]
+        if path in digests and epath.Path(path).is_file() and folders.digest(epath.Path(path)) != digests[path]
     ]
     if changed:
         raise TrainingError(_other_data(workdir, changed))
@@ -168,10 +168,10 @@ def claimed(workdir: epath.Path, config: Config, examples: str) -> Iterator[None
     with files.sole_writer(workdir) if processes.is_first() else contextlib.nullcontext():
         if processes.is_first():
             if not files.is_remote(workdir):
-                files.remove_leftovers(workdir, [*_DIGESTED, checksums.SUMS_FILE, "model"])
+                files.remove_leftovers(workdir, [*_DIGESTED, folders.SUMS_FILE, "model"])
             files.write_json(workdir / _CONFIG, to_write(config))
             if not (workdir / _DATA).exists():
-                digests = {path: checksums.digest(epath.Path(path)) for _, path in _data_files(config)}
+                digests = {path: folders.digest(epath.Path(path)) for _, path in _data_files(config)}
                 files.write_json(workdir / _DATA, {"examples": examples, "files": digests, "models": _model_digests(config)})
         processes.wait_for_all("config written")
         _require_owner(workdir, config)
@@ -253,13 +253,13 @@ def _read_object(path: epath.Path) -> dict[str, Any]:
 def _damaged(workdir: epath.Path) -> list[str]:
     """Files of a finished run that are not what was written; none where no digests are there, or where those are damaged."""
     try:
-        sums = checksums.read(workdir)
+        sums = folders.read_digests(workdir)
     except FileNotFoundError:
         return []
     except ValueError as error:
         logger.warning("%s: %s", workdir, error)
         return []
-    return [name for name, value in sums.items() if not (workdir / name).is_file() or checksums.digest(workdir / name) != value]
+    return [name for name, value in sums.items() if not (workdir / name).is_file() or folders.digest(workdir / name) != value]
 
 
 def _anew(path: epath.Path, what: str) -> str:

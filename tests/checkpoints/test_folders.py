@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from faults.model_folder import write_model
 
-from transkimmer_jax.checkpoints import config_file, digests
+from transkimmer_jax.checkpoints import config_file, folders
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.calibration import Calibration
 
@@ -30,7 +30,7 @@ def test_a_folder_without_digests(folder):
     (folder / "SHA256SUMS").unlink()
     (folder / "config.json").write_text((folder / "config.json").read_text().replace("0.25", "0.5"), encoding="utf-8")
     assert config_file.read(folder).architecture.skim.threshold == 0.5
-    digests.replace_text(folder / "new.json", "{}")
+    folders.replace_text(folder / "new.json", "{}")
     assert not (folder / "SHA256SUMS").exists()
 
 
@@ -50,9 +50,9 @@ def test_an_edited_file_and_how_to_accept_it(folder):
 def test_what_we_write_is_listed_anew(folder):
     before = listed(folder)
     text = json.dumps(json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"skim": {"predictor_size": 8, "threshold": 0.75}})
-    digests.replace_text(folder / "config.json", text)
+    folders.replace_text(folder / "config.json", text)
     assert config_file.read(folder).architecture.skim.threshold == 0.75
-    digests.replace_text(folder / "notes.txt", "new")
+    folders.replace_text(folder / "notes.txt", "new")
     after = listed(folder)
     assert set(after) == set(before) | {"notes.txt"} and after["config.json"] != before["config.json"]
     assert {name: after[name] for name in before if name != "config.json"} == {n: d for n, d in before.items() if n != "config.json"}
@@ -60,7 +60,7 @@ def test_what_we_write_is_listed_anew(folder):
 
 @pytest.mark.parametrize("writes", range(1, 4))
 def test_a_kill_between_two_writes_leaves_a_folder_that_can_be_read(folder, monkeypatch, writes):
-    write_text, done = digests.files.write_text, []
+    write_text, done = folders.files.write_text, []
 
     def dies(path, text):
         if len(done) == writes - 1:
@@ -68,10 +68,10 @@ def test_a_kill_between_two_writes_leaves_a_folder_that_can_be_read(folder, monk
         done.append(path)
         write_text(path, text)
 
-    monkeypatch.setattr(digests.files, "write_text", dies)
+    monkeypatch.setattr(folders.files, "write_text", dies)
     text = (folder / "config.json").read_text(encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
-        digests.replace_text(folder / "config.json", text + " ")
+        folders.replace_text(folder / "config.json", text + " ")
     monkeypatch.undo()
     config_file.read(folder)
     assert Calibration.load(folder, 3) is not None
