@@ -1,6 +1,5 @@
 """A checkpoint that is not, byte for byte, what was written is never resumed from: whatever is done to whichever of its files."""
 
-import contextlib
 import errno
 import os
 import re
@@ -207,47 +206,6 @@ def test_killed_while_a_damaged_best_one_is_put_aside(workdir, monkeypatch):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["9"]
     assert restored(workdir) == 0
     assert {path.name for path in (workdir / "checkpoints_damaged").iterdir()} == {"9", "12"}
-
-
-def test_one_that_is_evaluated_later(workdir, monkeypatch, caplog):
-    """It is saved once more, with its rank; where that fails the one before it is used."""
-
-    def fail(*arguments, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    save(workdir, {15: None})
-    shutil.copytree(workdir, workdir / "copy")
-    for folder, failing in ((workdir / "copy", True), (workdir, False)):
-        with open_checkpoints(folder) as checkpoints:
-            assert checkpoints.latest_step == 15 and not checkpoints.latest_is_evaluated
-        with monkeypatch.context() as patch, pytest.raises(OSError) if failing else contextlib.nullcontext():
-            if failing:
-                patch.setattr(folders, "write_digests", fail)
-            save(folder, {15: 1.0})
-    assert restored(workdir / "copy") == 12 and restored(workdir) == 15 and said(caplog) == []
-    with open_checkpoints(workdir) as checkpoints:
-        assert checkpoints.latest_is_evaluated and checkpoints.restore_best(state_of(0))[1] == 15
-
-
-def test_the_only_checkpoint_is_never_written_anew(tmp_path, monkeypatch):
-    """Orbax deletes a step before it saves it once more: a run that is killed in between goes on from the checkpoint before it."""
-
-    def fail(*arguments, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def kept():
-        return {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()}
-
-    save(tmp_path, {3: None}, keep_latest=1)
-    save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
-    assert kept() == {"3", "6"}
-    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        patch.setattr(folders, "write_digests", fail)
-        save(tmp_path, {6: 0.5}, keep_latest=1)
-    assert restored(tmp_path) == 3
-    save(tmp_path, {6: None}, keep_latest=1, awaits_rank=True)
-    save(tmp_path, {6: 0.5}, keep_latest=1)
-    assert kept() == {"6"}, "what is no longer needed is deleted"
 
 
 def test_damage_to_one_that_is_neither_newest_nor_best(tmp_path, caplog):

@@ -11,8 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -21,9 +20,6 @@ from transkimmer_jax.console import PEER_LOST
 from transkimmer_jax.errors import ConfigError, PeerError, Preempted, first_line
 
 logger = logging.getLogger("transkimmer_jax")
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # How the failures of jax's and gloo's calls name a process that is gone, or that does not answer.
 _GONE = re.compile(
@@ -152,10 +148,6 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-class Stopped(Exception):
-    """A SIGTERM came, and what was begun can be left: it is done again by the run that goes on."""
-
-
 # Of all runs of this process: jax's service asks all processes to stop at a number that none of them has passed.
 _sync_points = itertools.count(1)
 
@@ -186,24 +178,8 @@ class Preemption:
         self._told = True
         print("SIGTERM: saving, then leaving", file=sys.stderr)
 
-    def stopping(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function`, a part of what may be left, which raises `Stopped` in place of its work when a SIGTERM has come.
-
-        Of several processes none leaves: the others would wait for it.
-        """
-
-        def call(*arguments: P.args, **options: P.kwargs) -> R:
-            if self._told:
-                raise Stopped
-            return function(*arguments, **options)
-
-        return call
-
     def reached(self) -> bool:
-        """Whether to save and leave; called after every step, so equally often by all processes, and true in all of them at once.
-
-        In a single process, which alone stops an evaluation, also after that.
-        """
+        """Whether to save and leave: called by all processes after every step, and true in all of them at once."""
         several = jax.process_count() > 1
         self._answered = bool(multihost_utils.reached_preemption_sync_point(next(_sync_points))) if several else self._told
         return self._answered

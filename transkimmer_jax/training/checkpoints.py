@@ -30,7 +30,7 @@ _policies = ocp.training.preservation_policies
 class Progress:
     """What a run knows beside its state and its place in the data.
 
-    seconds: trained so far. open_window: the scalars of the steps since the last line of `metrics.jsonl`, see `MetricsWindow`.
+    seconds: trained so far. open_window: the scalars of the steps since the last line of `metrics.jsonl`, see `records.fetch`.
     records: digest of the lines of that file, see `Records`; None where an older version saved.
     """
 
@@ -56,11 +56,9 @@ class Checkpoints:
             verification.put_damaged_aside(self._folder, keep_latest)
         processes.wait_for_all("damaged checkpoints put aside")
         best = _policies.BestN(get_metric_fn=lambda metrics: metrics["rank"], n=1, keep_checkpoints_without_metrics=False)
-        self._keep_latest = keep_latest
-        self._latest = _policies.LatestN(keep_latest)
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
-            preservation_policy=_policies.AnyPreservationPolicy([self._latest, best]),
+            preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(keep_latest), best]),
             cleanup_tmp_directories=True,
             # A lambda, since Orbax copies its options, and with a method the object.
             context=ocp.Context(
@@ -83,33 +81,14 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    @property
-    def latest_is_evaluated(self) -> bool:
-        """Whether the newest complete checkpoint, which there is, was saved with a rank."""
-        return bool(self._checkpointer.latest.metrics)
-
-    def save(
-        self,
-        step: int,
-        state: TrainState,
-        data: grain.DatasetIterator,
-        progress: Progress,
-        rank: float | None,
-        awaits_rank: bool = False,
-    ) -> None:
-        """Start saving; the state may be donated as soon as this returns.
-
-        rank: higher is better; None where not evaluated. awaits_rank: the step is to be saved once more, with its rank.
-        """
+    def save(self, step: int, state: TrainState, data: grain.DatasetIterator, progress: Progress, rank: float | None) -> None:
+        """Start saving; the state may be donated as soon as this returns. rank: higher is better; None where not evaluated."""
         self.wait()  # as Orbax would in the next call: one checkpoint is written at a time
-        # Orbax deletes a checkpoint before it saves the step once more, so the one before it stays until then.
-        self._latest.n = self._keep_latest + awaits_rank
         self._undigested = step
         ranked = self._ranked() + ([] if rank is None else [(rank, step)])
         saving = self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "data": data},
-            overwrite=step == self.latest_step,
             force=True,  # else one is left out, without a word, while the last is still being written
             metrics=None if rank is None else {"rank": rank},
             custom_metadata=dataclasses.asdict(progress) | {"processes": jax.process_count(), "best": max(ranked)[1] if ranked else None},

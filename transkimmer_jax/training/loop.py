@@ -8,6 +8,7 @@ Every process of a run does all of this. They differ in which rows of a batch th
 results.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -26,18 +27,16 @@ from transkimmer_jax.config import Config
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.distributed import processes
 from transkimmer_jax.distributed.placement import Placement, bytes_per_device
-from transkimmer_jax.distributed.processes import Preemption, Stopped
+from transkimmer_jax.distributed.processes import Preemption
 from transkimmer_jax.errors import Preempted
 from transkimmer_jax.evaluation import masked
 from transkimmer_jax.evaluation.metrics import require_scorer
+from transkimmer_jax.progress import tqdm
 from transkimmer_jax.training import budget, forwarding, inputs, models, narrowing, results, teaching, validation
-from transkimmer_jax.training.bar import TrainingBar
 from transkimmer_jax.training.checkpoints import Checkpoints, Progress
-from transkimmer_jax.training.dispatch import StepsInFlight
-from transkimmer_jax.training.records import NoRecords, Records
+from transkimmer_jax.training.records import Records, Scalars, fetch, means
 from transkimmer_jax.training.step import TrainStep
 from transkimmer_jax.training.validation import CheckpointEvaluation, Validation
-from transkimmer_jax.training.windows import MetricsWindow
 from transkimmer_jax.training.workdir import claimed, finished_result, require_unchanged, what_is_saved
 
 logger = logging.getLogger("transkimmer_jax")
@@ -132,77 +131,83 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
         Checkpoints(workdir, train.keep_latest, train.save_timeout) as checkpoints,
     ):
         # ------------------------------------------------------------------------------------------------------------------- (re)start
-        step, before, unevaluated = 0, Progress(), False
+        step, before = 0, Progress()
         if checkpoints.latest_step is not None:
             state, before = checkpoints.restore(state, batches)
             step = int(state.step)
-            unevaluated = evaluates_at(step) and not checkpoints.latest_is_evaluated  # a SIGTERM came during the evaluation
             logger.info("resuming at step %d of %d", step, total_steps)
         elif forwarding.are_fresh(state.params):
             state = dataclasses.replace(state, params=forwarding.fitted(train_step.graph, state.params, first_batches(), placement))
         started = time.monotonic()
-        window = MetricsWindow(before.open_window)
-        due: tuple[int, MetricsWindow] | None = None
-        in_flight = StepsInFlight()
+        window: list[Scalars] = list(before.open_window)
+        closed: tuple[int, list[Scalars]] | None = None
+        previous: Scalars | None = None
         evaluated: CheckpointEvaluation | None = None
+        beside_bar: dict[str, str] = {}
+        first = processes.is_first()
         with (
-            Records(workdir, step, before.records) if processes.is_first() else NoRecords() as records,
-            TrainingBar(step, total_steps, visible=processes.is_first()) as bar,
+            Records(workdir, step, before.records) if first else contextlib.nullcontext() as records,
+            tqdm(total=total_steps, initial=step, desc="training", unit="step", smoothing=0, disable=not first) as bar,
             Preemption() as preemption,
         ):
-            stoppable = dataclasses.replace(checks, step=preemption.stopping(checks.step))
-            while step < total_steps or unevaluated:
-                preempted = False
-                if not unevaluated:
-                    # -------------------------------------------------------------------------------------------------------- one step
-                    bar.advance(in_flight.wait_for_room())
-                    batch = placement.global_batch(next(batches), rows, batch_size)
-                    with bar.dispatching(batch["input_ids"].shape):
-                        state, scalars = update(state, batch, teacher_params)
-                    in_flight.add(scalars)
-                    step += 1
-                    preempted = preemption.reached()
+
+            def record(step: int, scalars: dict[str, float], **shown: str) -> None:
+                if records is not None:
+                    records.write(step, scalars)
+                bar.set_postfix(beside_bar | shown, refresh=False)
+                beside_bar.update(shown)
+
+            def record_window(step: int, window: list[Scalars]) -> None:
+                mean = means(fetch(window, step))
+                record(step, mean, loss=f"{mean['task_loss']:.3f}", kept=f"{mean['kept_tokens']:.0%}")
+
+            while step < total_steps:
+                # ------------------------------------------------------------------------------------------------------------ one step
+                batch = placement.global_batch(next(batches), rows, batch_size)
+                state, scalars = update(state, batch, teacher_params)
+                step += 1
+                if previous is not None:  # so that the host is at most one step ahead of the devices, and the bar tells the truth
+                    jax.block_until_ready(previous)
+                    bar.update()
+                previous = scalars
+                preempted = preemption.reached()
                 evaluates = evaluates_at(step)
                 checkpoint_due = evaluates or (train.save_every is not None and step % train.save_every == 0)
 
                 # ------------------------------------------------------------------------------------------------------------- records
                 # A window is read one step after its last, when the next step is under way already.
-                if due is not None:
-                    _record(records, bar, *due)
-                    due = None
-                if not unevaluated:
-                    window.add(scalars)
-                    if step % train.log_every == 0 or checkpoint_due:
-                        due, window = (step, window), MetricsWindow()
+                if closed is not None:
+                    record_window(*closed)
+                    closed = None
+                window.append(scalars)
+                if step % train.log_every == 0 or checkpoint_due:
+                    closed, window = (step, window), []
+                if not (checkpoint_due or preempted):
+                    continue
 
                 # ---------------------------------------------------------------------------------------------- evaluation, checkpoint
-                if checkpoint_due or preempted:
-                    bar.advance(in_flight.wait_for_all())
-                    # What is saved has been seen to be finite: the window that ends here, or the open one.
-                    if due is not None:
-                        _record(records, bar, *due)
-                        due = None
-                    with bar.untimed():
-                        open_window, rank = window.values(step), None
-                        if evaluates:
-                            try:
-                                evaluated = stoppable.evaluate(state.params, step)
-                            except Stopped:
-                                preempted = preemption.reached()
-                            else:
-                                records.write(step, evaluated.scalars())
-                                settled = step >= budget.settles_at(config.skim, total_steps)
-                                rank = validation.rank(config.skim, task, evaluated, settled, least)
-                                bar.show(**{task.primary_metric: f"{evaluated.first.metrics[task.primary_metric]:.4f}"})
-                        if rank is not None or not unevaluated:
-                            seconds = before.seconds + time.monotonic() - started
-                            progress = Progress(seconds, open_window, records.digest)
-                            checkpoints.save(step, state, batches, progress, rank, awaits_rank=evaluates and rank is None)
-                        unevaluated = False
-                        records.publish()
-                    if preempted:
-                        checkpoints.wait()
-                        raise Preempted(f"stopped by SIGTERM and saved at step {step} of {total_steps}; the same command resumes")
+                jax.block_until_ready(previous)
+                bar.update()
+                previous = None
+                # The state that is saved has been seen to be finite: in the window that ends here, or in the open one.
+                if closed is not None:
+                    record_window(*closed)
+                    closed = None
+                open_window, rank = fetch(window, step), None
+                if evaluates:
+                    evaluated = checks.evaluate(state.params, step)
+                    settled = step >= budget.settles_at(config.skim, total_steps)
+                    rank = validation.rank(config.skim, task, evaluated, settled, least)
+                    metric = evaluated.first.metrics[task.primary_metric]
+                    record(step, evaluated.scalars(), **{task.primary_metric: f"{metric:.4f}"})
+                seconds = before.seconds + time.monotonic() - started
+                digest = "" if records is None else records.digest
+                checkpoints.save(step, state, batches, Progress(seconds, open_window, digest), rank)
+                if records is not None:
+                    records.publish()
+                if preempted:
+                    checkpoints.wait()
+                    raise Preempted(f"stopped by SIGTERM and saved at step {step} of {total_steps}; the same command resumes")
         seconds = before.seconds + time.monotonic() - started
 
         # --------------------------------------------------------------------------------------------------------------------- result
@@ -219,10 +224,3 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             results.write(workdir, student.arch, params, tokenizer, task, config, evaluated, result)
         processes.wait_for_all("result written")
     return result
-
-
-def _record(records: Records | NoRecords, bar: TrainingBar, step: int, window: MetricsWindow) -> None:
-    """Write the means of a window that ends with `step`, and show some of them."""
-    means = window.means(step)
-    records.write(step, means)
-    bar.show(loss=f"{means['task_loss']:.3f}", kept=f"{means['kept_tokens']:.0%}")

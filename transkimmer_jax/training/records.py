@@ -3,17 +3,23 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import socket
 import struct
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
 
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import files
+from transkimmer_jax.errors import TrainingError
 
 with extras.needed("train", "training"):
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -23,22 +29,31 @@ with extras.needed("train", "training"):
 logger = logging.getLogger("transkimmer_jax")
 
 
-class NoRecords:
-    """What the processes beside the first write down: nothing."""
+# What a step returns, by name: arrays on the devices, or numbers of a window that a checkpoint kept.
+Scalars = Mapping[str, Any]
 
-    digest = ""
 
-    def __enter__(self) -> "NoRecords":
-        return self
+def fetch(window: Sequence[Scalars], step: int) -> list[dict[str, float]]:
+    """The scalars of the steps since the last line of `metrics.jsonl`, up to `step`, in numbers that JSON keeps exactly.
 
-    def __exit__(self, *exception) -> None:
-        pass
+    Waits for the devices. A window that a checkpoint does not end is saved with it, so a resumed run writes the same lines.
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """As `Records.write`."""
+    Raises:
+      TrainingError: a loss or a gradient is not finite.
+    """
+    values = [{name: float(value) for name, value in scalars.items()} for scalars in jax.device_get(list(window))]
+    for scalars in values:
+        if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
+            raise TrainingError(
+                f"the loss or its gradient is not finite at or before step {step} (loss {scalars['loss']}, gradient norm "
+                f"{scalars['grad_norm']}): lower optimizer.learning_rate or optimizer.predictor_learning_rate"
+            )
+    return values
 
-    def publish(self) -> None:
-        """As `Records.publish`."""
+
+def means(window: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each scalar over a window, in float32."""
+    return {name: float(np.mean(np.array([scalars[name] for scalars in window], np.float32))) for name in window[0]}
 
 
 class Records:
