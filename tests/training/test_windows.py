@@ -29,7 +29,5 @@ def test_a_saved_window_goes_on_to_the_same_mean(losses, cut):
 
 @pytest.mark.parametrize("broken", [{"loss": np.nan}, {"loss": 1.0, "grad_norm": np.inf}])
 def test_values_that_are_not_finite_are_neither_logged_nor_saved(broken):
-    with pytest.raises(
-        TrainingError, match="^the loss or its gradient is not finite at or before step 7 .*: lower optimizer.learning_rate"
-    ):
+    with pytest.raises(TrainingError, match="^the loss or its gradient is not finite at or before step 7 .*: lower optimizer"):
         fetch([scalars(0.5), scalars(**broken)], 7)
