@@ -15,15 +15,15 @@ TEXTS = {"a": "one", "b": "two", "7": "three"}
 def test_texts(write):
     """By id, of both spellings, with a title before the text."""
     records = [{"id": "a", "text": "one"}, {"_id": "b", "title": "Two", "text": "2"}, {"id": 7, "title": "", "text": "three"}]
-    assert retrieval.read_texts(write("q.jsonl", records), "queries") == {"a": "one", "b": "Two 2", "7": "three"}
-    assert retrieval.read_texts(write("q.csv", "id,text\nx,some text\n"), "queries") == {"x": "some text"}
+    assert retrieval.read_texts(write("q.jsonl", records)) == {"a": "one", "b": "Two 2", "7": "three"}
+    assert retrieval.read_texts(write("q.csv", "id,text\nx,some text\n")) == {"x": "some text"}
 
 
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([{"text": "one"}], "line 1: no id: give every one of the queries a column 'id'"),
-        ([{"id": 1.5, "text": "one"}], "line 1: no id"),
+        ([{"text": "one"}], "line 1: no column 'id'"),
+        ([{"id": 1.5, "text": "one"}], "line 1: column 'id' holds 1.5, not an id"),
         ([{"id": "a", "text": "one"}, {"id": "a", "text": "two"}], "line 2: id 'a' is there twice"),
         ([{"id": "a"}], "no column 'text'"),
         ([{"id": "a", "text": 3}], "holds 3, not text"),
@@ -32,7 +32,7 @@ def test_texts(write):
 def test_texts_that_cannot_be_meant(write, records, message):
     """One line that names the place and the cure."""
     with pytest.raises(DataError, match=message):
-        retrieval.read_texts(write("q.jsonl", records), "queries")
+        retrieval.read_texts(write("q.jsonl", records))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_judgements(write, name, content):
     [
         ("a 0 x 1\n", "line 1: document 'x' is unknown"),
         ("a 0 b 1\nz 0 b 1\n", "line 2: query 'z' is unknown"),
-        ("a 0 b much\n", "relevance 'much' is no integer"),
-        ("a 0 b 0.5\n", "relevance '0.5' is no integer"),
+        ("a 0 b much\n", "'relevance' holds 'much', not an integer"),
+        ("a 0 b 0.5\n", "'relevance' holds '0.5', not an integer"),
         ("a 0 b 1\na 0 b 0\n", "line 2: query 'a' and document 'b' are judged twice"),
         ("a b\n", "2 columns: write query, 0, document, relevance"),
         ("\n", "no judgement"),

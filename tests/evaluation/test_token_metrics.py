@@ -12,7 +12,7 @@ from transkimmer_jax.data.batches import NO_LABEL
 from transkimmer_jax.data.prepared import TagLabels
 from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.errors import ConfigError
-from transkimmer_jax.evaluation import retrieval, squad, tags
+from transkimmer_jax.evaluation import retrieval, scores, squad
 from transkimmer_jax.evaluation.metrics import require_scorer
 
 TAGS = ("O", "B-A", "I-A", "B-B")
@@ -63,7 +63,7 @@ def test_entities():
     """One of two entities is right in kind and ends: words that were not read, and later pieces, count nowhere."""
     labels = tag_labels([[NO_LABEL, 1, 2, NO_LABEL, 0, NO_LABEL], [NO_LABEL, 3, NO_LABEL]])
     predicted = np.array([0, 1, 2, 3, 0, 3, 3, 1, 3])
-    measured = tags.tag_metrics(np.eye(4)[predicted], labels, TAGS)
+    measured = scores.tag_metrics(np.eye(4)[predicted], labels, TAGS)
     assert measured == pytest.approx({"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 3 / 4})
 
 
@@ -71,13 +71,13 @@ def test_entities_of_single_words_and_last_ones():
     """In BILOU: two persons side by side are none of one person of two words."""
     names = ("O", "U-PER", "B-PER", "L-PER", "B-ORG", "L-ORG")
     predicted = np.array([2, 3, 0, 4, 5])
-    measured = tags.tag_metrics(np.eye(6)[predicted], tag_labels([[1, 1, 0, 4, 5]]), names)
+    measured = scores.tag_metrics(np.eye(6)[predicted], tag_labels([[1, 1, 0, 4, 5]]), names)
     assert measured["recall"] == pytest.approx(1 / 3) and measured["precision"] == pytest.approx(1 / 2)
 
 
 def test_tags_of_single_words():
     """Accuracy alone, without seqeval."""
-    measured = tags.tag_metrics(np.eye(2)[[0, 1, 1]], tag_labels([[0, 1, 0]]), ("DET", "NOUN"))
+    measured = scores.tag_metrics(np.eye(2)[[0, 1, 1]], tag_labels([[0, 1, 0]]), ("DET", "NOUN"))
     assert measured == {"accuracy": pytest.approx(2 / 3)}
 
 

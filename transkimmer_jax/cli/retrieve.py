@@ -62,8 +62,8 @@ def _retrieve(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None and args.reranker is None:
             raise ConfigError(f"--{name.replace('_', '-')} is of a --reranker: give one, or leave it out")
     retrieval.require_scorer()
-    queries = retrieval.read_texts(args.queries, "queries")
-    documents = retrieval.read_texts(args.documents, "documents")
+    queries = retrieval.read_texts(args.queries)
+    documents = retrieval.read_texts(args.documents)
     judgements = retrieval.read_judgements(args.judgements, queries, documents)
     judged = {name: queries[name] for name in judgements}
     options = runtime.options(args)

@@ -1,11 +1,10 @@
-"""How well a student stands for its teacher: on texts that nobody has labelled, the teacher's answers are what is compared with."""
+"""Agreement of a student with its teacher, on texts without labels."""
 
 import numpy as np
 import scipy.special
 
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.evaluation.correlation import pearson, spearman
-from transkimmer_jax.evaluation.label_sets import micro_f1
+from transkimmer_jax.evaluation.scores import micro_f1, pearson, spearman
 from transkimmer_jax.inference.predictions import Predictions, decisions
 from transkimmer_jax.inference.vectors import neighbours, unit
 

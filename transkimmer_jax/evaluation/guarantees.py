@@ -1,4 +1,4 @@
-"""Choices that hold with a stated probability: Learn then Test (Angelopoulos et al., 2021), for thresholds in a fixed order.
+"""Risk-controlled thresholds: Learn then Test (Angelopoulos et al., 2021), for thresholds in a fixed order.
 
 A threshold is certified when the hypothesis that it is too risky is rejected on a calibration split that chose nothing else. Thresholds
 are tested from the one that skims least on, each at the full level, up to the first that cannot be certified: fixed-sequence testing,

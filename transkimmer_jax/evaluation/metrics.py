@@ -7,10 +7,9 @@ import numpy as np
 from transkimmer_jax import extras
 from transkimmer_jax.data.prepared import QuestionLabels, TagLabels
 from transkimmer_jax.data.tasks import Task, are_entities
-from transkimmer_jax.evaluation import agreement, label_sets
-from transkimmer_jax.evaluation.correlation import is_constant, pearson, spearman
+from transkimmer_jax.evaluation import agreement
+from transkimmer_jax.evaluation.scores import is_constant, macro_f1, micro_f1, pearson, require_seqeval, spearman, tag_metrics
 from transkimmer_jax.evaluation.squad import question_metrics
-from transkimmer_jax.evaluation.tags import require_seqeval, tag_metrics
 from transkimmer_jax.inference.predictions import Predictions, decisions
 
 with extras.needed("train", "scoring"):
@@ -66,7 +65,7 @@ def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     if labels.ndim == 2:
-        return label_sets.macro_f1(labels, predictions)
+        return macro_f1(labels, predictions)
     return sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
 
 
@@ -77,7 +76,7 @@ def _matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
 _METRICS = {
     "accuracy": _accuracy,
     "f1": _f1,
-    "micro_f1": label_sets.micro_f1,
+    "micro_f1": micro_f1,
     "macro_f1": _macro_f1,
     "matthews_correlation": _matthews_correlation,
     "pearson": pearson,

@@ -1,4 +1,4 @@
-"""Where a model is right and wrong: by class, by pair of classes, by residual, and text by text."""
+"""Errors of a model: by class, by pair of classes, by residual, and text by text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from transkimmer_jax import extras
 from transkimmer_jax.data.tasks import Task
-from transkimmer_jax.evaluation.label_sets import scores_by_label
+from transkimmer_jax.evaluation.scores import scores_by_label
 from transkimmer_jax.inference.answers import labels_of
 from transkimmer_jax.inference.predictions import Predictions, decisions, probabilities
 
@@ -20,7 +20,7 @@ _LARGEST_MATRIX = 200  # classes; of more the counts would be nearly all of a re
 
 
 def report(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The part of `evaluate`'s result that says where the model is right and wrong.
+    """Scores by class and the confusion matrix, or the residuals.
 
     Args:
       task: what is scored.
@@ -65,7 +65,7 @@ def _residuals(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def text(values: dict[str, Any]) -> str:
-    """What `report` returned, as lines for a terminal."""
+    """A `report` as lines for a terminal."""
     if "residuals" in values:
         residuals = dict(values["residuals"])
         quantiles = residuals.pop("quantiles")

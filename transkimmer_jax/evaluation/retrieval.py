@@ -4,42 +4,39 @@ The measures are those of TREC, by pytrec_eval (extra 'evaluation').
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from pydantic import StrictInt, StrictStr, TypeAdapter
 
 from transkimmer_jax import extras
-from transkimmer_jax.data.records import column_text, read_example_records, read_records
+from transkimmer_jax.data.records import Kind, column_text, column_value, read_example_records, read_records
 from transkimmer_jax.errors import DataError
 
 Run = dict[str, dict[str, float]]  # scores of documents by query
 Judgements = dict[str, dict[str, int]]  # relevance of documents by query, 0 or more
 
-_IDS = ("id", "_id")  # the latter is BEIR's
+_ID = Kind(TypeAdapter(StrictInt | StrictStr), "an id: a text or an integer")
+_RELEVANCE = Kind(TypeAdapter(int), "an integer, 0 for none")
 _OF_BEIR = {"query": "query-id", "document": "corpus-id", "relevance": "score"}  # its names of the columns of judgements
 DEPTH = 50  # documents of a query that are measured
 MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@10": "recall_10", "recall@50": "recall_50", "mrr": "recip_rank"}
 
 
-def read_texts(path: str | pathlib.Path, what: str) -> dict[str, str]:
+def read_texts(path: str | pathlib.Path) -> dict[str, str]:
     """Texts by their ids, of a `.jsonl` or `.csv` file with columns `id` (or BEIR's `_id`) and `text`, and maybe a `title` before it.
-
-    what: 'queries' or 'documents', for messages.
 
     Raises:
       DataError: as `read_records`; an id that is missing or there twice, or no text at all.
     """
     texts: dict[str, str] = {}
     for where, record in read_example_records(path):
-        name = next((record[column] for column in _IDS if column in record), None)
-        if not isinstance(name, (str, int)) or isinstance(name, bool):
-            raise DataError(f"{where}: no id: give every one of the {what} a column 'id' of text or integers")
-        if str(name) in texts:
-            raise DataError(f"{where}: id {str(name)!r:.60} is there twice: rename one")
+        name = str(column_value(record, "_id" if "_id" in record else "id", where, _ID))
+        if name in texts:
+            raise DataError(f"{where}: id {name!r:.60} is there twice: rename one")
         title = record.get("title")
         text = column_text(record, "text", where)
-        texts[str(name)] = f"{title} {text}" if isinstance(title, str) and title else text
+        texts[name] = f"{title} {text}" if isinstance(title, str) and title else text
     return texts
 
 
@@ -59,9 +56,7 @@ def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], docume
         for name, known, what in ((query, queries, "query"), (document, documents, "document")):
             if name not in known:
                 raise DataError(f"{where}: {what} {name!r:.60} is unknown: judge only what the files of queries and documents hold")
-        value = _integer(relevance)
-        if value is None:
-            raise DataError(f"{where}: relevance {relevance!r:.60} is no integer: write 0 for none")
+        value = column_value({"relevance": relevance}, "relevance", where, _RELEVANCE)
         if judgements.setdefault(query, {}).setdefault(document, value) != value:
             raise DataError(f"{where}: query {query!r:.60} and document {document!r:.60} are judged twice: keep one line")
     if not judgements:
@@ -69,23 +64,13 @@ def read_judgements(path: str | pathlib.Path, queries: Mapping[str, str], docume
     return judgements
 
 
-def _integer(relevance: str) -> int | None:
-    """What a judgement says, also where it is written as 1.0; None: no integer."""
-    try:
-        number = float(relevance)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
-
-
-def _judged(path: pathlib.Path) -> "Any":
+def _judged(path: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
+    """Place, query, document and relevance of each judgement."""
     if path.suffix.lower() in (".jsonl", ".csv"):
         for where, record in read_records(path):
             query, document, relevance = (theirs if theirs in record else ours for ours, theirs in _OF_BEIR.items())
-            missing = next((column for column in (query, document) if column not in record), None)
-            if missing:
-                raise DataError(f"{where}: no column {missing!r}: judgements have 'query', 'document' and maybe 'relevance'")
-            yield where, str(record[query]), str(record[document]), str(record.get(relevance, 1))
+            ids = (str(column_value(record, column, where, _ID)) for column in (query, document))
+            yield where, *ids, str(record.get(relevance, 1))
         return
     for number, (where, record) in enumerate(read_records(path, format="text")):
         cells = record["text"].split()

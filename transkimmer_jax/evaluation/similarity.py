@@ -1,11 +1,11 @@
-"""How well an embedder's cosines follow what people say of pairs of texts."""
+"""Correlation of an embedder's cosines with scores of pairs of texts."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from transkimmer_jax.evaluation.correlation import pearson, spearman
+from transkimmer_jax.evaluation.scores import pearson, spearman
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.vectors import unit
 

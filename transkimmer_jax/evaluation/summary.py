@@ -1,4 +1,4 @@
-"""What a model did on a split: sums over all examples, never averages of batches' averages."""
+"""Metrics and costs of a split: sums over all examples, never averages of batches' averages."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from transkimmer_jax.models.architecture import Architecture
 
 @dataclasses.dataclass(frozen=True)
 class SplitEvaluation:
-    """What a model did on one split.
+    """Metrics and costs of one split.
 
     metrics: the task's metrics. kept_per_layer: share of the real tokens that each layer computed. kept_tokens: its mean.
     flops_vs_padded, flops_vs_unpadded: how many times fewer FLOPs than the dense model on every example padded to the

@@ -1,4 +1,4 @@
-"""One checkpoint, many budgets: what thresholds cost and give, and which to take."""
+"""The curve of budgets: metric and FLOPs of one checkpoint at many thresholds."""
 
 import csv
 import dataclasses
