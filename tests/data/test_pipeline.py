@@ -1,3 +1,5 @@
+"""Tokens and batches."""
+
 import resource
 import shutil
 
@@ -194,19 +196,10 @@ def test_tokenize_pairs_cuts_the_longer_text(tokenizer_folder):
         tokenize(examples, tokenizer, max_length=2)
 
 
-def test_tokenize_without_token_types(tokenizer_folder):
-    tokenizer = load_tokenizer(tokenizer_folder)
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    result = tokenize(Examples(["a"], ["b"], np.zeros(1, np.int32)), tokenizer, max_length=8)
-    assert result.token_type_ids.tolist() == [0] * 5
-
-
-def test_tokenize_in_chunks_with_a_progress_bar(tokenizer_folder, capsys):
-    tokenizer = load_tokenizer(tokenizer_folder)
-    for n, shown in ((2500, False), (5001, True)):
-        result = tokenize(Examples(["a " * (i % 3) for i in range(n)], None, np.zeros(n, np.int32)), tokenizer, max_length=8)
-        assert result.lengths.tolist() == [2 + i % 3 for i in range(n)]
-        assert ("tokenizing" in capsys.readouterr().err) == shown
+@pytest.mark.parametrize(("count", "shown"), [(2500, False), (5001, True)])
+def test_a_progress_bar_from_5000_examples_on(tokenizer_folder, capsys, count, shown):
+    tokenize(Examples.without_labels(["a"] * count), load_tokenizer(tokenizer_folder), 8)
+    assert ("tokenizing" in capsys.readouterr().err) == shown
 
 
 def test_tokenizers_that_cannot_be_loaded(tokenizer_folder, tmp_path):

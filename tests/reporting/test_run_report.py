@@ -124,7 +124,7 @@ def test_what_is_no_run(tmp_path, write, content, message):
 
 def test_a_damaged_result(tmp_path, write):
     write("metrics.jsonl", LINES)
-    for content, message in (("{", "is not JSON"), ("[]", "is not the result of a run")):
+    for content, message in (("{", "is not the result of a run"), ("[]", "is not the result of a run")):
         write("result.json", content)
         with pytest.raises(DataError, match=message):
             report(tmp_path, tmp_path / "page.html")

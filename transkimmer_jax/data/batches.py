@@ -1,7 +1,7 @@
-"""Which examples make up which batch, and how they are padded. NumPy only.
+"""Batches of examples and their padding, in NumPy.
 
-Which examples make up which step is a pure function of lengths, seed and step (`BatchPlan`). So the state of the training
-iterator is the number of steps taken, and resuming costs nothing.
+The examples of a step are a pure function of lengths, seed and step (`BatchPlan`). So the state of the training iterator is the number of
+steps taken, and resuming costs nothing.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from transkimmer_jax.errors import DataError
 
 Batch = dict[str, Any]  # arrays by name; "answers" are a dict of them
 
-NO_LABEL = -100  # of a token that nobody has labelled, as in transformers
+NO_LABEL = -100  # of a token without a label, as in transformers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TokenizedExamples:
     offsets: np.ndarray  # [N + 1] int64
     labels: np.ndarray  # [N] int32 or float32; of questions [N, 2]; of multi-label tasks [N, labels] float32
     truncated: np.ndarray  # [N] bool: the text was longer
-    labelled: np.ndarray | None = None  # [N] bool: whose label means something; None: all
+    labelled: np.ndarray | None = None  # [N] bool: which labels count; None: all
     token_labels: np.ndarray | None = None  # [tokens] int32, of a tagger; `NO_LABEL` where a token has none
-    answers: Mapping[str, np.ndarray] | None = None  # the teacher's outputs by name, [N, ...]; None: it is asked as they are needed
+    answers: Mapping[str, np.ndarray] | None = None  # the teacher's outputs by name, [N, ...]; None: the teacher computes them step by step
 
     def __len__(self) -> int:
         return max(0, len(self.offsets) - 1)  # not of labels, which tokens alone have not
@@ -41,11 +41,11 @@ class TokenizedExamples:
 
     @property
     def first_segments(self) -> np.ndarray:
-        """Tokens of the first text of each example and its special ones, [N] int64: those whose type is 0."""
+        """Tokens of type 0 of each example, [N] int64: its first text and that text's special tokens."""
         return np.diff(np.concatenate([[0], np.cumsum(self.token_type_ids == 0)])[self.offsets])
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where in `input_ids` the tokens of the examples at `rows` lie, one example after the other, [tokens of these] int64."""
+        """Indices into `input_ids` of the tokens of the examples at `rows`, one example after the other."""
         counts = self.lengths[rows]
         return np.repeat(self.offsets[rows] - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
 
@@ -83,7 +83,7 @@ def effective_buckets(buckets: Sequence[int], max_length: int) -> tuple[int, ...
 
 
 class BatchPlan:
-    """Which examples make up which training step.
+    """The examples of each training step.
 
     An epoch is a fresh permutation of all examples, cut into windows of `grouping_window` batches. Each window is sorted by
     length and cut into batches, so that a batch wastes little padding, and the batches of the whole epoch are shuffled. The
@@ -140,7 +140,7 @@ class BatchPlan:
 
 
 class EvaluationBatches:
-    """What `evaluation_batches` returns: an iterable of batches with a length. examples: their number."""
+    """The result of `evaluation_batches`: an iterable of batches with a length. examples: their number."""
 
     def __init__(self, examples: TokenizedExamples, batch_size: int, buckets: tuple[int, ...], pad_id: int):
         self._examples, self._pad_id, self.examples = examples, pad_id, len(examples)
@@ -184,6 +184,7 @@ def evaluation_batches(
 
 
 def collate(examples: TokenizedExamples, rows: np.ndarray, padded_length: int, pad_id: int, weight: np.ndarray) -> Batch:
+    """The batch of the examples at `rows`, padded to one length. weight: [rows] float32, passed on."""
     columns = np.arange(padded_length)
     starts, ends = examples.offsets[rows, None], examples.offsets[rows + 1, None]
     mask = columns < ends - starts

@@ -25,7 +25,7 @@ _VOCABULARIES = (tokenizer_files.STATE_FILE, "vocab.txt", "vocab.json")  # that 
 
 
 def load_tokenizer(folder: str | pathlib.Path, vocab_size: int | None = None) -> Any:
-    """The tokenizer of a checkpoint folder or hub id: transformers', or what reads texts as that does (`saved_tokenizers.py`).
+    """The tokenizer of a checkpoint folder or hub id: transformers', or a `SavedTokenizer` with the same ids.
 
     Args:
       vocab_size: rows of the model's embedding table, to be checked against.
@@ -71,7 +71,7 @@ def _require_sentencepiece(folder: pathlib.Path) -> None:
 
 
 def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
-    """That which `AutoTokenizer` gives. It imports torch to look up the class, so a class that the folder names is looked up here."""
+    """The tokenizer of `AutoTokenizer`, which imports torch to look up a class: a class that the folder names is looked up here."""
     of_tokenizer, of_model = (_fields(folder / name) for name in (tokenizer_files.CONFIG_FILE, config_file.CONFIG_FILE))
     name = of_tokenizer.get("tokenizer_class") or of_model.get("tokenizer_class")
     backbone = next((name for name in FORMATS if name in (of_model.get("model_type"), of_model.get("backbone"))), "bert")
@@ -86,7 +86,7 @@ def _by_class(transformers: Any, folder: pathlib.Path) -> Any:
 
 
 def _is_misnamed(name: str, backbone: str, path: pathlib.Path) -> bool:
-    """Whether `AutoTokenizer` reads `tokenizer.json` as it is, since the class that the folder names would make another tokenizer of it."""
+    """Whether the class that the folder names would change the tokenizer, and `AutoTokenizer` reads `tokenizer.json` as it is."""
     if not path.is_file():
         return False
     if backbone == "modernbert":
@@ -98,7 +98,7 @@ def _is_misnamed(name: str, backbone: str, path: pathlib.Path) -> bool:
 
 
 def _fields(path: pathlib.Path) -> dict[str, Any]:
-    """The fields of a JSON file; none where it cannot be read, of which transformers then says more."""
+    """The fields of a JSON file; none where it cannot be read: transformers then reports why."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -185,5 +185,5 @@ def training_iterator(
 
 
 def move(iterator: "grain.DatasetIterator", step: int) -> None:
-    """Have a training iterator go on at `step`: what a checkpoint of another number of processes does not hold for this one."""
+    """Set a training iterator to `step`, where a checkpoint of another number of processes holds no state for this one."""
     iterator.set_state(iterator.get_state() | {"next_index": step})

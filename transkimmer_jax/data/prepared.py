@@ -1,4 +1,4 @@
-"""Examples of any head as tokens, with what their answers are judged by."""
+"""Tokens of examples for each head, with their labels at tokens."""
 
 import dataclasses
 import logging
@@ -18,8 +18,8 @@ logger = logging.getLogger("transkimmer_jax")
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """tokens: what is computed; of questions an example is a window. labels: what `metrics.compute_metrics` compares answers with:
-    labels [N] or [N, labels], `TagLabels` or `QuestionLabels`."""
+    """tokens: the model's input; of questions an example is a window. labels: of `metrics.compute_metrics`, [N] or [N, labels],
+    `TagLabels` or `QuestionLabels`."""
 
     tokens: TokenizedExamples
     labels: Any
@@ -27,7 +27,7 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class TagLabels:
-    """Of tokens [tokens] int32: the tag of a word at its first token, `NO_LABEL` at others. offsets: of texts, as those of the tokens."""
+    """labels: [tokens] int32, the tag of a word at its first token, `NO_LABEL` at others. offsets: of texts, as in `TokenizedExamples`."""
 
     labels: np.ndarray
     offsets: np.ndarray
@@ -35,7 +35,7 @@ class TagLabels:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionLabels:
-    """Contexts and answers of questions, and the windows in which they are read."""
+    """Contexts and answers of questions, and the windows of the contexts."""
 
     windows: Windows
     contexts: list[str]
@@ -58,7 +58,7 @@ def prepare(task: Task, examples: Examples, tokenizer: Any, doc_stride: int) -> 
 
 
 def warn_of_cut(tokens: TokenizedExamples, texts: str, limit: str) -> None:
-    """Say how many texts were cut, if any. texts: what to call them. limit: the setting that cut them, with its value."""
+    """Log how many texts were cut, if any. texts: their name. limit: the setting that cut them, with its value."""
     if tokens.truncated.any():
         logger.warning(
             "%d of %d %s are longer than %s: the rest of each is not read, and counts nowhere",

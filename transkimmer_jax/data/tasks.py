@@ -11,7 +11,7 @@ from transkimmer_jax.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a model is trained to predict, from which columns, and how it is scored."""
+    """A task: columns of texts, labels, splits and metrics."""
 
     name: str  # 'glue/sst2'
     text_columns: tuple[str, ...]  # one, or two for pairs
@@ -23,9 +23,9 @@ class Task:
     validation_splits: dict[str, str] = dataclasses.field(default_factory=lambda: {"validation": "validation"})  # name in reports -> split
     test_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # more texts, on which no choice is made
     head: str = "sequence_classification"  # one of `heads.HEADS`
-    multi_label: bool = False  # whether a text has any number of the labels, and not one
-    judge: Literal["labels", "teacher"] = "labels"  # what answers are compared with
-    prompt: str = ""  # stands before every text that a model reads; `prepare` puts it there
+    multi_label: bool = False  # whether a text has any number of labels
+    judge: Literal["labels", "teacher"] = "labels"  # the reference of the metrics
+    prompt: str = ""  # `prepare` puts it before every text
 
     @property
     def num_labels(self) -> int:
@@ -36,7 +36,7 @@ class Task:
 
     @property
     def texts_are_apart(self) -> bool:
-        """Whether each column holds texts of its own, and not a part of one input: an embedder reads one text at a time."""
+        """Whether columns are texts of their own, and no pair: an embedder reads one text at a time."""
         return self.head == "sentence_embedding"
 
     @property
@@ -114,8 +114,8 @@ _TASKS = {
 }
 FILES_MAX_LENGTH = 128
 QUESTIONS_MAX_LENGTH = 384
-TEXTS = "texts"  # the task of files without labels, of which a teacher's answers are learned
-# By head, of a student that is judged by its teacher: see `evaluation/agreement.py`.
+TEXTS = "texts"  # the task of learning a teacher's answers to texts without labels
+# Metrics by head, of a student against its teacher: see `evaluation/agreement.py`.
 _LABELS_AGREEMENT = ("micro_f1", "agreement", "divergence")  # of multi-label teachers
 _AGREEMENT = {
     "sequence_classification": ("agreement", "divergence"),
@@ -150,7 +150,7 @@ def get_task(data: DataConfig) -> Task:
 
 
 def label_metrics(label_names: tuple[str, ...] | None, multi_label: bool) -> tuple[str, ...]:
-    """How labels of texts in files are scored, the primary metric first. label_names: None for regression."""
+    """The metrics of texts' labels, the primary one first. label_names: None for regression."""
     if label_names is None:
         return ("pearson", "spearman")
     return ("micro_f1" if multi_label else "accuracy", "macro_f1")
@@ -164,7 +164,7 @@ def file_task(
     max_length: int | None,
     multi_label: bool = False,
 ) -> Task:
-    """The task of files with labels that a model with this head and these labels knows. Empty columns, None: the usual ones."""
+    """The task of labelled files for a head and its labels. Empty columns, None: the defaults of the head."""
     if head == "token_classification":
         metrics = tag_metrics_of(label_names or ())
         return Task(
@@ -187,10 +187,10 @@ def texts_task(
     multi_label: bool = False,
     label_column: str | None = None,
 ) -> Task:
-    """The task of saying what a teacher with this head and these labels says of texts without labels.
+    """The task of learning the answers of a teacher with this head and these labels to texts without labels.
 
-    max_length: where `data.max_length` is None. prompt: what the teacher reads before every text. label_column: of the files that the
-    teacher was trained on, which a student may be judged by; None: the usual one.
+    max_length: used where `data.max_length` is None. prompt: the teacher's, before every text. label_column: of labelled files for
+    evaluation; None: the default of the head.
     """
     metrics = _LABELS_AGREEMENT if multi_label else _AGREEMENT[head]
     if head == "sequence_classification" and label_names is None:
@@ -220,7 +220,7 @@ def _questions_task(data: DataConfig) -> Task:
 
 
 def are_entities(tag_names: tuple[str, ...]) -> bool:
-    """Whether tags are of entities of several words: B- where one begins, I- within it."""
+    """Whether tags are of entities: B- at the first word, I- within."""
     return any(name.startswith(("B-", "I-")) for name in tag_names)
 
 

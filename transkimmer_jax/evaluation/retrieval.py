@@ -69,8 +69,8 @@ def _judged(path: pathlib.Path) -> Iterator[tuple[str, str, str, str]]:
     if path.suffix.lower() in (".jsonl", ".csv"):
         for where, record in read_records(path):
             query, document, relevance = (theirs if theirs in record else ours for ours, theirs in _OF_BEIR.items())
-            ids = (str(column_value(record, column, where, _ID)) for column in (query, document))
-            yield where, *ids, str(record.get(relevance, 1))
+            asked, judged = (str(column_value(record, column, where, _ID)) for column in (query, document))
+            yield where, asked, judged, str(record.get(relevance, 1))
         return
     for number, (where, record) in enumerate(read_records(path, format="text")):
         cells = record["text"].split()

@@ -1,4 +1,4 @@
-"""What a report shows of texts: which tokens were read how deep, at which budgets, and what the model answered."""
+"""The contents of a report of texts: the depth of each token at each budget, costs and answers."""
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ _NEIGHBOURS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """One threshold, and what it spends on these texts. kept_per_layer: shares of tokens. flops_vs_unpadded: times fewer."""
+    """One threshold and its costs on these texts. kept_per_layer: shares of tokens. flops_vs_unpadded: times fewer."""
 
     threshold: float
     kept_per_layer: list[float]
@@ -68,7 +68,7 @@ class _Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """All that a report shows. head: what the model answers. layers: of the model. own: which of the budgets is the model's."""
+    """The contents of a report. head, layers: of the model. own: the index of the model's own budget."""
 
     title: str
     head: str
@@ -162,7 +162,7 @@ def _deepest(reading: _Reading, predictions: Sequence[Predictions], number: int)
 
 
 def _costs(engine: SkimEngine, predictions: Predictions, reading: _Reading) -> np.ndarray:
-    """What each text costs, as a share of the dense model's FLOPs, [N]."""
+    """The cost of each text, as a share of the dense model's FLOPs, [N]."""
     spent, dense = (np.bincount(reading.owner, flops) for flops in predictions.costs(engine.arch))
     return spent / dense
 

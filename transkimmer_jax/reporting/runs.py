@@ -1,16 +1,17 @@
-"""What a report says of a training run: its curves, by step, what each budget is worth, and what came of it."""
+"""The curves, budgets and results of a training run, for its report."""
 
 import dataclasses
-import json
 import math
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from etils import epath
+from pydantic import AfterValidator, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from transkimmer_jax.errors import DataError
+from transkimmer_jax.validation import explain
 
 _METRICS, _RESULT, _RECIPE = "metrics.jsonl", "result.json", ("dense", "skimming")
 _PATTERN_OF_LAYER = re.compile(r".+/kept_layer_(\d+)")
@@ -42,7 +43,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run. name: None where the folder holds no other. facts: what it is and what came of it, name and value for people."""
+    """One run. name: None where the folder holds no other. facts: names and values for people."""
 
     name: str | None
     facts: list[tuple[str, str]]
@@ -51,7 +52,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """All that the page shows: the runs of a workdir."""
+    """The contents of the page: the runs of a workdir."""
 
     title: str
     runs: list[Run]
@@ -161,31 +162,30 @@ def _layer(name: str) -> str:
 
 
 def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """The records. What stands behind the last end of a line is just being written."""
+    """The records of all complete lines; a run may just be writing the last one."""
     complete = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")[0].splitlines()
     lines = []
     for number, text in enumerate(complete, start=1):
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int) or not all(_is_number(value) for value in line.values()):
-            raise DataError(f"{path}, line {number}: not the numbers of a step")
-        lines.append(line)
+            lines.append(_STEP.validate_json(text))
+        except ValidationError as error:
+            raise DataError(f"{path}, line {number}: not the numbers of a step") from error
     if not lines:
         raise DataError(f"{path} is empty: the run has not come to its first record yet")
     return lines
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _with_step(line: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(line.get("step"), int):
+        raise ValueError("no step")
+    return line
+
+
+_STEP = TypeAdapter(Annotated[dict[str, StrictInt | StrictFloat], AfterValidator(_with_step)])
 
 
 def _read_object(path: epath.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not the result of a run")
-    return content
+        return TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is not the result of a run: {explain(error)}") from error
