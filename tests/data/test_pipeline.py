@@ -174,23 +174,13 @@ def test_iterator_resumes_exactly_from_an_orbax_checkpoint(tmp_path, taken):
         assert all((one[name] == other[name]).all() for name in one)
 
 
-def test_tokenize(tokenizer_folder):
-    tokenizer = load_tokenizer(tokenizer_folder)
-    examples = Examples(["good films", "", "the film is bad"], None, np.arange(3, dtype=np.int32))
-    result = tokenize(examples, tokenizer, max_length=5)
-    rows = np.split(result.input_ids, result.offsets[1:-1])
-    tokens = [tokenizer.convert_ids_to_tokens(row.tolist()) for row in rows]
-    assert tokens == [["[CLS]", "good", "film", "##s", "[SEP]"], ["[CLS]", "[SEP]"], ["[CLS]", "the", "film", "is", "[SEP]"]]
-    assert result.lengths.tolist() == [5, 2, 5] and len(result) == 3 and not result.token_type_ids.any()
-    assert (result.input_ids.dtype, result.token_type_ids.dtype) == (np.int32, np.int8)
-
-
 def test_tokenize_pairs_cuts_the_longer_text(tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
     examples = Examples(["a", ""], ["b c a b c", ""], np.zeros(2, np.int32))
     result = tokenize(examples, tokenizer, max_length=7)
     assert tokenizer.convert_ids_to_tokens(result.input_ids[:7].tolist()) == ["[CLS]", "a", "[SEP]", "b", "c", "a", "[SEP]"]
     assert result.token_type_ids.tolist() == [0, 0, 0, 1, 1, 1, 1] + [0, 0, 1] and result.lengths.tolist() == [7, 3]
+    assert (result.input_ids.dtype, result.token_type_ids.dtype, len(result)) == (np.int32, np.int8, 2)
     assert result.first_segments.tolist() == [3, 2] and result.take(np.array([1])).first_segments.tolist() == [2]
     with pytest.raises(DataError, match=r"data\.max_length=2 .* 3 special"):
         tokenize(examples, tokenizer, max_length=2)

@@ -113,7 +113,8 @@ _TASKS = {
     )
 }
 FILES_MAX_LENGTH = 128
-QUESTIONS_MAX_LENGTH = 384
+# Tasks of the user's own labelled files, and their heads.
+FILE_TASKS = {"files": "sequence_classification", "tags": "token_classification", "questions": "question_answering"}
 TEXTS = "texts"  # the task of learning a teacher's answers to texts without labels
 # Metrics by head, of a student against its teacher: see `evaluation/agreement.py`.
 _LABELS_AGREEMENT = ("micro_f1", "agreement", "divergence")  # of multi-label teachers
@@ -134,7 +135,7 @@ def get_task(data: DataConfig) -> Task:
       DataError: an unknown task, task 'files' without a file, or a file that cannot be read.
     """
     if data.task in FILE_TASKS:
-        task = dataclasses.replace(FILE_TASKS[data.task](data), test_splits=_TEST if data.test_file else {})
+        task = dataclasses.replace(_inferred_task(data), test_splits=_TEST if data.test_file else {})
     elif data.task == TEXTS:
         raise DataError("data.task='texts' is learned from a teacher alone: set distill.teacher")
     elif data.task in _TASKS:
@@ -165,17 +166,15 @@ def file_task(
     multi_label: bool = False,
 ) -> Task:
     """The task of labelled files for a head and its labels. Empty columns, None: the defaults of the head."""
-    if head == "token_classification":
-        metrics = tag_metrics_of(label_names or ())
-        return Task(
-            "tags", text_columns or ("tokens",), label_names, max_length or FILES_MAX_LENGTH, metrics, label_column or "tags", head=head
-        )
-    if head == "question_answering":
-        length = max_length or QUESTIONS_MAX_LENGTH
-        return Task("questions", text_columns or _QUESTION, None, length, _OF_ANSWERS, label_column or "answers", head=head)
-    columns, metrics = text_columns or ("text",), label_metrics(label_names, multi_label)
-    length = max_length or FILES_MAX_LENGTH
-    return Task("files", columns, label_names, length, metrics, label_column or "label", multi_label=multi_label)
+    name, columns, column, length, metrics = {
+        "token_classification": ("tags", ("tokens",), "tags", FILES_MAX_LENGTH, tag_metrics_of(label_names or ())),
+        "question_answering": ("questions", _QUESTION, "answers", 384, _OF_ANSWERS),
+    }.get(head, ("files", ("text",), "label", FILES_MAX_LENGTH, label_metrics(label_names, multi_label)))
+    names = None if head == "question_answering" else label_names
+    return Task(
+        name, text_columns or columns, names, max_length or length, metrics, label_column or column, head=FILE_TASKS[name],
+        multi_label=multi_label,
+    )  # fmt: skip
 
 
 def texts_task(
@@ -202,21 +201,19 @@ def texts_task(
     )  # fmt: skip
 
 
-def _labelled_file(data: DataConfig, endings: str) -> str:
-    path = data.train_file or data.validation_file
+def _inferred_task(data: DataConfig) -> Task:
+    """The task of the user's own labelled files, with the labels that the training file holds."""
+    path, head = data.train_file or data.validation_file, FILE_TASKS[data.task]
     if path is None:
-        raise DataError(f"data.task={data.task!r} needs data.train_file or data.validation_file: a {endings} file")
-    return path
-
-
-def _tags_task(data: DataConfig) -> Task:
-    names = infer_tags(_labelled_file(data, ".jsonl"), data.text_columns[0], data.label_column)
-    return file_task("token_classification", names, data.text_columns[:1], data.label_column, None)
-
-
-def _questions_task(data: DataConfig) -> Task:
-    _labelled_file(data, ".jsonl")
-    return file_task("question_answering", None, data.text_columns, data.label_column, None)
+        raise DataError(f"data.task={data.task!r} needs data.train_file or data.validation_file: a .jsonl file, or of 'files' a .csv file")
+    columns, names, multi_label = data.text_columns, None, False
+    if head == "token_classification":
+        columns = columns[:1]
+        names = infer_tags(path, columns[0], data.label_column)
+    elif head == "sequence_classification":
+        multi_label = holds_lists(path, data.label_column)
+        names = (infer_label_sets if multi_label else infer_labels)(path, data.label_column)
+    return file_task(head, names, columns, data.label_column, None, multi_label)
 
 
 def are_entities(tag_names: tuple[str, ...]) -> bool:
@@ -227,14 +224,3 @@ def are_entities(tag_names: tuple[str, ...]) -> bool:
 def tag_metrics_of(tag_names: tuple[str, ...]) -> tuple[str, ...]:
     """The metrics of these tags, the primary one first."""
     return ("f1", "precision", "recall", "accuracy") if are_entities(tag_names) else ("accuracy",)
-
-
-def _files_task(data: DataConfig) -> Task:
-    path = _labelled_file(data, ".jsonl or .csv")
-    multi_label = holds_lists(path, data.label_column)
-    names = (infer_label_sets if multi_label else infer_labels)(path, data.label_column)
-    return file_task("sequence_classification", names, data.text_columns, data.label_column, None, multi_label)
-
-
-# Of the user's own labelled files, by `data.task`.
-FILE_TASKS = {"files": _files_task, "tags": _tags_task, "questions": _questions_task}
