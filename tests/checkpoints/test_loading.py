@@ -11,7 +11,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -257,7 +257,7 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     assert load(tmp_path / "two", layers=(1,), dense=True).arch.skim is None
     with pytest.raises(CheckpointError, match="skim.layers=3 of a model whose layers are 0 to 2: name some of these"):
         load(folder, skim_overrides={"layers": (3,)})
-    for layers, problem in (([0, 3], "skim.layers 0,3: there are 3 layers, from 0"), ([2, 0], "a list of layers, rising, from 0")):
+    for layers, problem in (([0, 3], "skim.layers 0,3: there are 3 layers, from 0"), ([2, 0], "layers must rise")):
         with pytest.raises(CheckpointError, match=problem):
             load(write_checkpoint(tmp_path / str(layers[1]), tensors, CONFIG | {"skim": {"predictor_size": 32, "layers": layers}}))
     file = tmp_path / "two" / "model.safetensors"
@@ -459,28 +459,8 @@ def test_config_that_is_no_object(tmp_path, tensors, text):
     assert "not the fields of a config" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model_type": "albert"}, "model_type='albert' is not supported, only 'bert' or "),
-        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported, only 'gelu'"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key' is not supported"),
-        ({"is_decoder": True}, "is_decoder=True is not supported"),
-        ({"num_attention_heads": 5}, "hidden_size 32 is not a multiple of num_attention_heads 5"),
-        ({"skim": {"treshold": 1.0}}, "unknown fields in the skim section of config.json: treshold"),
-    ],
-)
-def test_configs_of_other_models(tmp_path, tensors, change, message):
-    assert message in refusal(write_checkpoint(tmp_path, tensors, CONFIG | change))
-
-
-def test_config_that_lacks_fields(tmp_path, tensors):
-    config = {name: value for name, value in CONFIG.items() if name not in ("hidden_size", "vocab_size")}
-    assert "config.json lacks vocab_size, hidden_size" in refusal(write_checkpoint(tmp_path, tensors, config))
-
-
 def test_unknown_attention_masking(tmp_path, tensors):
-    with pytest.raises(CheckpointError, match="attention_masking must be 'renormalized' or 'post_softmax', not 'paper'"):
+    with pytest.raises(CheckpointError, match="skim.attention_masking='paper': "):
         load(write_checkpoint(tmp_path, tensors), attention_masking="paper")
 
 
@@ -602,7 +582,7 @@ def test_what_looks_like_a_path_is_never_asked_of_a_hub(name, monkeypatch):
 
 @pytest.mark.parametrize("overrides", [{"threshold": float("nan")}, {"threshold": float("inf")}, {"predictor_size": 0}, {"temperature": 0}])
 def test_overrides_that_cannot_be_meant(tmp_path, tensors, overrides):
-    with pytest.raises(CheckpointError, match=f"skim.{next(iter(overrides))} must be "):
+    with pytest.raises(CheckpointError, match=f"skim.{next(iter(overrides))}="):
         load(write_checkpoint(tmp_path, tensors), skim_overrides=overrides)
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from checkpoints import original
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from models.quick import program
 from models.reference import relative_error
 

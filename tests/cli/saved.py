@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from checkpoints.checkpoints import random_tensors, write_checkpoint
+from checkpoints.handmade import random_tensors, write_checkpoint
 from training import runs
 
 from transkimmer_jax import TranskimmerForSequenceClassification

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from checkpoints.test_original import assert_same, exact, made, make_batch
 from cli.saved import save_model
 from models.quick import program

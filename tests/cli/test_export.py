@@ -13,7 +13,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from checkpoints.checkpoints import random_tensors, write_checkpoint
+from checkpoints.handmade import random_tensors, write_checkpoint
 from cli.saved import save_dense, save_model, save_prompted
 from safetensors.numpy import load_file
 from training import quick, runs

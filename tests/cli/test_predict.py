@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from checkpoints.checkpoints import random_tensors
+from checkpoints.handmade import random_tensors
 from cli.answers import assert_same
 from cli.saved import make_tensors, save_model
 from models.reference import transkimmer

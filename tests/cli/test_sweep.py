@@ -8,7 +8,7 @@ import math
 import shutil
 
 import pytest
-from checkpoints.checkpoints import random_tensors, write_checkpoint
+from checkpoints.handmade import random_tensors, write_checkpoint
 from cli.saved import make_tensors, save_dense, save_model
 from training import runs
 

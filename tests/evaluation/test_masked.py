@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
 
 from transkimmer_jax import TranskimmerForSequenceClassification

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import numpy as np
-from checkpoints.checkpoints import CONFIG, random_tensors
+from checkpoints.handmade import CONFIG, random_tensors
 from safetensors.numpy import save_file
 
 from transkimmer_jax.checkpoints import folders

@@ -14,8 +14,6 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, TranskimmerError
 from transkimmer_jax.inference.calibration import Calibration
 
-HARMLESS = 0.2  # share of the mutated configs that may still mean something
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -56,15 +54,6 @@ def undigested(folder, file, content):
     (folder / "SHA256SUMS").unlink(missing_ok=True)
     (folder / file).write_bytes(content)
     return folder
-
-
-def test_mutated_configs(damaged):
-    whole = (damaged / "config.json").read_bytes()
-    endings = {}
-    for name, content in config_faults.mutations(whole, seed=5, count=60):
-        endings[name] = refusal(undigested(damaged, "config.json", content))
-    harmless = [name for name, message in endings.items() if message is None]
-    assert len(harmless) <= HARMLESS * len(endings), harmless
 
 
 @pytest.mark.parametrize("name", sorted(set(config_faults.named(b"{}")) - set(config_faults.LARGE)))

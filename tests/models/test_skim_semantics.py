@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st

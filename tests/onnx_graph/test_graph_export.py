@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from checkpoints.checkpoints import random_tensors, write_checkpoint
+from checkpoints.handmade import random_tensors, write_checkpoint
 from cli.saved import save_model
 from etils import epath
 from flax import nnx

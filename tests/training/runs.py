@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
-from checkpoints.checkpoints import CONFIG, random_tensors, write_checkpoint
+from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from training import quick
 
 from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict

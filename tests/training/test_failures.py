@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from checkpoints.checkpoints import random_tensors, write_checkpoint
+from checkpoints.handmade import random_tensors, write_checkpoint
 from training import runs
 
 from transkimmer_jax import console

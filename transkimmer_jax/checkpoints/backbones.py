@@ -1,11 +1,10 @@
-"""How transformers writes the checkpoints of each backbone: what config.json and the weights call the parts.
+"""How transformers writes the checkpoints of each backbone: the names of the weights' parts.
 
-One entry a backbone. `config_file.py` and `names.py` read and write by this table, so a backbone that differs in names alone is an entry.
+One entry a backbone. `names.py` reads and writes by this table.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 # Modules of a layer, by our names for them; and of the rest of the network.
 _BERT = {
@@ -36,9 +35,6 @@ class CheckpointFormat:
     class_prefix: of transformers' classes, 'Bert' of BertForSequenceClassification.
     prefix: of the encoder's tensors in models with a head.
     modules: where tensors lie, by our names of the modules. Where there is a 'query_key_value', one tensor holds all three.
-    fields: names of config.json's fields that are not BERT's, by those of BERT's config.
-    fixed: fields that such a config does not have, with what they are in every model of the kind.
-    defaults: fields that transformers' class sets to something else than BERT's where a config leaves them out.
     pooler_in_encoder: whether the classifier's first product has the encoder's prefix.
     pads_first: whether positions start behind that of the padding, so that the padding's id says where.
     position_offset: where they start otherwise.
@@ -49,18 +45,11 @@ class CheckpointFormat:
     class_prefix: str
     prefix: str
     modules: Mapping[str, str]
-    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pooler_in_encoder: bool = False
     pads_first: bool = False
     position_offset: int = 0
     pad_token_id: int = 0
     ignored: tuple[str, ...] = ("cls.",)
-
-    def field(self, name: str) -> str:
-        """What config.json calls a field of BERT's config."""
-        return self.fields.get(name, name)
 
 
 _ROBERTA_FORMAT = CheckpointFormat("Roberta", "roberta.", _ROBERTA, pads_first=True, pad_token_id=1, ignored=("lm_head.", "pooler."))
@@ -92,16 +81,6 @@ FORMATS = {
             "output_norm": "output_layer_norm",
             "pooler": "pre_classifier",
         },
-        fields={
-            "hidden_size": "dim",
-            "num_hidden_layers": "n_layers",
-            "num_attention_heads": "n_heads",
-            "intermediate_size": "hidden_dim",
-            "hidden_dropout_prob": "dropout",
-            "attention_probs_dropout_prob": "attention_dropout",
-            "hidden_act": "activation",
-        },
-        fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
         ignored=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     ),
     "mpnet": CheckpointFormat(
@@ -116,7 +95,6 @@ FORMATS = {
             "attention_norm": "attention.LayerNorm",
             "relative_bias": "encoder.relative_attention_bias",
         },
-        fixed={"type_vocab_size": 0},
         position_offset=2,
         pad_token_id=1,
         ignored=("lm_head.", "pooler."),
@@ -132,8 +110,6 @@ FORMATS = {
             "relative_states": "encoder.rel_embeddings",
             "relative_states_norm": "encoder.LayerNorm",
         },
-        fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter means nothing
-        defaults={"layer_norm_eps": 1e-7},
         # Of its training, and tables that some files have and no model reads: of positions, and of what `weight` adds to the generator's.
         ignored=("cls.", "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings.", "embeddings.word_embeddings._weight"),
     ),
@@ -156,14 +132,6 @@ FORMATS = {
             "classifier": "classifier",
             "qa_outputs": "classifier",
         },
-        fields={
-            "layer_norm_eps": "norm_eps",
-            "hidden_dropout_prob": "mlp_dropout",
-            "attention_probs_dropout_prob": "attention_dropout",
-            "hidden_act": "hidden_activation",
-        },
-        fixed={"type_vocab_size": 0, "position_embedding_type": "absolute"},  # the latter is in older files, and means nothing
-        defaults={"layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
         pad_token_id=50283,
         ignored=("decoder.",),
     ),

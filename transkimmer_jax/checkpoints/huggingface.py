@@ -15,18 +15,20 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from transkimmer_jax.checkpoints import config_file, folders, names, sentence_transformers, tokenizer_files
+from transkimmer_jax.checkpoints.config_schema import PoolingSection, SkimSection, validated
 from transkimmer_jax.checkpoints.folders import CARD_FILE
 from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.checkpoints.model_card import Provenance, model_card
-from transkimmer_jax.checkpoints.schema import listed, shown
 from transkimmer_jax.checkpoints.tensors import WEIGHTS_FILE, StoredTensor, opened
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models import architecture
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture, SkimArchitecture
 from transkimmer_jax.models.skim import path_keys
+from transkimmer_jax.validation import shown
 
 logger = logging.getLogger("transkimmer_jax")
 
+_LISTED = 20  # problems that one message names
 _ORIGINAL_NORM_EPS = 1e-5  # of the original's predictors, whose norms are PyTorch's as it makes them, whatever the encoder's have
 
 
@@ -159,8 +161,7 @@ def _pooling(folder: pathlib.Path, saved: config_file.SavedConfig, overrides: di
             pooling = dataclasses.replace(pooling, normalize=sentence_transformers.read_normalize(folder))
         else:
             pooling = sentence_transformers.read_pooling(folder)
-    config_file.require_valid_pooling(overrides)
-    return dataclasses.replace(pooling, **overrides)
+    return dataclasses.replace(pooling, **validated(PoolingSection, overrides, "pooling.").model_dump(include=set(overrides)))
 
 
 def _chosen_layers(arch: Architecture, layers: Sequence[int] | None, count: int | None) -> tuple[int, ...]:
@@ -300,8 +301,7 @@ def _normalized(stored: list[StoredTensor], folder: pathlib.Path, backbone: str)
 
 
 def _skim_architecture(arch: Architecture, tensors: Mapping[str, StoredTensor], overrides: dict[str, Any]) -> SkimArchitecture:
-    config_file.require_valid_skim(overrides)
-    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    overrides = validated(SkimSection, overrides, "skim.").model_dump(include=set(overrides))
     if arch.skim is not None:
         return dataclasses.replace(arch.skim, **overrides)
     # The original's config.json has no skim section; the file itself tells the predictors' width. Other files without one hold none.
@@ -382,7 +382,8 @@ def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder
     problems = [misfit for misfit in misfits if misfit is not None]
     problems += [f"unexpected {shown(name)[1:-1]}" for name in sorted(unexpected)]
     if problems:
-        raise CheckpointError(f"{folder} does not fit its config.json: {listed(problems)}")
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems[:_LISTED] + more)}")
     return {row.module for row in table if row.part not in there}
 
 

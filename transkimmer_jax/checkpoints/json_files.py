@@ -5,8 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-from transkimmer_jax.checkpoints.schema import shown
 from transkimmer_jax.errors import CheckpointError
+from transkimmer_jax.validation import shown
 
 
 def read_object(path: pathlib.Path, most_bytes: int) -> dict[str, Any]:

@@ -11,13 +11,16 @@ import json
 import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from transkimmer_jax.checkpoints import tokenizer_files
+from transkimmer_jax.checkpoints.config_schema import Section, validated
 from transkimmer_jax.checkpoints.json_files import read_object, read_value, require_plain_name
-from transkimmer_jax.checkpoints.schema import Choice, Field, Integer, Section, listed, problems, shown
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.models.architecture import Architecture, PoolingArchitecture
+from transkimmer_jax.validation import shown
 
 MODULES_FILE = "modules.json"
 LENGTH_FILE = "sentence_bert_config.json"
@@ -48,10 +51,61 @@ _FLAGS = {
 # Older folders name the file by the backbone.
 _BACKBONES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _LONGEST = 2**20  # tokens; tokenizers without a limit name a much larger number
-_BOOLEAN = Choice((True, False))
-_POOLING = Section({name: Field(_BOOLEAN) for name in (*_FLAGS, "include_prompt")})
-_WIDTH = Section({"truncate_dim": Field(Integer(1, _LONGEST))})
-_LENGTH = Section({"max_seq_length": Field(Integer(1, _LONGEST)), "do_lower_case": Field(_BOOLEAN)})
+_Length = Annotated[int, Field(ge=1, le=_LONGEST)]
+
+
+class _Module(Section):
+    """An entry of `modules.json`."""
+
+    type: str
+    path: Any = None
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition(".")[2]
+
+    @property
+    def place(self) -> Any:
+        return posixpath.normpath(self.path) if isinstance(self.path, str) and self.path else self.path
+
+
+class _Modules(Section):
+    modules: list[_Module]
+
+
+def _one_mode(mode: str | list[str]) -> str:
+    modes = mode if isinstance(mode, list) else [mode]
+    if modes not in (["mean"], ["cls"]):
+        raise ValueError("only 'mean' or 'cls' is supported")
+    return modes[0]
+
+
+class _PoolingFile(Section):
+    """`1_Pooling/config.json`. Older files have a flag for each mode."""
+
+    pooling_mode: Annotated[str | list[str], AfterValidator(_one_mode)] | None = None
+    include_prompt: Literal[True] = True
+    pooling_mode_cls_token: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_max_tokens: bool = False
+    pooling_mode_mean_sqrt_len_tokens: bool = False
+    pooling_mode_weightedmean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+
+
+class _LengthFile(Section):
+    max_seq_length: _Length | None = None
+    do_lower_case: bool = False
+
+
+class _SettingsFile(Section):
+    """`config_sentence_transformers.json`."""
+
+    prompts: dict[str, str] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str = "cosine"
+    truncate_dim: _Length | None = None
+    activation_fn: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,40 +155,24 @@ def read_pooling(folder: pathlib.Path) -> PoolingArchitecture:
       CheckpointError: files that are missing or hold something else, or modules and poolings that this program does not compute.
     """
     where = folder / MODULES_FILE
-    modules = read_value(where, _MOST_BYTES)
-    if not isinstance(modules, list) or not all(isinstance(module, dict) and isinstance(module.get("type"), str) for module in modules):
-        raise CheckpointError(f"{where} must hold a list of modules, each with a type")
-    kinds = _kinds(modules)
+    modules = validated(_Modules, {"modules": read_value(where, _MOST_BYTES)}, f"{where}: ").modules
+    kinds = [module.kind for module in modules]
     if kinds not in (list(_ORDER), list(_ORDER[:2])):
         raise CheckpointError(f"{where} names the modules {shown(kinds)}: supported are Transformer, Pooling and, behind these, Normalize")
-    paths = [posixpath.normpath(path) if isinstance(path, str) and path else path for path in (module.get("path") for module in modules)]
-    if paths[0] not in (None, "", "."):
-        raise CheckpointError(f"{where}: the encoder lies in {shown(modules[0]['path'])}, not beside it: move its files here")
-    require_plain_name(paths[1], where)
-    path = folder / paths[1] / "config.json"
+    if modules[0].place not in (None, "", "."):
+        raise CheckpointError(f"{where}: the encoder lies in {shown(modules[0].path)}, not beside it: move its files here")
+    require_plain_name(modules[1].place, where)
+    path = folder / modules[1].place / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing, and {where} names it: restore it, or give pooling='mean' or pooling='cls'")
-    return PoolingArchitecture(_mode(read_object(path, _MOST_BYTES), path), normalize=len(kinds) == 3)
-
-
-def _kinds(modules: Any) -> list[str]:
-    """Of a list of modules."""
-    return [str(module.get("type")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
-
-
-def _mode(values: Mapping[str, Any], path: pathlib.Path) -> str:
-    wrong = problems(values, _POOLING)
-    if wrong:
-        raise CheckpointError(f"{path}: {listed(wrong)}")
-    if values.get("include_prompt") is False:
-        raise CheckpointError(f"{path}: include_prompt=false is not supported: prompts are pooled like other tokens")
-    modes = values.get("pooling_mode")
-    if modes is None:
-        modes = [mode for flag, mode in _FLAGS.items() if values.get(flag)] or ["mean"]
-    modes = modes if isinstance(modes, list) else [modes]
-    if modes not in (["mean"], ["cls"]):
-        raise CheckpointError(f"{path}: pooling {' and '.join(map(shown, modes))} is not supported, only 'mean' or 'cls'")
-    return modes[0]
+    values = validated(_PoolingFile, read_object(path, _MOST_BYTES), f"{path}: ")
+    mode = values.pooling_mode
+    if mode is None:
+        modes = [name for flag, name in _FLAGS.items() if getattr(values, flag)] or ["mean"]
+        if modes not in (["mean"], ["cls"]):
+            raise CheckpointError(f"{path}: pooling {' and '.join(map(shown, modes))} is not supported, only 'mean' or 'cls'")
+        mode = modes[0]
+    return PoolingArchitecture(str(mode), normalize=len(kinds) == 3)
 
 
 def read_max_length(folder: pathlib.Path) -> int | None:
@@ -143,13 +181,10 @@ def read_max_length(folder: pathlib.Path) -> int | None:
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         return _tokenizer_length(folder)
-    values = {name: value for name, value in read_object(path, _MOST_BYTES).items() if value is not None}
-    wrong = problems(values, _LENGTH)
-    if values.get("do_lower_case") and not _lowercases(folder):
-        wrong.append("do_lower_case=true is not supported: have the tokenizer lowercase")
-    if wrong:
-        raise CheckpointError(f"{path}: {listed(wrong)}")
-    return values.get("max_seq_length") or _tokenizer_length(folder)
+    values = validated(_LengthFile, read_object(path, _MOST_BYTES), f"{path}: ")
+    if values.do_lower_case and not _lowercases(folder):
+        raise CheckpointError(f"{path}: do_lower_case=true is not supported: have the tokenizer lowercase")
+    return values.max_seq_length or _tokenizer_length(folder)
 
 
 def _lowercases(folder: pathlib.Path) -> bool:
@@ -175,7 +210,8 @@ def read_normalize(folder: pathlib.Path) -> bool:
     """Whether the modules of a folder end in one that gives vectors the length 1."""
     path = folder / MODULES_FILE
     modules = read_value(path, _MOST_BYTES) if path.is_file() else None
-    return isinstance(modules, list) and _kinds(modules)[-1:] == [_ORDER[-1]]
+    last = modules[-1] if isinstance(modules, list) and modules else None
+    return isinstance(last, dict) and str(last.get("type")).endswith(f".{_ORDER[-1]}")
 
 
 def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) -> Settings:
@@ -191,19 +227,12 @@ def read_settings(folder: pathlib.Path, head: str, config: Mapping[str, Any]) ->
     values = read_object(path, _MOST_BYTES) if path.is_file() else {}
     if values.get("model_type", _EMBEDDER) != _KINDS.get(head):
         values = {}
-    prompts, default = values.get("prompts") or {}, values.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise CheckpointError(f"{path}: prompts must be texts by name, not {shown(prompts)}")
-    similarity = values.get("similarity_fn_name") or Settings.similarity
-    if not isinstance(similarity, str):
-        raise CheckpointError(f"{path}: similarity_fn_name must be a name, not {shown(similarity)}")
-    wrong = problems(values, _WIDTH)
-    if wrong:
-        raise CheckpointError(f"{path}: {listed(wrong)}")
-    activation = values.get("activation_fn") or _activation(config)
+    said = validated(_SettingsFile, values, f"{path}: ")
+    activation = said.activation_fn or _activation(config)
     activation = activation if isinstance(activation, str) else None
-    settings = Settings(prompts, default, similarity, values.get("truncate_dim"), activation).for_head(head)
-    if default is not None and (not isinstance(default, str) or default not in settings.prompts):
+    default = said.default_prompt_name
+    settings = Settings(said.prompts, default, said.similarity_fn_name, said.truncate_dim, activation).for_head(head)
+    if default is not None and default not in settings.prompts:
         raise CheckpointError(f"{path}: default_prompt_name={shown(default)} is none of the prompts {shown(sorted(settings.prompts))}")
     return settings
 

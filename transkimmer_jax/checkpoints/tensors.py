@@ -18,8 +18,8 @@ import safetensors
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.json_files import parse, read_object, require_plain_name
-from transkimmer_jax.checkpoints.schema import shown
 from transkimmer_jax.errors import CheckpointError, first_line
+from transkimmer_jax.validation import shown
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -5,7 +5,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from transkimmer_jax.checkpoints.schema import is_finite_number
+from transkimmer_jax.checkpoints.thresholds import is_finite_number
 from transkimmer_jax.errors import ConfigError
 
 if TYPE_CHECKING:

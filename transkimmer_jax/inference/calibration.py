@@ -12,9 +12,10 @@ import numpy as np
 
 from transkimmer_jax.checkpoints import folders
 from transkimmer_jax.checkpoints.json_files import read_object
-from transkimmer_jax.checkpoints.schema import is_finite_number, shown
+from transkimmer_jax.checkpoints.thresholds import is_finite_number
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, TEXTS_OF_A_BUCKET
+from transkimmer_jax.validation import shown
 
 CALIBRATION_FILE = "skim_calibration.json"
 # What a file may hold at most: bytes, texts, and tokens of a text.

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from transkimmer_jax.checkpoints import config_file, folders, sentence_transformers, tokenizer_files
 from transkimmer_jax.checkpoints.locations import resolve
-from transkimmer_jax.checkpoints.schema import storable_threshold
+from transkimmer_jax.checkpoints.thresholds import storable_threshold
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.inference.calibration import Calibration

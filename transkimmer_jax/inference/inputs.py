@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from transkimmer_jax.checkpoints.schema import FLOAT32_MAX, unboxed
+from transkimmer_jax.checkpoints.thresholds import FLOAT32_MAX, unboxed
 from transkimmer_jax.config import LEAST_LENGTH
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError, InferenceError

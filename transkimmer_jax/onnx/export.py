@@ -19,7 +19,7 @@ from etils import epath
 
 from transkimmer_jax.checkpoints import config_file, files, folders, sentence_transformers, tokenizer_files
 from transkimmer_jax.checkpoints.locations import resolve
-from transkimmer_jax.checkpoints.schema import storable_threshold
+from transkimmer_jax.checkpoints.thresholds import storable_threshold
 from transkimmer_jax.data import pipeline
 from transkimmer_jax.errors import CheckpointError, ConfigError
 from transkimmer_jax.models import heads
