@@ -357,18 +357,18 @@ def test_an_embedder_is_a_folder_of_sentence_transformers(tmp_path, tokenizer, b
 @pytest.mark.parametrize(
     "name, content, says",
     [
-        ("modules.json", {}, "must hold a list of modules"),
+        ("modules.json", {}, "modules.json: modules={}: "),
         ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling"}, {"type": "x.Dense"}], "supported are Transformer, Pooling and"),
         ("modules.json", [{"type": "x.Transformer", "path": "0_T"}, {"type": "x.Pooling"}], "the encoder lies in '0_T'"),
         ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling", "path": "../other"}], "not a file beside it"),
-        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling 'max' is not supported, only 'mean' or 'cls'"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling_mode='max': only 'mean' or 'cls' is supported"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, "pooling 'mean' and 'max'"),
-        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": 3}, "pooling_mode_mean_tokens must be True or False"),
-        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt=false is not supported"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": 3}, "pooling_mode_mean_tokens=3"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt=False"),
         ("1_Pooling/config.json", None, "is missing, .* or give pooling='mean' or pooling='cls'"),
-        ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length must be a whole number"),
+        ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length='x'"),
         ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "q"}, "is none of the prompts"),
-        ("config_sentence_transformers.json", {"prompts": {"q": "x"}, "default_prompt_name": ["q"]}, "is none of the prompts"),
+        ("config_sentence_transformers.json", {"prompts": {"q": "x"}, "default_prompt_name": ["q"]}, r"default_prompt_name=\['q'\]"),
     ],
 )
 def test_damaged_folders_are_one_line(tmp_path, tokenizer, name, content, says):
