@@ -10,7 +10,7 @@ from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.errors import CheckpointError
 from transkimmer_jax.progress import tqdm
 
-_CHUNK = 256
+_CHUNK = 100
 _PROGRESS_BAR_FROM = 5000
 # Characters tokenised of a text for each token that is read, and at least: so a text of megabytes costs milliseconds. Measured on IMDB's
 # and QNLI's texts with the tokenizers of MiniLM and E5: 16, 64, 128 and 512 tokens never cover more than 7.1 characters a token.
@@ -18,7 +18,7 @@ _CHARACTERS_PER_TOKEN, _LEAST_CHARACTERS = 32, 4096
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most 256 of `count` examples, with a progress bar from 5,000 on."""
+    """Slices of at most 100 of `count` examples, with a progress bar from 5,000 on."""
     with tqdm(total=count, desc="tokenizing", unit=" examples", disable=count <= _PROGRESS_BAR_FROM) as bar:
         for start in range(0, count, _CHUNK):
             stop = min(start + _CHUNK, count)
