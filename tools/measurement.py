@@ -88,7 +88,7 @@ def measure(
         "layers": arch.num_hidden_layers,
         "layers_dense": baseline.num_hidden_layers,
         "predictor_size": arch.predictor_size,
-        "deciding_layers": list(arch.deciding_layers),
+        "deciding_layers": list(arch.predictor_layers),
         "batch_size": batch_size,
         "length": workload.padded_length,
         "device": jax.devices()[0].device_kind,
@@ -201,7 +201,7 @@ class _Setting:
             return
         if engine.arch.skim is not None:
             if self._workload.calibration is not None:
-                engine.runtime.expect(self._workload.calibration)
+                engine.runtime.set_calibration(self._workload.calibration)
             else:
                 engine.calibrate(self._workload.sample())
         stream = calls(self._workload.examples, self._batch_size)

@@ -82,7 +82,7 @@ def _with_shares(
         return out.margin, out.keep
 
     before = 1.0
-    deciding = model.arch.deciding_layers
+    deciding = model.arch.predictor_layers
     for place, layer in enumerate(deciding):
         share = shares[layer]
         margin, keep = jax.device_get(forward(params, ids))

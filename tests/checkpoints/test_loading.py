@@ -236,15 +236,15 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     assert "left out skim_predictors.1.predictor.0.bias" in caplog.text and "fresh" not in caplog.text
     two.save_pretrained(tmp_path / "two")
     again = load(tmp_path / "two")
-    assert again.arch == two.arch and again.arch.deciding_layers == (0, 2)
+    assert again.arch == two.arch and again.arch.predictor_layers == (0, 2)
     for model in (two, again, load(tmp_path / "two", skim_overrides={"layers": (2,)})):
         theirs = tensors["bert.encoder.skim_predictors.2.predictor.1.weight"].T
         np.testing.assert_array_equal(leaf(model, f"encoder.predictors.{len(model.encoder.predictors) - 1}.dense.kernel"), theirs)
     cut = load(tmp_path / "two", layers=(1, 2))
-    assert cut.arch.deciding_layers == (1,)
+    assert cut.arch.predictor_layers == (1,)
     np.testing.assert_array_equal(leaf(cut, "encoder.predictors.0.dense.kernel"), theirs)
     assert "fresh" not in caplog.text
-    assert load(tmp_path / "two", skim_overrides={"layers": (0, 1)}).arch.deciding_layers == (0, 1)
+    assert load(tmp_path / "two", skim_overrides={"layers": (0, 1)}).arch.predictor_layers == (0, 1)
     assert "freshly initialised (seed 0): encoder/predictors/0, encoder/predictors/1" in caplog.text
     with pytest.raises(CheckpointError, match="no predictor is left, .* stand before layers 0,2: name others by skim.layers"):
         load(tmp_path / "two", layers=(1,))
@@ -253,7 +253,7 @@ def test_predictors_of_some_layers(tmp_path, caplog):
     fresh = load(tmp_path / "two", skim_overrides={"layers": (0, 1), "predictor_size": 16})
     assert leaf(fresh, "encoder.predictors.0.dense.kernel").shape == (32, 16)
     listed = load(tmp_path / "two", layers=(1,), skim_overrides={"layers": [0]}).arch
-    assert listed.deciding_layers == (0,) and hash(listed)
+    assert listed.predictor_layers == (0,) and hash(listed)
     assert load(tmp_path / "two", layers=(1,), dense=True).arch.skim is None
     with pytest.raises(CheckpointError, match="skim.layers=3 of a model whose layers are 0 to 2: name some of these"):
         load(folder, skim_overrides={"layers": (3,)})

@@ -182,12 +182,12 @@ def calibration(threshold):
 
 def test_the_nearest_calibration_below_serves(model):
     runtime = make_engine(model, calibration=calibration(0.7150000000000001)).runtime
-    runtime.expect(calibration(0.5))
+    runtime.set_calibration(calibration(0.5))
     served = {threshold: runtime.ladders(threshold).calibration for threshold in (-np.inf, 0.4, 0.5, 0.7, 0.715, 0.9, np.inf)}
     made_for = [None if known is None else known.threshold for known in served.values()]
     assert made_for == [None, None, 0.5, 0.5, *[0.7150000000000001] * 3]
     # What is written in fewer digits is the same threshold, whose calibration is replaced.
-    runtime.expect(anew := calibration(0.715))
+    runtime.set_calibration(anew := calibration(0.715))
     assert runtime.ladders(0.7150000000000001).calibration is runtime.ladders(0.715).calibration is anew
     assert runtime.ladders(0.5).calibration is served[0.5]
 

@@ -69,7 +69,7 @@ def who_fits(expected, capacities, arch=ARCH):
     """Which examples find room, counted from the decisions of masked evaluation and nothing else: one after the other, layer by
     layer, a lost one's rows free for those behind it. A layer without a predictor has as much room as the one before it."""
     there = [True] * len(expected)
-    for layer in arch.deciding_layers:
+    for layer in arch.predictor_layers:
         rows, width = capacities[layer]
         used = 0
         for row, example in enumerate(expected):

@@ -47,7 +47,7 @@ def test_maps_are_the_least_squares(arch):
         real = batch["attention_mask"] != 0
         finals.append(np.asarray(out.last_hidden_state)[real])
         for number, state in enumerate(out.hidden_states[: arch.num_hidden_layers]):
-            states[number].append(np.asarray(model.encoder.leaving(None).finished(state))[real])
+            states[number].append(np.asarray(model.encoder.leaving(None).normalize(state))[real])
     final = np.concatenate(finals).astype(np.float64)
     for number, (rows, learned) in enumerate(zip(states, fitted.encoder.forwarding, strict=True)):
         state = np.concatenate(rows).astype(np.float64)

@@ -98,7 +98,7 @@ def load(
             tensors = {new: tensors[name] for name, new in renamed.items() if new is not None}
         # Of the original, whose config.json has no skim section, all layers have a predictor.
         every = range(saved.architecture.num_hidden_layers)
-        decided = {chosen.index(layer) for layer in saved.architecture.deciding_layers or every if layer in chosen}
+        decided = {chosen.index(layer) for layer in saved.architecture.predictor_layers or every if layer in chosen}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, decided, folder)
         _require_predictor_size((skim_overrides or {}).get("predictor_size"), tensors)
         fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
@@ -322,7 +322,7 @@ def _without_other_skimming(
     if arch.skim is None:
         return tensors
     others = {} if saved.skim is None else {"levels": saved.skim.levels != arch.skim.levels, "forwarding": not arch.maps_forwarded}
-    useless = decided - set(arch.deciding_layers) if _has_predictors(arch, decided) else decided
+    useless = decided - set(arch.predictor_layers) if _has_predictors(arch, decided) else decided
     left_out = sorted(
         name for name in tensors if names.predicted_layer(name) in useless or others.get(names.beside_predictor(name) or "", False)
     )
@@ -333,7 +333,7 @@ def _without_other_skimming(
 
 def _has_predictors(arch: Architecture, decided: set[int]) -> bool:
     """Whether all layers that are to have a predictor are among those."""
-    return set(arch.deciding_layers) <= decided
+    return set(arch.predictor_layers) <= decided
 
 
 def _trained_parts(arch: Architecture, saved: Architecture, decided: set[int]) -> set[names.Path]:

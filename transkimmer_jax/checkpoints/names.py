@@ -197,10 +197,10 @@ def parameter_table(arch: Architecture) -> list[Row]:
         rows += _linear([(*ours, "up")], hidden, up, [f"{theirs}.{at['up']}"], arch.feed_forward_bias)
         rows += _linear([(*ours, "down")], inner, hidden, [f"{theirs}.{at['down']}"], arch.feed_forward_bias)
         rows += _norm((*ours, "output_norm"), hidden, f"{theirs}.{at['output_norm']}", arch.norm_bias)
-        if arch.skim is not None and index in arch.deciding_layers:
+        if arch.skim is not None and index in arch.predictor_layers:
             # The original numbers the predictor's nn.Sequential: LayerNorm, Linear, LayerNorm, (GELU), Linear.
             beside = f"{SKIM_PREFIX}{index}"
-            place = arch.deciding_layers.index(index)
+            place = arch.predictor_layers.index(index)
             ours, theirs = ("encoder", "predictors", place), f"{beside}.predictor"
             rows += _norm((*ours, "input_norm"), hidden, f"{theirs}.0")
             rows += _linear([(*ours, "dense")], hidden, width, [f"{theirs}.1"])

@@ -440,7 +440,7 @@ class SkimEngine:
         examples = sample if isinstance(sample, TokenizedExamples) else self.tokenize(sample)
         predictions = self.predict_tokenized(examples, threshold=threshold)
         calibration = Calibration.of(predictions.lengths, predictions.kept, threshold)
-        self.runtime.expect(calibration)
+        self.runtime.set_calibration(calibration)
         return calibration
 
     def warm_up(self, lengths: Sequence[int] | None = None, progress: bool = True) -> None:

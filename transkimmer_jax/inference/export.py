@@ -28,7 +28,6 @@ from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.inference.hardware import THRESHOLD_ROUNDING, Hardware, hardware
 from transkimmer_jax.inference.jax_runtime import JaxRuntime
 from transkimmer_jax.inference.shapes import Bucket, Schedule, buckets, ladder
-from transkimmer_jax.models import attention
 from transkimmer_jax.models.skim import path_keys
 from transkimmer_jax.progress import tqdm
 
@@ -109,13 +108,13 @@ def export(
         "weights": WEIGHTS_FILE,
         "artifacts": [_entry(rung, schedule) for rung, schedule in schedules],
     }
-    with folders.write_folder(output) as temporary, attention.portable():
+    with folders.write_folder(output) as temporary:
         save_file({name: np.asarray(leaf) for name, leaf in params.items()}, temporary / WEIGHTS_FILE)
         (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors' 0600 would keep colleagues from reading it
         tokenizer_files.save(tokenizer, temporary)
         entries = tqdm(manifest["artifacts"], desc="exporting", unit="program", leave=False, disable=not progress)
         for (_, schedule), entry in zip(schedules, entries, strict=True):
-            program = _by_name(programs.function(schedule), programs.params)
+            program = _by_name(programs.function(schedule, portable=True), programs.params)
             exported = jax.export.export(jax.jit(program), platforms=platforms)(*_shapes(params, schedule.bucket))
             (temporary / entry["file"]).write_bytes(exported.serialize())
         (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -74,16 +74,16 @@ class JaxRuntime:
         self.programs = Programs(model, devices, depths, token_embeddings)
         self._hardware = hardware(devices[0].platform)
         self.buckets = buckets(self._hardware, max_length, batch_tokens, batch_size, self.arch.scores_per_pair)
-        # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `expect`.
+        # One call at a time: the devices are busy with one, and ladders learn from each. Reentrant, as a call may end in `set_calibration`.
         self._calling = threading.RLock()
         # By the threshold from which on they serve. Those at -inf have room for all.
         self._ladders = {-math.inf: Ladders(self.arch, self._hardware, None)}
         # Lengths and kept tokens of the texts that were answered, by step of thresholds, where no calibration is near.
         self._seen: dict[float, list[tuple[np.ndarray, np.ndarray]]] = {}
         if calibration is not None:
-            self.expect(calibration)
+            self.set_calibration(calibration)
 
-    def expect(self, calibration: Calibration) -> None:
+    def set_calibration(self, calibration: Calibration) -> None:
         """Build ladders for texts like those of a calibration, from its threshold on. They replace those of the same threshold."""
         made_for, ladders = calibration.threshold, Ladders(self.arch, self._hardware, calibration)
         with self._calling:
@@ -192,7 +192,7 @@ class JaxRuntime:
         seen.append((answers.lengths, answers.kept))
         if sum(len(lengths) for lengths, _ in seen) >= (ENOUGH_TEXTS_OF_A_THRESHOLD if known else ENOUGH_TEXTS):
             lengths, kept = zip(*self._seen.pop(step), strict=True)
-            self.expect(Calibration.of(np.concatenate(lengths), np.concatenate(kept, axis=1), step))
+            self.set_calibration(Calibration.of(np.concatenate(lengths), np.concatenate(kept, axis=1), step))
         elif len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
 

@@ -100,7 +100,7 @@ class OnnxRuntime:
         self.statistics.add(examples=count)
         return answers
 
-    def expect(self, calibration: Calibration) -> None:
+    def set_calibration(self, calibration: Calibration) -> None:
         """Nothing depends on it."""
 
     def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:

@@ -49,13 +49,14 @@ class Programs:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole)
         return jax.device_put(leaf, self._whole)
 
-    def function(self, schedule: Schedule) -> Any:
-        """(params, input_ids [D, T], token_type_ids [D, T], lengths [D, B], threshold) -> dict of arrays, unjitted."""
+    def function(self, schedule: Schedule, portable: bool = False) -> Any:
+        """(params, input_ids [D, T], token_type_ids [D, T], lengths [D, B], threshold) -> dict of arrays, unjitted. portable: for
+        `jax.export`."""
 
         def on_one_device(params, input_ids, token_type_ids, lengths, threshold):
             out = nnx.merge(self._graph, params).compacted(
                 input_ids[0], token_type_ids[0], lengths[0], schedule.bucket.width, schedule.layers,
-                threshold=threshold, only_logits=not self._token_embeddings,
+                threshold=threshold, only_logits=not self._token_embeddings, portable=portable,
             )  # fmt: skip
             outputs = out.answers | {"kept": out.kept, "lost": out.lost} | ({"depth": out.depth} if self.depths else {})
             if out.last_hidden_state is not None:

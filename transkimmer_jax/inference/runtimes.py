@@ -24,7 +24,7 @@ class Runtime(Protocol):
     def predict(self, examples: TokenizedExamples, threshold: float, progress: bool) -> Predictions:
         """Every example, in their order. progress: with a bar."""
 
-    def expect(self, calibration: Calibration) -> None:
+    def set_calibration(self, calibration: Calibration) -> None:
         """Prepare for texts like those of a calibration, at thresholds from its own on. Answers do not depend on it."""
 
     def warm_up(self, lengths: Sequence[int] | None, progress: bool) -> None:

@@ -54,7 +54,7 @@ class Schedule:
         sequences, entering = self.bucket.sequences, self.bucket.tokens
         total = sequences * flops.head(arch) + self.bucket.tokens * (flops.embedding_per_token(arch) + flops.head_per_token(arch))
         for layer, (rows, width) in enumerate(self.layers):
-            if layer in arch.deciding_layers:
+            if layer in arch.predictor_layers:
                 total += flops.per_predicted_token(arch) * entering
             if layer < len(self.layers) - 1 or arch.reads_every_token:
                 # Attention's view is computed as a whole.
@@ -106,7 +106,7 @@ def ladder(bucket: Bucket, arch: Architecture, calibration: Calibration | None, 
     def rung(times: float) -> Schedule:
         layers, rows, width = [], bucket.tokens, bucket.width
         for number, (share, widest) in enumerate(zip(shares.tolist(), widths.tolist(), strict=True)):
-            if number in arch.deciding_layers:
+            if number in arch.predictor_layers:
                 # Never above what there is, never rising with depth.
                 rows = min(rows, round_up(times * share * bucket.tokens, row_multiple))
                 width = min(width, round_up(times * widest, WIDTH_MULTIPLE))

@@ -98,7 +98,7 @@ class Architecture:
         return 0 if self.skim is None else self.skim.predictor_size or self.hidden_size
 
     @property
-    def deciding_layers(self) -> tuple[int, ...]:
+    def predictor_layers(self) -> tuple[int, ...]:
         """Layers before which a predictor decides who stays, rising. The others compute what is left."""
         if self.skim is None:
             return ()

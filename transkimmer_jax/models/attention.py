@@ -3,11 +3,8 @@
 What is fast differs by machine, so platforms have their own forms; all compute the same.
 """
 
-import contextlib
-import contextvars
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -102,20 +99,6 @@ class Distances:
         if self.window is not None:
             scores = jnp.where((jnp.abs(distance) <= self.window)[:, None], scores, _HIDDEN_SCORE)
         return scores
-
-
-_portable = contextvars.ContextVar("portable", default=False)
-
-
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """Trace nothing that cannot be exported: jax.export takes no call of cuDNN's kernel, since a later cuDNN may read it in
-    another way, and none can be lowered for several platforms at once."""
-    token = _portable.set(True)
-    try:
-        yield
-    finally:
-        _portable.reset(token)
 
 
 def masked(
@@ -216,6 +199,7 @@ def attend(
     lengths: jax.Array,
     positions: Positions | None = None,
     distances: Distances | None = None,
+    portable: bool = False,
 ) -> jax.Array:
     """Softmax attention of every query over the first `lengths` keys of its sequence.
 
@@ -223,11 +207,14 @@ def attend(
       query: [B, Q, heads, head_dim]. key, value: [B, W, heads, head_dim].
       lengths: [B] int32, keys that count.
       positions: of the queries [B, Q] and of the keys [B, W], where `distances` are given.
+      portable: trace nothing that `jax.export` refuses: it takes no call of cuDNN's kernel, since a later cuDNN may read it in another
+        way, and none can be lowered for several platforms at once.
 
     Returns:
       [B, Q, heads, head_dim] in the dtype of `value`; finite whatever lies behind the last key, if that is finite.
     """
-    return jax.lax.platform_dependent(query, key, value, lengths, positions, distances, cpu=_chunked, cuda=_fused, default=_plain)
+    cuda = _plain if portable else _fused
+    return jax.lax.platform_dependent(query, key, value, lengths, positions, distances, cpu=_chunked, cuda=cuda, default=_plain)
 
 
 def _plain(
@@ -294,7 +281,7 @@ def _fused(query, key, value, lengths, positions, distances) -> jax.Array:
     # What scores owe to distances it would read as an array of all scores. To write that, of disentangled attention with every query and
     # key in it, is most of what XLA's form does.
     # All platforms' branches are traced everywhere, and tracing this one asks for cuDNN.
-    here = jax.default_backend() == "gpu" and not _portable.get()
+    here = jax.default_backend() == "gpu"
     _, queries, _, size = query.shape
     takes_heads = size % 8 == 0 and size <= _CUDNN_HEAD_SIZE
     if not here or query.dtype not in (jnp.bfloat16, jnp.float16) or not takes_heads or queries == 1 or distances is not None:

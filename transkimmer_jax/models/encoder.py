@@ -12,6 +12,7 @@ from flax import nnx
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.attention import Disentangled, Distances
 from transkimmer_jax.models.distances import distance_rows
+from transkimmer_jax.models.final_states import FinalStates
 from transkimmer_jax.models.layers import LayerNorm, Linear, dropout, gelu, norm, rotated
 from transkimmer_jax.models.layouts import Tokens
 from transkimmer_jax.models.skim import Forwarding, Levels, SkimPredictor
@@ -196,23 +197,6 @@ class RelativeStates(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class StatesLeaving:
-    """How tokens leave a layer, see `layouts.Leaving`. norm: behind pre-norm layers, whichever was the token's last. forwarding: of that
-    layer; None: the identity."""
-
-    norm: LayerNorm | None = None
-    forwarding: Forwarding | None = None
-
-    def finished(self, hidden: jax.Array) -> jax.Array:
-        """See `layouts.Leaving`."""
-        return hidden if self.norm is None else self.norm(hidden)
-
-    def mapped(self, states: jax.Array, count: jax.Array | None = None) -> jax.Array:
-        """See `layouts.Leaving`."""
-        return states if self.forwarding is None else self.forwarding(states, count)
-
-
-@dataclasses.dataclass(frozen=True)
 class EncoderOutput(Generic[Layout]):
     """What leaves the encoder. A head reads `first`, `mean_state()` or `final_states()`, and need not know where the tokens lie. Of the
     latter two, a compiled program computes what is read.
@@ -226,7 +210,7 @@ class EncoderOutput(Generic[Layout]):
     kept: tuple[jax.Array, ...]
     margins: tuple[jax.Array, ...]
     hidden_states: tuple[jax.Array, ...]
-    leaving: StatesLeaving
+    leaving: FinalStates
 
     def mean_state(self) -> jax.Array:
         """The mean of the final states of each sequence's tokens, [B, H] float32; see `Tokens`."""
@@ -240,23 +224,23 @@ class EncoderOutput(Generic[Layout]):
 class Encoder(nnx.Module):
     """A stack of layers, each behind its skim predictor, or some of them. Without predictors it is the dense encoder, in any layout.
 
-    deciding: the layers that have one, rising. Lists of predictors, levels and maps follow them."""
+    predictor_layers: the layers with a predictor, rising. Lists of predictors, levels and maps follow them."""
 
     def __init__(self, arch: Architecture, dtype, rngs: nnx.Rngs):
         self.remat = arch.remat
-        self.deciding = arch.deciding_layers
+        self.predictor_layers = arch.predictor_layers
         self.layers = nnx.List([EncoderLayer(arch, number, dtype, rngs) for number in range(arch.num_hidden_layers)])
         self.predictors = nnx.List(
             [
                 SkimPredictor(arch.hidden_size, arch.predictor_size, arch.skim.initial_bias, arch.predictor_norm_eps, dtype, rngs)
-                for _ in self.deciding
+                for _ in self.predictor_layers
             ]
             if arch.skim is not None
             else []
         )
         levels = arch.skim.levels if arch.skim is not None else ()
-        self.levels = nnx.List([Levels(levels) for _ in self.deciding] if levels else [])
-        self.forwarding = nnx.List([Forwarding(arch.hidden_size, rngs) for _ in self.deciding] if arch.maps_forwarded else [])
+        self.levels = nnx.List([Levels(levels) for _ in self.predictor_layers] if levels else [])
+        self.forwarding = nnx.List([Forwarding(arch.hidden_size, rngs) for _ in self.predictor_layers] if arch.maps_forwarded else [])
         self.relative_bias = RelativeBias(arch, rngs) if arch.kind.relative_bias else None
         self.relative_states = RelativeStates(arch, rngs) if arch.kind.disentangled else None
         self.final_norm = norm(arch, rngs) if arch.kind.pre_norm else None
@@ -267,14 +251,14 @@ class Encoder(nnx.Module):
             return self.relative_states(longest)
         return None if self.relative_bias is None else self.relative_bias()
 
-    def leaving(self, number: int | None) -> StatesLeaving:
+    def leaving(self, number: int | None) -> FinalStates:
         """How tokens leave that are skimmed before layer `number`; None: behind the last."""
         maps = number is not None and self.forwarding
-        return StatesLeaving(self.final_norm, self.forwarding[self.deciding.index(number)] if maps else None)
+        return FinalStates(self.final_norm, self.forwarding[self.predictor_layers.index(number)] if maps else None)
 
     def margin(self, number: int, hidden: jax.Array, level: jax.Array | None = None) -> jax.Array:
         """By how much each token [..., H] is to be kept by layer `number`, [...] float32. level: see `__call__`."""
-        place = self.deciding.index(number)
+        place = self.predictor_layers.index(number)
         margin = self.predictors[place](hidden)
         return self.levels[place](margin, level) if self.levels else margin
 
@@ -298,7 +282,7 @@ class Encoder(nnx.Module):
         first, relative = None, self.relative(tokens.longest)
         for number, (layer, layer_key) in enumerate(zip(self.layers, split_key(key, count), strict=True)):
             gate_key, layer_key = split_key(layer_key, 2)
-            if number in self.deciding:
+            if number in self.predictor_layers:
                 margin = self.margin(number, tokens.hidden, level)
                 tokens = tokens.skim(gate(margin, gate_key), self.leaving(number))
                 margins.append(margin)
@@ -309,7 +293,7 @@ class Encoder(nnx.Module):
                 tokens = tokens.update(run_layer(layer, tokens, layer_key, False, relative))
                 hidden_states.append(tokens.hidden)
         leaving = self.leaving(None)
-        first = leaving.finished(tokens.first() if first is None else first)
+        first = leaving.normalize(tokens.first() if first is None else first)
         return EncoderOutput(tokens, first, tuple(kept), tuple(margins), tuple(hidden_states), leaving)
 
 

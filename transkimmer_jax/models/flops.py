@@ -105,7 +105,7 @@ def skimmed(arch: Architecture, kept: Array, lengths: Array) -> Array:
     """
     *inner, last = kept
     tokens, pairs = sum(inner), sum(count * count for count in inner)
-    predicted = sum([lengths, *inner][number] for number in arch.deciding_layers)
+    predicted = sum([lengths, *inner][number] for number in arch.predictor_layers)
     total = _computed(arch, tokens, pairs, last, lengths) + per_predicted_token(arch) * predicted
     if arch.maps_forwarded:
         total = total + 2.0 * arch.hidden_size * arch.hidden_size * (lengths - last)

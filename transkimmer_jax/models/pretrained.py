@@ -15,8 +15,9 @@ from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
 from transkimmer_jax.models.arguments import require_token_arrays
 from transkimmer_jax.models.embeddings import Embeddings
 from transkimmer_jax.models.encoder import Encoder, EncoderOutput, Gate, split_key
-from transkimmer_jax.models.layouts import PackedTokens, PaddedTokens
+from transkimmer_jax.models.layouts import PaddedTokens
 from transkimmer_jax.models.outputs import CompactedOutput, HeadOutput, SkimmerOutput
+from transkimmer_jax.models.packed_tokens import PackedTokens
 from transkimmer_jax.models.skim import GumbelGate, ThresholdGate
 
 Output = TypeVar("Output", bound=SkimmerOutput)
@@ -136,6 +137,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         *,
         threshold: jax.Array | float | None = None,
         only_logits: bool = True,
+        portable: bool = False,
     ) -> CompactedOutput:
         """Compacted computation: each layer computes the tokens it keeps and no others (docs/design.md, section 3.1). Evaluation only.
 
@@ -148,6 +150,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
             ignored.
           threshold: a token is kept where its margin exceeds this; None takes the checkpoint's.
           only_logits: as in `__call__`.
+          portable: for `jax.export`, see `attention.attend`.
 
         Raises:
           CheckpointError: the model attends as the paper's Eq. 4 says, over skimmed tokens too.
@@ -156,14 +159,14 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
         positions = jnp.arange(len(input_ids)) - jnp.repeat(starts, lengths, total_repeat_length=len(input_ids))
         embedded = self.embeddings(input_ids, token_type_ids, jnp.minimum(positions, self.arch.max_position_embeddings - 1), None)
-        deciding = self.arch.deciding_layers
-        capacities = tuple(capacities[number] for number in deciding)
-        tokens = PackedTokens.start(embedded, lengths, width, capacities, self._pinned(token_type_ids))
+        predictor_layers = self.arch.predictor_layers
+        capacities = tuple(capacities[number] for number in predictor_layers)
+        tokens = PackedTokens.start(embedded, lengths, width, capacities, self._pinned(token_type_ids), portable)
         out = self.encoder(tokens, self._threshold_gate(threshold), None, only_logits and not self.arch.reads_every_token)
         return CompactedOutput(
             answers=self.answer(out, None),
             kept=jnp.stack(out.kept),
-            depth=jnp.array([*deciding, self.arch.num_hidden_layers], jnp.int32)[out.tokens.skims()],
+            depth=jnp.array([*predictor_layers, self.arch.num_hidden_layers], jnp.int32)[out.tokens.skims()],
             lost=out.tokens.lost,
             last_hidden_state=None if only_logits else out.final_states(),
         )

@@ -85,7 +85,7 @@ def spent(skim: SkimConfig, arch: Architecture, keep: jax.Array, lengths: jax.Ar
     """
     kept = jnp.sum(keep, axis=-1)
     if skim.allocation == "geometric":
-        return kept[jnp.array(arch.deciding_layers)]
+        return kept[jnp.array(arch.predictor_layers)]
     return flops.skimmed(arch, kept, lengths) if skim.target_kind == "flops" else jnp.mean(kept, axis=0)
 
 
@@ -114,7 +114,7 @@ def require_spendable(skim: SkimConfig, arch: Architecture, mean_length: float) 
 
 def least(skim: SkimConfig, arch: Architecture, served: ServedLengths) -> float:
     """The share of the budget's unit that texts spend of which nothing but pinned tokens is kept."""
-    return _share(skim, arch, _computed(arch, np.full(len(arch.deciding_layers), served.pinned), served.mean), served.mean)
+    return _share(skim, arch, _computed(arch, np.full(len(arch.predictor_layers), served.pinned), served.mean), served.mean)
 
 
 def _computed(arch: Architecture, left: np.ndarray, mean_length: float) -> np.ndarray:
@@ -125,7 +125,7 @@ def _computed(arch: Architecture, left: np.ndarray, mean_length: float) -> np.nd
 
 def _planned(arch: Architecture) -> tuple[int, ...]:
     """The layers that a goal is for. The state of a dense model's training has goals too, which nobody reads: one for each layer."""
-    return arch.deciding_layers or tuple(range(arch.num_hidden_layers))
+    return arch.predictor_layers or tuple(range(arch.num_hidden_layers))
 
 
 def _share(skim: SkimConfig, arch: Architecture, kept: np.ndarray, mean_length: float) -> float:
@@ -141,7 +141,7 @@ def warn_of_unreachable(skim: SkimConfig, arch: Architecture, served: ServedLeng
     smallest = skim.targets[-1]
     if not skim.has_budget or (floor := least(skim, arch, served)) <= smallest:
         return
-    share, texts, first = f"{100 * floor:.1f} % of the dense model", f"on texts of {served.mean:.0f} tokens", arch.deciding_layers[0]
+    share, texts, first = f"{100 * floor:.1f} % of the dense model", f"on texts of {served.mean:.0f} tokens", arch.predictor_layers[0]
     if first > 0:
         what = f"all tokens stay before layer {first}, and that alone costs {share} {texts}"
         cure = ", or name an earlier layer in skim.layers"

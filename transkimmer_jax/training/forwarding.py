@@ -51,8 +51,8 @@ def _moments(graph: nnx.GraphDef, params: nnx.State, batch: dict[str, jax.Array]
     real = batch["attention_mask"].astype(jnp.float32)[..., None]
     final = out.last_hidden_state.astype(jnp.float32)
     squares, products = [], []
-    for number in model.arch.deciding_layers:
-        state = model.encoder.leaving(number).finished(out.hidden_states[number]).astype(jnp.float32)
+    for number in model.arch.predictor_layers:
+        state = model.encoder.leaving(number).normalize(out.hidden_states[number]).astype(jnp.float32)
         features = real * jnp.concatenate([state, jnp.ones_like(state[..., :1])], axis=-1)
         squares.append(moments.products(features, features))
         products.append(moments.products(features, real * (final - state)))

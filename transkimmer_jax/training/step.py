@@ -117,7 +117,7 @@ class TrainStep:
         if skim.has_budget:
             controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
             shift = shift if shift.ndim == 2 else shift[:, None]
-            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), len(self.arch.deciding_layers))))
+            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), len(self.arch.predictor_layers))))
             params = with_increasing_levels(params)
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
