@@ -278,8 +278,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 _ENGINE_ARGUMENTS = (
-    "max_length", "batch_tokens", "batch_size", "devices", "threshold", "pairs", "label_names", "calibration", "runtime", "provider",
-    "precision", "threads",
+    "max_length", "batch_tokens", "batch_size", "threshold", "label_names", "runtime", "provider", "precision", "threads",
 )  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.data.batches import EvaluationBatches
 from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
-from transkimmer_jax.inference import engine as engine_module
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.onnx.export import export
@@ -131,7 +130,7 @@ def test_a_dense_model(runtime):
 @pytest.mark.parametrize("together", [1, 7, 10_000])
 def test_flops_are_those_of_all_texts(together, monkeypatch):
     """However many wait to be counted, and whoever looks in between."""
-    monkeypatch.setattr(engine_module, "_COUNTED_TOGETHER", together)
+    monkeypatch.setattr("transkimmer_jax.inference.predictions.COUNTED_TOGETHER", together)
     model = make_model()
     engine, expected = SkimEngine(model), SkimEngine(model).predict_tokenized(STREAM)
     for row in range(20):

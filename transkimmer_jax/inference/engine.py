@@ -5,35 +5,33 @@ are exact, whatever the runtime and whatever was calibrated.
 """
 
 import itertools
+import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from transkimmer_jax.checkpoints.config_file import default_label_names
 from transkimmer_jax.checkpoints.sentence_transformers import Settings
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import TokenizedExamples
-from transkimmer_jax.data.windows import Windows, windows
-from transkimmer_jax.data.words import TokenizedWords, tokenize_words
+from transkimmer_jax.data.windows import Windows
+from transkimmer_jax.data.words import TokenizedWords
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.inference import inputs as arguments
-from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, tagged
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, ranked, tagged
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
 from transkimmer_jax.inference.inputs import Text
-from transkimmer_jax.inference.predictions import Predictions, Statistics
+from transkimmer_jax.inference.predictions import CostCounter, Predictions, Statistics
+from transkimmer_jax.inference.reading import Reader
 from transkimmer_jax.inference.runtimes import create
 from transkimmer_jax.inference.vectors import unit
 from transkimmer_jax.models import heads
 from transkimmer_jax.models.arguments import require_gates
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-
-_COUNTED_TOGETHER = 1024  # texts whose FLOPs are computed at once: of one short text alone that takes a fifteenth of its time
 
 _METHODS = {
     "sequence_classification": "predict",
@@ -81,23 +79,19 @@ class SkimEngine:
         require_own_runtime()
         if not isinstance(model, TranskimmerPreTrainedModel):
             raise ConfigError(f"model must be a loaded model, not {arguments.shown(model)}: SkimEngine.from_pretrained loads a folder")
-        if calibration is not None and not isinstance(calibration, Calibration):
-            raise ConfigError(f"calibration must be a Calibration, not {arguments.shown(calibration)}: Calibration.load reads a folder's")
         self.arch, self.tokenizer = model.arch, tokenizer
-        self._reading = threading.Lock()  # the tokenizer's settings are its own, and each way of reading sets them anew
-        self._counting = threading.Lock()
-        self._uncounted: list[tuple[np.ndarray, np.ndarray]] = []  # kept and lengths that the statistics lack
-        self._uncounted_texts = 0
         names = arguments.checked_label_names(label_names, self.arch.num_labels)
         self.label_names = None if self.arch.is_regression else names
         self.label_texts = names or default_label_names(self.arch.num_labels)
         self.max_length = arguments.checked_max_length(max_length, self.arch.max_position_embeddings)
+        self._reader = Reader(tokenizer, self.max_length)
         self._settings = (settings or Settings()).for_head(self.arch.head)
         self._doc_stride = arguments.checked_size(doc_stride, "doc_stride", 0)
-        self.pairs = arguments.checked_flag(pairs, "pairs")
+        self.pairs = pairs
         require_gates(self.arch, "this model", threshold)
         self.threshold = arguments.checked_threshold(threshold, self.arch.skim.threshold if self.arch.skim else 0.0)
         self.runtime = create(model, max_length=self.max_length, calibration=calibration, **options)
+        self._costs = CostCounter(self.arch, self.runtime.statistics)
 
     @classmethod
     def from_pretrained(
@@ -116,14 +110,12 @@ class SkimEngine:
           ConfigError, InferenceError: as `SkimEngine`.
         """
         require_own_runtime()
-        folder = arguments.checked_path(folder)
-        arguments.checked_flag(dense, "dense")
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
         from transkimmer_jax.checkpoints import config_file, sentence_transformers
         from transkimmer_jax.checkpoints.locations import resolve
         from transkimmer_jax.data import pipeline
 
-        path = resolve(folder)
+        path = resolve(os.fspath(folder))
         saved = config_file.read(path)
         model = heads.load(path, dense=dense, pooling=pooling, complete=True)
         require_gates(model.arch, folder, options.get("threshold"))
@@ -190,15 +182,10 @@ class SkimEngine:
 
         Raises: as `predict`; ConfigError also for a prompt that the folder has not, a dimension that is no size, or tensors.
         """
-        require_own_runtime()
-        self._require_head("sentence_embedding", "encode")
-        threshold = self._threshold(threshold)
+        threshold = self._begin("sentence_embedding", "encode", threshold)
         before = self.prompt_text(prompt_name, prompt)
-        arguments.checked_flag(normalize_embeddings, "normalize_embeddings")
-        progress = arguments.checked_progress(show_progress_bar)
+        progress = _shows_progress(show_progress_bar)
         columns = self.vector_size if truncate_dim is None else arguments.checked_size(truncate_dim, "truncate_dim")
-        if batch_size is not None:
-            arguments.checked_size(batch_size, "batch_size")
         if convert_to_tensor or not convert_to_numpy:
             raise ConfigError("encode gives arrays of NumPy: leave convert_to_numpy and convert_to_tensor out, and call torch.from_numpy")
         singles, _ = arguments.checked_texts([inputs] if isinstance(inputs, str) else arguments.checked_sequence(inputs, "inputs"), False)
@@ -254,9 +241,7 @@ class SkimEngine:
           InferenceError: as `predict`; also a multi-label classifier, a model that does not give one score, without a label, or one whose
             folder asks for scores that are neither sigmoids nor logits, without raw_scores.
         """
-        require_own_runtime()
-        self._require_head("sequence_classification", "rank")
-        threshold = self._threshold(threshold)
+        threshold = self._begin("sequence_classification", "rank", threshold)
         names = self.label_texts
         if self.arch.multi_label:
             raise InferenceError(
@@ -272,7 +257,6 @@ class SkimEngine:
         if not len(documents):
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else arguments.checked_size(top_k, "top_k")
-        arguments.checked_flag(raw_scores, "raw_scores")
         if raw_scores is None and label is None:
             raw_scores = self._settings.raw_scores
             if raw_scores is None:
@@ -280,18 +264,11 @@ class SkimEngine:
                 raise InferenceError(
                     f"rank gives sigmoids or logits, and the model's folder asks for {asked}: give raw_scores=True for logits"
                 )
-        arguments.checked_flag(return_documents, "return_documents")
-        if batch_size is not None:
-            arguments.checked_size(batch_size, "batch_size")
-        progress = arguments.checked_progress(show_progress_bar)
+        progress = _shows_progress(show_progress_bar)
         texts, _ = arguments.checked_texts(documents, False)
         predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
         column = 0 if label is None else names.index(label)
-        raw, odds = predictions.logits[:, column], predictions.odds(column)
-        scores = raw if raw_scores else scipy.special.expit(odds)
-        order = np.argsort(-(raw if raw_scores else odds), kind="stable")[:most]
-        ranked = [{"corpus_id": number, "score": float(scores[number])} for number in order.tolist()]
-        return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranked] if return_documents else ranked
+        return ranked(predictions, column, bool(raw_scores), most, texts if return_documents else None)
 
     def tag(
         self, texts: Sequence[str] | Sequence[Sequence[str]], *, threshold: float | None = None, progress: bool = True
@@ -302,9 +279,7 @@ class SkimEngine:
 
         Raises: as `predict`; DataError also for words that are no list of strings; InferenceError for a tokenizer that is not a fast one.
         """
-        require_own_runtime()
-        self._require_head("token_classification", "tag")
-        threshold = self._threshold(threshold)
+        threshold = self._begin("token_classification", "tag", threshold)
         words = self.tokenize_words(texts)
         predictions = self.predict_tokenized(words.examples, threshold=threshold, progress=progress)
         self.runtime.statistics.add(truncated=int(words.examples.truncated.sum()))
@@ -333,9 +308,7 @@ class SkimEngine:
           DataError: as `predict`; also lists of different lengths, a question that leaves no room for a context, a context without a token.
           InferenceError: as `predict`; also a tokenizer that is not a fast one.
         """
-        require_own_runtime()
-        self._require_head("question_answering", "answer")
-        threshold = self._threshold(threshold)
+        threshold = self._begin("question_answering", "answer", threshold)
         most = arguments.checked_size(max_answer_len, "max_answer_len")
         limit = None if no_answer_threshold is None else arguments.checked_threshold(no_answer_threshold, 0.0, "no_answer_threshold")
         questions, contexts = arguments.checked_questions(question, context)
@@ -352,22 +325,21 @@ class SkimEngine:
                 f"{method} is of a model for {head.replace('_', ' ')}, and this one is for {self.arch.head.replace('_', ' ')}: call {other}"
             )
 
+    def _begin(self, head: str, method: str, threshold: float | None) -> float:
+        """The threshold of a method's call. Raises what all of them raise: another head, a forked process, no threshold."""
+        require_own_runtime()
+        self._require_head(head, method)
+        return self._threshold(threshold)
+
     def _threshold(self, threshold: float | None) -> float:
         """That of a call; None takes the engine's. Raises `ConfigError` for no number, and for any of a dense model."""
         checked = arguments.checked_threshold(threshold, self.threshold)
         require_gates(self.arch, "this model", threshold)
         return checked
 
-    def _fast_tokenizer(self) -> Any:
-        if self.tokenizer is None or not self.tokenizer.is_fast:
-            raise InferenceError("words and spans need a fast tokenizer, which tells where tokens lie: give one, of a tokenizer.json")
-        return self.tokenizer
-
     def _predict(self, texts: Sequence[Text], first: int, threshold: float | None, progress: bool) -> list[Answer]:
         """first: the number of the first text, for messages."""
-        require_own_runtime()
-        self._require_head("sequence_classification", "predict")
-        threshold = self._threshold(threshold)
+        threshold = self._begin("sequence_classification", "predict", threshold)
         if not len(texts):
             return []
         predictions, truncated = self.predict_texts(texts, first, threshold=threshold, progress=progress)
@@ -400,30 +372,13 @@ class SkimEngine:
             require_gates(self.arch, "this model", threshold)
         examples = arguments.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
-        self._count(predictions)
+        self._costs.add(predictions)
         wrong = predictions.not_finite()
         if len(wrong):
             others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             named = " and ".join(name.replace("_", " ") for name in predictions.outputs)
             raise InferenceError(f"the {named} of example {wrong[0]}{others} are not finite: the weights are damaged")
         return predictions
-
-    def _count(self, predictions: Predictions) -> None:
-        with self._counting:
-            self._uncounted.append((predictions.kept, predictions.lengths))
-            self._uncounted_texts += len(predictions.lengths)
-            if self._uncounted_texts >= _COUNTED_TOGETHER:
-                self._add_costs()
-
-    def _add_costs(self) -> None:
-        """Add to the statistics what waits for that. The caller holds the lock."""
-        if not self._uncounted_texts:
-            return
-        kept, lengths = zip(*self._uncounted, strict=True)
-        self._uncounted, self._uncounted_texts = [], 0
-        joined = Predictions({}, np.concatenate(kept, axis=1), np.concatenate(lengths))
-        spent, dense = joined.costs(self.arch)
-        self.runtime.statistics.add(tokens=int(joined.lengths.sum()), flops=float(spent.sum()), dense_flops=float(dense.sum()))
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
         """Learn from a sample of texts how many tokens to expect at a threshold. Save it by `calibration.save(folder)`.
@@ -481,8 +436,7 @@ class SkimEngine:
     @property
     def statistics(self) -> Statistics:
         """What was answered so far."""
-        with self._counting:
-            self._add_costs()
+        self._costs.flush()
         return self.runtime.statistics
 
     def tokenize(self, texts: Sequence[Text], first: int = 0) -> TokenizedExamples:
@@ -491,31 +445,23 @@ class SkimEngine:
 
         Raises: as `predict`.
         """
-        from transkimmer_jax.data import pipeline
-        from transkimmer_jax.data.examples import Examples
-
-        if self.tokenizer is None:
-            raise InferenceError("this engine has no tokenizer: give one, or call predict_tokenized")
         singles, seconds = arguments.checked_texts(texts, self.pairs, first)
-        examples = Examples(singles, seconds, np.zeros(len(singles), np.int32))
-        if self.arch.head == "sequence_classification":
-            examples = examples.behind(self.default_prompt)
-        with self._reading:
-            return pipeline.tokenize(examples, self.tokenizer, self.max_length)
+        return self._reader.tokenize(singles, seconds, self.default_prompt if self.arch.head == "sequence_classification" else "")
 
     def tokenize_words(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> TokenizedWords:
         """Texts as a tagger reads them, for `predict_tokenized`. Arguments and errors are those of `tag`."""
-        words, tokenizer = arguments.checked_words(arguments.checked_sequence(texts)), self._fast_tokenizer()
-        with self._reading:
-            return tokenize_words(words, tokenizer, self.max_length)
+        return self._reader.tokenize_words(arguments.checked_words(arguments.checked_sequence(texts)))
 
     def tokenize_questions(self, questions: Sequence[str], contexts: Sequence[str], *, doc_stride: int | None = None) -> Windows:
         """Questions with windows of their contexts, as a reader reads them, for `predict_tokenized`. Arguments and errors are those of
         `answer`."""
         stride = self._doc_stride if doc_stride is None else arguments.checked_size(doc_stride, "doc_stride", 0)
-        tokenizer = self._fast_tokenizer()
-        with self._reading:
-            return windows(questions, contexts, tokenizer, self.max_length, stride)
+        return self._reader.tokenize_questions(questions, contexts, stride)
+
+
+def _shows_progress(show_progress_bar: bool | None) -> bool:
+    """None, as in sentence-transformers: where this package's notes are shown."""
+    return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
 
 def _behind(prompt_name: str, options: dict[str, Any]) -> dict[str, Any]:

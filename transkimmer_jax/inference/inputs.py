@@ -5,10 +5,8 @@ Every check returns the value as the engine takes it, or raises one line that na
 
 import collections.abc
 import dataclasses
-import logging
 import math
 import numbers
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -204,37 +202,6 @@ def checked_choice(value: Any, argument: str, choices: Sequence[str]) -> str | N
     if value is not None and (not isinstance(value, str) or value not in choices):
         raise ConfigError(f"{argument} must be {' or '.join(map(repr, choices))}, not {shown(value)}")
     return value
-
-
-def checked_flag(value: Any, argument: str) -> bool | None:
-    """True, False or None. Raises `ConfigError` for any other value, of which Python would take the truth."""
-    if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{argument} must be True, False or None, not {shown(value)}")
-    return value
-
-
-def checked_progress(show_progress_bar: Any) -> bool:
-    """Whether to show a bar; None, as in sentence-transformers: where this package's notes are shown. Raises `ConfigError` for other
-    values."""
-    shows = checked_flag(show_progress_bar, "show_progress_bar")
-    return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if shows is None else shows
-
-
-def checked_path(folder: Any) -> str:
-    """A folder or hub id. Raises `ConfigError` for what is no path."""
-    if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str) or not os.fspath(folder):
-        raise ConfigError(f"folder must be a model folder or hub id, not {shown(folder)}")
-    return os.fspath(folder)  # type: ignore[return-value]
-
-
-def checked_devices(devices: Any) -> Any:
-    """A list of devices of one platform; None stands for all local ones. Raises `ConfigError` for an empty list or for no devices."""
-    if devices is None:
-        return None
-    devices = list(devices) if isinstance(devices, collections.abc.Sequence) and not isinstance(devices, str) else None
-    if not devices or not all(hasattr(device, "platform") for device in devices):
-        raise ConfigError("devices must be a list of JAX devices with at least one in it, or None for all local ones")
-    return devices
 
 
 def checked_label_names(label_names: Any, num_labels: int) -> tuple[str, ...] | None:

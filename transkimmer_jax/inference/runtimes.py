@@ -74,11 +74,9 @@ def create(
     inputs.checked_choice(runtime, "runtime", RUNTIMES)
     inputs.checked_choice(provider, "provider", PROVIDERS)
     inputs.checked_choice(precision, "precision", PRECISIONS)
-    inputs.checked_flag(depths, "depths")
-    inputs.checked_flag(token_embeddings, "token_embeddings")
     if token_embeddings and model.head != "sentence_embedding":
         raise ConfigError(f"token_embeddings are of an embedder, and this model is for {model.head.replace('_', ' ')}: leave them out")
-    devices, (batch_tokens, batch_size) = inputs.checked_devices(devices), inputs.checked_batch(batch_tokens, batch_size)
+    batch_tokens, batch_size = inputs.checked_batch(batch_tokens, batch_size)
     if threads is not None:
         inputs.checked_size(threads, "threads")
     if runtime is None:
