@@ -21,6 +21,7 @@ from transkimmer_jax.data.pipeline import load_tokenizer
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError, InferenceError
 from transkimmer_jax.inference import onnx_runtime
 from transkimmer_jax.inference.engine import SkimEngine
+from transkimmer_jax.inference.predictions import Predictions
 from transkimmer_jax.onnx.export import export
 from transkimmer_jax.runtime_names import RUNTIMES
 
@@ -144,8 +145,8 @@ def test_flops_are_those_of_all_texts(together, monkeypatch):
 
 def test_single_texts_do_not_wait_for_their_flops(tokenizer_folder, monkeypatch):
     """They are added up when somebody looks, or for many texts at once."""
-    added = []
-    monkeypatch.setattr(SkimEngine, "_add_costs", lambda self: added.append(self._uncounted_texts))
+    added, costs = [], Predictions.costs
+    monkeypatch.setattr(Predictions, "costs", lambda self, arch: added.append(len(self.lengths)) or costs(self, arch))
     engine = SkimEngine(make_model(dataclasses.replace(ARCH, vocab_size=60)), load_tokenizer(tokenizer_folder))
     for text in ("good film", "bad"):
         engine.predict([text], progress=False)
