@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from transkimmer_jax.checkpoints.backbones import FORMATS
 from transkimmer_jax.checkpoints.config_schema import BackboneConfig, Dropout, Epsilon, Layers, Section, Size
 from transkimmer_jax.models.architecture import Architecture
-from transkimmer_jax.models.encoder import DISTANCE_BUCKETS
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -58,7 +57,7 @@ class MPNetConfig(BackboneConfig):
     unwritten = ("type_vocab_size",)
 
     type_vocab_size: NoTokenTypes = 0
-    relative_attention_num_buckets: Literal[32] = DISTANCE_BUCKETS
+    relative_attention_num_buckets: Literal[32] = 32  # `models.encoder.DISTANCE_BUCKETS`
 
 
 class DebertaConfig(BackboneConfig):
@@ -170,7 +169,8 @@ class ModernBertConfig(BackboneConfig):
 
     def constants(self) -> dict[str, Any]:
         rope, every = self.rope_parameters, self.global_attn_every_n_layers
-        kinds = self.layer_types or [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
+        regular = [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
+        kinds = regular if self.layer_types is None else self.layer_types
         return super().constants() | {
             "attention_bias": self.attention_bias,
             "feed_forward_bias": self.mlp_bias,

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from transkimmer_jax.checkpoints import config_file, folders, names, sentence_transformers, tokenizer_files
 from transkimmer_jax.checkpoints.config_schema import PoolingSection, SkimSection, validated
+from transkimmer_jax.checkpoints.fit import require_fit, require_predictor_size
 from transkimmer_jax.checkpoints.folders import CARD_FILE
 from transkimmer_jax.checkpoints.locations import resolve
 from transkimmer_jax.checkpoints.model_card import Provenance, model_card
@@ -28,7 +29,6 @@ from transkimmer_jax.validation import shown
 
 logger = logging.getLogger("transkimmer_jax")
 
-_LISTED = 20  # problems that one message names
 _ORIGINAL_NORM_EPS = 1e-5  # of the original's predictors, whose norms are PyTorch's as it makes them, whatever the encoder's have
 
 
@@ -100,8 +100,8 @@ def load(
         every = range(saved.architecture.num_hidden_layers)
         decided = {chosen.index(layer) for layer in saved.architecture.predictor_layers or every if layer in chosen}
         tensors = _without_other_skimming(tensors, arch, saved.architecture, decided, folder)
-        _require_predictor_size((skim_overrides or {}).get("predictor_size"), tensors)
-        fresh = _require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
+        require_predictor_size((skim_overrides or {}).get("predictor_size"), tensors)
+        fresh = require_fit(arch, tensors, folder, _trained_parts(arch, saved.architecture, decided))
         untrained = sorted(fresh & {row.module for row in names.head_table(arch)})
         if untrained and complete:
             raise CheckpointError(
@@ -344,57 +344,6 @@ def _trained_parts(arch: Architecture, saved: Architecture, decided: set[int]) -
     if arch.skim is not None and saved.skim.levels == arch.skim.levels:
         parts.add(names.LEVELS)
     return parts | ({names.FORWARDING} if saved.maps_forwarded else set())
-
-
-def _require_predictor_size(asked: int | None, tensors: Mapping[str, StoredTensor]) -> None:
-    """Raise `CheckpointError` where predictors that are loaded have another width than the user asked for."""
-    kernels = (tensor for name, tensor in tensors.items() if name.startswith(names.SKIM_PREFIX) and name.endswith(".predictor.1.weight"))
-    widths = {tensor.shape[0] for tensor in kernels if len(tensor.shape) == 2}
-    if asked is not None and len(widths) == 1 and widths != {asked}:
-        raise CheckpointError(f"predictor_size={asked} of a checkpoint whose trained predictors have {widths.pop()}: leave it out")
-
-
-def _require_fit(arch: Architecture, tensors: Mapping[str, StoredTensor], folder: pathlib.Path, trained: set[names.Path]) -> set[str]:
-    """Compare names, shapes and dtypes with those that the architecture needs.
-
-    trained: see `_trained_parts`.
-
-    Returns:
-      The modules that the file lacks and that may be made fresh.
-
-    Raises:
-      CheckpointError: everything missing, unexpected, of the wrong shape or no floating-point numbers.
-    """
-    table = names.parameter_table(arch)
-    unexpected = set(tensors) - {name for row in table for name in row.names}
-    if arch.skim is None:
-        dropped = {name for name in unexpected if name.startswith(names.SKIM_PREFIX)}
-        if dropped:
-            logger.info("%s: left out the skim predictors, the model is dense", folder)
-        unexpected -= dropped
-    others = names.of_other_heads(unexpected, arch)
-    if others:
-        logger.info("%s: left out %s", folder, ", ".join(sorted(others)))
-    unexpected -= others
-    # A part is made fresh where all of it is missing; half of one is damage.
-    there = {row.part for row in table if any(name in tensors for name in row.names)} | {None} | trained
-    misfits = (_misfit(name, row.shape, tensors) for row in table if row.part in there for name in row.names)
-    problems = [misfit for misfit in misfits if misfit is not None]
-    problems += [f"unexpected {shown(name)[1:-1]}" for name in sorted(unexpected)]
-    if problems:
-        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems[:_LISTED] + more)}")
-    return {row.module for row in table if row.part not in there}
-
-
-def _misfit(name: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]) -> str | None:
-    """What is wrong with the tensor of that name, if anything."""
-    tensor = tensors.get(name)
-    if tensor is None:
-        return f"missing {name}"
-    if tensor.shape != shape:
-        return f"{name} has shape {tensor.shape}, expected {shape}"
-    return None if tensor.is_float else f"{name} has dtype {tensor.dtype}, not one of floating-point numbers"
 
 
 def _built(model_class: type[Model], arch: Architecture, tensors: Mapping[str, StoredTensor], seed: int | None) -> Model:
