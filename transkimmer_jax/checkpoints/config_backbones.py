@@ -170,7 +170,7 @@ class ModernBertConfig(BackboneConfig):
     def constants(self) -> dict[str, Any]:
         rope, every = self.rope_parameters, self.global_attn_every_n_layers
         regular = [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
-        kinds = regular if self.layer_types is None else self.layer_types
+        kinds: list[str] = list(self.layer_types or regular)
         return super().constants() | {
             "attention_bias": self.attention_bias,
             "feed_forward_bias": self.mlp_bias,
