@@ -18,10 +18,10 @@ model spends. Another encoder, other budgets, longer texts, and more passes for 
 from configs import base
 from transkimmer_jax.config import DataConfig, Recipe
 
-_LENGTH = {"dense": (1e-4, 4.0), "skimming": (1e-4, 6.0)}
+_LENGTH = base.Length(dense=(1e-4, 4.0), skimming=(1e-4, 6.0))
 
 
 def get_config() -> Recipe:
     # A program is compiled for every padded length, which counts where a run takes minutes.
     data = DataConfig(task="files", length_buckets=(16, 32, 64, 128, 256, 384, 512))
-    return base.recipe(data, _LENGTH, base.THIRD_OF_NEURONS)
+    return base.recipe(data, _LENGTH, base.NARROW)

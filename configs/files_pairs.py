@@ -16,6 +16,6 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 def get_config() -> Recipe:
     data = DataConfig(task="files", text_columns=("query", "document"), length_buckets=(16, 32, 64, 128, 256, 384, 512))
-    recipe = base.recipe(data, base.SMALL, base.THIRD_OF_NEURONS)
+    recipe = base.recipe(data, base.SMALL, base.NARROW)
     skim = dataclasses.replace(recipe.skimming.skim, pinned="first_segment")
     return dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, skim=skim))

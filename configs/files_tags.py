@@ -13,4 +13,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 def get_config() -> Recipe:
     data = DataConfig(task="tags", text_columns=("tokens",), label_column="tags", length_buckets=(16, 32, 64, 128, 256, 512))
-    return base.recipe(data, base.SMALL, base.ALL)
+    return base.recipe(data, base.SMALL, base.WHOLE)

@@ -16,4 +16,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.DECIDING_ONCE)
+    return base.recipe(DataConfig(task="glue/mnli"), base.LARGE, base.ONE_PREDICTOR)

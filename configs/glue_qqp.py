@@ -16,4 +16,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/qqp"), base.LARGE, base.THIRD_OF_NEURONS)
+    return base.recipe(DataConfig(task="glue/qqp"), base.LARGE, base.NARROW)

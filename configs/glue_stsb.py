@@ -14,4 +14,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="glue/stsb"), base.SMALL, base.THIRD_OF_NEURONS)
+    return base.recipe(DataConfig(task="glue/stsb"), base.SMALL, base.NARROW)

@@ -15,4 +15,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 def get_config() -> Recipe:
     data = DataConfig(task="imdb_reviews", max_length=256, train_examples=3000, eval_examples=1000)
-    return base.recipe(data, base.MIDDLE, base.OF_LONG_TEXTS)
+    return base.recipe(data, base.MIDDLE, base.LONG_TEXTS)

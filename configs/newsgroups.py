@@ -13,4 +13,4 @@ from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
-    return base.recipe(DataConfig(task="20newsgroups", max_length=256), base.MIDDLE, base.OF_LONG_TEXTS)
+    return base.recipe(DataConfig(task="20newsgroups", max_length=256), base.MIDDLE, base.LONG_TEXTS)

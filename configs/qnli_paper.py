@@ -12,7 +12,7 @@ from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerCon
 def get_config() -> Config:
     return Config(
         model=ModelConfig(pretrained="bert-base-uncased"),
-        skim=SkimConfig(objective="coefficient", coefficient=0.5, initial_bias=5.0, predictor_size=768),
+        skim=SkimConfig(coefficient=0.5, initial_bias=5.0, predictor_size=768),
         data=DataConfig(task="glue/qnli", batch_size=64),
         optimizer=OptimizerConfig(learning_rate=2e-5),
         train=TrainConfig(epochs=3.0),

@@ -60,7 +60,7 @@ def _aot(args: argparse.Namespace) -> None:
     config = load_config(args.config, parse_overrides(args.rest))
     if isinstance(config, Recipe):
         # A dense run gives its model the shapes that it started from.
-        config = config.after(config.dense.model.pretrained)
+        config = config.student_config(config.dense.model.pretrained)
     if args.batch_per_chip % config.optimizer.accumulation:
         raise ConfigError(
             f"--batch-per-chip={args.batch_per_chip} must be a multiple of optimizer.accumulation={config.optimizer.accumulation}"

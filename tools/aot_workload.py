@@ -25,7 +25,7 @@ from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.heads import HEADS
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-from transkimmer_jax.training.budget import ServedLengths
+from transkimmer_jax.training.budget import LengthDistribution
 from transkimmer_jax.training.step import TrainStep
 
 _STEPS = 1000  # of the run whose schedules the training step knows; nothing measured here depends on it
@@ -95,7 +95,7 @@ class Workload:
     def _train(self, placement: Placement) -> jax.stages.Lowered:
         model = _abstract(self.arch)
         teacher = None if self.teacher is None else _abstract(self.teacher)
-        train_step = TrainStep.create(self.config, model, _STEPS, teacher, ServedLengths.like(self.length))
+        train_step = TrainStep.create(self.config, model, _STEPS, teacher, LengthDistribution.like(self.length))
         state = _placed(jax.eval_shape(train_step.start, nnx.split(model)[1]), placement)
         teacher_params = None if teacher is None else _placed(nnx.split(teacher)[1], placement)
         return train_step.jitted(state, placement).lower(state, self._batch(placement, labels=True), teacher_params)

@@ -4,7 +4,7 @@
     python -m tools.row runs/mrpc
 
     transkimmer train --config configs/glue_mrpc.py --config.distill.teacher=runs/mrpc/dense/model --config.skim.enabled=false \\
-        --config.model.num_hidden_layers=2 --workdir runs/mrpc_static
+        --config.model.layers=2 --workdir runs/mrpc_static
     python -m tools.row runs/mrpc_static --dense runs/mrpc --no-clock
 
 The first is a recipe, of a dense run and a skimming one. The second is a single run: one that skims, with labels or by `distil` without

@@ -28,7 +28,7 @@ from transkimmer_jax.training.step import TrainStep
 
 def jax_step(arch: Architecture, batch: dict[str, np.ndarray]):
     """A function that runs one JAX training step and waits for it."""
-    config = Config(skim=SkimConfig(enabled=arch.skim is not None, objective="coefficient"))
+    config = Config(skim=SkimConfig(enabled=arch.skim is not None, coefficient=0.5))
     model = TranskimmerForSequenceClassification(arch, rngs=nnx.Rngs(0))
     train_step = TrainStep.create(config, model, total_steps=1000)
     state = train_step.start(nnx.split(model)[1])

@@ -24,11 +24,13 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
     """
     problem = error.errors(include_url=False)[0]
     name = ".".join(str(part) if len(str(part)) <= 80 else shown(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown field {name!r}" + suggestion(name, known)
     if problem["type"] == "missing":
         return f"{name} is missing"
     message = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
+    if problem["type"] == "value_error" and not isinstance(problem["input"], str | int | float | list | tuple | None):
+        return message  # of several fields, which it names
     message = message[:1].lower() + message[1:] if message.startswith("Input") else message
     return f"{name}={shown(problem['input'])}: {message}" if name else message
 

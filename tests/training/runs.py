@@ -52,7 +52,7 @@ def write_jsonl(path, records):
 def make_config(checkpoint, train_file, validation_file):
     return Config(
         model=ModelConfig(pretrained=str(checkpoint)),
-        skim=SkimConfig(target=0.7, initial_bias=2.0, warmup=0.1, anneal=0.4, noise_end=None, fit_threshold=False, allocation="learned"),
+        skim=SkimConfig(target=0.7, initial_bias=2.0, warmup=0.1, anneal=0.4, noise_end=None, forwarding="identity"),
         data=DataConfig(
             task="files", train_file=str(train_file), validation_file=str(validation_file), max_length=12, length_buckets=(12,),
             batch_size=16, eval_batch_size=16,

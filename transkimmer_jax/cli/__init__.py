@@ -4,7 +4,7 @@ import argparse
 
 from transkimmer_jax import flags, termination
 from transkimmer_jax.cli import convert, distil, evaluate, export, predict, report, retrieve, serve, sweep, train
-from transkimmer_jax.config import field_names
+from transkimmer_jax.config import FIELDS
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser, commands = parsers()
     if arguments and arguments[0] in commands:
         chosen = commands[arguments[0]]
-        flags.require_known(chosen, arguments[1:], field_names() if chosen.get_default("takes_overrides") else ())
+        flags.require_known(chosen, arguments[1:], FIELDS if chosen.get_default("takes_overrides") else ())
     parsed, rest = parser.parse_known_args(arguments)
     if getattr(parsed, "takes_overrides", False):
         parsed.rest = rest

@@ -27,7 +27,7 @@ def add(commands) -> None:
         "--text-columns",
         nargs="+",
         metavar="COLUMN",
-        default=DataConfig.text_columns,
+        default=DataConfig().text_columns,
         help="of .jsonl and .csv: one, or two for pairs; to an embedder each is a text (default: text)",
     )
     parser.add_argument(
@@ -79,7 +79,7 @@ def _distil(args: argparse.Namespace) -> None:
     use_compilation_cache()
     if args.layers is not None:
         if config.model.layer_count is None:
-            override(config, {"model.num_hidden_layers": str(args.layers)})  # what cannot be is refused before a choice that takes long
+            override(config, {"model.layers": str(args.layers)})  # what cannot be is refused before a choice that takes long
         layers = layer_choice.choose_for_run(config, args.layers, args.output)
         config = override(config, {"model.layers": ",".join(map(str, layers))})
     elif not args.whole:

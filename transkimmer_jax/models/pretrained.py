@@ -110,7 +110,7 @@ class TranskimmerPreTrainedModel(nnx.Module, Generic[Output]):
         require_token_arrays(self.arch, input_ids, attention_mask, token_type_ids)
         skim = self.arch.skim or SkimArchitecture()
         if gate is None:
-            gate = GumbelGate(skim.temperature) if key is not None else self._threshold_gate(threshold)
+            gate = GumbelGate() if key is not None else self._threshold_gate(threshold)
         if attention_mask is None:
             attention_mask = jnp.ones(input_ids.shape, jnp.int32)
         if token_type_ids is None:

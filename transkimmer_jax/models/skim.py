@@ -165,35 +165,31 @@ class GumbelGate:
     The difference of the two classes' Gumbel variables is one logistic variable, so one is drawn per token.
     """
 
-    temperature: jax.Array | float = 1.0
     noise: jax.Array | float = 1.0  # by which the variable is multiplied; 0 decides as `ThresholdGate(0)` does
     gradient: jax.Array | float = 1.0  # by which the relaxation's is multiplied
 
     def __call__(self, margin: jax.Array, key: jax.Array | None) -> jax.Array:
         assert key is not None, "GumbelGate draws random numbers: pass a key"
         noisy = margin + self.noise * jax.random.logistic(key, margin.shape, jnp.float32)
-        soft = jax.nn.sigmoid(noisy / self.temperature)
+        soft = jax.nn.sigmoid(noisy)
         hard = (noisy > 0).astype(jnp.float32)
         # In this order the value is exactly 0 or 1; adding `soft` to `hard` first would round.
         return hard + self.gradient * (soft - jax.lax.stop_gradient(soft))
 
 
-def skim_loss(keep: jax.Array, attention_mask: jax.Array, normalization: str = "real", denominator: jax.Array | None = None) -> jax.Array:
+def skim_loss(keep: jax.Array, attention_mask: jax.Array, denominator: jax.Array | None = None) -> jax.Array:
     """Mean over layers of the share of tokens kept (docs/design.md, section 1.6).
 
     Args:
       keep: cumulative keep values [layers, B, S], 0 on padding.
       attention_mask: [B, S], 1 on real tokens.
-      normalization: 'real' divides by the real tokens, so padding counts nowhere; 'padded' by B * S, as the paper does.
       denominator: the divisor, where the batch is one of several micro-batches; by default this batch's own.
     """
     if denominator is None:
-        denominator = skim_denominator(attention_mask, normalization)
+        denominator = skim_denominator(attention_mask)
     return jnp.sum(keep) / (keep.shape[0] * denominator)
 
 
-def skim_denominator(attention_mask: jax.Array, normalization: str = "real") -> jax.Array:
+def skim_denominator(attention_mask: jax.Array) -> jax.Array:
     """The number of tokens that the skim loss divides by; 1 where there are none, of which nothing is kept."""
-    if normalization == "padded":
-        return jnp.float32(attention_mask.size)
     return jnp.maximum(jnp.sum(attention_mask.astype(jnp.float32)), 1.0)

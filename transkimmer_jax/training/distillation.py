@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from transkimmer_jax.config import Config, DataConfig, DistillConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig
+from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, with_fields
 
 TARGET = 0.4
 
@@ -12,7 +12,7 @@ def distil_config(
     teacher: str | None = None,
     text_files: Sequence[str] = (),
     *,
-    text_columns: Sequence[str] = DataConfig.text_columns,
+    text_columns: Sequence[str] = DataConfig().text_columns,
     targets: Sequence[float] = (TARGET,),
     pooling: Literal["mean", "cls"] | None = None,
     max_length: int | None = None,
@@ -22,22 +22,26 @@ def distil_config(
     targets: shares of the dense model's FLOPs; the student is for all of them, and its own threshold is that of the first.
 
     Raises:
-      ConfigError: a value that cannot be meant.
+      ConfigError: an unfit value.
     """
-    return Config(
-        # The student answers as the evaluated teacher does, so that dropout would be noise alone.
-        model=ModelConfig(teacher or ModelConfig.pretrained, pooling=pooling, hidden_dropout=0.0, attention_dropout=0.0),
-        skim=SkimConfig.settling(targets),
-        distill=DistillConfig(teacher),
-        data=DataConfig(
-            task="texts",
-            text_files=tuple(text_files),
-            text_columns=tuple(text_columns),
-            max_length=max_length,
-            batch_size=32,  # as many texts in more steps teach more
-            eval_examples=1000,
-            length_buckets=(16, 24, 32, 48, 64, 128, 256, 512, 1024, 2048, 4096),
+    return with_fields(
+        Config(
+            # The student answers as the evaluated teacher does, so dropout would only be noise.
+            model=ModelConfig(dropout=0.0),
+            data=DataConfig(
+                task="texts",
+                eval_examples=1000,
+                length_buckets=(16, 24, 32, 48, 64, 128, 256, 512, 1024, 2048, 4096),
+            ),
+            optimizer=OptimizerConfig(learning_rate=1e-4, predictor_learning_rate=1e-3),
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-4, predictor_learning_rate=1e-3),
-        train=TrainConfig(epochs=3.0),
+        {
+            **({} if teacher is None else {"model.pretrained": teacher, "distill.teacher": teacher}),
+            "model.pooling": pooling,
+            "skim.target": targets[0],
+            "skim.levels": targets[1:],
+            "data.text_files": text_files,
+            "data.text_columns": text_columns,
+            "data.max_length": max_length,
+        },
     )

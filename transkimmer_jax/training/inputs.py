@@ -75,18 +75,18 @@ class RunInputs:
         """Tokens of the texts that the budget is of: those of the first validation split, [N]."""
         return next(iter(self.validation.values())).lengths
 
-    def served_pinned(self, skim: SkimConfig) -> float:
+    def always_kept(self, skim: SkimConfig) -> float:
         """Tokens of one of these texts that are never skimmed, on average."""
-        return pinned(skim, next(iter(self.validation.values())).first_segments)
+        return always_kept(skim, next(iter(self.validation.values())).first_segments)
 
     def total_steps(self, config: Config) -> int:
         """Optimiser steps of the whole run."""
         return config.train.steps or max(1, round(config.train.epochs * self.plan.steps_per_epoch))
 
 
-def pinned(skim: SkimConfig, first_segments: np.ndarray) -> float:
+def always_kept(skim: SkimConfig, first_segments: np.ndarray) -> float:
     """Tokens of a text that are never skimmed, on average. first_segments: [N], see `TokenizedExamples`."""
-    return 1.0 if skim.pinned is None else float(first_segments.mean())
+    return 1.0 if skim.always_keep is None else float(first_segments.mean())
 
 
 def require_shareable(config: Config, placement: Placement) -> None:

@@ -99,7 +99,7 @@ def choose(config: Config, count: int) -> tuple[int, ...]:
 
 def _require_unnamed(config: Config, count: int) -> None:
     if config.model.layer_count is not None:
-        raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers or model.num_hidden_layers")
+        raise ConfigError(f"which layers to take is said twice: choose {count} of them, or set model.layers")
 
 
 def _likeness(task: Task, answers: Predictions, wanted: Predictions) -> float:

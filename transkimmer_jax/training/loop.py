@@ -100,10 +100,10 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
             student = narrowing.narrowed(student, config.model.intermediate_size, first_batches(), placement)
 
     # -------------------------------------------------------------------------------------------------------------------------- steps
-    served = budget.ServedLengths.from_lengths(tokens.served_lengths, tokens.training.lengths, tokens.served_pinned(config.skim))
+    served = budget.LengthDistribution.from_lengths(tokens.served_lengths, tokens.training.lengths, tokens.always_kept(config.skim))
     budget.warn_of_unreachable(config.skim, student.arch, served)
-    least = budget.least(config.skim, student.arch, served) if config.skim.has_budget else 0.0
-    train_step = TrainStep.create(config, student, total_steps, teacher, served, tuple(tokenizer.all_special_ids))
+    least = budget.least(student.arch, served) if config.skim.has_budget else 0.0
+    train_step = TrainStep.create(config, student, total_steps, teacher, served)
     state = train_step.place(nnx.split(student)[1], placement)
     update = train_step.jitted(state, placement)
     teacher_params: nnx.State | None = None
@@ -128,7 +128,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     with (
         claimed(workdir, config, examples_digest),
         jax.set_mesh(placement.mesh),
-        Checkpoints(workdir, train.keep_latest, train.save_timeout) as checkpoints,
+        Checkpoints(workdir, train.keep_latest) as checkpoints,
     ):
         # ------------------------------------------------------------------------------------------------------------------- (re)start
         step, before = 0, Progress()

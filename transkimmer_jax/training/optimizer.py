@@ -23,9 +23,6 @@ def create_optimizer(config: OptimizerConfig, total_steps: int, predictors_until
     def adamw(peak: float, until: float = 1.0) -> optax.GradientTransformation:
         update = optax.adamw(
             linear_warmup_decay(peak, round(config.warmup * total_steps), round(until * total_steps)),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
             weight_decay=config.weight_decay,
             mask=decay_mask,
         )

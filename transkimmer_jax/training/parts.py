@@ -24,7 +24,7 @@ from transkimmer_jax.training.workdir import read_config
 logger = logging.getLogger("transkimmer_jax")
 
 _LONG_TEXT = 128.0  # tokens, on average; students of texts of 25, 49 and 208 were measured
-_PART_FIELDS = ("layers", "num_hidden_layers", "intermediate_size")
+_PART_FIELDS = ("layers", "intermediate_size")
 _ROOM = 1.03  # between what a part costs with all tokens and the largest budget: texts differ, and predictors cost a little
 
 
@@ -85,7 +85,7 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
     if began is not None and not any(began.get("model", {}).get(name) for name in _PART_FIELDS):
         return config
     skim, model = config.skim, config.model
-    if model.part is not None or model.pretrained != config.distill.teacher or not skim.has_budget or skim.target_kind != "flops":
+    if model.part is not None or model.pretrained != config.distill.teacher or not skim.has_budget:
         return config
     task = load_task(config)
     arch = student_shapes(config, task)
@@ -107,5 +107,5 @@ def with_part(config: Config, workdir: str | os.PathLike) -> Config:
         config = dataclasses.replace(config, skim=dataclasses.replace(skim, layers=deciding))
     if count == arch.num_hidden_layers:
         return config
-    fields = {"num_hidden_layers": count} if part.first else {"layers": choose_for_run(config, count, workdir)}
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
+    layers = count if part.first else choose_for_run(config, count, workdir)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, layers=layers))

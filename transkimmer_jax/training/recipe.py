@@ -47,7 +47,7 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
     logger.info("run 1 of 2: the dense model, in %s", dense_folder)
     dense = train_and_evaluate(recipe.dense, dense_folder, command)
     logger.info("run 2 of 2: the skimming model, in %s", skimming_folder)
-    skimming = train_and_evaluate(recipe.after(os.fspath(dense_folder / "model")), skimming_folder, command)
+    skimming = train_and_evaluate(recipe.student_config(os.fspath(dense_folder / "model")), skimming_folder, command)
     result = skimming | {"seconds": round(dense["seconds"] + skimming["seconds"], 1), "dense": dense, "skimming": skimming}
     with files.explained(folder), processes.explained():
         if processes.is_first():
@@ -62,7 +62,7 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
 def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
     """Raises, or says, before the dense run what the skimming one, in `workdir`, would behind it: of texts that it alone reads, a batch
     that the devices cannot share, a model that cannot be saved, a budget that its texts do not allow."""
-    config, task = recipe.after(recipe.dense.model.pretrained), load_task(recipe.dense)
+    config, task = recipe.student_config(recipe.dense.model.pretrained), load_task(recipe.dense)
     inputs.require_shareable(config, Placement.create(config.mesh))
     inputs.load_unlabelled(config, task)
     arch = _shapes_after(recipe, config, task)
@@ -71,7 +71,7 @@ def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
     results.require_savable(workdir, config, task, arch, tokenizer)
     texts = next(iter(inputs.load_validation(config, task).values()))
     tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
-    served = budget.ServedLengths.like(float(tokens.lengths.mean()), inputs.pinned(config.skim, tokens.first_segments))
+    served = budget.LengthDistribution.like(float(tokens.lengths.mean()), inputs.always_kept(config.skim, tokens.first_segments))
     budget.require_spendable(config.skim, arch, served.mean)
     budget.warn_of_unreachable(config.skim, arch, served)
 
@@ -83,7 +83,7 @@ def _shapes_after(recipe: Recipe, config: Config, task: Task) -> Architecture:
     with tempfile.TemporaryDirectory() as folder:
         dense = config_file.to_values(student_shapes(recipe.dense, task), task.label_names, None)
         pathlib.Path(folder, config_file.CONFIG_FILE).write_text(json.dumps(dense), encoding="utf-8")
-        return student_shapes(recipe.after(folder), task)
+        return student_shapes(recipe.student_config(folder), task)
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:

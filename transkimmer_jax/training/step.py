@@ -15,8 +15,8 @@ from transkimmer_jax.distributed.placement import Placement, gathered
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
 from transkimmer_jax.models.skim import GumbelGate, skim_denominator, skim_loss, with_increasing_levels, with_shifted_margins
-from transkimmer_jax.training import augmentation, budget, objectives
-from transkimmer_jax.training.budget import Controller, ServedLengths
+from transkimmer_jax.training import budget, objectives
+from transkimmer_jax.training.budget import Controller, LengthDistribution
 from transkimmer_jax.training.optimizer import create_optimizer
 
 # input_ids, attention_mask, token_type_ids [B, S]; labels [B], of a tagger [B, S], where a text has any number of labels [B, labels];
@@ -44,10 +44,9 @@ class TrainStep:
     graph: nnx.GraphDef
     optimizer: optax.GradientTransformation
     total_steps: int
-    goals: np.ndarray
-    served: ServedLengths
+    plans: np.ndarray
+    distribution: LengthDistribution
     teacher_graph: nnx.GraphDef | None = None
-    special_ids: tuple[int, ...] = ()
 
     @classmethod
     def create(
@@ -56,28 +55,26 @@ class TrainStep:
         model: TranskimmerPreTrainedModel,
         total_steps: int,
         teacher: TranskimmerPreTrainedModel | None = None,
-        served: ServedLengths | None = None,
-        special_ids: tuple[int, ...] = (),
+        distribution: LengthDistribution | None = None,
     ) -> "TrainStep":
         """The step of a run of `model`, which may be one of shapes alone.
 
-        served: what the budget is of; None: texts of 32 tokens. special_ids: the tokenizer's, which `distill.token_noise` leaves alone.
+        distribution: of the texts that the budget is stated for; None: texts of 32 tokens.
 
         Raises:
           ConfigError: the model has too few layers or neurons to spend the budget.
         """
-        served = served or ServedLengths.like(32.0)
-        config = dataclasses.replace(config, skim=budget.with_gain(config.skim, model.arch))
+        distribution = distribution or LengthDistribution.like(32.0)
         if config.skim.enabled:
-            budget.require_spendable(config.skim, model.arch, served.mean)
+            budget.require_spendable(config.skim, model.arch, distribution.mean)
         optimizer = create_optimizer(config.optimizer, total_steps, config.skim.settled_from)
-        goals = budget.goals(config.skim, model.arch, served)
+        plans = budget.plans(config.skim, model.arch, distribution)
         teacher_graph = None if teacher is None else nnx.split(teacher)[0]
-        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, goals, served, teacher_graph, special_ids)
+        return cls(config, model.arch, nnx.split(model)[0], optimizer, total_steps, plans, distribution, teacher_graph)
 
     def start(self, params: nnx.State) -> TrainState:
         """The state before the first step. To be jitted with the shardings of a `Placement`, so that no device ever holds all of it."""
-        return TrainState(jnp.int32(0), params, self.optimizer.init(params), Controller.start(self.goals.shape))
+        return TrainState(jnp.int32(0), params, self.optimizer.init(params), Controller.start(self.plans.shape))
 
     def place(self, params: nnx.State, placement: Placement) -> TrainState:
         """`start`, on the devices of a mesh."""
@@ -94,10 +91,10 @@ class TrainStep:
         answers."""
         config, skim = self.config, self.config.skim
         skimming = skim.enabled
-        target = budget.target_share(skim, self.goals, state.step, self.total_steps)
+        target = budget.target_share(skim, self.plans, state.step, self.total_steps)
         settled = state.step.astype(jnp.float32) >= budget.settles_at(skim, self.total_steps)
         # Each text of a batch has its level, and the next time another.
-        level = (jnp.arange(len(batch["weight"]), dtype=jnp.int32) + state.step) % len(self.goals)
+        level = (jnp.arange(len(batch["weight"]), dtype=jnp.int32) + state.step) % len(self.plans)
         batch = batch | {"level": level}
         if not skimming:
             coefficient = jnp.float32(0.0)
@@ -109,16 +106,14 @@ class TrainStep:
         noise = budget.gate_noise(skim, state.step, self.total_steps)
         # Where decisions stand, the relaxation's gradient would still go through the margins into what the predictors read, which is what
         # the layers compute with. No price is beside it then, so all tokens would become worth keeping, and the loss would rise.
-        gate = GumbelGate(skim.temperature, noise, jnp.where(settled, 0.0, 1.0))
+        gate = GumbelGate(noise, jnp.where(settled, 0.0, 1.0))
         grads, sums = self._gradients(state.params, batch, teacher, coefficient, gate, key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         controller = state.controller
         if skim.has_budget:
-            controller, shift = controller.update(skim, target, sums.pop("spent"), sums.pop("available"))
-            shift = shift if shift.ndim == 2 else shift[:, None]
-            params = with_shifted_margins(params, jnp.broadcast_to(shift, (len(shift), len(self.arch.predictor_layers))))
-            params = with_increasing_levels(params)
+            controller, shift = controller.update(budget.price_gain(self.arch), target, sums.pop("spent"), sums.pop("available"))
+            params = with_increasing_levels(with_shifted_margins(params, shift))
             sums["share"] = controller.measured
         metrics = sums | {"coefficient": coefficient, "target": target, "grad_norm": optax.tree.norm(grads)}
         metrics = {name: jnp.mean(value) for name, value in metrics.items()}  # over predictors, where each has its own
@@ -133,10 +128,9 @@ class TrainStep:
         count = self.config.optimizer.accumulation
         denominators = {
             "weight": jnp.maximum(jnp.sum(batch["weight"]), 1.0),
-            "skim": skim_denominator(batch["attention_mask"], self.config.skim.loss_normalization),
             "tokens": skim_denominator(batch["attention_mask"]),
             # A constant, which no batch's lengths move.
-            "price": len(batch["labels"]) * budget.available(self.config.skim, self.arch, jnp.float32(self.served.mean)),
+            "price": len(batch["labels"]) * jnp.float32(self.distribution.mean),
         }
         gradient = jax.grad(self._loss, has_aux=True)
         if count == 1:
@@ -157,19 +151,13 @@ class TrainStep:
     def _loss(self, params, batch: Batch, teacher, coefficient, gate, denominators, key):
         config, weight = self.config, batch["weight"]
         model = nnx.merge(self.graph, gathered(params))
-        input_ids, untouched = batch["input_ids"], jnp.ones_like(weight)
-        if config.distill.token_noise > 0:  # only beside a teacher, as Config sees to
-            key, noise_key = jax.random.split(key)
-            input_ids, untouched = augmentation.with_replaced_tokens(
-                input_ids, batch["attention_mask"], self.special_ids, config.distill.token_noise, noise_key
-            )
-        inputs = (input_ids, batch["attention_mask"], batch["token_type_ids"])
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         level = batch["level"] if config.skim.enabled and config.skim.trained_levels else None
         out = model(*inputs, key=key, gate=gate, level=level, only_logits=True)
         objective, outputs = objectives.objective_of(self.arch), model.outputs_of(out)
-        # An example's loss is a mean of both; the labels say nothing about a text with replaced tokens, and some texts have none.
+        # An example's loss is a mean of both; some texts have no label.
         of_teacher = 0.0 if self.teacher_graph is None else config.distill.weight
-        from_labels = (1 - of_teacher) * weight * untouched * batch.get("labelled", 1.0)
+        from_labels = (1 - of_teacher) * weight * batch.get("labelled", 1.0)
         task = jnp.float32(0.0)
         if config.data.task != TEXTS:
             assert objective.from_labels is not None
@@ -182,18 +170,16 @@ class TrainStep:
         logged = {"task_loss": task, "kept_tokens": kept}
         if not config.skim.enabled:
             return task, logged | {"loss": task, "share": kept}
-        if config.skim.objective == "coefficient":
-            share = skim_loss(out.keep, batch["attention_mask"], denominator=denominators["skim"])
-            loss = task + coefficient * share
-            return loss, logged | {"loss": loss, "share": share}
+        if not config.skim.has_budget:
+            loss = task + coefficient * kept
+            return loss, logged | {"loss": loss, "share": kept}
         lengths = jnp.sum(batch["attention_mask"].astype(jnp.float32), axis=-1)
-        spent = budget.spent(config.skim, self.arch, out.keep, lengths) / denominators["price"]
-        available = budget.available(config.skim, self.arch, lengths) / denominators["price"]
-        priced = budget.priced(config.skim, self.arch, spent, lengths, self.served)
-        loss = task + jnp.mean(jnp.sum(jnp.take(coefficient, batch["level"], axis=0).T * priced, axis=-1))
-        counts = self.served.counts_at(lengths) * untouched  # none of the served texts has replaced tokens
+        spent, available = budget.kept_tokens(self.arch, out.keep) / denominators["price"], lengths / denominators["price"]
+        penalised = budget.penalised(self.arch, spent, lengths, self.distribution)
+        loss = task + jnp.mean(jnp.sum(jnp.take(coefficient, batch["level"], axis=0).T * penalised, axis=-1))
+        counts = self.distribution.counts_at(lengths)
         # Of each level, as if all texts were at it.
-        at_level = len(self.goals) * jax.nn.one_hot(batch["level"], len(self.goals), dtype=jnp.float32)
+        at_level = len(self.plans) * jax.nn.one_hot(batch["level"], len(self.plans), dtype=jnp.float32)
         measured = {"spent": ((spent * jnp.broadcast_to(counts, spent.shape)) @ at_level).T, "available": (available * counts) @ at_level}
         return loss, logged | {"loss": loss} | measured
 

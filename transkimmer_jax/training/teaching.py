@@ -52,8 +52,8 @@ def ask(
 def _saves(config: Config, teacher: TranskimmerPreTrainedModel, inputs: RunInputs, total_steps: int) -> bool:
     """Whether asking once about every training text costs less than asking at every step.
 
-    Not where tokens are replaced, which makes new texts; where the head answers each token; or where answers would fill the memory.
+    Not where the head answers each token, or where answers would fill the memory.
     """
     size = sum(math.inf if output.per_token else math.prod(output.shape) for output in teacher.outputs)
     read = total_steps * config.data.batch_size
-    return config.distill.token_noise == 0 and read > len(inputs.training) and 4 * size * len(inputs.training) <= _MOST_BYTES
+    return read > len(inputs.training) and 4 * size * len(inputs.training) <= _MOST_BYTES

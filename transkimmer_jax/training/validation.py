@@ -71,7 +71,7 @@ class Validation:
         """The parameters with levels at which the texts of the threshold spend just what the levels say, and what `evaluate` then says of
         them. A model for one budget is as it is."""
         skim = self.config.skim
-        if not skim.trained_levels or not skim.fit_threshold:
+        if not skim.trained_levels:
             return params, evaluated
         thresholds = [self._threshold_of(params, target) for target in skim.targets]
         params = with_levels_at(params, [1.0 - target for target in skim.targets], thresholds)
@@ -101,8 +101,7 @@ class Validation:
     def _threshold(self, params: nnx.State, step: int) -> float:
         """Where evaluation decides: once the target is reached, where it is met exactly, so that checkpoints are compared at one price."""
         skim = self.config.skim
-        fits = skim.has_budget and skim.fit_threshold
-        if not fits or step < (skim.warmup + skim.anneal) * self.total_steps:
+        if not skim.has_budget or step < (skim.warmup + skim.anneal) * self.total_steps:
             return skim.initial_threshold
         return self._threshold_of(params, skim.target)
 
@@ -112,8 +111,6 @@ class Validation:
 
         def share(threshold: float) -> float:
             predictions = masked.predict(self.step, params, split.batches, split.batches.examples, threshold)
-            if skim.target_kind == "tokens":
-                return float(predictions.kept_per_layer().mean())
             return 1.0 / predictions.flops_vs_unpadded(self.arch)
 
         return find_threshold(share, target, start=1.0 - target if skim.trained_levels else 0.0)
@@ -121,11 +118,6 @@ class Validation:
     def _evaluate(self, params: nnx.State, split: Split, threshold: float, progress: str | None = None) -> SplitEvaluation:
         predictions = masked.predict(self.step, params, split.batches, split.batches.examples, threshold, progress)
         return summarize(predictions, split.labels, self.task, self.arch)
-
-
-def budget_share(skim: SkimConfig, split: SplitEvaluation) -> float:
-    """What a model spent of what the budget is of."""
-    return split.flops_share if skim.target_kind == "flops" else split.kept_tokens
 
 
 def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation, settled: bool = True, least: float = 0.0) -> float:
@@ -137,7 +129,7 @@ def rank(skim: SkimConfig, task: Task, evaluated: CheckpointEvaluation, settled:
     that the metric decides of a budget below it too.
     """
     if skim.has_budget:
-        share = budget_share(skim, evaluated.first)
+        share = evaluated.first.flops_share
         if share > max(skim.target, least) * _BUDGET_TOLERANCE:
             return -1000.0 * (1.0 + share)
     return evaluated.first.metrics[task.primary_metric] - (0.0 if settled else 1000.0)

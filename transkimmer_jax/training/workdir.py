@@ -126,7 +126,7 @@ def _data_files(config: Config) -> dict[str, str]:
 
 def _runs(workdir: epath.Path, recipe: Recipe) -> dict[epath.Path, Config]:
     """The runs of a recipe, by their folders."""
-    return {workdir / "dense": recipe.dense, workdir / "skimming": recipe.after(os.fspath(workdir / "dense" / "model"))}
+    return {workdir / "dense": recipe.dense, workdir / "skimming": recipe.student_config(os.fspath(workdir / "dense" / "model"))}
 
 
 def _read_origin(workdir: epath.Path) -> Origin | None:
