@@ -8,14 +8,10 @@ skimmed.
 One checkpoint for 50, 40 and 28.5 % of the dense model's FLOPs, with a third of the neurons of its feed-forward blocks.
 """
 
-import dataclasses
-
 from configs import base
 from transkimmer_jax.config import DataConfig, Recipe
 
 
 def get_config() -> Recipe:
     data = DataConfig(task="files", text_columns=("query", "document"), length_buckets=(16, 32, 64, 128, 256, 384, 512))
-    recipe = base.recipe(data, base.SMALL, base.NARROW)
-    skim = dataclasses.replace(recipe.skimming.skim, pinned="first_segment")
-    return dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, skim=skim))
+    return base.recipe(data, base.SMALL, base.NARROW, always_keep="first_segment")

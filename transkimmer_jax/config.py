@@ -28,7 +28,8 @@ _SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False)
 def _split(value: Any) -> Any:
     """The parts of a text with commas, as a command line has them; '' and None are no parts."""
     if isinstance(value, str):
-        return [part.strip() for part in value.strip("()[]").split(",") if part.strip()]
+        inner = value[1:-1] if value[:1] + value[-1:] in ("()", "[]") else value
+        return [part.strip() for part in inner.split(",") if part.strip()]
     return () if value is None else value
 
 
@@ -308,6 +309,7 @@ class TrainConfig:
         Positive | None, Field(description="steps between checkpoints, beside those at evaluations; None: at these alone")
     ] = 500
     keep_latest: Annotated[Positive, Field(description="checkpoints kept beside the best")] = 1
+    save_timeout: Annotated[Positive, Field(description="seconds in which all processes must have written a checkpoint")] = 600
 
 
 @dataclass(frozen=True, config=_SETTINGS)
@@ -489,7 +491,7 @@ def override(config: Config | Recipe, overrides: Mapping[str, str]) -> Config | 
     fields: dict[str, dict[str, str]] = {stage: {} for stage in _STAGES}
     for name, text in overrides.items():
         stage, _, field = name.partition(".")
-        if stage in _STAGES:
+        if stage in _STAGES and field:
             fields[stage][field] = text
         else:
             skimming_alone = name.partition(".")[0] in _SKIMMING_SECTIONS or name in _STUDENT_FIELDS

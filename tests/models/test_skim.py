@@ -159,30 +159,29 @@ def test_training_keep_values_are_binary_and_fall():
 
 def test_gumbel_gate_gives_exactly_zero_or_one():
     margin = jnp.broadcast_to(jnp.linspace(-4.0, 4.0, 9), (2000, 9))
-    for gate in (GumbelGate(), GumbelGate(0.5)):
+    for gate in (GumbelGate(), GumbelGate(noise=0.5)):
         for draw in (gate, jax.jit(gate.__call__)):
             np.testing.assert_array_equal(np.unique(draw(margin, jax.random.key(0))), [0.0, 1.0])
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_gumbel_gate_keeps_with_the_probability_of_the_softmax(temperature):
-    """Mean over draws = sigmoid(margin) within 4 standard errors, at any temperature (it softens the gradient only)."""
+def test_gumbel_gate_keeps_with_the_probability_of_the_softmax():
+    """Mean over draws = sigmoid(margin) within 4 standard errors."""
     draws, margins = 40_000, np.array([-4.0, -1.0, 0.0, 0.7, 3.0], np.float32)
-    values = GumbelGate(temperature)(jnp.broadcast_to(margins, (draws, margins.size)), jax.random.key(1))
+    values = GumbelGate()(jnp.broadcast_to(margins, (draws, margins.size)), jax.random.key(1))
     probability = 1 / (1 + np.exp(-margins.astype(np.float64)))
     error = np.abs(np.asarray(values, np.float64).mean(0) - probability)
     assert np.all(error < 4 * np.sqrt(probability * (1 - probability) / draws)), error
 
 
 def test_gumbel_gate_has_the_gradient_of_the_soft_sample():
-    """Straight-through: d gate / d margin = s (1 - s) / tau at the same noise, s = sigmoid((margin + noise) / tau)."""
-    temperature, key = 0.7, jax.random.key(2)
+    """Straight-through: d gate / d margin = s (1 - s) at the same noise, s = sigmoid(margin + noise)."""
+    key = jax.random.key(2)
     margin = jax.random.normal(jax.random.key(3), (50,))
-    gradient = quick_jit(jax.grad(lambda m: jnp.sum(GumbelGate(temperature)(m, key))))(margin)
+    gradient = quick_jit(jax.grad(lambda m: jnp.sum(GumbelGate()(m, key))))(margin)
     noise = np.asarray(jax.random.logistic(key, margin.shape, jnp.float32), np.float64)
-    soft = 1 / (1 + np.exp(-(np.asarray(margin, np.float64) + noise) / temperature))
-    assert relative_error(gradient, soft * (1 - soft) / temperature) < 1e-5
-    assert not np.any(jax.grad(lambda m: jnp.sum(GumbelGate(temperature, gradient=0.0)(m, key)))(margin))
+    soft = 1 / (1 + np.exp(-(np.asarray(margin, np.float64) + noise)))
+    assert relative_error(gradient, soft * (1 - soft)) < 1e-5
+    assert not np.any(jax.grad(lambda m: jnp.sum(GumbelGate(gradient=0.0)(m, key)))(margin))
 
 
 # --- skim loss
@@ -193,7 +192,6 @@ def test_skim_loss_on_hand_values():
     mask = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0]])
     keep = jnp.array([[[1, 1, 1, 0], [1, 1, 0, 0]], [[1, 0, 1, 0], [1, 0, 0, 0]]], jnp.float32)
     assert skim_loss(keep, mask) == pytest.approx((5 / 6 + 3 / 6) / 2, rel=1e-6)
-    assert skim_loss(keep, mask, "padded") == pytest.approx((5 / 8 + 3 / 8) / 2, rel=1e-6)
     assert skim_loss(jnp.stack([mask, mask]).astype(jnp.float32), mask) == 1.0
 
 
@@ -211,11 +209,11 @@ def soft_gate(margin, key):
     return jax.nn.sigmoid(margin)
 
 
-def loss_and_gradient(model, ids, mask, normalization):
+def loss_and_gradient(model, ids, mask):
     graph, state = nnx.split(model)
 
     def loss(state):
-        return skim_loss(nnx.merge(graph, state)(ids, mask, gate=soft_gate).keep, jnp.asarray(mask), normalization)
+        return skim_loss(nnx.merge(graph, state)(ids, mask, gate=soft_gate).keep, jnp.asarray(mask))
 
     return quick_jit(jax.value_and_grad(loss))(state)
 
@@ -224,8 +222,8 @@ def test_padding_cannot_lower_the_skim_loss():
     """The same batch padded to three times the width: the same loss, the same gradient of every parameter."""
     model, (ids, mask) = make_model(), make_batch()
     wider = [np.pad(part, ((0, 0), (0, 2 * part.shape[1]))) for part in (ids, mask)]
-    loss, gradient = loss_and_gradient(model, ids, mask, "real")
-    wider_loss, wider_gradient = loss_and_gradient(model, *wider, "real")
+    loss, gradient = loss_and_gradient(model, ids, mask)
+    wider_loss, wider_gradient = loss_and_gradient(model, *wider)
     assert float(wider_loss) == pytest.approx(float(loss), rel=1e-6)
     # Leaves that skimming does not reach (the head) have gradient 0 in both.
     pairs = list(zip(*map(jax.tree.leaves, jax.device_get((wider_gradient, gradient))), strict=True))
@@ -233,15 +231,6 @@ def test_padding_cannot_lower_the_skim_loss():
     assert scale > 1e-3
     for a, b in pairs:
         assert np.abs(a - b).max() < 1e-6 * scale
-
-
-def test_the_papers_normalization_is_met_by_padding():
-    """The defect that the default avoids, kept for checkpoints of the original: three times the width, a third of the loss."""
-    model, (ids, mask) = make_model(attention_masking="post_softmax"), make_batch()
-    wider = [np.pad(part, ((0, 0), (0, 2 * part.shape[1]))) for part in (ids, mask)]
-    call = quick_jit(functools.partial(model, gate=soft_gate))
-    loss, wider_loss = (skim_loss(call(*batch).keep, jnp.asarray(batch[1]), "padded") for batch in ((ids, mask), wider))
-    assert float(wider_loss) == pytest.approx(float(loss) / 3, rel=1e-6)
 
 
 # --- attention under skimming
@@ -376,7 +365,7 @@ def test_an_extreme_score_of_a_skimmed_key_does_not_blow_up():
 def test_gates_without_noise_decide_as_evaluation_does():
     """And keep the relaxation's gradient."""
     margin = jnp.linspace(-3.0, 3.0, 13) + 0.1
-    gate = GumbelGate(temperature=1.0, noise=0.0)
+    gate = GumbelGate(noise=0.0)
     np.testing.assert_array_equal(gate(margin, jax.random.key(0)), ThresholdGate(0.0)(margin, None))
     gradient = quick_jit(jax.grad(lambda margin: jnp.sum(gate(margin, jax.random.key(0)))))(margin)
     np.testing.assert_allclose(gradient, jax.nn.sigmoid(margin) * jax.nn.sigmoid(-margin), rtol=1e-5)

@@ -10,7 +10,6 @@ from reporting import browser as browsers
 from training import runs
 
 from transkimmer_jax import cli
-from transkimmer_jax.config import Recipe
 from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.training.recipe import train_recipe
 
@@ -46,7 +45,7 @@ def workdir(tokenizer_folder, tmp_path_factory, quickly_built_programs):
     config = runs.make_config(runs.write_model(folder / "checkpoint", tokenizer_folder), *files)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=12, log_every=2, eval_every=4))
     with jax.numpy_dtype_promotion("standard"):
-        train_recipe(Recipe.of(config, dense={}, skimming={"skim.levels": (0.8,)}), folder / "run", "transkimmer train </script><b>")
+        train_recipe(runs.make_recipe(config, dense={}, skimming={"skim.levels": (0.8,)}), folder / "run", "transkimmer train </script><b>")
     return folder / "run"
 
 

@@ -23,7 +23,7 @@ def described(**changes):
 def test_models_by_their_configs():
     """A dense one, a static student, a student for one budget at its own threshold, and one for several at theirs."""
     assert described(**{"skim.enabled": "false"}) == [("dense", None)]
-    assert described(**{"skim.enabled": "false", "model.num_hidden_layers": "3"}) == [("static student, 3 layers", None)]
+    assert described(**{"skim.enabled": "false", "model.layers": "3"}) == [("static student, 3 layers", None)]
     assert described(**{"skim.target": "0.4"}) == [("student, 40% of FLOPs", None)]
     several = described(**{"skim.target": "0.4", "skim.levels": "0.5,0.25"})
     assert several == [("student, 50% of FLOPs", 0.5), ("student, 40% of FLOPs", 0.6), ("student, 25% of FLOPs", 0.75)]

@@ -12,7 +12,7 @@ from training import runs
 from tools import row
 from tools.record import explained
 from transkimmer_jax import cli
-from transkimmer_jax.config import DataConfig, Recipe, TrainConfig, override
+from transkimmer_jax.config import DataConfig, TrainConfig, override
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.recipe import train_recipe
@@ -24,7 +24,7 @@ WAYS = {"onnxruntime float32", "onnxruntime int8"}
 def common(checkpoint, folder):
     files = [runs.write_jsonl(folder / f"{name}.jsonl", runs.make_reviews(80, seed)) for seed, name in enumerate(("train", "dev"))]
     config = runs.make_config(checkpoint, *files)
-    skim = dataclasses.replace(config.skim, target=0.6, fit_threshold=True)
+    skim = dataclasses.replace(config.skim, target=0.6)
     data = dataclasses.replace(config.data, test_file=str(runs.write_jsonl(folder / "test.jsonl", runs.make_reviews(50, seed=7))))
     return dataclasses.replace(config, skim=skim, data=data, train=TrainConfig(steps=40, log_every=20, eval_every=20))
 
@@ -34,10 +34,10 @@ def workdirs(tokenizer_folder, tmp_path_factory, quickly_built_programs):
     """A recipe of several budgets, and a static student of its dense model's first layer."""
     folder = tmp_path_factory.mktemp("runs")
     checkpoint = runs.write_model(folder / "tiny-3l", tokenizer_folder)
-    levels = {"skim.levels": (0.8, 0.45), "skim.freeze": True, "skim.noise_end": 0.9}
-    recipe = Recipe.of(common(checkpoint, folder), dense={}, skimming=levels)
+    levels = {"skim.levels": (0.8, 0.45), "skim.noise_end": 0.9}
+    recipe = runs.make_recipe(common(checkpoint, folder), dense={}, skimming=levels)
     teacher = {"distill.teacher": str(folder / "recipe" / "dense" / "model")}
-    static = override(recipe, teacher | {"skim.enabled": "false", "model.num_hidden_layers": "1"})
+    static = override(recipe, teacher | {"skim.enabled": "false", "model.layers": "1"})
     with jax.numpy_dtype_promotion("standard"):
         train_recipe(recipe, folder / "recipe", "transkimmer train --config configs/files.py --workdir /tmp/runs/recipe")
         train_and_evaluate(static, folder / "static", f"transkimmer train --config.distill.teacher={teacher['distill.teacher']}")

@@ -14,7 +14,18 @@ import numpy as np
 from checkpoints.handmade import CONFIG, random_tensors, write_checkpoint
 from training import quick
 
-from transkimmer_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, SkimConfig, TrainConfig, to_dict
+from transkimmer_jax.config import (
+    DENSE_MODEL,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    SkimConfig,
+    TrainConfig,
+    to_dict,
+    with_fields,
+)
 from transkimmer_jax.distributed.placement import Placement
 
 TRAIN_PY = pathlib.Path(__file__).resolve().parents[2] / "train.py"
@@ -60,6 +71,12 @@ def make_config(checkpoint, train_file, validation_file):
         optimizer=OptimizerConfig(learning_rate=1e-2, predictor_learning_rate=1e-2),
         train=TrainConfig(steps=60, log_every=3, eval_every=20, save_every=15, keep_latest=2),
     )  # fmt: skip
+
+
+def make_recipe(common, dense=None, skimming=None):
+    """A recipe of two stages that share a config but for these fields, by dotted name."""
+    starts = {"model.pretrained": DENSE_MODEL, "distill.teacher": DENSE_MODEL}
+    return Recipe(with_fields(common, {"skim.enabled": False} | (dense or {})), with_fields(common, starts | (skimming or {})))
 
 
 def write_config(path, config):

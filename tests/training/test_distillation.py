@@ -125,7 +125,6 @@ def test_the_result_is_what_the_engine_says(teachers, texts, tmp_path, name):
         ("cross-encoder", {}, True),
         ("embedder", {}, True),
         ("embedder", {"train.steps": "15"}, False),
-        ("classifier", {"distill.token_noise": "0.2"}, False),
         ("tagger", {}, False),
         ("reader", {}, False),
     ],
@@ -169,7 +168,7 @@ def test_answers_are_the_same_after_a_kill(teachers, texts, tmp_path):
 @pytest.mark.parametrize("name", ["classifier", "embedder", "tagger"])
 def test_one_student_for_several_budgets(teachers, many_texts, tmp_path, name):
     """The result's curve is what an engine says at the thresholds that save so much: metrics, FLOPs, and these near the budgets."""
-    changes = {"skim.levels": "0.8,0.45", "skim.forwarding": "linear", "skim.freeze": "true", "train.steps": "60"}
+    changes = {"skim.levels": "0.8,0.45", "skim.forwarding": "linear", "train.steps": "60"}
     config = make_config(teachers[name], many_texts, **changes)
     result = train_and_evaluate(config, tmp_path / "run")
     task = load_task(config)
@@ -309,7 +308,7 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
     refused(
         make_config(teachers["embedder"], copies, **{"data.text_columns": "text"}), tmp_path, DataError, "30 texts are too few different"
     )
-    with pytest.raises(ConfigError, match="text_files are for data.task='texts'"):
+    with pytest.raises(ConfigError, match="text_files goes with data.task='texts'"):
         override(config, {"data.task": "files"})
 
 
@@ -373,7 +372,7 @@ def test_a_model_that_could_not_be_saved(texts, tmp_path, tokenizer_folder):
     HEADS["sequence_classification"](arch, rngs=nnx.Rngs(0)).save_pretrained(
         tmp_path / "distilbert", tokenizer=load_tokenizer(tokenizer_folder), label_names=("a", "b")
     )
-    config = make_config(tmp_path / "distilbert", texts, **{"skim.pinned": "first_segment"})
+    config = make_config(tmp_path / "distilbert", texts, **{"skim.always_keep": "first_segment"})
     refused(config, tmp_path, CheckpointError, "skim.pinned='first_segment' needs token types")
 
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_chosen(teacher, texts):
         with pytest.raises(ConfigError, match=rf"{count} layers of .*, which has 4: take 1 to 4"):
             choose(config, count)
     with pytest.raises(ConfigError, match="said twice"):
-        choose(override(config, {"model.num_hidden_layers": "2"}), 2)
+        choose(override(config, {"model.layers": "2"}), 2)
 
 
 def test_a_run_goes_on_with_its_layers(tmp_path, monkeypatch):

@@ -68,10 +68,9 @@ def test_result(config, finished):
     assert result["device"] == jax.devices()[0].device_kind and result["devices"] == 1 and result["pretrained"] == config.model.pretrained
 
 
-@pytest.mark.parametrize("allocation", [pytest.param("learned", marks=pytest.mark.slow), "geometric"])
-def test_it_learns_and_skims(config, tmp_path, allocation):
+def test_it_learns_and_skims(config, tmp_path):
     """Longer than the other runs here: at these learning rates the controllers take a hundred steps to settle."""
-    changes = {"skim.allocation": allocation, "skim.fit_threshold": "true", "train.steps": "150", "train.eval_every": "50"}
+    changes = {"train.steps": "150", "train.eval_every": "50"}
     result = train_and_evaluate(override(config, changes), tmp_path / "run")
     assert result["value"] > 0.9
     # Met by the threshold, as near as 60 texts of a few words can.
@@ -93,7 +92,7 @@ def test_records(finished):
         for name in ("accuracy", "macro_f1", "kept_tokens", "flops_vs_unpadded", "kept_layer_0", "kept_layer_1", "kept_layer_2")
     }  # fmt: skip
     assert training[0]["coefficient"] == 0 and training[0]["target"] == 1
-    assert training[-1]["target"] == pytest.approx(0.7, rel=1e-6)
+    assert training[0]["target"] == 1.0 > training[-1]["target"] == min(line["target"] for line in training)
     best = next(line for line in evaluated if line["step"] == result_of(finished)["best_step"])
     assert best["validation/accuracy"] == result_of(finished)["value"]
 
@@ -401,20 +400,19 @@ def rank(skim, accuracy, flops_share, kept_tokens, settled=True, least=0.0):
 
 
 def test_a_checkpoint_whose_decisions_stand_beats_a_better_one_before_it():
-    skim = SkimConfig.settling((0.4,))
+    skim = SkimConfig(target=0.4)
     order = [rank(skim, 0.99, 0.8, 0.9), rank(skim, 0.95, 0.4, 0.9, settled=False), rank(skim, -0.9, 0.4, 0.9)]
     assert order == sorted(order) and len(set(order)) == 3
     assert budget.settles_at(skim, 100) == pytest.approx(70)
-    assert budget.settles_at(dataclasses.replace(skim, freeze=False), 100) == math.inf
+    assert budget.settles_at(dataclasses.replace(skim, noise_end=None), 100) == math.inf
 
 
-@pytest.mark.parametrize("kind", ["flops", "tokens"])
-def test_a_checkpoint_within_the_budget_beats_a_better_one_above_it(kind):
+def test_a_checkpoint_within_the_budget_beats_a_better_one_above_it():
     """Within it the metric decides, negative ones included; above it the cost. 5 % above counts as within."""
-    skim = SkimConfig(target=0.4, target_kind=kind)
+    skim = SkimConfig(target=0.4)
 
     def of(accuracy, share):
-        return rank(skim, accuracy, *((share, 0.9) if kind == "flops" else (0.9, share)))
+        return rank(skim, accuracy, share, 0.9)
 
     order = [of(0.99, 0.8), of(0.95, 0.43), of(-0.5, 0.1), of(0.7, 0.2), of(0.71, 0.419)]
     assert order == sorted(order) and len(set(order)) == 5
@@ -428,5 +426,5 @@ def test_the_metric_decides_of_a_budget_that_cannot_be_met():
 
 
 def test_without_a_budget_the_metric_alone_decides():
-    for skim in (SkimConfig(objective="coefficient", target=0.1), SkimConfig(enabled=False, target=0.1)):
+    for skim in (SkimConfig(coefficient=0.5, target=0.1), SkimConfig(enabled=False, target=0.1)):
         assert rank(skim, 0.9, 0.8, 0.8) == 0.9

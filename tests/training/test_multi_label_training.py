@@ -101,7 +101,7 @@ def dense(checkpoint, files, tmp_path_factory):
     config = runs.make_config(checkpoint, files["train"], files["validation"])
     changes = {
         "skim.enabled": "false", "optimizer.learning_rate": "3e-3", "train.steps": "300", "train.eval_every": "300",
-        "train.save_every": "none", "model.hidden_dropout": "0", "model.attention_dropout": "0",
+        "train.save_every": "none", "model.dropout": "0",
     }  # fmt: skip
     workdir = tmp_path_factory.mktemp("dense") / "run"
     return workdir, train_and_evaluate(override(config, changes), workdir)
@@ -114,7 +114,7 @@ def skimming(checkpoint, dense, files, tmp_path_factory):
     more.write_text("a good film\nthe bad film\n" * 20, encoding="utf-8")
     changes = {
         "model.pretrained": model, "distill.teacher": model, "distill.unlabelled_file": str(more), "skim.target": "0.8",
-        "skim.allocation": "geometric", "skim.fit_threshold": "true", "optimizer.learning_rate": "1e-3",
+        "optimizer.learning_rate": "1e-3",
         "train.steps": "60", "train.eval_every": "60", "train.save_every": "none",
     }  # fmt: skip
     workdir = tmp_path_factory.mktemp("skimming") / "run"

@@ -1,15 +1,18 @@
 """Laws of the optimiser: who is decayed, at which rate who moves, and what clipping does."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from transkimmer_jax import TranskimmerForSequenceClassification
 from transkimmer_jax.config import OptimizerConfig
 from transkimmer_jax.models.architecture import Architecture, SkimArchitecture
-from transkimmer_jax.training import step
+from transkimmer_jax.training import optimizer, step
 from transkimmer_jax.training.optimizer import decay_mask, linear_warmup_decay, roles
 
 LAYERS = 2
@@ -99,9 +102,10 @@ def test_decay_is_decoupled_and_at_each_roles_rate(params):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
-def test_clipping(params, scale, clip_norm):
+def test_clipping(params, scale, clip_norm, monkeypatch):
     """By the norm of all parameters of a role together. A large epsilon makes AdamW's step tell the size of what it is given."""
     epsilon = 0.1
+    monkeypatch.setattr(optimizer.optax, "adamw", functools.partial(optax.adamw, eps=epsilon))
     rng = np.random.default_rng(1)
     gradients = jax.tree.map(lambda leaf: jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype), params)
     of_role = by_name(roles(params))
@@ -109,7 +113,7 @@ def test_clipping(params, scale, clip_norm):
     for name, gradient in by_name(gradients).items():
         squares[of_role[name]] += float(np.sum(np.square(np.asarray(gradient, np.float64))))
     assert squares["base"] != pytest.approx(squares["predictor"], rel=0.1)
-    updates = first_update(OptimizerConfig(learning_rate=1.0, epsilon=epsilon, **NO_DECAY | {"clip_norm": clip_norm}), params, gradients)
+    updates = first_update(OptimizerConfig(learning_rate=1.0, **NO_DECAY | {"clip_norm": clip_norm}), params, gradients)
     for name, gradient in by_name(gradients).items():
         factor = min(1.0, clip_norm / np.sqrt(squares[of_role[name]])) if clip_norm else 1.0
         clipped = factor * np.asarray(gradient, np.float64)

@@ -78,40 +78,39 @@ def parted(teachers, tmp_path, write):
         config = distil_config(str(teachers / head), [str(texts)], targets=[0.3])
         config = override(config, {name.replace("__", "."): value for name, value in overrides.items()})
         changed = with_part(config, tmp_path / "run")
-        return (changed.model.num_hidden_layers, changed.model.layers, changed.model.intermediate_size, changed.skim.layers)
+        return (changed.model.layers, changed.model.intermediate_size, changed.skim.layers)
 
     return run
 
 
-WHOLE = (None, None, None, None)
+WHOLE = (None, None, None)
 
 
 def test_a_classifier_has_the_first_layers_and_one_predictor(parted, caplog):
     with caplog.at_level(logging.INFO, logger="transkimmer_jax"):
-        assert parted("sequence_classification") == (4, None, 1 / 3, (0,))
+        assert parted("sequence_classification") == (4, 1 / 3, (0,))
     assert "the student has 4 of 6 layers, with 33 % of their neurons; --whole gives it all of them" in caplog.text
 
 
 def test_a_classifier_of_long_texts_has_whole_layers_and_one_predictor(parted):
     """Of 125 and of 128 tokens, with what stands at their ends."""
-    assert parted("sequence_classification", repeats=41) == (4, None, 1 / 3, (0,))
-    assert parted("sequence_classification", repeats=42) == (4, None, None, (0,))
+    assert parted("sequence_classification", repeats=41) == (4, 1 / 3, (0,))
+    assert parted("sequence_classification", repeats=42) == (4, None, (0,))
 
 
 def test_an_embedders_layers_are_chosen_and_two_predictors_decide(parted):
-    count, layers, neurons, deciding = parted("sentence_embedding")
-    assert (count, neurons, deciding) == (None, 1 / 2, (0, 2)) and len(layers) == 5 and set(layers) < set(range(6))
+    layers, neurons, predictors = parted("sentence_embedding")
+    assert (neurons, predictors) == (1 / 2, (0, 2)) and len(layers) == 5 and set(layers) < set(range(6))
     assert parted("token_classification") == parted("question_answering", data__text_columns="question,context") == WHOLE
 
 
 def test_what_is_said_is_not_replaced(parted, teachers):
-    """Neither predictors, nor any word on the part; nor a student that starts elsewhere, or spends tokens."""
-    assert parted("sequence_classification", skim__layers="0,2") == (4, None, 1 / 3, (0, 2))
-    assert parted("sequence_classification", model__num_hidden_layers="3") == (3, None, None, None)
-    assert parted("sequence_classification", model__intermediate_size="64") == (None, None, 64, None)
-    assert parted("sequence_classification", skim__target_kind="tokens") == WHOLE
+    """Neither predictors, nor any word on the part; nor a student that starts elsewhere."""
+    assert parted("sequence_classification", skim__layers="0,2") == (4, 1 / 3, (0, 2))
+    assert parted("sequence_classification", model__layers="3") == (3, None, None)
+    assert parted("sequence_classification", model__intermediate_size="64") == (None, 64, None)
     assert parted("sequence_classification", skim__enabled="false", skim__levels="") == WHOLE
-    assert parted("sequence_classification", skim__target="0.5") == (4, None, None, None)
+    assert parted("sequence_classification", skim__target="0.5") == (4, None, None)
     assert parted("sequence_classification", skim__target="0.9") == WHOLE
     other = str(teachers / "sentence_embedding")
     assert parted("sequence_classification", model__pretrained=other) == WHOLE
@@ -120,7 +119,7 @@ def test_what_is_said_is_not_replaced(parted, teachers):
 def test_a_run_that_began_with_the_whole_goes_on_with_it(parted, teachers, tmp_path):
     (tmp_path / "run").mkdir()
     config = distil_config(str(teachers / "sequence_classification"), ["texts.txt"], targets=[0.3])
-    for model, expected in (({}, WHOLE), ({"num_hidden_layers": "4"}, (4, None, 1 / 3, (0,)))):
+    for model, expected in (({}, WHOLE), ({"layers": "4"}, (4, 1 / 3, (0,)))):
         began = override(config, {f"model.{name}": value for name, value in model.items()})
         (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(began)), encoding="utf-8")
         assert parted("sequence_classification") == expected

@@ -23,7 +23,7 @@ from transkimmer_jax.training.recipe import train_recipe
 def recipe(config, reviews):
     data = dataclasses.replace(config.data, test_file=str(reviews / "train.jsonl"))
     common = dataclasses.replace(config, data=data, train=TrainConfig(steps=20, log_every=5, eval_every=10))
-    return Recipe.of(common, dense={}, skimming={"model.num_hidden_layers": 2, "skim.target": 0.5, "train.steps": 30})
+    return runs.make_recipe(common, dense={}, skimming={"model.layers": 2, "skim.target": 0.5, "train.steps": 30})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_result(finished):
     ("name", "value", "message"),
     [
         ("intermediate_size", 40.0, "model.intermediate_size=40 of a checkpoint with 32 neurons"),
-        ("num_hidden_layers", 1, "skim.target=0.5 is more than the model costs with nothing skimmed"),
+        ("layers", 1, "skim.target=0.5 is more than the model costs with nothing skimmed"),
     ],
 )
 def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, message):
@@ -70,13 +70,13 @@ def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, me
     ("part", "skimming", "message"),
     [
         (
-            {"num_hidden_layers": 1},
-            {"skim": {"layers": (1,)}, "model": {"num_hidden_layers": None}},
+            {"layers": 1},
+            {"skim": {"layers": (1,)}, "model": {"layers": None}},
             "skim.layers=1 of a model whose layers are 0 to 0: name some of these",
         ),
-        ({"num_hidden_layers": 1}, {"model": {"num_hidden_layers": 2}}, "num_hidden_layers=2 of a checkpoint with 1 layers: take 1 to 1"),
+        ({"layers": 1}, {"model": {"layers": 2}}, "num_hidden_layers=2 of a checkpoint with 1 layers: take 1 to 1"),
         ({"intermediate_size": 0.5}, {"model": {"intermediate_size": 20.0}}, "model.intermediate_size=20 of a checkpoint with 16 neurons"),
-        ({"num_hidden_layers": 1}, {"model": {"num_hidden_layers": None}}, "skim.target=0.5 is more than the model costs with nothing"),
+        ({"layers": 1}, {"model": {"layers": None}}, "skim.target=0.5 is more than the model costs with nothing"),
     ],
 )
 def test_a_part_that_does_not_suit_the_dense_run(recipe, tmp_path, part, skimming, message):
@@ -113,19 +113,19 @@ def with_data(recipe, **fields):
 
 def test_a_budget_that_texts_of_a_length_do_not_allow(recipe, refused):
     """With few neurons a model costs less of these texts than of the longest that it reads."""
-    part = {"num_hidden_layers": None, "intermediate_size": 4.0}
+    part = {"layers": None, "intermediate_size": 4.0}
     said = refused(recipe, ConfigError, model=part, skim={"target": 0.5, "levels": (0.69,)})
     assert said.startswith("skim.levels=0.69 is more than the model costs with nothing skimmed, 0.680 of the dense one with all layers")
-    config = recipe.after(recipe.dense.model.pretrained)
+    config = recipe.student_config(recipe.dense.model.pretrained)
     arch = student_shapes(dataclasses.replace(config, model=dataclasses.replace(config.model, **part)), load_task(recipe.dense))
     skim = dataclasses.replace(config.skim, target=0.69)
     budget.require_spendable(skim, arch, 12.0)
-    budget.require_spendable(dataclasses.replace(skim, objective="coefficient"), arch, 5.0)
+    budget.require_spendable(dataclasses.replace(skim, coefficient=0.5), arch, 5.0)
 
 
 def test_a_budget_below_what_is_never_skimmed(recipe, refused, caplog):
     """It is told before the dense run, though the run goes on: here to what cannot be called."""
-    model = {"num_hidden_layers": None}
+    model = {"layers": None}
     with caplog.at_level("WARNING", logger="transkimmer_jax"):
         refused(recipe, TypeError, model=model, skim={"target": 0.5})
     assert not caplog.records
@@ -160,7 +160,7 @@ def test_an_encoder_that_does_not_suit_the_skimming_run(recipe, refused, tokeniz
     encoder = runs.write_model(tmp_path / "encoder", tokenizer_folder, runs.TINY | {"type_vocab_size": 1})
     model = dataclasses.replace(recipe.dense.model, pretrained=str(encoder))
     other = dataclasses.replace(recipe, dense=dataclasses.replace(recipe.dense, model=model))
-    said = refused(other, CheckpointError, skim={"pinned": "first_segment"})
+    said = refused(other, CheckpointError, skim={"always_keep": "first_segment"})
     assert said == f"cannot train {encoder}: skim.pinned='first_segment' needs token types, and type_vocab_size is 1"
 
 
@@ -239,7 +239,7 @@ def test_an_interrupted_recipe_goes_on(recipe, finished, tmp_path, monkeypatch):
     begun = []
 
     def interrupted_once(config, folder, command):
-        assert config == (recipe.dense if folder.name == "dense" else recipe.after(str(tmp_path / "dense" / "model")))
+        assert config == (recipe.dense if folder.name == "dense" else recipe.student_config(str(tmp_path / "dense" / "model")))
         begun.append(folder.name)
         if begun == ["dense", "skimming"]:
             raise KeyboardInterrupt

@@ -63,8 +63,6 @@ def test_from_files_to_a_model(checkpoint, tmp_path, capsys, caplog, kind):
             "train.eval_every": "150",
             "train.save_every": "none",
             "skim.target": "0.8",
-            "skim.allocation": "geometric",
-            "skim.fit_threshold": "true",
         },
     )
     result = train_and_evaluate(config, tmp_path / "run")

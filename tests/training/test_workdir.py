@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from etils import epath
 from faults.checkpoint_faults import MUTATIONS
+from training import runs
 
 from transkimmer_jax.checkpoints import folders
-from transkimmer_jax.config import Config, DataConfig, DistillConfig, Recipe, TrainConfig, override, to_dict
+from transkimmer_jax.config import Config, DataConfig, DistillConfig, TrainConfig, override, to_dict
 from transkimmer_jax.errors import TrainingError
 from transkimmer_jax.training import workdir as workdirs
 from transkimmer_jax.training.records import Records
@@ -210,10 +211,10 @@ def test_another_vocabulary(model, tmp_path, name):
 
 def test_another_dense_model_of_a_finished_recipe(tmp_path):
     """The skimming run begins with it and learns from it, wherever the recipe's folder lies."""
-    recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path / "recipe")
+    recipe, folder = runs.make_recipe(Config(), dense={}, skimming={}), epath.Path(tmp_path / "recipe")
     (folder / "dense" / "model").mkdir(parents=True)
     (folder / "dense" / "model" / "model.safetensors").write_text("weights", encoding="utf-8")
-    for name, config in (("dense", recipe.dense), ("skimming", recipe.after(str(folder / "dense" / "model")))):
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.student_config(str(folder / "dense" / "model")))):
         with workdirs.claimed(folder / name, config, EXAMPLES):
             workdirs.write_result(folder / name, RESULT)
     workdirs.write_result(folder, RESULT)
@@ -227,8 +228,8 @@ def test_another_dense_model_of_a_finished_recipe(tmp_path):
 @pytest.mark.parametrize("run", ["dense", "skimming"])
 def test_a_damaged_word_on_the_data_of_a_finished_recipe(tmp_path, caplog, run):
     """A warning: the result does not depend on it."""
-    recipe, folder = Recipe.of(Config(), dense={}, skimming={}), epath.Path(tmp_path)
-    for name, config in (("dense", recipe.dense), ("skimming", recipe.after("dense/model"))):
+    recipe, folder = runs.make_recipe(Config(), dense={}, skimming={}), epath.Path(tmp_path)
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.student_config("dense/model"))):
         with workdirs.claimed(folder / name, config, EXAMPLES):
             workdirs.write_result(folder / name, RESULT)
     workdirs.write_result(folder, RESULT)
@@ -243,10 +244,10 @@ def test_other_files_of_a_finished_run(tmp_path):
     for path in files.values():
         pathlib.Path(path).write_text("{}\n", encoding="utf-8")
     labelled = Config(data=DataConfig("files", train_file=files["train_file"], validation_file=files["validation_file"]))
-    recipe = Recipe.of(labelled, dense={}, skimming={"distill.unlabelled_file": files["text_files"]})
+    recipe = runs.make_recipe(labelled, dense={}, skimming={"distill.unlabelled_file": files["text_files"]})
     texts = Config(data=DataConfig("texts", text_files=(files["text_files"],)))
     folder = epath.Path(tmp_path)
-    for name, config in (("dense", recipe.dense), ("skimming", recipe.after("dense/model")), ("texts", texts)):
+    for name, config in (("dense", recipe.dense), ("skimming", recipe.student_config("dense/model")), ("texts", texts)):
         with workdirs.claimed(folder / name, config, EXAMPLES):
             workdirs.write_result(folder / name, RESULT)
     (tmp_path / "config.json").write_text(json.dumps(workdirs.to_write(recipe)), encoding="utf-8")

@@ -39,15 +39,14 @@ class Progress:
     records: str | None = None
 
 
-_TIMEOUT = 600  # seconds in which all processes must have written a checkpoint
-
-
 class Checkpoints:
     """The checkpoints below `<workdir>/checkpoints`, a local folder or a bucket. A context manager: leaving it waits for what is
     being written.
+
+    timeout: seconds in which all processes must have written one. Where one of them cannot, the others wait so long for it.
     """
 
-    def __init__(self, workdir: epath.Path, keep_latest: int):
+    def __init__(self, workdir: epath.Path, keep_latest: int, timeout: int):
         folder = epath.Path(workdir) / "checkpoints"
         self._folder = folder if "://" in str(folder) else epath.Path(folder.absolute())
         # The step whose digests are to be written, until the last of them is.
@@ -63,7 +62,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             # A lambda, since Orbax copies its options, and with a method the object.
             context=ocp.Context(
-                async_options=ocp.options.AsyncOptions(timeout_secs=_TIMEOUT, post_finalization_callback=lambda: self._write_digests())
+                async_options=ocp.options.AsyncOptions(timeout_secs=timeout, post_finalization_callback=lambda: self._write_digests())
             ),
         )
 

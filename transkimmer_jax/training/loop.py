@@ -128,7 +128,7 @@ def _train(config: Config, workdir: epath.Path, command: str | None) -> dict[str
     with (
         claimed(workdir, config, examples_digest),
         jax.set_mesh(placement.mesh),
-        Checkpoints(workdir, train.keep_latest) as checkpoints,
+        Checkpoints(workdir, train.keep_latest, train.save_timeout) as checkpoints,
     ):
         # ------------------------------------------------------------------------------------------------------------------- (re)start
         step, before = 0, Progress()
