@@ -71,19 +71,14 @@ def _distil(args: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from transkimmer_jax.compilation import use_compilation_cache
     from transkimmer_jax.memory import keep_freed_memory
-    from transkimmer_jax.training import layer_choice, parts, students
+    from transkimmer_jax.training import student_shape, students
     from transkimmer_jax.training.loop import train_and_evaluate
 
     students.require_labelled(config, args.labelled, args.label_column)
     keep_freed_memory()
     use_compilation_cache()
-    if args.layers is not None:
-        if config.model.layer_count is None:
-            override(config, {"model.layers": str(args.layers)})  # what cannot be is refused before a choice that takes long
-        layers = layer_choice.choose_for_run(config, args.layers, args.output)
-        config = override(config, {"model.layers": ",".join(map(str, layers))})
-    elif not args.whole:
-        config = parts.with_part(config, args.output)
+    if not args.whole:
+        config = student_shape.with_student_shape(config, args.output, args.layers)
     result = train_and_evaluate(config, args.output, shlex.join(["transkimmer", *args.arguments]))
     model = os.path.join(args.output, "model")
     print(students.report(result, students.compare(config, model, args.labelled, args.label_column)))
