@@ -293,7 +293,7 @@ def test_what_cannot_be_meant(teachers, texts, write, tmp_path):
     refused(make_config(tmp_path / "nowhere", texts), tmp_path, CheckpointError, "nowhere")
     pooled = make_config(teachers["embedder"], texts, **{"model.pooling": "cls"})
     refused(pooled, tmp_path, ConfigError, "pools by 'mean', not by 'cls': leave model.pooling")
-    with pytest.raises(ConfigError, match="--label-column stars is of --labelled, which is not given"):
+    with pytest.raises(ConfigError, match="--label-column stars needs --labelled"):
         students.require_labelled(config, None, "stars")
     refused(make_config(teachers["classifier"], write("few.txt", "one\n")), tmp_path, DataError, "first|text")
     refused(override(config, {"data.text_columns": "first,third"}), tmp_path, DataError, "no column 'third'")
@@ -479,16 +479,3 @@ def test_a_teacher_with_another_tokenizer(teachers, texts, tmp_path, tokenizer_f
     (tmp_path / "swapped" / "SHA256SUMS").unlink()
     config = make_config(teachers["embedder"], texts, **{"distill.teacher": str(tmp_path / "swapped")})
     refused(config, tmp_path, CheckpointError, "reads texts otherwise")
-
-
-def test_a_report_of_the_texts_that_are_measured_on():
-    """Costs stand beside the agreement of the same texts; an older result knows those of the others alone."""
-    costs = {
-        split: {"kept_tokens": kept, "flops_vs_padded": 2 / kept, "flops_vs_unpadded": 1 / kept}
-        for split, kept in (("validation", 0.5), ("test", 0.4))
-    }
-    result = {"metric": "agreement", "metrics": {split: {"agreement": 0.9} for split in costs}, **costs["validation"]}
-    for told, said in ((result | {"costs": costs}, ["40.0%", "5.00x", "2.50x"]), (result, ["50.0%", "4.00x", "2.00x"])):
-        lines = students.report(told, students.Comparison({"teacher": 2.0, "student": 1.0}, None)).splitlines()
-        shown = {line.rpartition("  ")[0].strip().partition("  ")[0]: line.split()[-1] for line in lines}
-        assert [shown[name] for name in ("tokens kept", "fewer FLOPs than padded dense", "fewer FLOPs than unpadded dense")] == said

@@ -23,7 +23,7 @@ from transkimmer_jax.training.recipe import train_recipe
 def recipe(config, reviews):
     data = dataclasses.replace(config.data, test_file=str(reviews / "train.jsonl"))
     common = dataclasses.replace(config, data=data, train=TrainConfig(steps=20, log_every=5, eval_every=10))
-    return runs.make_recipe(common, dense={}, skimming={"model.layers": 2, "skim.target": 0.5, "train.steps": 30})
+    return runs.make_recipe(common, skimming={"model.layers": 2, "skim.target": 0.5, "train.steps": 30})
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,7 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_result(finished):
-    """That of the skimming model, with both runs' own."""
+def test_result_is_the_skimming_models_with_both_runs(finished):
     workdir, result = finished
     assert read(workdir / "result.json") == result
     dense, skimming = (read(workdir / run / "result.json") for run in ("dense", "skimming"))
@@ -48,42 +47,26 @@ def test_result(finished):
     assert result["seconds"] == pytest.approx(dense["seconds"] + skimming["seconds"], abs=0.11)
     assert (dense["steps"], skimming["steps"]) == (20, 30) and len(skimming["kept_per_layer"]) == 2
     assert dense["flops_vs_unpadded"] == 1.0 and dense["kept_tokens"] == 1.0
+    for run in (dense, skimming):
+        assert run["examples"] == {"validation": 40, "test": 160} and set(run["metrics"]["test"]) == {"accuracy", "macro_f1"}
+        assert run["value"] == run["metrics"]["validation"]["accuracy"]
+    for path in (workdir / "skimming" / "model").iterdir():
+        assert (workdir / "model" / path.name).read_bytes() == path.read_bytes()
+    config = read(workdir / "skimming" / "config.json")
+    assert config["model"]["pretrained"] == config["distill"]["teacher"] == str(workdir / "dense" / "model")
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("shape", "message"),
     [
-        ("intermediate_size", 40.0, "model.intermediate_size=40 of a checkpoint with 32 neurons"),
-        ("layers", 1, "skim.target=0.5 is more than the model costs with nothing skimmed"),
+        ({"intermediate_size": 40.0}, "model.intermediate_size=40 of a checkpoint with 32 neurons"),
+        ({"layers": 4}, "num_hidden_layers=4 of a checkpoint with 3 layers: take 1 to 3"),
+        ({"layers": 1}, "skim.target=0.5 is more than the model costs with nothing skimmed"),
     ],
 )
-def test_a_part_that_does_not_suit_the_encoder(recipe, tmp_path, name, value, message):
-    """Refused before the dense run, which takes long."""
-    model = dataclasses.replace(recipe.skimming.model, **{name: value})
+def test_shape_beyond_the_encoder_is_refused_before_the_dense_run(recipe, tmp_path, shape, message):
+    model = dataclasses.replace(recipe.skimming.model, **shape)
     other = dataclasses.replace(recipe, skimming=dataclasses.replace(recipe.skimming, model=model))
-    with pytest.raises(ConfigError, match=message):
-        train_recipe(other, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("part", "skimming", "message"),
-    [
-        (
-            {"layers": 1},
-            {"skim": {"layers": (1,)}, "model": {"layers": None}},
-            "skim.layers=1 of a model whose layers are 0 to 0: name some of these",
-        ),
-        ({"layers": 1}, {"model": {"layers": 2}}, "num_hidden_layers=2 of a checkpoint with 1 layers: take 1 to 1"),
-        ({"intermediate_size": 0.5}, {"model": {"intermediate_size": 20.0}}, "model.intermediate_size=20 of a checkpoint with 16 neurons"),
-        ({"layers": 1}, {"model": {"layers": None}}, "skim.target=0.5 is more than the model costs with nothing"),
-    ],
-)
-def test_a_part_that_does_not_suit_the_dense_run(recipe, tmp_path, part, skimming, message):
-    """Refused before it, too: the skimming run starts from what it keeps."""
-    dense = dataclasses.replace(recipe.dense, model=dataclasses.replace(recipe.dense.model, **part))
-    changes = {name: dataclasses.replace(getattr(recipe.skimming, name), **values) for name, values in skimming.items()}
-    other = dataclasses.replace(recipe, dense=dense, skimming=dataclasses.replace(recipe.skimming, **changes))
     with pytest.raises((ConfigError, CheckpointError), match=message):
         train_recipe(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -91,8 +74,7 @@ def test_a_part_that_does_not_suit_the_dense_run(recipe, tmp_path, part, skimmin
 
 @pytest.fixture
 def refused(tmp_path):
-    """Trains a recipe with fields of its skimming run changed, where a dense run has begun and not ended; what it says before it goes on
-    with that."""
+    """The error of a recipe with changed fields of its skimming run, before it resumes the dense run that has begun."""
     (tmp_path / "run" / "dense").mkdir(parents=True)
 
     def run(recipe, expected, **changes):
@@ -111,7 +93,7 @@ def with_data(recipe, **fields):
     return Recipe(*(dataclasses.replace(run, data=dataclasses.replace(run.data, **fields)) for run in runs_of_both))
 
 
-def test_a_budget_that_texts_of_a_length_do_not_allow(recipe, refused):
+def test_budget_above_the_cost_of_these_texts_is_refused(recipe, refused):
     """With few neurons a model costs less of these texts than of the longest that it reads."""
     part = {"layers": None, "intermediate_size": 4.0}
     said = refused(recipe, ConfigError, model=part, skim={"target": 0.5, "levels": (0.69,)})
@@ -123,7 +105,7 @@ def test_a_budget_that_texts_of_a_length_do_not_allow(recipe, refused):
     budget.require_spendable(dataclasses.replace(skim, coefficient=0.5), arch, 5.0)
 
 
-def test_a_budget_below_what_is_never_skimmed(recipe, refused, caplog):
+def test_budget_below_the_cost_of_kept_tokens_is_warned_of(recipe, refused, caplog):
     """It is told before the dense run, though the run goes on: here to what cannot be called."""
     model = {"layers": None}
     with caplog.at_level("WARNING", logger="transkimmer_jax"):
@@ -135,7 +117,7 @@ def test_a_budget_below_what_is_never_skimmed(recipe, refused, caplog):
     assert record.getMessage().startswith("all tokens stay before layer 1, and that alone costs")
 
 
-def test_a_batch_that_the_devices_cannot_share(recipe, refused, monkeypatch):
+def test_micro_batches_of_the_skimming_run_are_checked_first(recipe, refused, monkeypatch):
     """Of the skimming run alone, which has micro-batches."""
     monkeypatch.setattr(Placement, "device_count", 2)
     size = recipe.dense.data.batch_size
@@ -143,7 +125,7 @@ def test_a_batch_that_the_devices_cannot_share(recipe, refused, monkeypatch):
     assert said.startswith(f"data.batch_size={size} cannot be shared by 2 devices in {size} micro-batches")
 
 
-def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):
+def test_unlabelled_texts_are_read_before_the_dense_run(recipe, refused, write):
     assert refused(recipe, DataError, distill={"unlabelled_file": "typo.jsonl"}).startswith("typo.jsonl: cannot be read")
     more = write("more.jsonl", [{"review": "a film"}])
     assert "more.jsonl, line 1: no column 'text'" in refused(recipe, DataError, distill={"unlabelled_file": str(more)})
@@ -153,7 +135,7 @@ def test_texts_that_the_skimming_run_alone_reads(recipe, refused, write):
     assert "of a classifier or regressor, and data.task='tags'" in refused(tagger, ConfigError, distill={"unlabelled_file": str(more)})
 
 
-def test_an_encoder_that_does_not_suit_the_skimming_run(recipe, refused, tokenizer_folder, tmp_path):
+def test_encoder_with_too_few_positions_or_types_is_refused_first(recipe, refused, tokenizer_folder, tmp_path):
     """It has too few positions, or does not tell questions from contexts."""
     said = refused(with_data(recipe, max_length=41), CheckpointError)
     assert said == f"data.max_length=41 is more than the 40 positions of {recipe.dense.model.pretrained}: lower it"
@@ -164,7 +146,7 @@ def test_an_encoder_that_does_not_suit_the_skimming_run(recipe, refused, tokeniz
     assert said == f"cannot train {encoder}: skim.pinned='first_segment' needs token types, and type_vocab_size is 1"
 
 
-def test_a_recipe_goes_on_without_the_encoder_that_it_started_from(recipe, finished, tmp_path):
+def test_recipe_resumes_without_its_encoder(recipe, finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / "skimming")
@@ -178,23 +160,7 @@ def test_a_recipe_goes_on_without_the_encoder_that_it_started_from(recipe, finis
         hidden.rename(checkpoint)
 
 
-def test_the_test_file_is_scored_under_its_own_name(finished):
-    _, result = finished
-    for run in ("dense", "skimming"):
-        assert result[run]["examples"] == {"validation": 40, "test": 160}
-        assert result[run]["value"] == result[run]["metrics"]["validation"]["accuracy"]
-        assert set(result[run]["metrics"]["test"]) == {"accuracy", "macro_f1"}
-
-
-def test_the_model_is_the_skimming_one(finished):
-    workdir, _ = finished
-    for path in (workdir / "skimming" / "model").iterdir():
-        assert (workdir / "model" / path.name).read_bytes() == path.read_bytes()
-    config = read(workdir / "skimming" / "config.json")
-    assert config["model"]["pretrained"] == config["distill"]["teacher"] == str(workdir / "dense" / "model")
-
-
-def test_comparison(finished):
+def test_comparison_shows_both_models(finished):
     workdir, result = finished
     lines = recipes.comparison(result, workdir).splitlines()
     assert lines[0].split() == ["dense", "skimming", "against", "dense"]
@@ -205,7 +171,7 @@ def test_comparison(finished):
     assert lines[-1] == f"next:  transkimmer predict --model {workdir}/model --input FILE"
 
 
-def test_the_same_command_again(recipe, finished, monkeypatch):
+def test_finished_recipe_answers_again(recipe, finished, monkeypatch):
     """Finished runs are not made again; where the recipe's own part is missing, only that is made."""
     workdir, result = finished
     monkeypatch.setattr("transkimmer_jax.training.loop.TrainStep.create", None)
@@ -214,7 +180,7 @@ def test_the_same_command_again(recipe, finished, monkeypatch):
     assert train_recipe(recipe, workdir) == result and read(workdir / "result.json") == result
 
 
-def test_another_spelling_of_the_workdir(recipe, finished, tmp_path, monkeypatch):
+def test_moved_workdir_is_recognised(recipe, finished, tmp_path, monkeypatch):
     """A recipe that was moved, or whose folder is typed otherwise, goes on; one whose second run has another teacher does not."""
     monkeypatch.setattr("transkimmer_jax.training.loop.TrainStep.create", None)
     workdir = shutil.copytree(finished[0], tmp_path / "moved")
@@ -233,7 +199,7 @@ def test_another_spelling_of_the_workdir(recipe, finished, tmp_path, monkeypatch
             train_recipe(recipe, "moved")
 
 
-def test_an_interrupted_recipe_goes_on(recipe, finished, tmp_path, monkeypatch):
+def test_interrupted_recipe_resumes(recipe, finished, tmp_path, monkeypatch):
     """The second run was cut off: the first is asked for again, which a finished one answers at once, and nothing is left out."""
     done, result = finished
     begun = []
@@ -254,7 +220,7 @@ def test_an_interrupted_recipe_goes_on(recipe, finished, tmp_path, monkeypatch):
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (done / "model" / "model.safetensors").read_bytes()
 
 
-def test_a_workdir_of_something_else(recipe, finished, config, tmp_path):
+def test_workdir_of_another_config_is_refused(recipe, finished, config, tmp_path):
     workdir, _ = finished
     other = dataclasses.replace(recipe, dense=dataclasses.replace(recipe.dense, train=TrainConfig(steps=21)))
     with pytest.raises(TrainingError, match=r"another config: dense\.train\.eval_every .* dense\.train\.steps \(20 there, 21 here\)"):
@@ -266,7 +232,7 @@ def test_a_workdir_of_something_else(recipe, finished, config, tmp_path):
         train_recipe(recipe, tmp_path)
 
 
-def test_a_folder_in_the_place_of_the_model(recipe, tmp_path):
+def test_foreign_model_folder_is_not_replaced(recipe, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(CheckpointError, match="model holds files and no checkpoint of this package to replace"):
@@ -274,7 +240,7 @@ def test_a_folder_in_the_place_of_the_model(recipe, tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} == {"model", "thesis.tex"}
 
 
-def test_train_py(recipe, finished, tmp_path, capsys):
+def test_train_py_prints_both_models(recipe, finished, tmp_path, capsys):
     """It prints both side by side; fields are set for both, and for one."""
     workdir, result = finished
     both = [to_dict(run) for run in (recipe.dense, recipe.skimming)]

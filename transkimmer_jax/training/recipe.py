@@ -1,29 +1,25 @@
-"""A whole recipe in one workdir: `dense/` and `skimming/` hold its two runs, and beside them lie what came of both.
+"""A whole recipe in one workdir: the runs in `dense/` and `skimming/`, and the skimming model and both results beside them.
 
-`model/` is the skimming model and `result.json` its result, with the dense model's under 'dense'. The same workdir goes on where it
-stopped: a run that is finished is not made again.
+`result.json` is the skimming model's, with the dense model's under 'dense'. The same workdir resumes: a finished run is not made again.
 """
 
-import json
+import itertools
 import logging
 import os
-import pathlib
 import shlex
-import tempfile
 from typing import Any
 
 from etils import epath
 
-from transkimmer_jax.checkpoints import config_file, files, huggingface
-from transkimmer_jax.config import Config, Recipe
+from transkimmer_jax.checkpoints import files, huggingface
+from transkimmer_jax.config import Recipe
 from transkimmer_jax.data.prepared import prepare
-from transkimmer_jax.data.tasks import Task
 from transkimmer_jax.distributed import processes
 from transkimmer_jax.distributed.placement import Placement
-from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.training import budget, inputs, results
 from transkimmer_jax.training.loop import train_and_evaluate
 from transkimmer_jax.training.models import load_task, load_tokenizer, require_positions, student_shapes
+from transkimmer_jax.training.students import aligned
 from transkimmer_jax.training.workdir import finished_result, to_write, write_result
 
 logger = logging.getLogger("transkimmer_jax")
@@ -60,56 +56,44 @@ def train_recipe(recipe: Recipe, workdir: str | os.PathLike, command: str | None
 
 
 def _require_skimming(recipe: Recipe, workdir: epath.Path) -> None:
-    """Raises, or says, before the dense run what the skimming one, in `workdir`, would behind it: of texts that it alone reads, a batch
-    that the devices cannot share, a model that cannot be saved, a budget that its texts do not allow."""
+    """Check the skimming run, in `workdir`, before the dense run takes its hours: texts, devices, positions, budgets, saving.
+
+    A dense run that keeps a part of its encoder is left unchecked: the shape of its model is not known yet.
+
+    Raises: as `train_and_evaluate`.
+    """
+    if recipe.dense.model.part is not None:
+        return
     config, task = recipe.student_config(recipe.dense.model.pretrained), load_task(recipe.dense)
     inputs.require_shareable(config, Placement.create(config.mesh))
     inputs.load_unlabelled(config, task)
-    arch = _shapes_after(recipe, config, task)
+    arch = student_shapes(config, task)
     require_positions(task, arch, config.model.pretrained)
     tokenizer = load_tokenizer(config, task, arch)
     results.require_savable(workdir, config, task, arch, tokenizer)
     texts = next(iter(inputs.load_validation(config, task).values()))
     tokens = prepare(task, texts, tokenizer, config.data.doc_stride).tokens
-    served = budget.LengthDistribution.like(float(tokens.lengths.mean()), inputs.always_kept(config.skim, tokens.first_segments))
-    budget.require_spendable(config.skim, arch, served.mean)
-    budget.warn_of_unreachable(config.skim, arch, served)
-
-
-def _shapes_after(recipe: Recipe, config: Config, task: Task) -> Architecture:
-    """The architecture of the skimming run of this config, which starts from all of the dense model, or from what the dense run keeps."""
-    if recipe.dense.model.part is None:
-        return student_shapes(config, task)
-    with tempfile.TemporaryDirectory() as folder:
-        dense = config_file.to_values(student_shapes(recipe.dense, task), task.label_names, None)
-        pathlib.Path(folder, config_file.CONFIG_FILE).write_text(json.dumps(dense), encoding="utf-8")
-        return student_shapes(recipe.student_config(folder), task)
+    distribution = budget.LengthDistribution.like(float(tokens.lengths.mean()), inputs.always_kept(config.skim, tokens.first_segments))
+    budget.require_spendable(config.skim, arch, distribution.mean)
+    budget.warn_of_unreachable(config.skim, arch, distribution)
 
 
 def comparison(result: dict[str, Any], workdir: str | os.PathLike) -> str:
-    """Both models of a recipe side by side, for a terminal, and what to do next."""
-    runs = [result["dense"], result["skimming"]]
-    rows: list[tuple[str, ...]] = [("", "dense", "skimming", "against dense")]
-    metric = result["metric"]
+    """A table of both models of a recipe for a terminal, and the next command."""
+    runs, metric = [result["dense"], result["skimming"]], result["metric"]
+    rows = [["", "dense", "skimming", "against dense"]]
     for split in result["metrics"]:
         dense, skimming = (run["metrics"][split][metric] for run in runs)
-        rows.append((f"{metric}, {split}", f"{dense:.4f}", f"{skimming:.4f}", f"{skimming - dense:+.4f}"))
+        rows.append([f"{metric}, {split}", f"{dense:.4f}", f"{skimming:.4f}", f"{skimming - dense:+.4f}"])
         for point in result["skimming"].get("curve", []):
             if point["split"] == split:
                 value, times = point["value"], point["flops_vs_unpadded"]
-                rows.append((f"  at {times:.2f}x fewer FLOPs", "", f"{value:.4f}", f"{value - dense:+.4f}"))
-    for name, heading in (("flops_vs_padded", "fewer FLOPs than padded dense"), ("flops_vs_unpadded", "fewer FLOPs than unpadded dense")):
-        rows.append((heading, *(f"{run[name]:.2f}x" for run in runs), ""))
-    rows.append(("tokens kept", *(f"{run['kept_tokens']:.1%}" for run in runs), ""))
-    layers = max(len(run["kept_per_layer"]) for run in runs)
-    for layer in range(layers):
-        shares = (f"{run['kept_per_layer'][layer]:.1%}" if layer < len(run["kept_per_layer"]) else "" for run in runs)
-        rows.append((f"  by layer {layer}", *shares, ""))
-    rows.append(("seconds", *(f"{run['seconds']:.0f}" for run in runs), ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(f"{cell:<{widths[0]}}" if column == 0 else f"{cell:>{widths[column]}}" for column, cell in enumerate(row)).rstrip()
-        for row in rows
-    ]
+                rows.append([f"  at {times:.2f}x fewer FLOPs", "", f"{value:.4f}", f"{value - dense:+.4f}"])
+    rows.append(["fewer FLOPs than padded dense", *(f"{run['flops_vs_padded']:.2f}x" for run in runs)])
+    rows.append(["fewer FLOPs than unpadded dense", *(f"{run['flops_vs_unpadded']:.2f}x" for run in runs)])
+    rows.append(["tokens kept", *(f"{run['kept_tokens']:.1%}" for run in runs)])
+    kept = itertools.zip_longest(*([f"{share:.1%}" for share in run["kept_per_layer"]] for run in runs), fillvalue="")
+    rows += [[f"  by layer {layer}", *shares] for layer, shares in enumerate(kept)]
+    rows.append(["seconds", *(f"{run['seconds']:.0f}" for run in runs)])
     model = os.path.join(os.fspath(workdir), "model")
-    return "\n".join([*lines, "", f"model: {model}", f"next:  transkimmer predict --model {shlex.quote(model)} --input FILE"])
+    return f"{aligned(rows)}\n\nmodel: {model}\nnext:  transkimmer predict --model {shlex.quote(model)} --input FILE"

@@ -1,6 +1,7 @@
-"""What a distilled student is worth beside its teacher: agreement, a task's metric where labels are given, and the three numbers."""
+"""A distilled student beside its teacher: agreement, the task's metric on labelled texts, and the three numbers."""
 
 import dataclasses
+import itertools
 import statistics
 from typing import Any
 
@@ -24,10 +25,9 @@ _ROUNDS = 5  # of the clock
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Of a teacher and its student.
+    """Measurements of 'teacher' and 'student'.
 
-    milliseconds: a held-out text on the default runtime, median, by 'teacher' and 'student'. metrics: of labelled texts, by the same names;
-    None where none were given.
+    milliseconds: median time of a held-out text on the default runtime. metrics: of labelled texts; None without any.
     """
 
     milliseconds: dict[str, float]
@@ -38,10 +38,10 @@ def require_labelled(config: Config, labelled: str | None, label_column: str | N
     """Read a file of labelled texts once, before a run that takes hours.
 
     Raises:
-      DataError: a file that cannot be read. ConfigError: a head that nobody scores so, or a column of no file.
+      DataError: the file cannot be read. ConfigError: `labelled` does not suit the teacher's head, or `label_column` comes without it.
     """
     if labelled is None and label_column is not None:
-        raise ConfigError(f"--label-column {label_column} is of --labelled, which is not given: leave it out")
+        raise ConfigError(f"--label-column {label_column} needs --labelled")
     if labelled is not None:
         _labelled(load_task(config), labelled, label_column)
 
@@ -96,20 +96,28 @@ def _inputs(examples: Examples) -> list[Any]:
 
 
 def report(result: dict[str, Any], comparison: Comparison) -> str:
-    """A table for a terminal. result: the content of `result.json`."""
-    rows = [("", "teacher", "student")]
-    rows += [(f"{name} with the teacher, held-out texts", "", f"{value:.4f}") for name, value in result["metrics"]["test"].items()]
+    """A table of teacher and student for a terminal. result: the content of `result.json`."""
+    rows = [["", "teacher", "student"]]
+    rows += [[f"{name} with the teacher, held-out texts", "", f"{value:.4f}"] for name, value in result["metrics"]["test"].items()]
     if comparison.metrics is not None:
         teacher, student = (comparison.metrics[name] for name in ("teacher", "student"))
-        rows += [(f"{name}, labelled texts", f"{teacher[name]:.4f}", f"{student[name]:.4f}") for name in teacher]
+        rows += [[f"{name}, labelled texts", f"{teacher[name]:.4f}", f"{student[name]:.4f}"] for name in teacher]
     for point in result.get("curve", []):
-        rows.append((f"{result['metric']} at {point['flops_vs_unpadded']:.2f}x fewer FLOPs, held-out texts", "", f"{point['value']:.4f}"))
-    costs = result.get("costs", {}).get("test", result)  # older runs have those of the first split alone
-    rows.append(("tokens kept", "100.0%", f"{costs['kept_tokens']:.1%}"))
-    rows.append(("fewer FLOPs than padded dense", "", f"{costs['flops_vs_padded']:.2f}x"))
-    rows.append(("fewer FLOPs than unpadded dense", "", f"{costs['flops_vs_unpadded']:.2f}x"))
+        rows.append([f"{result['metric']} at {point['flops_vs_unpadded']:.2f}x fewer FLOPs, held-out texts", "", f"{point['value']:.4f}"])
+    costs = result["costs"]["test"]
     slow, fast = (comparison.milliseconds[name] for name in ("teacher", "student"))
-    rows.append(("milliseconds a text, both unpadded", f"{slow:.2f}", f"{fast:.2f}"))
-    rows.append(("times as fast", "", f"{slow / fast:.2f}x"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}".rstrip() for row in rows)
+    rows += [
+        ["tokens kept", "100.0%", f"{costs['kept_tokens']:.1%}"],
+        ["fewer FLOPs than padded dense", "", f"{costs['flops_vs_padded']:.2f}x"],
+        ["fewer FLOPs than unpadded dense", "", f"{costs['flops_vs_unpadded']:.2f}x"],
+        ["milliseconds a text, both unpadded", f"{slow:.2f}", f"{fast:.2f}"],
+        ["times as fast", "", f"{slow / fast:.2f}x"],
+    ]
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Rows of a name and values as lines: names to the left, values to the right of their columns."""
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False))] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
