@@ -12,7 +12,7 @@ from transkimmer_jax.compilation import use_compilation_cache
 from transkimmer_jax.config import override
 from transkimmer_jax.training.distillation import distil_config
 from transkimmer_jax.training.loop import train_and_evaluate
-from transkimmer_jax.training.parts import with_part
+from transkimmer_jax.training.student_shape import with_student_shape
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
     use_compilation_cache()
     config = distil_config(args.embedder, [args.texts], targets=[args.target], pooling=args.pooling)
-    config = with_part(override(config, {"train.steps": args.steps}), args.output)  # fewer layers and neurons, so that more tokens stay
+    config = with_student_shape(override(config, {"train.steps": args.steps}), args.output)  # fewer layers and neurons, so that more tokens stay
     result = train_and_evaluate(config, args.output)
     unseen = result["metrics"]["test"]
     print(f"of {result['examples']['test']} unseen texts: cosine with the teacher's vectors {unseen['cosine']:.3f}, of the nearest")
