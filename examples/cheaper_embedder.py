@@ -27,7 +27,8 @@ def main() -> None:
 
     use_compilation_cache()
     config = distil_config(args.embedder, [args.texts], targets=[args.target], pooling=args.pooling)
-    config = with_student_shape(override(config, {"train.steps": args.steps}), args.output)  # fewer layers and neurons, so that more tokens stay
+    config = override(config, {"train.steps": args.steps})
+    config = with_student_shape(config, args.output)  # fewer layers and neurons, so that more tokens stay
     result = train_and_evaluate(config, args.output)
     unseen = result["metrics"]["test"]
     print(f"of {result['examples']['test']} unseen texts: cosine with the teacher's vectors {unseen['cosine']:.3f}, of the nearest")
