@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.special
@@ -56,18 +55,6 @@ def classified(
 def labels_of(given: np.ndarray, label_names: Sequence[str]) -> list[str]:
     """The names of the labels that a text has. given: [labels], anything but 0 where it has one."""
     return [label_names[number] for number in np.flatnonzero(given).tolist()]
-
-
-def ranked(predictions: Predictions, column: int, raw_scores: bool, most: int, texts: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The best `most` documents by the score in a column, best first, as sentence-transformers' cross-encoders give them.
-
-    raw_scores: logits in place of probabilities. texts: of the documents, for the field `text`; None: without.
-    """
-    raw, odds = predictions.logits[:, column], predictions.odds(column)
-    scores = raw if raw_scores else scipy.special.expit(odds)
-    order = np.argsort(-(raw if raw_scores else odds), kind="stable")[:most].tolist()
-    entries: list[dict[str, Any]] = [{"corpus_id": number, "score": float(scores[number])} for number in order]
-    return entries if texts is None else [entry | {"text": texts[entry["corpus_id"]]} for entry in entries]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ are exact, whatever the runtime and whatever was calibrated.
 """
 
 import itertools
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,10 +17,11 @@ from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.windows import Windows
 from transkimmer_jax.data.words import TokenizedWords
-from transkimmer_jax.errors import ConfigError, DataError, InferenceError
+from transkimmer_jax.errors import ConfigError, DataError
 from transkimmer_jax.forking import require_own_runtime
 from transkimmer_jax.inference import inputs as arguments
-from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, ranked, tagged
+from transkimmer_jax.inference import ranking
+from transkimmer_jax.inference.answers import LONGEST_ANSWER, Answer, SpanAnswer, TaggedText, answered, classified, tagged
 from transkimmer_jax.inference.calibration import Calibration
 from transkimmer_jax.inference.hardware import CALIBRATION_TEXTS, STREAM_WINDOW
 from transkimmer_jax.inference.inputs import Text
@@ -29,16 +29,8 @@ from transkimmer_jax.inference.predictions import CostCounter, Predictions, Stat
 from transkimmer_jax.inference.reading import Reader
 from transkimmer_jax.inference.runtimes import create
 from transkimmer_jax.inference.vectors import unit
-from transkimmer_jax.models import heads
 from transkimmer_jax.models.arguments import require_gates
 from transkimmer_jax.models.pretrained import TranskimmerPreTrainedModel
-
-_METHODS = {
-    "sequence_classification": "predict",
-    "sentence_embedding": "encode",
-    "token_classification": "tag",
-    "question_answering": "answer",
-}
 
 
 class SkimEngine:
@@ -111,25 +103,10 @@ class SkimEngine:
         """
         require_own_runtime()
         # Here, so that a model in memory and token ids need neither transformers nor safetensors.
-        from transkimmer_jax.checkpoints import config_file, sentence_transformers
-        from transkimmer_jax.checkpoints.locations import resolve
-        from transkimmer_jax.data import pipeline
+        from transkimmer_jax.inference.loading import load
 
-        path = resolve(os.fspath(folder))
-        saved = config_file.read(path)
-        model = heads.load(path, dense=dense, pooling=pooling, complete=True)
-        require_gates(model.arch, folder, options.get("threshold"))
-        options.setdefault("label_names", saved.label_names or saved.value_names)
-        if options.get("max_length") is None:
-            options["max_length"] = config_file.read_length(path, saved)
-        options.setdefault("settings", sentence_transformers.read_settings(path, model.arch.head, saved.values))
-        options.setdefault("doc_stride", saved.task.doc_stride)
-        # The task is that of the folder's own head: pooled, a model of pairs reads single texts.
-        options.setdefault("pairs", False if model.arch.head == "sentence_embedding" else saved.task.pairs)
-        options.setdefault("calibration", Calibration.load(path, model.arch.num_hidden_layers))
-        # Its graphs are of the folder's own head, with its predictors.
-        options.setdefault("folder", None if dense or (pooling is not None and model.arch.head != saved.architecture.head) else path)
-        return cls(model, pipeline.load_tokenizer(path, model.arch.vocab_size), **options)
+        model, tokenizer, saved = load(folder, dense, pooling, options.get("threshold"), options.get("max_length"))
+        return cls(model, tokenizer, **saved | options | {"max_length": saved["max_length"]})
 
     def predict(self, texts: Sequence[Text], *, threshold: float | None = None, progress: bool = True) -> list[Answer]:
         """A classifier's answers in the order of `texts`: a list, tuple, array or column of strings, or of pairs of strings. None for none.
@@ -147,7 +124,7 @@ class SkimEngine:
 
         Raises, at once or when it comes to a text: as `predict`; ConfigError also for a window of no texts.
         """
-        self._require_head("sequence_classification", "predict_stream")
+        arguments.require_head(self.arch.head, "sequence_classification", "predict_stream")
         stream, window = arguments.checked_stream(texts, self.pairs), arguments.checked_size(window, "window")
         self._threshold(threshold)  # now, not when the first text comes
         windows = iter(lambda: list(itertools.islice(stream, window)), [])
@@ -184,7 +161,7 @@ class SkimEngine:
         """
         threshold = self._begin("sentence_embedding", "encode", threshold)
         before = self.prompt_text(prompt_name, prompt)
-        progress = _shows_progress(show_progress_bar)
+        progress = arguments.shows_progress(show_progress_bar)
         columns = self.vector_size if truncate_dim is None else arguments.checked_size(truncate_dim, "truncate_dim")
         if convert_to_tensor or not convert_to_numpy:
             raise ConfigError("encode gives arrays of NumPy: leave convert_to_numpy and convert_to_tensor out, and call torch.from_numpy")
@@ -242,15 +219,7 @@ class SkimEngine:
             folder asks for scores that are neither sigmoids nor logits, without raw_scores.
         """
         threshold = self._begin("sequence_classification", "rank", threshold)
-        names = self.label_texts
-        if self.arch.multi_label:
-            raise InferenceError(
-                "rank is of cross-encoders and of classifiers with one label a text, and this one has any number: call predict"
-            )
-        if label is None and self.arch.num_labels != 1:
-            raise InferenceError(f"rank needs one score, and this model has the labels {', '.join(names)}: say by which label")
-        if label is not None and label not in names:
-            raise ConfigError(f"label={arguments.shown(label)} is none of the model's: {', '.join(names)}")
+        column = ranking.score_column(self.arch, self.label_texts, label)
         if not isinstance(query, str):
             raise DataError(f"query must be a text, not {arguments.shown(query)}")
         documents = arguments.checked_sequence(documents, "documents")
@@ -258,17 +227,11 @@ class SkimEngine:
             raise DataError("documents is empty: give at least one to rank")
         most = len(documents) if top_k is None else arguments.checked_size(top_k, "top_k")
         if raw_scores is None and label is None:
-            raw_scores = self._settings.raw_scores
-            if raw_scores is None:
-                asked = arguments.shown(self._settings.activation)
-                raise InferenceError(
-                    f"rank gives sigmoids or logits, and the model's folder asks for {asked}: give raw_scores=True for logits"
-                )
-        progress = _shows_progress(show_progress_bar)
+            raw_scores = ranking.saved_raw_scores(self._settings)
+        progress = arguments.shows_progress(show_progress_bar)
         texts, _ = arguments.checked_texts(documents, False)
         predictions, _ = self.predict_texts([(query, text) for text in texts], threshold=threshold, progress=progress)
-        column = 0 if label is None else names.index(label)
-        return ranked(predictions, column, bool(raw_scores), most, texts if return_documents else None)
+        return ranking.ranked(predictions, column, bool(raw_scores), most, texts if return_documents else None)
 
     def tag(
         self, texts: Sequence[str] | Sequence[Sequence[str]], *, threshold: float | None = None, progress: bool = True
@@ -317,18 +280,10 @@ class SkimEngine:
         results = answered(predictions, read, contexts, most, limit)
         return results[0] if isinstance(question, str) else results
 
-    def _require_head(self, head: str, method: str) -> None:
-        """Raises `InferenceError` where the model has another head than a method reads."""
-        if self.arch.head != head:
-            other = _METHODS[self.arch.head]
-            raise InferenceError(
-                f"{method} is of a model for {head.replace('_', ' ')}, and this one is for {self.arch.head.replace('_', ' ')}: call {other}"
-            )
-
     def _begin(self, head: str, method: str, threshold: float | None) -> float:
         """The threshold of a method's call. Raises what all of them raise: another head, a forked process, no threshold."""
         require_own_runtime()
-        self._require_head(head, method)
+        arguments.require_head(self.arch.head, head, method)
         return self._threshold(threshold)
 
     def _threshold(self, threshold: float | None) -> float:
@@ -373,11 +328,7 @@ class SkimEngine:
         examples = arguments.checked_tokens(examples, self.arch.vocab_size, self.arch.type_vocab_size, self.max_length)
         predictions = self.runtime.predict(examples, threshold, progress)
         self._costs.add(predictions)
-        wrong = predictions.not_finite()
-        if len(wrong):
-            others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            named = " and ".join(name.replace("_", " ") for name in predictions.outputs)
-            raise InferenceError(f"the {named} of example {wrong[0]}{others} are not finite: the weights are damaged")
+        predictions.require_finite()
         return predictions
 
     def calibrate(self, texts: Sequence[Text] | TokenizedExamples, *, threshold: float | None = None) -> Calibration:
@@ -457,11 +408,6 @@ class SkimEngine:
         `answer`."""
         stride = self._doc_stride if doc_stride is None else arguments.checked_size(doc_stride, "doc_stride", 0)
         return self._reader.tokenize_questions(questions, contexts, stride)
-
-
-def _shows_progress(show_progress_bar: bool | None) -> bool:
-    """None, as in sentence-transformers: where this package's notes are shown."""
-    return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
 
 def _behind(prompt_name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every check returns the value as the engine takes it, or raises one line that na
 
 import collections.abc
 import dataclasses
+import logging
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,21 @@ from transkimmer_jax.models.arguments import require_in_vocabulary
 Text = str | tuple[str, str]
 
 _SHOWN = 60  # characters of a value in a message
+
+
+_METHODS = {
+    "sequence_classification": "predict",
+    "sentence_embedding": "encode",
+    "token_classification": "tag",
+    "question_answering": "answer",
+}
+
+
+def require_head(head: str, wanted: str, method: str) -> None:
+    """Raises `InferenceError` where a model has another head than the one that a method reads."""
+    if head != wanted:
+        kinds = (wanted.replace("_", " "), head.replace("_", " "))
+        raise InferenceError(f"{method} is of a model for {kinds[0]}, and this one is for {kinds[1]}: call {_METHODS[head]}")
 
 
 def checked_sequence(texts: Any, argument: str = "texts") -> Sequence[Any]:
@@ -202,6 +218,11 @@ def checked_choice(value: Any, argument: str, choices: Sequence[str]) -> str | N
     if value is not None and (not isinstance(value, str) or value not in choices):
         raise ConfigError(f"{argument} must be {' or '.join(map(repr, choices))}, not {shown(value)}")
     return value
+
+
+def shows_progress(show_progress_bar: bool | None) -> bool:
+    """Whether to show a bar; None, as in sentence-transformers: where this package's notes are shown."""
+    return logging.getLogger("transkimmer_jax").isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
 
 def checked_label_names(label_names: Any, num_labels: int) -> tuple[str, ...] | None:

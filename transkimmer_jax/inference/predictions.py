@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import scipy.special
 
+from transkimmer_jax.errors import InferenceError
 from transkimmer_jax.models import flops
 from transkimmer_jax.models.architecture import Architecture
 from transkimmer_jax.models.outputs import HeadOutput
@@ -93,6 +94,14 @@ class Predictions:
                 is_wrong = np.logical_or.reduceat(is_wrong, np.cumsum(self.lengths) - self.lengths)
             wrong |= is_wrong
         return np.flatnonzero(wrong)
+
+    def require_finite(self) -> None:
+        """Raises `InferenceError` where an output is not a finite number."""
+        wrong = self.not_finite()
+        if len(wrong):
+            others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            named = " and ".join(name.replace("_", " ") for name in self.outputs)
+            raise InferenceError(f"the {named} of example {wrong[0]}{others} are not finite: the weights are damaged")
 
 
 @dataclasses.dataclass
