@@ -58,10 +58,9 @@ def test_the_reference_documents_what_is_public(site):
             assert f"transkimmer_jax.config.{type(section).__name__}.{field.name}" in identifiers
     assert "share of `target_kind` to reach, between 0 and 1".replace("`", "") in configuration and "Annotated[" not in configuration
     commands = " ".join(text_of(site / "commands" / "index.html").split())
-    for name, parser in cli.parsers()[1].items():
-        assert f"usage: transkimmer {name}" in commands and all(
-            flag in commands for action in parser._actions for flag in action.option_strings
-        )
+    for name in cli.COMMANDS:
+        command = cli.program.get_command(None, name)
+        assert f"Usage: transkimmer {name}" in commands and all(flag in commands for option in command.params for flag in option.opts)
 
 
 def cited_sections():

@@ -91,7 +91,7 @@ def in_need(model, texts):
     """Commands that need the extra `train`."""
     return [
         ["evaluate", "--model", model, "--data", texts],
-        ["sweep", "--model", model, "--data", texts, "--output", "sweep"],
+        ["evaluate", "--model", model, "--data", texts, "--curve", "sweep"],
         ["train", "--config", ROOT / "configs" / "files.py", f"--config.data.train_file={texts}"],
         ["distil", "--teacher", model, "--texts", texts, "--output", "distilled"],
         ["report", "--model", model, "--task", "glue/sst2", "--output", "report.html"],

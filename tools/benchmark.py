@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tools.contenders import ALL, WAYS, Contender, chosen
+from tools.flags import add_threshold
 from transkimmer_jax import termination
 from transkimmer_jax.checkpoints import files
-from transkimmer_jax.cli import labelled
-from transkimmer_jax.cli.answering import OF_HEADS
-from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.config import LEAST_LENGTH
 from transkimmer_jax.errors import CheckpointError, ConfigError
+from transkimmer_jax.evaluation import labelled
+from transkimmer_jax.inference.answering import OF_HEADS
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:

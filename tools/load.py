@@ -6,11 +6,10 @@ import os
 import shlex
 from typing import Any
 
+from tools.flags import add_runtime, add_threshold, runtime_options
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import files
-from transkimmer_jax.cli import runtime
 from transkimmer_jax.cli.serve import KEY_VARIABLE
-from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 
 _ROUTES = ("/predict", "/embed", "/v1/embeddings")
@@ -56,7 +55,7 @@ def add(commands) -> None:
     add_threshold(served)
     served.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     served.add_argument("--pooling", choices=("mean", "cls"), help="of a bare encoder")
-    runtime.add_arguments(served)
+    add_runtime(served)
     parser.set_defaults(command=_load)
 
 
@@ -132,12 +131,13 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
 
     from transkimmer_jax.checkpoints.huggingface import is_bare
     from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.inference.requirements import require_positions
 
     pooling = args.pooling if is_bare(args.check) else None
     engine = SkimEngine.from_pretrained(
-        args.check, threshold=args.threshold, max_length=args.max_length, pooling=pooling, **runtime.options(args)
+        args.check, threshold=args.threshold, max_length=args.max_length, pooling=pooling, **runtime_options(args)
     )
-    runtime.require_positions(args.check, engine.arch, args.max_length)
+    require_positions(args.check, engine.arch, args.max_length)
     if args.route.endswith("/predict"):
         if len(engine.label_texts) < 2 and not engine.arch.multi_label:
             raise ConfigError(f"--check {args.check} gives one score: /predict is checked for classifiers")

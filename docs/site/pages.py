@@ -2,6 +2,8 @@
 
 import re
 
+import click
+
 from transkimmer_jax import cli
 
 _COMMANDS = "<!-- commands -->"
@@ -15,5 +17,10 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def _commands() -> str:
     """A section for each command."""
-    _, commands = cli.parsers()
-    return "\n\n".join(f"## {name}\n\n```text\n{parser.format_help()}```" for name, parser in commands.items())
+    program = click.Context(cli.program, info_name="transkimmer", max_content_width=120, terminal_width=120)
+    sections = []
+    for name in cli.COMMANDS:
+        command = cli.program.get_command(program, name)
+        assert command is not None
+        sections.append(f"## {name}\n\n```text\n{command.get_help(click.Context(command, program, name))}\n```")
+    return "\n\n".join(sections)

@@ -231,7 +231,7 @@ def test_refusals(refusal, model_folder, reviews, write, tmp_path):
     message = refusal(*model, "--data", reviews, "--label-column", "stars")
     assert message.endswith("no column 'stars', only 'text', 'label'")
     assert refusal(*model, "--data", reviews, "--split", "test") == "--split test is of --task: a file has no splits"
-    assert refusal(*model, "--data", reviews, "--threshold", "high") == "--threshold must be a finite number, not high"
+    assert refusal(*model, "--data", reviews, "--threshold", "high") == "Invalid value for '--threshold': 'high' is not a valid float."
     mixed = write("mixed.jsonl", [{"text": "a", "label": "mixed"}, {"text": "b", "label": "pos"}])
     assert f"{mixed}, line 1: label 'mixed' is none of the labels trained on (neg, pos)" in refusal(*model, "--data", mixed)
     assert refusal(*model, "--data", write("empty.jsonl", "")).endswith("the file holds no example: write one a line")
@@ -272,13 +272,6 @@ def test_a_task(monkeypatch, tokenizer_folder, tmp_path, write, capsys, caplog, 
     assert len(assumed) == (names[0] == "LABEL_0") and all(message.startswith(f"{folder} and glue/sst2 are") for message in assumed)
 
 
-@pytest.mark.parametrize(("option", "least"), [("--max-length", 3), ("--batch-size", 1), ("--examples", 1)])
-def test_numbers_that_cannot_be_meant(refusal, model_folder, reviews, option, least):
-    for value in (least - 1, 0, -1):
-        message = refusal("--model", model_folder, "--data", reviews, f"{option}={value}")
-        assert message == f"{option} must be at least {least}, not {value}"
-
-
 def test_more_columns_than_a_pair_has(refusal, model_folder, reviews):
     message = refusal("--model", model_folder, "--data", reviews, "--text-columns", "a", "b", "c")
     assert message == "--text-columns names one column or two, not 3"
@@ -309,20 +302,3 @@ def test_how_many_texts_are_cut(evaluate, reviews, model_folder, capsys):
     lengths = [len(record["text"].split()) + 2 for record in RECORDS]
     cut = json.loads(capsys.readouterr().out)["truncated"]
     assert 0 < cut["test file"] == sum(length > 4 for length in lengths)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ([], "COMMAND"),
-        (["evaluate"], "--model"),
-        (["evaluate", "--model", "m"], "--task --data"),
-        (["evaluate", "--model", "m", "--data", "d", "--task", "t"], "not allowed with"),
-        (["predict"], "--model"),
-    ],
-)
-def test_arguments_that_cannot_be_parsed(capsys, arguments, complaint):
-    """argparse's own refusals: status 2, and usage on standard error."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == 2 and complaint in capsys.readouterr().err

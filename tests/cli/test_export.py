@@ -420,8 +420,6 @@ def test_outputs_that_cannot_be_written(model_folder, refusal, tmp_path, monkeyp
 def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
     target = ("--output", tmp_path / "export")
     assert refusal("--model", tmp_path / "nowhere", *target) == f"no checkpoint folder {str(tmp_path / 'nowhere')!r}"
-    assert refusal("--model", model_folder, *target, "--batch-tokens", "0") == "--batch-tokens must be at least 1, not 0"
-    assert refusal("--model", model_folder, *target, "--threshold=nan") == "--threshold must be a finite number, not nan"
     dense = save_dense(tmp_path / "dense", model_folder, tokenizer_folder)
     for form in ("jax", "onnx"):
         complaint = f"threshold=0.5 is of skimming models, and {dense} is a dense one: leave it out"
@@ -435,15 +433,3 @@ def test_refusals(model_folder, tokenizer_folder, refusal, tmp_path):
     (model / "config.json").write_text(json.dumps(config | {"skim": {"attention_masking": "post_softmax"}}), encoding="utf-8")
     assert "attention_masking='post_softmax' cannot be compacted" in refusal("--model", model, *target)
     assert not (tmp_path / "export").exists()
-
-
-def test_arguments_that_cannot_be_parsed(capsys):
-    for arguments, complaint in (
-        (["--model", "m"], "--output"),
-        (["--output", "o"], "--model"),
-        (["--model", "m", "--output", "o", "--platforms", "abacus"], "abacus"),
-        (["--model", "m", "--output", "o", "--lengths", "long"], "--lengths"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2 and complaint in capsys.readouterr().err

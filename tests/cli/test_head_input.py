@@ -54,7 +54,7 @@ FILES = {
     "texts.txt": "".join(f"{text} {other}\n" for text in TEXTS for other in TEXTS),
     "scores.jsonl": [{"sentence1": "good", "sentence2": "bad"}],
 }  # fmt: skip
-_RETRIEVE = ("retrieve", "--model", "embedder", "--queries", "queries.jsonl", "--documents", "documents.jsonl", "--judgements")
+_RETRIEVE = ("evaluate", "--model", "embedder", "--queries", "queries.jsonl", "--documents", "documents.jsonl", "--judgements")
 _TAGS, _QUESTIONS = (("evaluate", "--model", model, "--data") for model in ("tagger", "reader"))
 _DISTIL = ("distil", "--output", "run", "--texts")
 _PRETRAINED = "--config.model.pretrained"

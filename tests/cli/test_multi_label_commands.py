@@ -121,7 +121,7 @@ def test_evaluate(model, labelled, said, tmp_path):
 def test_sweep(model, labelled, said, tmp_path):
     """Micro F1 as `evaluate` has it; what a guarantee bounds is the share of texts with another list of labels."""
     flags = ("--tolerance", "0.95", "--guarantee", "0.5", "--risk", "disagreement")
-    printed = said("sweep", "--model", model, "--data", labelled, "--output", tmp_path / "sweep", "--points", 4, *flags).out
+    printed = said("evaluate", "--model", model, "--data", labelled, "--curve", tmp_path / "sweep", "--points", 4, *flags).out
     result = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert result["metric"] == "micro_f1" and "dense micro_f1" in printed
     first = json.loads(said("evaluate", "--model", model, "--data", labelled, "--threshold=-1e9").out)
@@ -135,9 +135,9 @@ def test_sweep(model, labelled, said, tmp_path):
 
 
 def test_a_guarantee_of_accuracy_is_refused(model, labelled, refused, tmp_path):
-    flags = ("--output", tmp_path / "sweep", "--tolerance", "0.2", "--guarantee", "0.9")
+    flags = ("--curve", tmp_path / "sweep", "--tolerance", "0.2", "--guarantee", "0.9")
     assert "is scored by micro_f1, not by accuracy: give --risk disagreement" in refused(
-        "sweep", "--model", model, "--data", labelled, *flags
+        "evaluate", "--model", model, "--data", labelled, *flags
     )
 
 
@@ -186,7 +186,7 @@ def test_what_is_refused(model, model_folder, labelled, refused, write, tmp_path
     """Ranking, tasks and dense models with one label a text, and files of another kind: in one line."""
     with pytest.raises(InferenceError, match=r"^rank is of cross-encoders and of classifiers with one label a text, .*: call predict$"):
         SkimEngine.from_pretrained(model).rank("a", ["b"], label="toxic")
-    says = refused("sweep", "--model", model, "--data", labelled, "--output", tmp_path / "sweep", "--dense", model_folder)
+    says = refused("evaluate", "--model", model, "--data", labelled, "--curve", tmp_path / "sweep", "--dense", model_folder)
     assert says.startswith(f"{model} gives a text any number of labels, {model_folder} gives it one value or class: problem_type")
     assert "lists of labels in a file" in says
     single = write("single.jsonl", [{"text": "a", "label": "toxic"}])
@@ -202,5 +202,5 @@ def test_a_reranker_it_is_not(model, refused, write, tmp_path):
     embedder, texts = tmp_path / "embedder", write("texts.jsonl", [{"id": "a", "text": "good film"}, {"id": "b", "text": "bad film"}])
     shutil.copytree(model, embedder)
     flags = ("--queries", texts, "--documents", texts, "--judgements", write("qrels.txt", "a 0 b 1\n"), "--reranker", model)
-    says = refused("retrieve", "--model", model, "--pooling", "mean", *flags, "--relevant", "toxic")
+    says = refused("evaluate", "--model", model, "--pooling", "mean", *flags, "--relevant", "toxic")
     assert says == f"{model} is no cross-encoder: it gives a text any number of labels"

@@ -225,18 +225,14 @@ def test_a_copied_column_with_the_name_of_an_answer(predict, refusal, reviews, w
     """The right label beside the predicted one."""
     plain = predict("--input", reviews)
     labelled = write("labelled.jsonl", [json.loads(line) | {"label": "right"} for line in reviews.read_text().splitlines()])
-    for prefix, arguments in (("predicted_", ()), ("our ", ("--prefix", "our "))):
-        answers = predict("--input", labelled, "--copy", "label", *arguments)
-        fields = ("label", "probabilities", "tokens", "kept", "truncated")
-        assert list(answers[0]) == ["label", *(prefix + name for name in fields)]
-        assert [answer["label"] for answer in answers] == ["right"] * len(plain)
-        assert [answer[f"{prefix}label"] for answer in answers] == [answer["label"] for answer in plain]
+    answers = predict("--input", labelled, "--copy", "label")
+    fields = ("label", "probabilities", "tokens", "kept", "truncated")
+    assert list(answers[0]) == ["label", *("predicted_" + name for name in fields)]
+    assert [answer["label"] for answer in answers] == ["right"] * len(plain)
+    assert [answer["predicted_label"] for answer in answers] == [answer["label"] for answer in plain]
     assert "probabilities" in predict("--input", labelled, "--copy", "text")[0], "no prefix where there is no need"
-    for column, prefix in (("label", ""), ("my_kept", "my_")):
-        message = refusal("--input", labelled, "--copy", column, f"--prefix={prefix}")
-        assert (
-            message == f"--copy {column}: the answers have a field {column!r} of their own; give another --prefix than {prefix!r} for them"
-        )
+    message = refusal("--input", labelled, "--copy", "label", "predicted_kept")
+    assert message == "--copy predicted_kept: the answers have a field 'predicted_kept' of their own"
 
 
 def test_text_columns(predict, refusal, reviews, write):
@@ -263,12 +259,6 @@ def test_max_length(predict, reviews):
     assert [answer["truncated"] for answer in answers] == [len(text.split()) > 3 for text in TEXTS]
     assert predict.err.splitlines()[-1].endswith(f"truncated: {sum(len(text.split()) > 3 for text in TEXTS)}")
     assert not any(answer["truncated"] for answer in predict("--input", reviews, "--max-length", 40)), "more than the model's 12"
-
-
-def test_batch_tokens_do_not_matter(predict, reviews):
-    expected = predict("--input", reviews)
-    for tokens in (1, 40):
-        assert_same(predict("--input", reviews, "--batch-tokens", tokens), expected)
 
 
 def test_precision(predict, reviews):
@@ -357,11 +347,6 @@ def test_models_that_are_none(refusal, tmp_path, stdin):
 
 
 def test_numbers_that_cannot_be_meant(refusal, reviews, model_folder):
-    for option, least in (("--max-length", 3), ("--batch-tokens", 1)):
-        for value in (least - 1, -1):
-            assert refusal("--input", reviews, f"{option}={value}") == f"{option} must be at least {least}, not {value}"
-    for value in ("nan", "inf", "-inf", "1e39"):
-        assert refusal("--input", reviews, f"--threshold={value}") == f"--threshold must be a finite number, not {value}"
     complaint = f"41 tokens are more than the 40 positions of {model_folder}: give a lower --max-length"
     assert refusal("--input", reviews, "--max-length", 41) == complaint
 

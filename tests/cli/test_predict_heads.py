@@ -102,7 +102,6 @@ def test_answers(folders, predict, write):
         ("tagger", [{"text": "good"}, {"text": ["good"]}], (), DataError, "line 2: a list of words among strings: give one or the other"),
         ("reader", [{"text": "good"}], ("--text-columns", "text"), ConfigError, "a reader reads questions and contexts"),
         ("reader", [{"question": "good"}], (), DataError, "line 1: no column 'context'"),
-        ("embedder", [{"text": "good", "kept": 1}], ("--copy", "kept", "--prefix", ""), ConfigError, "--copy kept: the answers have"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant(folders, predict, write, model, records, more, error, message):

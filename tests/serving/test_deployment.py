@@ -1,5 +1,6 @@
 """The files of deploy/, as text: what they name is there, and their commands are commands."""
 
+import argparse
 import json
 import pathlib
 import re
@@ -33,7 +34,9 @@ def load(name):
 
 def parsed(arguments):
     """What the program makes of a command line."""
-    return cli.parsers()[0].parse_args(arguments)
+    assert arguments[0] == "serve"
+    context = cli.program.get_command(None, "serve").make_context("serve", list(arguments[1:]))
+    return argparse.Namespace(**context.params)
 
 
 def command(*more):
@@ -63,7 +66,7 @@ def test_the_image_runs_the_server():
     """On the port that it shows, asked for its health where that is told, not as root, ended by what drains it."""
     (default,) = map(json.loads, values("CMD"))
     args = command(*default)
-    assert args.host == "0.0.0.0" and [str(args.port)] == values("EXPOSE") and args.model == ["/models/model"]
+    assert args.host == "0.0.0.0" and [str(args.port)] == values("EXPOSE") and args.model == ("/models/model",)
     (health,) = values("HEALTHCHECK")
     assert f"http://127.0.0.1:{args.port}/health" in health and json.loads(health.partition("CMD ")[2])[0] == "python"
     assert values("USER") == ["10001"] and values("STOPSIGNAL") == ["SIGTERM"]
@@ -78,7 +81,7 @@ def test_compose():
     args = command(*server["command"])
     assert (ROOT / server["build"]["dockerfile"]).is_file() and server["build"]["context"] == "."
     (mounted,) = server["volumes"]
-    assert args.model == [f"model={mounted.rsplit(':', 2)[1]}"] and mounted.endswith(":ro")
+    assert args.model == (f"model={mounted.rsplit(':', 2)[1]}",) and mounted.endswith(":ro")
     assert float(server["stop_grace_period"].removesuffix("s")) > args.drain_seconds
     for service in services.values():
         assert all(published.startswith("127.0.0.1:") for published in service["ports"])
@@ -107,8 +110,8 @@ def test_the_page_lists_every_route_and_option(page):
     """And its commands are commands."""
     for path in [path for route in ROUTES for path in route.paths] + ["/info", "/health", "/metrics", "/docs"]:
         assert f"`{path}`" in page, path
-    for action in cli.parsers()[1]["serve"]._actions:
-        assert any(f"`{flag}" in page or f" {flag}" in page for flag in action.option_strings), action.option_strings
+    for option in cli.program.get_command(None, "serve").params:
+        assert any(f"`{flag}" in page or f" {flag}" in page for flag in option.opts), option.opts
     commands = [line for line in page.splitlines() if line.startswith("transkimmer ")]
     assert len(commands) >= 3
     for line in commands:

@@ -1,32 +1,43 @@
-"""transkimmer COMMAND: train a model, evaluate it, and serve it."""
+"""Train a skimming model, evaluate it, and serve it."""
 
-import argparse
+import importlib
 
-from transkimmer_jax import flags, termination
-from transkimmer_jax.cli import convert, distil, evaluate, export, predict, report, retrieve, serve, sweep, train
-from transkimmer_jax.config import FIELDS
+import click
+
+from transkimmer_jax import termination
+from transkimmer_jax.errors import ConfigError
+
+COMMANDS = ("train", "distil", "predict", "evaluate", "report", "export", "convert", "serve")
 
 
-def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """That of the program, and those of its commands by name."""
-    parser = argparse.ArgumentParser(prog="transkimmer", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, distil, evaluate, retrieve, predict, serve, report, convert, export, sweep):
-        command.add(commands)
-    return parser, commands.choices
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for, so that `--help` answers at once."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"transkimmer_jax.cli.{name}").command
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+program = _Commands("transkimmer", help=__doc__, no_args_is_help=False, context_settings=_SETTINGS)
 
 
 def main(arguments: list[str]) -> None:
-    """Parse `arguments` and run the command they name."""
-    parser, commands = parsers()
-    if arguments and arguments[0] in commands:
-        chosen = commands[arguments[0]]
-        flags.require_known(chosen, arguments[1:], FIELDS if chosen.get_default("takes_overrides") else ())
-    parsed, rest = parser.parse_known_args(arguments)
-    if getattr(parsed, "takes_overrides", False):
-        parsed.rest = rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    parsed.arguments = arguments
+    """Run the command that `arguments` name.
+
+    Raises:
+      ConfigError: an unknown command or option, or a value out of range.
+      SystemExit: `--help` was printed.
+    """
     with termination.explained(lambda: "the same command starts again"):
-        parsed.command(parsed)
+        try:
+            with program.make_context("transkimmer", list(arguments), obj=list(arguments)) as context:
+                program.invoke(context)
+        except click.exceptions.Exit as done:
+            raise SystemExit(done.exit_code) from done
+        except click.UsageError as error:
+            raise ConfigError(error.format_message()) from error

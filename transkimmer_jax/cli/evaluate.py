@@ -1,160 +1,99 @@
-"""`evaluate`: metric, tokens kept and FLOPs of a model on a task or a file."""
+"""`evaluate`: scores of a model, its curve over thresholds, or its retrieval."""
 
-import argparse
 import json
-import sys
+import shlex
 from typing import Any
 
+import click
+
 from transkimmer_jax.checkpoints import files
-from transkimmer_jax.cli import labelled, runtime
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli import options
+from transkimmer_jax.cli.options import COUNT, LENGTH, POOLING, Command, Range
 from transkimmer_jax.config import DataConfig
-from transkimmer_jax.errors import ConfigError, InferenceError
+from transkimmer_jax.errors import ConfigError
+
+_CURVE = {"points": 16, "dense": None, "budget": None, "tolerance": None, "guarantee": None, "risk": None, "apply": False}
+_RETRIEVAL = {"queries": None, "documents": None, "judgements": None, "reranker": None, "relevant": None, "top": 50}
 
 
-def add(commands) -> None:
-    """Declare the command and its flags."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="metric, tokens kept and FLOPs of a model folder",
-        description="Evaluate a model folder on a task or a file: JSON on standard output, tables for people on standard error. An "
-        "embedder is evaluated by the cosines of pairs of texts that have a score, such as those of glue/stsb.",
-        allow_abbrev=False,
-    )
-    labelled.add_arguments(parser)
-    runtime.add_arguments(parser)
-    parser.add_argument("--pooling", choices=("mean", "cls"), help="evaluate a bare encoder as an embedder that pools so")
-    add_threshold(parser)
-    parser.add_argument(
-        "--mode",
-        choices=("compacted", "masked"),
-        default="compacted",
-        help="compute kept tokens only, as a served model does, or all of them under a mask, as training does (default: compacted)",
-    )
-    parser.add_argument(
-        "--predictions",
-        metavar="FILE",
-        help="also write one JSON line a text, in their order: label, predicted, probabilities, kept; and split, where there are several",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the result to this file")
-    parser.set_defaults(command=_evaluate)
+@click.command("evaluate", cls=Command, short_help="Metric, tokens kept and FLOPs of a model; its curve; its retrieval.")
+@options.model
+@click.option("--task", help="glue/<name>, imdb_reviews, yelp_polarity_reviews, 20newsgroups, movie_reviews or squad/v1.1, squad/v2.0.")
+@click.option("--data", metavar="FILE", help=".jsonl or .csv file with the model's text columns and labels, instead of --task.")
+@options.data_dir
+@click.option("--text-columns", multiple=True, help="Columns of --data (default: the model's; of embedders sentence1 sentence2).")
+@click.option("--label-column", help="Column of --data (default: the model's, or 'label'; of embedders 'score').")
+@click.option("--max-length", type=LENGTH, help="Tokens read of an example (default: the model's, or the task's).")
+@click.option("--batch-size", type=COUNT, default=DataConfig().eval_batch_size, show_default=True)
+@click.option("--examples", type=COUNT, help="Use only this many examples, drawn by seed 0.")
+@click.option("--split", type=click.Choice(("validation", "test")), default="validation", show_default=True, help="Of --task.")
+@click.option("--pooling", type=POOLING, help="Evaluate a bare encoder as an embedder with this pooling.")
+@options.threshold()
+@options.runtime
+@click.option(
+    "--mode",
+    type=click.Choice(("compacted", "masked")),
+    default="compacted",
+    show_default=True,
+    help="Compute kept tokens only, or all of them under a mask, as training does.",
+)
+@click.option("--predictions", metavar="FILE", help="Also write one JSON line a text: label, predicted, probabilities, kept.")
+@click.option("--json", "json_file", metavar="FILE", help="Also write the result to this file.")
+@click.option("--curve", metavar="DIR", help="Write sweep.json, sweep.csv and sweep.png over thresholds to this folder.")
+@click.option("--points", type=click.IntRange(min=3), default=16, show_default=True, help="Of the curve; about two evaluations each.")
+@click.option("--dense", metavar="DIR", help="Dense model to compare the curve with (default: the same weights without skimming).")
+@click.option("--budget", type=Range(0, 1, min_open=True), help="Choose the best threshold within this share of FLOPs.")
+@click.option("--tolerance", type=Range(0, 1, max_open=True), help="Choose the cheapest threshold with at most this loss against dense.")
+@click.option("--guarantee", type=Range(0, 1, min_open=True, max_open=True), help="Probability with which --tolerance holds, e.g. 0.95.")
+@click.option("--risk", type=click.Choice(("accuracy", "disagreement")), help="Loss that --guarantee bounds (default: accuracy).")
+@click.option("--apply", is_flag=True, help="Write the chosen threshold and its calibration into the model folder.")
+@click.option("--queries", metavar="FILE", help="Retrieval: .jsonl or .csv with columns 'id' and 'text'.")
+@click.option("--documents", metavar="FILE", help="Retrieval: the same, of documents.")
+@click.option("--judgements", metavar="FILE", help="Retrieval: of TREC or BEIR, or columns 'query', 'document', 'relevance'.")
+@click.option("--reranker", metavar="DIR", help="Retrieval: cross-encoder that ranks the first documents again.")
+@click.option("--relevant", metavar="LABEL", help="Retrieval: label of the reranker whose probability is the score.")
+@click.option("--top", type=COUNT, default=50, show_default=True, help="Retrieval: documents of a query that are ranked again.")
+def command(mode: str, predictions: str | None, json_file: str | None, curve: str | None, **given: Any) -> None:
+    """Evaluate a model on a task or a file: JSON on standard output, tables on standard error.
 
+    Embedders are scored by the cosines of scored pairs, such as those of glue/stsb.
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from transkimmer_jax.checkpoints import config_file
-    from transkimmer_jax.checkpoints.locations import resolve
+    --curve evaluates a skimming model at thresholds that are spread evenly over the FLOPs they spend, and --budget or --tolerance
+    chooses one. With --guarantee 0.95 a part of the texts chooses candidates and the others test them: the chosen threshold's true
+    risk exceeds --tolerance with a probability of at most 5 % (Learn then Test). Give it texts that training has not seen.
 
-    if args.pooling or config_file.read(resolve(args.model)).architecture.head == "sentence_embedding":
-        _evaluate_embedder(args)
+    --queries, --documents and --judgements measure nDCG, recall and MRR of an embedder, and of a cross-encoder behind it.
+    """
+    curve_options, retrieval_options = ({name: given.pop(name) for name in names} for names in (_CURVE, _RETRIEVAL))
+    if curve is None:
+        _refuse(curve_options, _CURVE, "--curve")
+    if retrieval_options["queries"] is None:
+        _refuse(retrieval_options, _RETRIEVAL, "--queries")
+    from transkimmer_jax.evaluation import labelled, scoring, search, threshold_choice
+
+    request = labelled.Request(**given)
+    if retrieval_options["queries"] is not None:
+        if request.task or request.data or curve or None in (retrieval_options["documents"], retrieval_options["judgements"]):
+            raise ConfigError("retrieval is evaluated on --queries, --documents and --judgements alone: give these three")
+        line = shlex.join(["transkimmer", *click.get_current_context().obj])
+        result = {"command": line} | search.evaluate_retrieval(request, search.Collection(**retrieval_options))
+    elif (request.task is None) == (request.data is None):
+        raise ConfigError("give either --task or --data")
+    elif curve is not None:
+        if curve_options["budget"] is not None and curve_options["tolerance"] is not None:
+            raise ConfigError("--budget and --tolerance: give one of them")
+        threshold_choice.choose_threshold(request, threshold_choice.Choice(curve, **curve_options))
+        return
     else:
-        _evaluate_labelled(args)
-
-
-def _evaluate_embedder(args: argparse.Namespace) -> None:
-    """By cosines of pairs that people have scored."""
-    import jax
-
-    from transkimmer_jax.evaluation import similarity
-    from transkimmer_jax.inference.engine import SkimEngine
-
-    if args.mode == "masked" or args.predictions:
-        raise ConfigError(f"{args.model} is an embedder: it is evaluated by cosines alone, without --mode masked and --predictions")
-    task, splits = labelled.load_pairs(args)
-    engine = SkimEngine.from_pretrained(
-        args.model,
-        pooling=args.pooling,
-        max_length=args.max_length,
-        batch_size=args.batch_size,
-        threshold=args.threshold,
-        **runtime.options(args),
-    )
-    runtime.require_positions(args.model, engine.arch, args.max_length)
-    metrics, costs = {}, []
-    for name, split in splits.items():
-        texts = dict.fromkeys([*split.texts, *(split.pairs or [])])  # many stand in several pairs
-        vectors = similarity.embed(engine, list(texts))
-        costs.append(vectors)
-        row = {text: number for number, text in enumerate(texts)}
-        firsts, seconds = (vectors.values[[row[text] for text in column]] for column in (split.texts, split.pairs or []))
-        metrics[name] = similarity.correlations(firsts, seconds, split.labels)
-    first = next(iter(metrics.values()))
-    result = {
-        "metric": "spearman", "value": first["spearman"], "metrics": metrics,
-        "examples": {name: len(split) for name, split in splits.items()},
-        "kept_tokens": costs[0].kept_tokens, "flops_vs_unpadded": costs[0].dense_flops / costs[0].flops,
-        "task": task.name, "data": args.data, "model": args.model, "threshold": engine.threshold,
-        "device": jax.devices()[0].device_kind,
-    }  # fmt: skip
-    _tell(result, args.json)
-
-
-def _tell(result: dict[str, Any], file: str | None) -> None:
-    """Print a result, and write it to a file where one is given."""
-    if file:
-        files.write_json(file, result)
+        result = scoring.evaluate(request, mode, predictions)
+    if json_file:
+        files.write_json(json_file, result)
     # A field a line: a matrix would fill the screen with a number a line.
     print("{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in result.items()) + "\n}")
 
 
-def _evaluate_labelled(args: argparse.Namespace) -> None:
-    """By labels of texts, of words, or answers."""
-    # Imported here, so that --help answers at once.
-    import jax
-    from flax import nnx
-
-    from transkimmer_jax.data.batches import evaluation_batches
-    from transkimmer_jax.data.prepared import warn_of_cut
-    from transkimmer_jax.evaluation import masked, reports, summary
-    from transkimmer_jax.evaluation.metrics import require_scorer
-    from transkimmer_jax.inference.engine import SkimEngine
-
-    if args.mode == "masked" and (given := [name for name, value in runtime.options(args).items() if value is not None]):
-        raise ConfigError(f"--{given[0]} is of compacted computation: leave it out, or --mode masked")
-    loaded = labelled.load(args)
-    model, task = loaded.model, loaded.task
-    require_skimming(args.model, model.arch, threshold=args.threshold)
-    require_scorer(task)
-    if args.predictions and task.head != "sequence_classification":
-        raise ConfigError(f"--predictions are of classes and values, and {args.model} is for {task.head.replace('_', ' ')}")
-    threshold = loaded.threshold if args.threshold is None else args.threshold
-    if args.mode == "compacted":
-        engine = SkimEngine(
-            model,
-            max_length=task.max_length,
-            calibration=loaded.calibration,
-            batch_size=args.batch_size,
-            threshold=args.threshold,
-            **runtime.options(args),
-        )
-    else:
-        graph, params = nnx.split(model)
-        step = masked.evaluation_step(graph)
-    evaluations, reported, lines = {}, {}, []
-    for name, split in loaded.splits.items():
-        if args.mode == "compacted":
-            predictions = engine.predict_tokenized(split.tokenized, progress=True)
-        else:
-            lengths = DataConfig().length_buckets
-            batches = evaluation_batches(split.tokenized, args.batch_size, lengths, task.max_length, loaded.pad_id)
-            predictions = masked.predict(step, params, batches, batches.examples, threshold, f"evaluating {name}")
-        if len(predictions.not_finite()):
-            raise InferenceError(f"{args.model} gives answers that are not finite: its weights cannot be used")
-        evaluations[name] = summary.summarize(predictions, split.labels, task, model.arch)
-        if task.head != "sequence_classification":
-            continue
-        reported[name] = reports.report(task, predictions.logits, split.labels)
-        for answer in reports.answers(task, predictions, split.labels) if args.predictions else ():
-            lines.append(json.dumps(({"split": name} if len(loaded.splits) > 1 else {}) | answer) + "\n")
-    result = summary.describe(task, evaluations, {name: split.count for name, split in loaded.splits.items()}) | {
-        "truncated": {name: int(split.tokenized.truncated.sum()) for name, split in loaded.splits.items()},
-        "task": task.name, "data": args.data, "model": args.model, "threshold": threshold, "mode": args.mode,
-        "device": jax.devices()[0].device_kind, "reports": reported,
-    }  # fmt: skip
-    if args.predictions:
-        files.write_text(args.predictions, "".join(lines))
-    _tell(result, args.json)
-    if task.head == "token_classification":
-        for name, split in loaded.splits.items():
-            warn_of_cut(split.tokenized, f"texts of the {name}", f"--max-length={task.max_length}")
-    for name, values in reported.items():
-        print(f"{loaded.source if len(reported) == 1 else f'{task.name}, {name} split'}:\n{reports.text(values)}", file=sys.stderr)
+def _refuse(given: dict[str, Any], defaults: dict[str, Any], needed: str) -> None:
+    """Raises `ConfigError` for an option that has no effect without another."""
+    name = next((name for name, value in given.items() if value != defaults[name]), None)
+    if name is not None:
+        raise ConfigError(f"--{name} needs {needed}")

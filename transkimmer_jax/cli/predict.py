@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
+
 from transkimmer_jax import memory, termination
 from transkimmer_jax.checkpoints import files
-from transkimmer_jax.cli import runtime, shards
-from transkimmer_jax.cli.answering import OF_HEADS, Answering
+from transkimmer_jax.cli import options, shards
+from transkimmer_jax.cli.options import LENGTH, POOLING, Command
 from transkimmer_jax.cli.shards import Shard
-from transkimmer_jax.cli.threshold import add_threshold
 from transkimmer_jax.data import records
 from transkimmer_jax.errors import ConfigError, DataError, ExampleError, TrainingError
+from transkimmer_jax.inference.answering import OF_HEADS, Answering
 from transkimmer_jax.progress import tqdm
 
 if TYPE_CHECKING:
@@ -26,96 +28,60 @@ if TYPE_CHECKING:
 _WINDOW_CHARACTERS = 1 << 26  # of the texts that are in memory at a time, beside the last of them
 # A text, a pair or a list of words, the columns to copy, and where the example stands.
 Example = tuple[Any, dict[str, Any], str]
-_DESCRIPTION = """
-Answer texts. Each becomes a line of JSON: copied columns, the answer, tokens, kept share, truncated (readers read all). Answers are
-
-  of a classifier or cross-encoder   label, probabilities; of a multi-label classifier label is a list
-  of an embedder                     embedding
-  of a tagger                        tags, each with word, label, score, start, end
-  of a reader                        answer, start, end, score, no_answer_score
-
-Where a copied column has one of these names, as in --copy label, the answers' names begin with 'predicted_', or with what --prefix says.
-
-Several files are answered into a folder, --output-dir, each X into its shard <stem of X>.jsonl, which is written whole or not at all.
-The same command goes on after an interruption: a shard that is there is skipped. A finished shard is trusted by its name; delete it
-or use --overwrite if the input or the model has changed.
-
-Processes, on one machine or many, share the files: process I of N takes every N-th of the sorted inputs, from the I-th on. They do
-not talk to each other: give all the same inputs, and each an index of its own.
-"""
 
 
-def add(commands) -> None:
-    """Declare the command and its flags."""
-    parser = commands.add_parser(
-        "predict",
-        help="labels, vectors, tags or answers of texts, as JSON lines",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
-    parser.add_argument(
-        "--input",
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help=".jsonl, .csv or .txt files, or quoted patterns such as 'part-*.jsonl' (default: standard input)",
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", help="for one input: JSON lines, written whole or not at all (default: standard output)"
-    )
-    parser.add_argument("--output-dir", metavar="DIR", help="for any number of files: a shard of JSON lines for each")
-    parser.add_argument("--overwrite", action="store_true", help="answer again the files whose shards are in --output-dir")
-    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0 (default: JAX_PROCESS_ID, or 0)")
-    parser.add_argument(
-        "--num-processes", type=int, metavar="N", help="of the processes that share the files (default: JAX_NUM_PROCESSES, or 1)"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("jsonl", "csv", "text"),
-        help="of every input; text is one text a line (default: by the file's name; jsonl for standard input)",
-    )
-    parser.add_argument(
-        "--text-columns",
-        nargs="+",
-        metavar="COLUMN",
-        help="one; of pairs, or of questions and contexts, two (default: the model's, or 'text')",
-    )
-    parser.add_argument(
-        "--copy", nargs="+", metavar="COLUMN", help="columns of the input to repeat in the output (default: 'id', if there)"
-    )
-    parser.add_argument(
-        "--prefix", help="of the names of the answers' fields (default: 'predicted_' where --copy names one of them, else none)"
-    )
-    parser.add_argument("--pooling", choices=("mean", "cls"), help="embed texts with a bare encoder, whose states are pooled so")
-    parser.add_argument("--prompt-name", metavar="NAME", help="of an embedder: the prompt that stands before texts (default: its default)")
-    add_threshold(parser)
-    parser.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
-    parser.add_argument("--batch-tokens", type=int, help="tokens of a batch (default: by the device)")
-    runtime.add_arguments(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(command=_predict)
+@click.command("predict", cls=Command, short_help="Labels, vectors, tags or answers of texts, as JSON lines.")
+@options.model
+@click.option("--input", multiple=True, metavar="FILE", help="Files, or quoted patterns such as 'part-*.jsonl' (default: standard input).")
+@click.option("--output", metavar="FILE", help="For one input: JSON lines, written whole or not at all (default: standard output).")
+@click.option("--output-dir", metavar="DIR", help="For any number of files: a shard of JSON lines for each.")
+@click.option("--overwrite", is_flag=True, help="Answer again the files whose shards are in --output-dir.")
+@click.option("--process-id", type=int, metavar="I", help="Of this process, from 0 (default: JAX_PROCESS_ID, or 0).")
+@click.option("--num-processes", type=int, metavar="N", help="Of all that share the files (default: JAX_NUM_PROCESSES, or 1).")
+@click.option(
+    "--format",
+    type=click.Choice(("jsonl", "csv", "text")),
+    help="Of every input; text is one text a line (default: by the file's name; jsonl for standard input).",
+)
+@click.option("--text-columns", multiple=True, metavar="COLUMN", help="One; of pairs or questions two (default: the model's, or 'text').")
+@click.option("--copy", multiple=True, metavar="COLUMN", help="Columns to repeat in the output (default: 'id', if there).")
+@click.option("--pooling", type=POOLING, help="Embed texts with a bare encoder, with this pooling.")
+@click.option("--prompt-name", metavar="NAME", help="Of an embedder: its prompt before each text (default: its default).")
+@options.threshold()
+@click.option("--max-length", type=LENGTH, help="Tokens read of a text (default: the model's).")
+@options.runtime
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def command(**given: Any) -> None:
+    """Answer texts. Each becomes a line of JSON: copied columns, the answer, tokens, kept share, truncated.
 
+    \b
+    Answers are
+      of a classifier or cross-encoder   label, probabilities (a multi-label classifier's label is a list)
+      of an embedder                     embedding
+      of a tagger                        tags, each with word, label, score, start, end
+      of a reader                        answer, start, end, score, no_answer_score
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises `ConfigError` for what cannot be meant."""
-    for name, least in (("max_length", 3), ("batch_tokens", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    Where a copied column has one of these names, as in --copy label, the answers' names begin with 'predicted_'.
+
+    Several files are answered into --output-dir, each X into the shard <stem of X>.jsonl, which is written whole or not at all. The same
+    command goes on after an interruption: it skips finished shards by their names.
+
+    Processes can share the files without talking to each other: process I of N takes every N-th of the sorted inputs, from the I-th on.
+    """
+    args = argparse.Namespace(**given)
+    own = _shards(args)
+    with termination.explained(lambda: _kept(args)):
+        _predict_shards(args, own)
 
 
 def _field_names(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, str]:
     """What the output calls the fields of an answer. Raises `ConfigError` where that is the name of a copied column."""
     copied = set(args.copy or ())
-    prefix = args.prefix if args.prefix is not None else "predicted_" if copied & set(fields) else ""
+    prefix = "predicted_" if copied & set(fields) else ""
     names = {name: prefix + name for name in fields}
     taken = sorted(copied & set(names.values()))
     if taken:
-        raise ConfigError(
-            f"--copy {taken[0]}: the answers have a field {taken[0]!r} of their own; give another --prefix than {prefix!r} for them"
-        )
+        raise ConfigError(f"--copy {taken[0]}: the answers have a field {taken[0]!r} of their own")
     return names
 
 
@@ -160,13 +126,6 @@ def _format(args: argparse.Namespace, path: str) -> str | None:
     return args.format or ("text" if records.is_text_file(path) else None)
 
 
-def _predict(args: argparse.Namespace) -> None:
-    _check(args)
-    own = _shards(args)
-    with termination.explained(lambda: _kept(args)):
-        _predict_shards(args, own)
-
-
 def _kept(args: argparse.Namespace) -> str:
     """What there is of a command that is interrupted."""
     if args.output_dir is not None:
@@ -190,6 +149,7 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     from transkimmer_jax.checkpoints import config_file
     from transkimmer_jax.checkpoints.locations import resolve
     from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.inference.requirements import require_positions
 
     folder = resolve(args.model)
     saved = config_file.read(folder)
@@ -201,20 +161,21 @@ def _predict_shards(args: argparse.Namespace, own: list[Shard]) -> None:
     for shard in left:
         _read_first(args, shard, columns, answering)
     memory.give_back_freed_memory()  # a long line was there several times while it was read
-    options = {"max_length": args.max_length} if args.max_length is not None else {}
+    length = {"max_length": args.max_length} if args.max_length is not None else {}
     # The number of columns is the same for all: two come from the model or from --text-columns, and files of text go with neither.
     pairs = len(columns[own[0].input]) == 2
     engine = SkimEngine.from_pretrained(
         folder,
         pooling=args.pooling,
         threshold=args.threshold,
-        batch_tokens=args.batch_tokens,
         pairs=pairs,
-        **runtime.options(args),
-        **options,
+        runtime=args.runtime,
+        provider=args.provider,
+        precision=args.precision,
+        **length,
     )
     memory.give_back_freed_memory()  # and so were the weights while the engine was made
-    runtime.require_positions(args.model, engine.arch, args.max_length)
+    require_positions(args.model, engine.arch, args.max_length)
     try:
         summary = _answer(args, own, columns, engine, answering, names)
     except BrokenPipeError:
@@ -308,7 +269,7 @@ def _read(args: argparse.Namespace, path: str, columns: tuple[str, ...], answeri
     """The input of every record of a file, and its columns to copy."""
     for where, record in records.read_records(path, _format(args, path)):
         text = answering.read(record, columns, where)
-        if args.copy is None:
+        if not args.copy:
             copied = {"id": record["id"]} if "id" in record else {}
         else:
             copied = {column: records.column_value(record, column, where) for column in args.copy}

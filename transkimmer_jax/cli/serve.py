@@ -4,11 +4,14 @@ import argparse
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from transkimmer_jax import extras
-from transkimmer_jax.cli import runtime
-from transkimmer_jax.cli.threshold import add_threshold, require_skimming
+from transkimmer_jax.cli import options
+from transkimmer_jax.cli.options import COUNT, LENGTH, POOLING, Command
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.serving.limits import Limits
 
@@ -28,49 +31,44 @@ _LIMITS = {
     "keep_alive_seconds": "that a connection may stay open between requests",
     "drain_seconds": "that requests have to end in after a SIGTERM",
 }
-_DESCRIPTION = """
-Serve models over HTTP, with the routes of text-embeddings-inference and of OpenAI's embeddings: /predict, /rerank, /embed, /embed_all,
-/similarity, /v1/embeddings, /tag, /answer, /tokenize, /decode, /info, /health, /metrics and /docs. A model answers the routes that its
-head is for. With several models, a request names one in its field 'model' or in its path, /models/NAME/predict; otherwise the first that
-answers the route does.
-
-A SIGTERM ends it: what has come in is answered within --drain-seconds, nothing further is accepted.
-"""
 
 
-def add(commands) -> None:
-    """Declare the command and its flags."""
-    parser = commands.add_parser(
-        "serve",
-        help="models over HTTP",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--model", required=True, nargs="+", action="extend", metavar="[NAME=]DIR", help="checkpoint folders or hub ids; names for several"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
-    parser.add_argument("--port", type=int, default=8080, help="(default: %(default)s; 0: any that is free)")
-    parser.add_argument("--api-key", metavar="KEY", help=f"that requests must carry (default: the environment's {KEY_VARIABLE}, or none)")
-    add_threshold(parser, "each model's")
-    parser.add_argument(
-        "--threshold-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="thresholds that a request may ask for (default: none)"
-    )
-    parser.add_argument("--auto-truncate", action="store_true", help="cut texts that are too long where a request does not say")
-    for name, meaning in _LIMITS.items():
+def _limits(command: Callable) -> Callable:
+    """An option for each limit."""
+    for name, meaning in reversed(_LIMITS.items()):
         default = getattr(Limits, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(default), default=default, metavar="N", help=f"{meaning} (default: {default:,})"
-        )
-    parser.add_argument("--max-length", type=int, help="tokens read of a text (default: each model's)")
-    parser.add_argument("--batch-tokens", type=int, help="of these, tokens of one call of the network (default: by the device)")
-    parser.add_argument("--pooling", choices=("mean", "cls"), help="makes bare encoders embedders; others pool as their folders say")
-    runtime.add_arguments(parser)
-    parser.set_defaults(command=_serve)
+        command = click.option(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, show_default=True, metavar="N", help=f"{meaning}."
+        )(command)
+    return command
 
 
-def _named(models: list[str]) -> dict[str, str]:
+@click.command("serve", cls=Command, short_help="Models over HTTP.")
+@click.option("--model", required=True, multiple=True, metavar="[NAME=]DIR", help="Folders or hub ids; names for several.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
+@click.option("--api-key", metavar="KEY", help=f"Of requests (default: the environment's {KEY_VARIABLE}, or none).")
+@options.threshold("each model's")
+@click.option("--threshold-range", type=(float, float), metavar="LOW HIGH", help="Thresholds that a request may ask for (default: none).")
+@click.option("--auto-truncate", is_flag=True, help="Cut texts that are too long where a request does not say.")
+@_limits
+@click.option("--max-length", type=LENGTH, help="Tokens read of a text (default: each model's).")
+@click.option("--batch-tokens", type=COUNT, help="Tokens of one call of the network (default: by the device).")
+@click.option("--pooling", type=POOLING, help="Make bare encoders embedders with this pooling.")
+@options.runtime
+def command(**given: Any) -> None:
+    """Serve models over HTTP, with the routes of text-embeddings-inference and of OpenAI's embeddings.
+
+    /predict, /rerank, /embed, /embed_all, /similarity, /v1/embeddings, /tag, /answer, /tokenize, /decode, /info, /health, /metrics and
+    /docs. A model answers the routes of its head. With several models, a request names one in its field 'model' or in its path,
+    /models/NAME/predict; otherwise the first that answers the route does.
+
+    After a SIGTERM it answers what has come in, within --drain-seconds, and accepts nothing further.
+    """
+    _serve(argparse.Namespace(**given))
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
     """Folders by name. Raises `ConfigError` for names that cannot be meant."""
     named: dict[str, str] = {}
     for given in models:
@@ -114,17 +112,18 @@ def _models(args: argparse.Namespace, named: dict[str, str]) -> list["ServedMode
     import functools
 
     from transkimmer_jax.inference.engine import SkimEngine
+    from transkimmer_jax.inference.requirements import require_positions, require_skimming
     from transkimmer_jax.serving.models import ServedModel
 
     bare = _bare(named, args.pooling)
-    options = runtime.options(args) | {"batch_tokens": args.batch_tokens}
+    engine_options = {name: getattr(args, name) for name in ("runtime", "provider", "precision", "batch_tokens")}
     if args.max_length is not None:
-        options["max_length"] = args.max_length
+        engine_options["max_length"] = args.max_length
     models = []
     for name, folder in named.items():
-        make = functools.partial(SkimEngine.from_pretrained, folder, pooling=args.pooling if name in bare else None, **options)
+        make = functools.partial(SkimEngine.from_pretrained, folder, pooling=args.pooling if name in bare else None, **engine_options)
         models.append(ServedModel(name, folder, make, args.precision))
-        runtime.require_positions(folder, models[-1].engine.arch, args.max_length)
+        require_positions(folder, models[-1].engine.arch, args.max_length)
         if args.threshold is not None and models[-1].engine.arch.skim is not None:  # known once it is loaded; dense ones may be beside it
             models[-1].engine.threshold = args.threshold
     if not any(model.engine.arch.skim for model in models):

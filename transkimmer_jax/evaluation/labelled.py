@@ -1,14 +1,13 @@
-"""A model and the labelled texts it is judged on: the flags that name them, and how they are loaded."""
+"""A model and the labelled texts that it is judged on."""
 
-import argparse
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from transkimmer_jax.cli import runtime
-from transkimmer_jax.cli.answering import OF_HEADS
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.errors import CheckpointError, ConfigError, DataError
+from transkimmer_jax.inference.answering import OF_HEADS
+from transkimmer_jax.inference.requirements import require_positions
 
 if TYPE_CHECKING:
     from transkimmer_jax.checkpoints.config_file import SavedConfig
@@ -23,33 +22,34 @@ TASKS = "glue/<name>, imdb_reviews, yelp_polarity_reviews, 20newsgroups or movie
 _TEST_FILE = "test file"  # the name of --data in reports
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id, e.g. runs/quickstart/model")
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--task", help=f"{TASKS}; of a reader squad/v1.1 or squad/v2.0")
-    data.add_argument("--data", help="a .jsonl or .csv file with the model's text columns and labels")
-    parser.add_argument("--data-dir", help="TFDS folder (default: TFDS_DATA_DIR, or that of tensorflow-datasets)")
-    parser.add_argument(
-        "--text-columns",
-        nargs="+",
-        help="columns of --data (default: the model's, or 'text'; of taggers 'tokens', of readers question context, of embedders sentence1"
-        " sentence2)",
-    )
-    parser.add_argument(
-        "--label-column",
-        help="column of --data (default: the model's, or 'label'; of taggers 'tags', of readers 'answers', of embedders 'score')",
-    )
-    parser.add_argument("--max-length", type=int, help="tokens kept of an example (default: the model's, or the task's)")
-    parser.add_argument("--batch-size", type=int, default=DataConfig().eval_batch_size, help="texts of one batch (default: %(default)s)")
-    parser.add_argument("--examples", type=int, help="use only this many examples, drawn by seed 0")
-    parser.add_argument(
-        "--split",
-        choices=("validation", "test"),
-        default="validation",
-        help="of --task; few tasks have a labelled test split: IMDB, Yelp, 20 Newsgroups; MRPC and STS-B where the prepared data hold test "
-        "labels, which TFDS's own download hides (default: %(default)s)",
-    )
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A model and the texts to judge it on: of a task, or of a file.
+
+    text_columns and label_column are those of a file. examples: how many to draw by seed 0; None: all. runtime, provider and precision
+    are options of `SkimEngine`.
+    """
+
+    model: str
+    task: str | None = None
+    data: str | None = None
+    data_dir: str | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column: str | None = None
+    max_length: int | None = None
+    batch_size: int = DataConfig().eval_batch_size
+    examples: int | None = None
+    split: str = "validation"
+    threshold: float | None = None
+    pooling: str | None = None
+    runtime: str | None = None
+    provider: str | None = None
+    precision: str | None = None
+
+    @property
+    def runtime_options(self) -> dict[str, Any]:
+        """How an engine computes, as options of `SkimEngine`."""
+        return {"runtime": self.runtime, "provider": self.provider, "precision": self.precision}
 
 
 def require_comparable(dense: str, model: str) -> None:
@@ -131,12 +131,12 @@ def read_length(model: str, folder: pathlib.Path, saved: "SavedConfig", task: "T
     from transkimmer_jax.checkpoints import config_file
 
     length = given or (task.max_length if task is not None and task.name != saved.task.name else config_file.read_length(folder, saved))
-    runtime.require_positions(model, saved.architecture, length, flag)
+    require_positions(model, saved.architecture, length, flag)
     return length
 
 
-def load(args: argparse.Namespace) -> LabelledModel:
-    """What the flags name; of a task its validation splits, or with `--split test` its test splits, on which nothing should be chosen.
+def load(request: Request) -> LabelledModel:
+    """What the request names; of a task its validation splits, or with `--split test` its test splits, on which nothing should be chosen.
 
     Raises:
       ConfigError: numbers that cannot be meant.
@@ -153,91 +153,87 @@ def load(args: argparse.Namespace) -> LabelledModel:
     from transkimmer_jax.inference.calibration import Calibration
     from transkimmer_jax.models import heads
 
-    _check(args)
-    if args.data:  # before a model is loaded
-        require_readable(args.data)
-    folder = resolve(args.model)
+    _check(request)
+    if request.data:  # before a model is loaded
+        require_readable(request.data)
+    folder = resolve(request.model)
     saved = config_file.read(folder)
-    known = None if args.data else get_task(DataConfig(task=args.task, data_dir=args.data_dir))
+    known = None if request.data else get_task(DataConfig(task=request.task, data_dir=request.data_dir))
     head = saved.architecture.head
     if known is not None and known.head != head:
-        raise CheckpointError(f"{args.model} is for {head.replace('_', ' ')}, {known.name} for {known.head.replace('_', ' ')}")
-    max_length = read_length(args.model, folder, saved, known, args.max_length, "--max-length")
+        raise CheckpointError(f"{request.model} is for {head.replace('_', ' ')}, {known.name} for {known.head.replace('_', ' ')}")
+    max_length = read_length(request.model, folder, saved, known, request.max_length, "--max-length")
     model = heads.load(folder, dense=None, complete=True)
     if known is None:
         # The file's labels are those the model knows, whichever of them happen to occur in it.
-        columns = tuple(args.text_columns or saved.task.text_columns or ())
+        columns = tuple(request.text_columns or saved.task.text_columns or ())
         if columns:
-            OF_HEADS[head]().columns_of(columns, saved.task.text_columns, args.model)
-        label_column, multi_label = args.label_column or saved.task.label_column, saved.architecture.multi_label
+            OF_HEADS[head]().columns_of(columns, saved.task.text_columns, request.model)
+        label_column, multi_label = request.label_column or saved.task.label_column, saved.architecture.multi_label
         task = file_task(head, saved.label_names, columns, label_column, max_length, multi_label)
         task = dataclasses.replace(task, validation_splits={_TEST_FILE: "validation"})
     else:
         task = dataclasses.replace(known, max_length=max_length)
     if task.head == "sequence_classification":
-        require_same_labels(args.model, saved, task)
+        require_same_labels(request.model, saved, task)
     if known is not None:
-        OF_HEADS[head]().require_task(known, saved.task.text_columns, args.model)
+        OF_HEADS[head]().require_task(known, saved.task.text_columns, request.model)
     task = dataclasses.replace(task, prompt=sentence_transformers.read_settings(folder, task.head, saved.values).default_text)
     tokenizer = pipeline.load_tokenizer(folder, model.arch.vocab_size)
     splits = {}
-    for name, examples in _examples(args, task).items():
+    for name, examples in _examples(request, task).items():
         ready = prepare(task, examples, tokenizer, saved.task.doc_stride)
         splits[name] = Split(ready.tokens, ready.labels, len(examples))
     calibration = Calibration.load(folder, model.arch.num_hidden_layers) if model.arch.skim else None
-    source = f"{_TEST_FILE} {pathlib.Path(args.data).name}" if args.data else f"{task.name}, {next(iter(splits))} split"
-    chose_the_model = args.task == saved.task.name and args.split == "validation" and args.task is not None
+    source = f"{_TEST_FILE} {pathlib.Path(request.data).name}" if request.data else f"{task.name}, {next(iter(splits))} split"
+    chose_the_model = request.task == saved.task.name and request.split == "validation" and request.task is not None
     return LabelledModel(model, task, calibration, tokenizer.pad_token_id, splits, source, chose_the_model)
 
 
-def load_pairs(args: argparse.Namespace) -> "tuple[Task, dict[str, Examples]]":
-    """What the flags name, for an embedder: pairs of texts that people have scored, by split.
+def load_pairs(request: Request) -> "tuple[Task, dict[str, Examples]]":
+    """What the request names, for an embedder: pairs of texts that people have scored, by split.
 
     Raises:
       ConfigError: numbers that cannot be meant. DataError: data that cannot be read, or that are not pairs with scores.
     """
     from transkimmer_jax.data.tasks import FILES_MAX_LENGTH, Task, get_task
 
-    _check(args)
-    columns = tuple(args.text_columns or ("sentence1", "sentence2"))
-    if args.data:
-        label = args.label_column or "score"
+    _check(request)
+    columns = tuple(request.text_columns or ("sentence1", "sentence2"))
+    if request.data:
+        label = request.label_column or "score"
         task = Task("files", columns, None, FILES_MAX_LENGTH, ("spearman", "pearson"), label, validation_splits={_TEST_FILE: "validation"})
     else:
-        task = get_task(DataConfig(task=args.task, data_dir=args.data_dir))
+        task = get_task(DataConfig(task=request.task, data_dir=request.data_dir))
     if not (task.is_pair and task.is_regression):
-        what = f"--text-columns {' '.join(columns)}" if args.data else args.task
+        what = f"--text-columns {' '.join(columns)}" if request.data else request.task
         raise DataError(f"an embedder is evaluated on pairs of texts with a score, and {what} is none: take glue/stsb, or --data")
-    return task, _examples(args, task)
+    return task, _examples(request, task)
 
 
-def _examples(args: argparse.Namespace, task: "Task") -> "dict[str, Examples]":
-    """The texts that the flags name, by the splits' names. Raises `DataError` for data that cannot be read, or a split that is missing."""
+def _examples(request: Request, task: "Task") -> "dict[str, Examples]":
+    """The texts that the request names, by split. Raises `DataError` for data that cannot be read, or a split that is missing."""
     from transkimmer_jax.data import sources
     from transkimmer_jax.data.examples import subsample
 
-    parts = task.test_splits if args.split == "test" else task.validation_splits
+    parts = task.test_splits if request.split == "test" else task.validation_splits
     if not parts:
         raise DataError(f"{task.name} has no labelled test split: its validation split is all that can be scored")
-    data = DataConfig(task=task.name, data_dir=args.data_dir)
+    data = DataConfig(task=task.name, data_dir=request.data_dir)
     return {
         name: subsample(
-            sources.read_labelled(task, args.data) if args.data else sources.load_split(task, part, data),
-            args.examples,
+            sources.read_labelled(task, request.data) if request.data else sources.load_split(task, part, data),
+            request.examples,
             seed=0,
         )
         for name, part in parts.items()
     }
 
 
-def _check(args: argparse.Namespace) -> None:
-    if args.data and args.split != "validation":
-        raise ConfigError(f"--split {args.split} is of --task: a file has no splits")
-    for name, least in (("max_length", 3), ("batch_size", 1), ("examples", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    if args.task and (args.text_columns or args.label_column):
+def _check(request: Request) -> None:
+    if request.data and request.split != "validation":
+        raise ConfigError(f"--split {request.split} is of --task: a file has no splits")
+    if request.task and (request.text_columns or request.label_column):
         raise ConfigError("--text-columns and --label-column are of --data: a task has columns of its own")
-    if args.text_columns is not None and len(args.text_columns) > 2:
-        raise ConfigError(f"--text-columns names one column or two, not {len(args.text_columns)}")
+    if len(request.text_columns) > 2:
+        raise ConfigError(f"--text-columns names one column or two, not {len(request.text_columns)}")
