@@ -43,8 +43,8 @@ def evaluate_retrieval(request: Request, collection: Collection) -> dict[str, An
     if collection.relevant is not None and collection.reranker is None:
         raise ConfigError("--relevant is of a --reranker: give one, or leave it out")
     retrieval.require_scorer()
-    queries = retrieval.read_texts(collection.queries, "queries")
-    documents = retrieval.read_texts(collection.documents, "documents")
+    queries = retrieval.read_texts(collection.queries)
+    documents = retrieval.read_texts(collection.documents)
     judgements = retrieval.read_judgements(collection.judgements, queries, documents)
     judged = {name: queries[name] for name in judgements}
     options = request.runtime_options
