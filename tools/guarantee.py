@@ -1,4 +1,4 @@
-"""How often a guaranteed budget holds: the choice of `sweep --guarantee` on simulated draws of texts that a real model has answered.
+"""How often a guaranteed budget holds: the choice of `evaluate --guarantee` on simulated draws of texts that a real model has answered.
 
     python -m tools.guarantee runs/qnli --tolerance 0.01 0.02
 

@@ -1,7 +1,7 @@
 """QNLI's validation split as a collection: questions, all sentences, and which sentence answers which question.
 
     python -m tools.qnli_collection runs/qnli --queries 500
-    transkimmer retrieve --model DIR --queries runs/qnli/queries.jsonl --documents runs/qnli/documents.jsonl \\
+    transkimmer evaluate --model DIR --queries runs/qnli/queries.jsonl --documents runs/qnli/documents.jsonl \\
         --judgements runs/qnli/qrels.txt
 
 Questions that no sentence answers are left out.

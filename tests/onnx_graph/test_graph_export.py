@@ -240,9 +240,8 @@ def test_beside_the_weights(tokenizer_folder, tmp_path, capsys):
     assert not (tmp_path / "copy" / "onnx").exists(), "graphs of ours go with the model that they are of"
     before = files_of(model)
     assert console.run(main, ["--model", model, "--output", model, "--threshold", "0.5"]) == 2
-    said = (
-        f"error: a graph in {model} has the threshold of its config.json: give a new folder, or set that by sweep --apply, and export then"
-    )
+    remedy = "give a new folder, or set that by evaluate --apply, and export then"
+    said = f"error: a graph in {model} has the threshold of its config.json: {remedy}"
     assert capsys.readouterr().err == f"{said}\n" and files_of(model) == before
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from typing import Literal
 
 import click
 
@@ -45,7 +46,7 @@ def command(
     layers: int | None,
     whole: bool,
     output: str,
-    pooling: str | None,
+    pooling: Literal["mean", "cls"] | None,
     max_length: int | None,
     labelled: str | None,
     label_column: str | None,

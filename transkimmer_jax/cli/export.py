@@ -1,5 +1,7 @@
 """`export`: a model as an ONNX graph, or as programs of jax.export."""
 
+from typing import Any
+
 import click
 
 from transkimmer_jax.cli import options
@@ -20,7 +22,7 @@ _OF_FORMAT = {"platforms": "jax", "lengths": "jax", "batch_tokens": "jax", "dtyp
 @options.threshold()
 @click.option("--batch-tokens", type=COUNT, help="jax: tokens of a batch (default: by the platforms).")
 @click.option("--dtype", type=click.Choice(("float32", "bfloat16")), help="jax: of weights and products (default: the model's).")
-def command(model: str, output: str, form: str, precision: tuple[str, ...], threshold: float | None, **of_jax) -> None:
+def command(model: str, output: str, form: str, precision: tuple[str, ...], threshold: float | None, **of_jax: Any) -> None:
     """Export a model for use without this package.
 
     --format onnx writes onnx/model.onnx, onnx/model_quantized.onnx (int8), config.json and the tokenizer, as clients of transformers'
@@ -37,7 +39,8 @@ def command(model: str, output: str, form: str, precision: tuple[str, ...], thre
         return
     from transkimmer_jax.inference.export import export
 
-    manifest = export(model, output, threshold=threshold, **{name: value or None for name, value in of_jax.items()})
+    given = {name: value for name, value in of_jax.items() if value}
+    manifest = export(model, output, threshold=threshold, **given)
     widths = sorted({artifact["width"] for artifact in manifest["artifacts"]})
     print(
         f"{output}: {len(manifest['artifacts'])} programs for {', '.join(manifest['platforms'])}, {manifest['dtype']},"

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
+from transkimmer_jax.checkpoints.thresholds import is_finite_number
 from transkimmer_jax.config import FIELDS, parse_overrides
 from transkimmer_jax.runtime_names import PRECISIONS, PROVIDERS, RUNTIMES
 from transkimmer_jax.validation import suggestion
 
 _FIELD = "--config."
-_LARGEST = 3.4e38  # of float32, in which margins are compared
 POOLING = click.Choice(("mean", "cls"))
 LENGTH = click.IntRange(min=3)  # tokens, of which the tokenizer adds two
 COUNT = click.IntRange(min=1)
@@ -48,8 +48,8 @@ class Command(click.Command):
 class ConfigCommand(Command):
     """A command that takes fields of a config: `--config.train.steps=100`. `describe` lists them for `--help`."""
 
-    def __init__(self, *arguments: Any, describe: Callable[[], str], **options: Any):
-        super().__init__(*arguments, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, **options)
+    def __init__(self, *, describe: Callable[[], str], **options: Any):
+        super().__init__(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, **options)
         self._describe = describe
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,7 +74,7 @@ def overrides(context: click.Context) -> dict[str, Any]:
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not abs(value) <= _LARGEST:
+    if value is not None and not is_finite_number(value):
         raise click.BadParameter(f"{value} is not a finite number.")
     return value
 

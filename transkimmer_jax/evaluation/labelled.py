@@ -158,7 +158,7 @@ def load(request: Request) -> LabelledModel:
         require_readable(request.data)
     folder = resolve(request.model)
     saved = config_file.read(folder)
-    known = None if request.data else get_task(DataConfig(task=request.task, data_dir=request.data_dir))
+    known = None if request.task is None else get_task(DataConfig(task=request.task, data_dir=request.data_dir))
     head = saved.architecture.head
     if known is not None and known.head != head:
         raise CheckpointError(f"{request.model} is for {head.replace('_', ' ')}, {known.name} for {known.head.replace('_', ' ')}")
@@ -200,13 +200,13 @@ def load_pairs(request: Request) -> "tuple[Task, dict[str, Examples]]":
 
     _check(request)
     columns = tuple(request.text_columns or ("sentence1", "sentence2"))
-    if request.data:
+    if request.task is None:
         label = request.label_column or "score"
         task = Task("files", columns, None, FILES_MAX_LENGTH, ("spearman", "pearson"), label, validation_splits={_TEST_FILE: "validation"})
     else:
         task = get_task(DataConfig(task=request.task, data_dir=request.data_dir))
     if not (task.is_pair and task.is_regression):
-        what = f"--text-columns {' '.join(columns)}" if request.data else request.task
+        what = f"--text-columns {' '.join(columns)}" if request.task is None else request.task
         raise DataError(f"an embedder is evaluated on pairs of texts with a score, and {what} is none: take glue/stsb, or --data")
     return task, _examples(request, task)
 

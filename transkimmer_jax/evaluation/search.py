@@ -52,7 +52,7 @@ def evaluate_retrieval(request: Request, collection: Collection) -> dict[str, An
         request.model, pooling=request.pooling, max_length=request.max_length, threshold=request.threshold, **options
     )
     require_positions(request.model, embedder.arch, request.max_length)
-    reranker = None if collection.reranker is None else _reranker(collection, options)
+    reranker = None if collection.reranker is None else _reranker(collection.reranker, collection.relevant, options)
     names, texts = list(documents), list(documents.values())
 
     def encoded(encode: Callable[..., np.ndarray], texts: list[str]) -> tuple[np.ndarray, float]:
@@ -96,20 +96,18 @@ def evaluate_retrieval(request: Request, collection: Collection) -> dict[str, An
     return result
 
 
-def _reranker(collection: Collection, options: dict[str, Any]) -> "SkimEngine":
+def _reranker(model: str, relevant: str | None, options: dict[str, Any]) -> "SkimEngine":
     """The cross-encoder, before anything is computed. Raises `CheckpointError` and `ConfigError` for one that gives no score."""
     from transkimmer_jax.inference.engine import SkimEngine
 
-    reranker = SkimEngine.from_pretrained(collection.reranker, **options)
+    reranker = SkimEngine.from_pretrained(model, **options)
     if reranker.arch.head != "sequence_classification":
-        raise CheckpointError(f"{collection.reranker} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
+        raise CheckpointError(f"{model} is no cross-encoder: its head is {reranker.arch.head.replace('_', ' ')}")
     if reranker.arch.multi_label:
-        raise CheckpointError(f"{collection.reranker} is no cross-encoder: it gives a text any number of labels")
+        raise CheckpointError(f"{model} is no cross-encoder: it gives a text any number of labels")
     names = reranker.label_texts
-    if collection.relevant is None and reranker.arch.num_labels != 1:
-        raise ConfigError(f"{collection.reranker} has the labels {', '.join(names)}: --relevant says by which it ranks")
-    if collection.relevant is not None and collection.relevant not in names:
-        raise ConfigError(
-            f"--relevant {collection.relevant} is none of the labels of {collection.reranker}: {', '.join(names) or 'it gives a score'}"
-        )
+    if relevant is None and reranker.arch.num_labels != 1:
+        raise ConfigError(f"{model} has the labels {', '.join(names)}: --relevant says by which it ranks")
+    if relevant is not None and relevant not in names:
+        raise ConfigError(f"--relevant {relevant} is none of the labels of {model}: {', '.join(names) or 'it gives a score'}")
     return reranker

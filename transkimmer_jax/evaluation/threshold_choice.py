@@ -169,6 +169,7 @@ def _guaranteed(
     from transkimmer_jax.evaluation import guarantees
     from transkimmer_jax.inference.predictions import decisions
 
+    assert choice.tolerance is not None and choice.guarantee is not None
     answers = [decisions(point.evaluation.predictions.logits, multi_label) for point in points]
     losses = [guarantees.losses_of(risk, answer, decisions(dense_logits, multi_label), labels) for answer in answers]
     count, p_values = guarantees.tested(risk, losses, choosing, testing, choice.tolerance, choice.guarantee)

@@ -60,7 +60,7 @@ def export(
     into_model = not files.is_remote(output) and pathlib.Path(output).resolve() == folder.resolve()
     if into_model and threshold is not None:
         raise ConfigError(
-            f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by sweep --apply, and export then"
+            f"a graph in {output} has the threshold of its config.json: give a new folder, or set that by evaluate --apply, and export then"
         )
     _require_replaceable(target, into_model)
     loaded = heads.load(folder, dense=None, complete=True)

@@ -30,6 +30,7 @@ def of_file(request: TextsRequest, folder: pathlib.Path) -> tuple[list[tuple[str
     from transkimmer_jax.inference.answers import labels_of
     from transkimmer_jax.reporting.contents import listed
 
+    assert request.input is not None
     saved = config_file.read(folder)
     names = saved.label_names
     head = saved.architecture.head
@@ -64,6 +65,7 @@ def of_task(request: TextsRequest, folder: pathlib.Path) -> tuple[list[tuple[str
     from transkimmer_jax.data.examples import subsample
     from transkimmer_jax.data.tasks import get_task
 
+    assert request.task is not None
     if request.text_columns or request.label_column:
         raise ConfigError("--text-columns and --label-column are of --input: a task has columns of its own")
     data = DataConfig(task=request.task, data_dir=request.data_dir)
