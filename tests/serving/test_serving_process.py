@@ -153,7 +153,7 @@ print([console.run(cli.main, arguments) for arguments in {commands!r}])
         (["--model", "{0}", "--api-key", ""], "the API key must be printable ASCII"),
         (["--model", "{0}", "--threshold-range", "1", "0"], "--threshold-range must be two finite numbers"),
         (["--model", "{0}", "--max-batch-tokens", "0"], "--max-batch-tokens must be positive"),
-        (["--model", "{0}", "--port", "99999"], "cannot serve on 127.0.0.1:99999"),
+        (["--model", "{0}", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["--model", "{0}", "--host", "no.such.host.invalid"], "cannot serve on no.such.host.invalid"),
     ],
 )
