@@ -169,8 +169,8 @@ def test_nearest_texts(models, write, tmp_path):
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        (["--texts", "0"], ConfigError, "--texts must be at least 1"),
-        (["--budgets", "1.5"], ConfigError, "--budgets are shares between 0 and 1"),
+        (["--texts", "0"], ConfigError, "0 is not in the range x>=1"),
+        (["--budgets", "1.5"], ConfigError, "1.5 is not in the range 0<x<=1"),
         (["--text-columns", "missing"], DataError, "no column 'missing'"),
         (["--label-column", "missing"], DataError, "no column 'missing', only 'text'"),
         (["--label-column", "text"], DataError, "label 'good' is none of the labels trained on"),
