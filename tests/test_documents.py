@@ -56,7 +56,7 @@ def test_the_reference_documents_what_is_public(site):
     for section in vars(Config()).values():
         for field in dataclasses.fields(section):
             assert f"transkimmer_jax.config.{type(section).__name__}.{field.name}" in identifiers
-    assert "share of `target_kind` to reach, between 0 and 1".replace("`", "") in configuration and "Annotated[" not in configuration
+    assert "budget: share of the unpadded dense model's FLOPs" in configuration and "Annotated[" not in configuration
     commands = " ".join(text_of(site / "commands" / "index.html").split())
     for name in cli.COMMANDS:
         command = cli.program.get_command(None, name)

@@ -61,6 +61,7 @@ finally:
         (["evaluate", "--model", "m", "--data", "d", "--curve", "c", "--budget", "1.5"], "'--budget': 1.5 is not in the range 0<x<=1"),
         (["evaluate", "--model", "m", "--data", "d", "--curve", "c", "--points", "2"], "'--points'"),
         (["evaluate", "--model", "m", "--data", "d", "--curve", "c", "--guarantee", "1"], "'--guarantee'"),
+        (["evaluate", "--model", "m", "--data", "d", "--curve", "c", "--json", "j"], "--curve goes without"),
         (["evaluate", "--model", "m", "--queries", "q"], "give these three"),
         (["predict", "--model", "m", "--inptu=a.jsonl"], "--input"),
         (["predict", "--model", "m", "--precision", "int4"], "'int4' is not one of"),

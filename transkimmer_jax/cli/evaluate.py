@@ -82,6 +82,8 @@ def command(mode: str, predictions: str | None, json_file: str | None, curve: st
     elif curve is not None:
         if curve_options["budget"] is not None and curve_options["tolerance"] is not None:
             raise ConfigError("--budget and --tolerance: give one of them")
+        if predictions or json_file or mode == "masked" or request.threshold is not None:
+            raise ConfigError("--curve goes without --predictions, --json, --mode masked and --threshold")
         threshold_choice.choose_threshold(request, threshold_choice.Choice(curve, **curve_options))
         return
     else:
