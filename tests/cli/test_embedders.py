@@ -1,4 +1,4 @@
-"""`evaluate` and `retrieve` of embedders, and of a cross-encoder behind one, against what the engine says."""
+"""`evaluate` of embedders and their retrieval, and of a cross-encoder behind one, against what the engine says."""
 
 import dataclasses
 import json

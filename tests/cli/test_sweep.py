@@ -1,4 +1,4 @@
-"""Laws of `transkimmer sweep`: its points are what `evaluate` says of them, and what it picks is what was asked for."""
+"""Laws of `evaluate --curve`: its points are what `evaluate` alone says of them, and what it picks is what was asked for."""
 
 import csv
 import dataclasses
