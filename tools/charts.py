@@ -18,8 +18,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib import lines
 
-from tools import curves
-from tools.tables import RECORDS, ROOT
+from tools import curves, records
+from tools.records import ROOT, Row
 
 # Every pair is apart to the colour-blind, and each has a contrast of 3 with white and with a dark page.
 COLOURS = ("#E67300", "#00806A", "#AA00FF", "#BF4026", "#21A663", "#BF7CB4", "#A147B2", "#CC66FF")
@@ -37,12 +37,12 @@ _LOOK = {
 }  # fmt: skip
 
 
-def performance(records: list[list[dict]], path: pathlib.Path) -> None:
+def performance(workloads: list[list[dict]], path: pathlib.Path) -> None:
     """The chart of docs/performance.md: a panel a workload, of the records of its batch sizes."""
     with plt.rc_context(_LOOK):
-        figure, panels = plt.subplots(1, len(records), figsize=(4 * len(records) + 3, 4.5), squeeze=False, layout="constrained")
+        figure, panels = plt.subplots(1, len(workloads), figsize=(4 * len(workloads) + 3, 4.5), squeeze=False, layout="constrained")
         labels = {}
-        for axes, workload in zip(panels[0], records, strict=True):
+        for axes, workload in zip(panels[0], workloads, strict=True):
             settings = sorted(workload, key=lambda record: record["batch_size"])
             sizes = [record["batch_size"] for record in settings]
             for (way, line), (computed_by, colour) in itertools.product(_LINES.items(), zip(_COMPUTES, COLOURS, strict=False)):
@@ -82,17 +82,17 @@ def serving(record: dict, path: pathlib.Path) -> None:
 def digest(main: list[curves.Curve], static: list[curves.Curve]) -> str:
     """Of what the chart shows, so that a chart of other records is noticed."""
     points = [
-        [curve.first["task"], curve.first["backbone"], point.budget, *(round(value, 6) for value in (*point.lost, point.flops_vs_unpadded))]
+        [curve.first.task, curve.first.backbone, point.budget, *(round(value, 6) for value in (*point.lost, point.flops_vs_unpadded))]
         for curve in [*main, *static]
         for point in curve.points
     ]
     return hashlib.sha256(json.dumps(points).encode()).hexdigest()
 
 
-def shown(records: list[dict]) -> tuple[list[curves.Curve], list[curves.Curve]]:
+def shown(rows: list[Row]) -> tuple[list[curves.Curve], list[curves.Curve]]:
     """The curves of tasks, and static students of the same tasks and backbones."""
-    every = curves.Curve.of(records)
-    main = sorted((curve for curve in every if curve.is_main), key=lambda curve: _place(curve.first["task"]))
+    every = curves.Curve.of(rows)
+    main = sorted((curve for curve in every if curve.is_main), key=lambda curve: _place(curve.first.task))
     return main, [student for curve in main for student in curves.static_students(curve, every)]
 
 
@@ -100,12 +100,12 @@ def _place(task: str) -> tuple[int, str]:
     return (_ORDER.index(task) if task in _ORDER else len(_ORDER)), task
 
 
-def results(records: list[dict], path: pathlib.Path) -> None:
+def results(rows: list[Row], path: pathlib.Path) -> None:
     """The chart of docs/results.md: a panel a backbone, a line a task from the dense model on, with whiskers of one standard deviation over
     seeds; crosses are static students. Lost points rise downwards, so what lies higher is better."""
-    main, static = shown(records)
-    backbones = sorted({curve.first["backbone"] for curve in main})
-    tasks = list(dict.fromkeys(curve.first["task"] for curve in main))
+    main, static = shown(rows)
+    backbones = sorted({curve.first.backbone for curve in main})
+    tasks = list(dict.fromkeys(curve.first.task for curve in main))
     style = {
         task: {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]} for number, task in enumerate(tasks)
     }
@@ -115,14 +115,14 @@ def results(records: list[dict], path: pathlib.Path) -> None:
         labels = {}
         for axes, backbone in zip(panels[0], backbones, strict=True):
             for curve in main:
-                if curve.first["backbone"] == backbone:
+                if curve.first.backbone == backbone:
                     points = [curves.Point(1.0, (0.0,), 1.0, 1.0), *curve.points]
                     xs, ys, errors = zip(*((point.flops_vs_unpadded, point.mean, point.deviation) for point in points), strict=True)
-                    look = style[curve.first["task"]]
+                    look = style[curve.first.task]
                     labels[curve.name] = axes.errorbar(xs, ys, errors, **look, linewidth=1.8, elinewidth=0.8, capsize=2)
             for student in static:
-                if student.first["backbone"] == backbone:
-                    colour = style[student.first["task"]]["color"]
+                if student.first.backbone == backbone:
+                    colour = style[student.first.task]["color"]
                     crosses = [(point.flops_vs_unpadded, point.mean) for point in student.points]
                     axes.scatter(*zip(*crosses, strict=True), color=colour, marker="x", s=40, zorder=3)
             axes.axhline(curves.LIMIT, color=INK, linewidth=1, linestyle="--")
@@ -138,15 +138,14 @@ def results(records: list[dict], path: pathlib.Path) -> None:
         plt.close(figure)
 
 
-def main() -> None:
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "performance" / _CHARTED).glob("*.json"))]
+def main(arguments: list[str]) -> None:
+    records.parser(__doc__).parse_args(arguments)
+    measured = [records.read([f"performance/{_CHARTED}/{name}.json"]) for name in ("imdb256", "imdb512", "qnli", "sst2")]
     # A line needs two batch sizes.
     performance([workload for workload in measured if len(workload) > 1], ROOT / "docs" / "performance.svg")
-    serving(json.loads((RECORDS / "serving" / "qnli.json").read_text(encoding="utf-8")), ROOT / "docs" / "serving.svg")
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RECORDS / "rows").glob("*.json"))]
-    if shown(records)[0]:
-        results(records, ROOT / "docs" / "results.svg")
+    serving(records.read(["serving/qnli.json"])[0], ROOT / "docs" / "serving.svg")
+    results(records.read_rows(["rows/*.json"]), ROOT / "docs" / "results.svg")
 
 
 if __name__ == "__main__":
-    main()
+    records.start(main)

@@ -1,4 +1,4 @@
-"""How often a guaranteed budget holds: the choice of `evaluate --guarantee` on simulated draws of texts that a real model has answered.
+"""The share of simulated draws in which a guaranteed budget holds.
 
     python -m tools.guarantee runs/qnli --tolerance 0.01 0.02
 
@@ -7,14 +7,12 @@ replacement; a quarter chooses and the others test, as in the command. The choic
 most the tolerance. The record goes to results/guarantees/TASK_RISK.json.
 """
 
-import argparse
 import pathlib
 
 import numpy as np
 
-from tools.record import circumstances, command_line, explained
+from tools.record import circumstances, command_line
 from tools.row import Scored, read_runs
-from transkimmer_jax.checkpoints import files
 from transkimmer_jax.evaluation import guarantees
 from transkimmer_jax.inference.engine import SkimEngine
 from transkimmer_jax.progress import tqdm
@@ -23,8 +21,8 @@ from transkimmer_jax.progress import tqdm
 THRESHOLDS = np.arange(0.40, 0.86, 0.04)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("run", type=pathlib.Path, help="workdir of a run with several budgets")
     parser.add_argument("--dense", type=pathlib.Path, help="workdir of its dense run (default: the recipe's)")
     parser.add_argument("--tolerance", type=float, nargs="+", required=True, help="of the risk, one or several")
@@ -32,8 +30,8 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--texts", type=int, default=2000, help="of a draw (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "guarantees"))
-    args = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, default=records.RESULTS / "guarantees", help="a folder")
+    args = parser.parse_args(arguments)
     run, dense = read_runs(args.run, args.dense)
     scored = Scored.load(dense)
     labels = scored.prepared.labels
@@ -46,7 +44,7 @@ def main() -> None:
         savings.append(seen.flops_vs_unpadded)
     world = np.stack(losses)
     risks = world.mean(axis=1)
-    records = []
+    found = []
     for tolerance in args.tolerance:
         rng = np.random.default_rng(0)
         chosen = []
@@ -55,7 +53,7 @@ def main() -> None:
             choosing, testing = np.split(np.arange(args.texts), [args.texts // 4])
             chosen.append(guarantees.tested(args.risk, draw, choosing, testing, tolerance, args.confidence)[0])
         picked = np.array([count - 1 for count in chosen if count])
-        records.append({
+        found.append({
             "task": scored.task.name, "split": scored.split, "examples": len(labels), "risk": args.risk, "tolerance": tolerance,
             "confidence": args.confidence, "texts": args.texts, "draws": args.draws, "certified": len(picked),
             "held": int(np.sum(risks[picked] <= tolerance)) + args.draws - len(picked),
@@ -67,12 +65,10 @@ def main() -> None:
             ],
             "commands": [*run.commands, command_line("guarantee")], **circumstances(),
         })  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output / f"{scored.task.name.rpartition('/')[2]}_{args.risk}.json", records)
-    for record in records:
+    records.write(args.output / f"{scored.task.name.rpartition('/')[2]}_{args.risk}.json", found)
+    for record in found:
         print({name: value for name, value in record.items() if name not in ("curve", "commands")})
 
 
 if __name__ == "__main__":
-    with explained():
-        main()
+    records.start(main)

@@ -46,21 +46,18 @@ class DenseModel:
         if runtime == "onnxruntime":
             return _session_forward(sessions.OnnxRuntimeSession(self._fused if precision == "float32" else self._fused_int8))
         if precision == "int8":
-            batches = [{name: arrays[name] for name in self._inputs} for _, arrays in _batches(sample, _CALIBRATION_BATCH, None)]
+            batches = [{name: arrays[name] for name in self._inputs} for _, arrays in _batches(sample, _CALIBRATION_BATCH)]
             return _openvino_int8(self._exported, batches[:_CALIBRATION_BATCHES])
         return _session_forward(sessions.OpenVinoSession(self._exported, precision=precision))
 
-    def run(
-        self, forward: Callable[[Arrays], np.ndarray], examples: TokenizedExamples, batch_size: int, padded_length: int | None
-    ) -> Callable[[], np.ndarray]:
+    def run(self, forward: Callable[[Arrays], np.ndarray], examples: TokenizedExamples, batch_size: int) -> Callable[[], np.ndarray]:
         """A function that computes the logits [N, labels] of examples, in their order. Padding them is not part of it.
 
         Args:
           forward: see there.
           batch_size: examples of a batch, which are of about one length. 1: they come alone, in their order.
-          padded_length: of every batch; None: that of its longest example.
         """
-        batches = list(_batches(examples, batch_size, padded_length))
+        batches = list(_batches(examples, batch_size))
 
         def run() -> np.ndarray:
             logits = np.zeros((len(examples), self.arch.num_labels), np.float32)
@@ -126,12 +123,12 @@ class DenseModel:
             return onnx.load(path)
 
 
-def _batches(examples: TokenizedExamples, batch_size: int, padded_length: int | None) -> Iterator[tuple[np.ndarray, Arrays]]:
+def _batches(examples: TokenizedExamples, batch_size: int) -> Iterator[tuple[np.ndarray, Arrays]]:
     """Rows, and their padded arrays [batch, length] int64."""
     lengths, count = examples.lengths, len(examples)
     alone = [np.array([row]) for row in range(count)]
     for members in alone if batch_size == 1 else by_length(lengths, tokens=int(lengths.sum()), texts=batch_size):
-        yield members, dict(zip(_NAMES, padded(examples, members, padded_length), strict=True))
+        yield members, dict(zip(_NAMES, padded(examples, members, None), strict=True))
 
 
 def _session_forward(session: sessions.Session) -> Callable[[Arrays], np.ndarray]:

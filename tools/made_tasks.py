@@ -11,13 +11,13 @@ Each text has a few facts, 'Anna Kowalski lives in Lima', between sentences of t
 places. A reader answers where one of the people lives, from contexts of several windows; a fifth of its questions is about somebody else.
 """
 
-import argparse
 import json
 import pathlib
 import re
 
 import numpy as np
 
+from tools import records
 from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
@@ -38,13 +38,13 @@ PLACES = (
 OUTSIDE, PERSON, MORE_PERSON, PLACE = "O", "B-PERSON", "I-PERSON", "B-PLACE"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("output", type=pathlib.Path, help="a folder")
     parser.add_argument("--count", type=int, default=1000, help="of training texts, and a fifth as many to test on (default: %(default)s)")
     parser.add_argument("--sentences", type=int, default=20, help="of a question's context, beside facts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     task = get_task(DataConfig(task="movie_reviews"))
     reviews = [" ".join(re.findall(r"\w+|[^\w\s]", text)) for text in load_split(task, task.train_split, DataConfig()).texts]
     args.output.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,9 @@ def question(rng: np.random.Generator, reviews: list[str], sentences: int) -> di
     return {"question": f"Where does {asked[0]} {asked[1]} live ?", "context": context, "answers": {"text": places, "answer_start": starts}}
 
 
-def _write(path: pathlib.Path, records: list[dict]) -> None:
-    files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+def _write(path: pathlib.Path, examples: list[dict]) -> None:
+    files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in examples))
 
 
 if __name__ == "__main__":
-    main()
+    records.start(main)

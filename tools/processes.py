@@ -5,7 +5,6 @@
 Each is a process of its own, from its start to its end; they take turns, and medians count.
 """
 
-import argparse
 import os
 import pathlib
 import statistics
@@ -15,8 +14,7 @@ import tempfile
 import time
 from typing import Any
 
-from tools.record import circumstances
-from transkimmer_jax.checkpoints import files
+from tools import records
 from transkimmer_jax.data.records import read_records
 
 # Runtime flags of `transkimmer predict`.
@@ -27,14 +25,14 @@ SETTINGS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("--model", required=True, help="folder of the skimming model")
     parser.add_argument("--dense", required=True, help="folder of the dense one")
     parser.add_argument("--input", type=pathlib.Path, required=True, help=".txt, a text a line")
     parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     runs: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(args.repeats):
         for setting, flags in SETTINGS.items():
@@ -44,8 +42,8 @@ def main() -> None:
                 print(setting, name, run, flush=True)
     texts = sum(1 for _ in read_records(args.input))
     command = f"python -m tools.processes --model DIR --dense DIR --input FILE --repeats {args.repeats} --output {args.output}"
-    files.write_json(args.output, [
-        {"setting": setting, "model": name, "texts": texts, "command": command, **circumstances()}
+    records.write(args.output, [
+        {"setting": setting, "model": name, "texts": texts, "command": command}
         | {field: statistics.median(run[field] for run in repeats) for field in repeats[0]}
         for (setting, name), repeats in runs.items()
     ])  # fmt: skip
@@ -63,4 +61,4 @@ def _process(*arguments: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    records.start(main)

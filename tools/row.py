@@ -1,22 +1,17 @@
-"""Make the record of one finished run beside its dense model: what is lost at every budget, and what the clock says.
+"""Make the record of one finished run beside its dense model: points lost at every budget, and the clock.
 
     transkimmer train --config configs/glue_mrpc.py --workdir runs/mrpc
     python -m tools.row runs/mrpc
-
-    transkimmer train --config configs/glue_mrpc.py --config.distill.teacher=runs/mrpc/dense/model --config.skim.enabled=false \\
-        --config.model.layers=2 --workdir runs/mrpc_static
     python -m tools.row runs/mrpc_static --dense runs/mrpc --no-clock
 
-The first is a recipe, of a dense run and a skimming one. The second is a single run: one that skims, with labels or by `distil` without
-them, or a static student, the dense model's first layers, of the same teacher and texts. Both models are scored by the compacted engine:
-on the test split where its labels are known, on which nothing was chosen, else on the validation split. A run with `skim.levels` is scored
-at each of its budgets.
+The first run is a recipe, with a dense run and a skimming one. The second is a single run: a skimming one, by `train` or `distil`, or a
+static student of the same teacher and texts. The compacted engine scores both models on the test split if its labels are known, else on
+the validation split. A run with `skim.levels` is scored at each of its budgets.
 
-The record goes to results/rows/TASK_BACKBONE_SEED[_LABEL].json; tools/tables.py and charts.py make tables and charts of all records
-there. Values are between 0 and 1. The clock is of texts of the same split, in batches, all models and budgets by turns in this process.
+The record goes to results/rows/TASK_BACKBONE_SEED[_LABEL].json; tools/tables.py and tools/charts.py read all records there. Values are
+between 0 and 1. For the clock all models and budgets take turns in this process, on texts of the same split.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -26,10 +21,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tools.measurement import processor
-from tools.record import circumstances, command_line, explained, portable
+from tools import records
+from tools.records import command, portable, processor
 from transkimmer_jax import config as configs
-from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import Config
 from transkimmer_jax.data.batches import TokenizedExamples
 from transkimmer_jax.data.examples import subsample
@@ -45,8 +39,8 @@ from transkimmer_jax.inference.engine import SkimEngine
 EXAMPLES = {"imdb_reviews": 2500}
 TIMED = {"imdb_reviews": 128}
 _MOST_TIMED = 512
-_EXACT = ("onnxruntime", "float32")  # what scores
-_CLOCKED = (_EXACT, ("onnxruntime", "int8"))  # `transkimmer benchmark` times the other runtimes
+_EXACT = ("onnxruntime", "float32")  # scores
+_CLOCKED = (_EXACT, ("onnxruntime", "int8"))  # tools/benchmark.py times the other runtimes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +136,7 @@ class Scored:
         """Those of a run's task. Raises `ConfigError` for embedders, `DataError` for data that cannot be read."""
         task = get_task(run.config.data)
         if task.head == "sentence_embedding":
-            raise ConfigError(f"{run.folder} is of an embedder: tools/embedders.py makes its record")
+            raise ConfigError(f"{run.folder} is of an embedder: tools.embedders makes its record")
         name, split = next(iter((task.test_splits or task.validation_splits).items()))
         examples = subsample(load_split(task, split, run.config.data), EXAMPLES.get(task.name), seed=0)
         tokenizer = SkimEngine.from_pretrained(run.model).tokenizer
@@ -211,32 +205,19 @@ def _exact(run: Run) -> SkimEngine:
     return SkimEngine.from_pretrained(run.model, runtime="onnx", provider=_EXACT[0], precision=_EXACT[1])
 
 
-def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str, command: str) -> dict[str, Any]:
+def row(run: Run, dense: Run, scored: Scored, points: list[dict[str, Any]], label: str) -> dict[str, Any]:
     """The record but for the clock."""
     reference = scored.evaluate(_exact(dense))
     return {
-        "task": scored.task.name,
-        "backbone": pathlib.PurePath(dense.config.model.pretrained.rpartition(":")[2]).name,
-        "seed": run.result["seed"],
-        "label": label,
-        "kind": "skimming" if run.config.skim.enabled else "static",
-        "metric": scored.task.primary_metric,
-        "split": scored.split,
-        "examples": scored.examples,
-        "dense_value": reference.metrics[scored.task.primary_metric],
-        "dense_metrics": reference.metrics,
-        "curve": points,
-        "layers": len(run.result["kept_per_layer"]),
-        "dense_layers": len(dense.result["kept_per_layer"]),
-        "unlabelled": _unlabelled(run),
+        "task": scored.task.name, "backbone": pathlib.PurePath(dense.config.model.pretrained.rpartition(":")[2]).name,
+        "seed": run.result["seed"], "label": label, "kind": "skimming" if run.config.skim.enabled else "static",
+        "metric": scored.task.primary_metric, "split": scored.split, "examples": scored.examples,
+        "dense_value": reference.metrics[scored.task.primary_metric], "dense_metrics": reference.metrics, "curve": points,
+        "layers": len(run.result["kept_per_layer"]), "dense_layers": len(dense.result["kept_per_layer"]), "unlabelled": _unlabelled(run),
         **{name: run.result[name] for name in ("steps", "best_step", "seconds", "device")},
-        "dense_steps": dense.result["steps"],
-        "dense_seconds": dense.result["seconds"],
-        "command": portable(run.result["command"]),
-        "dense_command": portable(dense.result["command"]),
-        "row_command": portable(command),
-        **circumstances(),
-    }
+        "dense_steps": dense.result["steps"], "dense_seconds": dense.result["seconds"], "command": portable(run.result["command"]),
+        "dense_command": portable(dense.result["command"]), "row_command": command(),
+    }  # fmt: skip
 
 
 def _unlabelled(run: Run) -> int | None:
@@ -251,20 +232,18 @@ def _unlabelled(run: Run) -> int | None:
     return total
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("run", type=pathlib.Path, help="workdir of a finished recipe, or of a single run")
     parser.add_argument("--dense", type=pathlib.Path, help="workdir of a single run's dense run, or of the recipe that has it")
-    parser.add_argument(
-        "--label", help="sets a variant apart from the task's row (default: none; static students have 'static' and their layers)"
-    )
+    parser.add_argument("--label", help="of a variant (default: none; 'static' and its sizes for static students)")
     parser.add_argument("--budgets", type=float, nargs="+", default=[], help="further ones, between those that the run was trained for")
     parser.add_argument("--no-clock", action="store_true", help="do not time it")
     parser.add_argument("--timed", type=int, help=f"texts of a round of the clock (default: {_MOST_TIMED}, of IMDB fewer)")
     parser.add_argument("--batch-size", type=int, default=32, help="of the clock (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of the clock (default: %(default)s)")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results", "rows"))
-    args = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, default=records.RESULTS / "rows", help="a folder")
+    args = parser.parse_args(arguments)
     run, dense = read_runs(args.run, args.dense)
     if args.budgets and not run.config.skim.trained_levels:
         raise ConfigError(f"{run.folder} was not trained for several budgets: --budgets are for runs with skim.levels")
@@ -273,13 +252,12 @@ def main() -> None:
     model = run.config.model
     sizes = "x".join(f"{size:g}" for size in (model.layer_count, model.intermediate_size) if size is not None)
     label = args.label or ("" if run.config.skim.enabled else f"static{sizes}")
-    record = row(run, dense, scored, curve(scored, run, budgets), label, command_line("row"))
+    record = row(run, dense, scored, curve(scored, run, budgets), label)
     if not args.no_clock:
         timed = args.timed or TIMED.get(scored.task.name, _MOST_TIMED)
         record |= clock(scored, run, dense, record, _CLOCKED, timed, args.batch_size, args.rounds)
-    name = "_".join([record["task"].rpartition("/")[2], record["backbone"], str(record["seed"]), *([label] if label else [])])
-    args.output.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output / f"{name}.json", record)
+    name = "_".join(filter(None, [record["task"].rpartition("/")[2], record["backbone"], str(record["seed"]), label]))
+    records.write(args.output / f"{name}.json", record, records.Row)
     print(f"{args.output / name}.json: dense {record['dense_value']:.4f}")
     for point in record["curve"]:
         print(f"  {point['flops_vs_unpadded']:.2f}x fewer FLOPs: {point['value']:.4f} ({point['value'] - record['dense_value']:+.4f})")
@@ -290,5 +268,4 @@ def _read(path: pathlib.Path) -> Any:
 
 
 if __name__ == "__main__":
-    with explained():
-        main()
+    records.start(main)

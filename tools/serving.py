@@ -1,4 +1,4 @@
-"""What a server adds to its engine, and what skimming brings behind HTTP: `transkimmer serve`, asked by the clients of `transkimmer load`.
+"""Throughput and waiting times of `transkimmer serve` beside its engine, for a skimming model and its dense one.
 
     python -m tools.serving --model runs/qnli/model --dense runs/qnli/dense/model --task glue/qnli --output results/serving/qnli.json
 
@@ -27,7 +27,6 @@ import numpy as np
 
 from tools.record import circumstances, command_line
 from tools.traffic import Body, Traffic, body_of, run
-from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
 from transkimmer_jax.data.tasks import get_task
@@ -44,8 +43,8 @@ Pairs = list[tuple[str, str]]
 Clients = Callable[..., dict[str, Any]]  # `tools.traffic.run`, on processors of their own
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("--model", required=True, help="folder of a skimming classifier of pairs")
     parser.add_argument("--dense", required=True, help="folder of its dense one")
     parser.add_argument("--task", required=True, help="glue/<name>: its validation texts")
@@ -61,7 +60,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000, help="whose answers are compared (default: %(default)s)")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     folders = dict(zip(_NAMES, (args.model, args.dense), strict=True))
     texts = _texts(args)
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
@@ -81,8 +80,7 @@ def main() -> None:
     # A thread stays where it is started: those of engines and server too.
     with _on(processors[:half]):
         _measure(args, folders, texts, record, clients)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(args.output, record)
+    records.write(args.output, record)
 
 
 @contextlib.contextmanager
@@ -201,4 +199,4 @@ def _reached(waits: list[float], speeds: list[float], limit: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    records.start(main)

@@ -1,21 +1,17 @@
 """Texts without labels, for a teacher to label (`distill.unlabelled_file`).
 
     python -m tools.unlabelled sentences runs/sentences.txt --count 100000
-    python -m tools.unlabelled pairs runs/pairs.jsonl --task glue/stsb --count 10000
     python -m tools.unlabelled own runs/own.jsonl --task glue/stsb
     python -m tools.unlabelled neighbours runs/neighbours.jsonl --task glue/stsb --count 10000
     python -m tools.unlabelled edits runs/edits.txt --task glue/cola --count 30000
     python -m tools.unlabelled texts runs/texts.txt --count 60000
 
-Sentences are cut from IMDB's training reviews, at full stops; what the reviews' authors thought of the films is not read. Pairs are those
-of the other tasks' training sets, without what their labels say; none has a text that the task is scored on. Own ones are the task's
-training pairs, without labels. Neighbours are new pairs of the task's own training texts: each first text with second ones that an
-embedder finds near it (Thakur et al., 2021, augment pairs so). Edits are a task's own training sentences with a word or two left out,
-moved, doubled or replaced by one of another sentence (Jiao et al., 2020, augment so by a language model). Texts, for embedders, are those
-of all these training sets, one by one, and sentences as above for the rest; none is scored on by any of the tasks.
+Sentences are cut from IMDB's training reviews, at full stops, without the reviews' ratings. Own texts are the task's training texts without
+labels. Neighbours pair each first text of the task with second ones near it in an embedder's space (Thakur et al., 2021). Edits are a
+task's training sentences with a word or two left out, moved, doubled or replaced (after Jiao et al., 2020). Texts, for embedders, are
+those of all training sets of pairs, one by one, and sentences for the rest. No task is scored on any of them.
 """
 
-import argparse
 import json
 import pathlib
 import re
@@ -23,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tools import records
 from transkimmer_jax.checkpoints import files
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.examples import Examples
@@ -67,20 +64,6 @@ def write_texts(path: pathlib.Path, count: int, seed: int = 0) -> None:
     sentences = _sentences()
     rest = np.random.default_rng(seed).permutation(len(sentences))[: max(0, count - len(texts))]
     _write(path, texts + [sentences[row] for row in rest], count, seed)
-
-
-def write_pairs(path: pathlib.Path, task: Task, count: int, seed: int = 0) -> None:
-    """Write `count` pairs in the columns of `task`, or exit where there are fewer."""
-    scored = _scored(task)
-    pairs_read = {}
-    for name in _PAIR_TASKS:
-        if name != task.name:
-            other = get_task(DataConfig(task=name))
-            examples = _examples(other, other.train_split)
-            pairs_read |= dict.fromkeys(zip(examples.texts, _seconds(examples), strict=True))
-    # Some texts are in several tasks.
-    pairs = [pair for pair in pairs_read if scored.isdisjoint(pair)]
-    _write(path, [json.dumps(dict(zip(task.text_columns, pair, strict=True)), ensure_ascii=False) for pair in pairs], count, seed)
 
 
 def write_own(path: pathlib.Path, task: Task) -> None:
@@ -162,7 +145,6 @@ def _write(path: pathlib.Path, lines: list[str], count: int, seed: int) -> None:
 # Kind -> what writes it, the tasks of which one is to be named, how many are drawn unless told, help.
 _KINDS: dict[str, tuple[Callable[..., None], tuple[str, ...], int | None, str]] = {
     "sentences": (write_sentences, (), 100_000, "for tasks of single texts: a .txt file, a sentence a line"),
-    "pairs": (write_pairs, _PAIR_TASKS, 10_000, "for a task of pairs: a .jsonl file in its columns, with nothing of its own"),
     "own": (write_own, _SINGLE_TASKS + _PAIR_TASKS, None, "a task's own training texts: a .jsonl file"),
     "neighbours": (write_neighbours, _PAIR_TASKS, 10_000, "for a task of pairs: a .jsonl file of its own training texts, paired anew"),
     "edits": (write_edits, _SINGLE_TASKS, 30_000, "for a task of single texts: a .txt file of its own training sentences, edited"),
@@ -170,8 +152,8 @@ _KINDS: dict[str, tuple[Callable[..., None], tuple[str, ...], int | None, str]] 
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     for name, (_, tasks, count, told) in _KINDS.items():
         kind = kinds.add_parser(name, help=told, description=told)
@@ -181,7 +163,7 @@ def main() -> None:
         if count:
             kind.add_argument("--count", type=int, default=count, help="drawn by seed (default: %(default)s)")
             kind.add_argument("--seed", type=int, default=0)
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(arguments))
     write, path = _KINDS[args.pop("kind")][0], args.pop("output")
     if "task" in args:
         args["task"] = get_task(DataConfig(task=args["task"]))
@@ -189,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    records.start(main)
