@@ -2,12 +2,13 @@
 
 import argparse
 import importlib.metadata
-import shlex
 from typing import TYPE_CHECKING, Any
 
-from tools.benchmark import shares
+import numpy as np
+
+from tools import records
 from transkimmer_jax.checkpoints import files
-from transkimmer_jax.config import Recipe, describe, load_config, parse_overrides
+from transkimmer_jax.config import Recipe, load_config, parse_overrides
 from transkimmer_jax.errors import ConfigError
 from transkimmer_jax.progress import tqdm
 
@@ -18,20 +19,8 @@ if TYPE_CHECKING:
     from transkimmer_jax.models.architecture import Architecture
 
 
-def add(commands) -> None:
-    """Declare the command and its flags."""
-    parser = commands.add_parser(
-        "aot",
-        help="compile a config's programs for a TPU slice, without a TPU",
-        description="Compile the training step, the evaluation step and the compacted programs of a config for TPU slices, without a "
-        "TPU and without weights or data, and print what each asks of a chip and how fast it can be there at best: memory, FLOPs, "
-        "bytes, collectives, step time, examples a second, model FLOPs utilisation. Needs the libtpu package "
-        "(pip install 'transkimmer_jax[aot]') and, for twelve layers, minutes. "
-        "Fields of the config are set as in training: --config.model.compute_dtype=bfloat16",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=describe(),
-        allow_abbrev=False,
-    )
+def main(arguments: list[str]) -> None:
+    parser = records.parser(__doc__)
     parser.add_argument("--topology", nargs="+", required=True, metavar="CHIP:SHAPE", help="e.g. v5e:4x4, v5p:2x2x4, v6e:16x16")
     parser.add_argument("--config", required=True, help="a Python file with get_config(), e.g. configs/glue_qnli.py")
     programs = ("train", "evaluate", "compacted")
@@ -49,7 +38,8 @@ def add(commands) -> None:
     )
     keep.add_argument("--calibration", metavar="FOLDER", help="instead, a model folder that says what a trained model keeps")
     parser.add_argument("--json", metavar="FILE", help="also write the records to this file, each as soon as it is there")
-    parser.set_defaults(command=_aot, takes_overrides=True)
+    args, args.rest = parser.parse_known_args(arguments)
+    _aot(args)
 
 
 def _aot(args: argparse.Namespace) -> None:
@@ -81,15 +71,15 @@ def _aot(args: argparse.Namespace) -> None:
         teacher = huggingface.shapes(config.distill.teacher, task.head, **teacher_options(config, task))
     workload = Workload(config, arch, teacher, args.batch_per_chip, length, args.batch_tokens, _calibration(args, arch, length))
     slices = [topology.topology(name) for name in args.topology]
-    command = shlex.join(["python", "-m", "tools", *args.arguments])
-    records: list[dict[str, Any]] = []
+    command = records.command()
+    found: list[dict[str, Any]] = []
     wanted = [(slice_, program) for slice_ in slices for program in args.programs]
     for slice_, program in tqdm(wanted, desc="compiling", unit="program", leave=False):
         for costs in workload.compile(program, slice_):
-            records.append(_record(costs, slice_, workload, task.name) | {"command": command})
-            tqdm.write(_text(records[-1]))
+            found.append(_record(costs, slice_, workload, task.name) | {"command": command})
+            tqdm.write(_text(found[-1]))
         if args.json:
-            files.write_json(args.json, records)
+            files.write_json(args.json, found)
 
 
 def _calibration(args: argparse.Namespace, arch: "Architecture", length: int) -> "Calibration | None":
@@ -161,3 +151,21 @@ def _text(record: dict[str, Any]) -> str:
     what = f"{record['program']} on {record['topology']} ({record['chips']} chips, fsdp {record['fsdp']})"
     batch = f"{record['examples']} examples of {record['length']} tokens, {record['dtype']}"
     return "\n".join([f"{what}: {batch}", *(f"  {name:17} {value}" for name, value in lines.items())])
+
+
+def shares(text: str, layers: int) -> list[float] | None:
+    """Shares of the tokens that the layers keep, stretched to all layers; None: all. Raises `ConfigError` for anything but falling numbers
+    in (0, 1]."""
+    if text == "all":
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--keep must be numbers with commas between, or 'all', not {text!r}") from error
+    if any(not 0 < value <= 1 for value in values) or sorted(values)[::-1] != values:
+        raise ConfigError(f"--keep needs falling numbers in (0, 1], as 0.9,0.5,0.2, not {text}")
+    return np.interp(np.linspace(0, 1, layers), np.linspace(0, 1, len(values)), values).tolist()
+
+
+if __name__ == "__main__":
+    records.start(main)

@@ -115,8 +115,11 @@ class Curve:
     @property
     def changed_by_int8(self) -> float:
         """Points by which int8 moves the metric at most; 0 where it was not timed."""
-        values = ([self.clocked(precision, "value", point) for point in self.points] for precision in ("int8", "float32"))
-        pairs = zip(*(sum(each, []) for each in values), strict=True)
+        pairs = [
+            pair
+            for point in self.points
+            for pair in zip(*(self.clocked(precision, "value", point) for precision in ("int8", "float32")), strict=True)
+        ]
         return max((100 * abs(one - other) for one, other in pairs), default=0.0)
 
 

@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from tools.record import circumstances, command_line
+from tools import records
 from tools.row import Scored, read_runs
 from transkimmer_jax.evaluation import guarantees
 from transkimmer_jax.inference.engine import SkimEngine
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
                 {"threshold": float(threshold), "risk": float(risk), "flops_vs_unpadded": saving}
                 for threshold, risk, saving in zip(THRESHOLDS, risks, savings, strict=True)
             ],
-            "commands": [*run.commands, command_line("guarantee")], **circumstances(),
+            "commands": [*run.commands, records.command()],
         })  # fmt: skip
     records.write(args.output / f"{scored.task.name.rpartition('/')[2]}_{args.risk}.json", found)
     for record in found:

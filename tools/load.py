@@ -3,9 +3,9 @@
 import argparse
 import json
 import os
-import shlex
 from typing import Any
 
+from tools import records as tool_records
 from tools.flags import add_runtime, add_threshold, runtime_options
 from transkimmer_jax import extras
 from transkimmer_jax.checkpoints import files
@@ -23,15 +23,8 @@ requests are lost or get another status than 200 and 429, and where none is answ
 """
 
 
-def add(commands) -> None:
-    """Declare the command and its flags."""
-    parser = commands.add_parser(
-        "load",
-        help="throughput and waiting times of a server",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def main(arguments: list[str]) -> None:
+    parser = tool_records.parser(_DESCRIPTION)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--route", default="/predict", help="/predict, /embed, or /v1/embeddings, maybe behind /models/NAME")
     parser.add_argument("--input", required=True, metavar="FILE", help=".jsonl, .csv or .txt of texts")
@@ -56,7 +49,7 @@ def add(commands) -> None:
     served.add_argument("--max-length", type=int, help="tokens read of a text (default: the model's)")
     served.add_argument("--pooling", choices=("mean", "cls"), help="of a bare encoder")
     add_runtime(served)
-    parser.set_defaults(command=_load)
+    _load(parser.parse_args(arguments))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -90,7 +83,7 @@ def _load(args: argparse.Namespace) -> None:
     pace = traffic.Traffic(args.seconds, args.clients, args.rate, args.warm_up)
     key = os.environ.get(KEY_VARIABLE) if args.api_key is None else args.api_key
     result = traffic.run(args.url.rstrip("/") + args.route, bodies, pace, api_key=key, labels=labels, tolerance=args.tolerance)
-    result |= {"texts_per_request": args.texts_per_request, "command": shlex.join(["python", "-m", "tools", *args.arguments])}
+    result |= {"texts_per_request": args.texts_per_request, "command": tool_records.command()}
     if args.json:
         files.write_json(args.json, result)
     print(json.dumps(result, indent=2))
@@ -144,3 +137,7 @@ def _expected(args: argparse.Namespace, texts: list[Any]) -> tuple[Any, tuple[st
         answers = engine.predict(texts, progress=False)
         return np.array([[(answer.probabilities or {})[label] for label in engine.label_texts] for answer in answers]), engine.label_texts
     return engine.encode(texts, normalize_embeddings=True, show_progress_bar=False), None
+
+
+if __name__ == "__main__":
+    tool_records.start(main)

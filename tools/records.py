@@ -33,7 +33,7 @@ class Record(Schema, extra="allow"):
     """Any record. Old ones lack the cores or the commit, and a server's has a command for each part."""
 
     command: str | None = None
-    commands: list[str] = []
+    commands: tuple[str, ...] = ()
     cores: Count | None = None
     commit: str | None = None
 
@@ -89,7 +89,7 @@ class Row(Record, extra="ignore"):
     command: str
     dense_command: str
     row_command: str
-    clock: dict[str, Clock] = {}
+    clock: dict[str, Clock] = Field(default_factory=dict)
     batch_size: Count | None = None
     cpu: str | None = None
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.record import circumstances, command_line
+from tools import records
 from tools.traffic import Body, Traffic, body_of, run
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data.sources import load_split
@@ -97,8 +97,8 @@ def _on(processors: Sequence[int]) -> Iterator[None]:
 def _measure(args: argparse.Namespace, folders: dict[str, str], texts: Pairs, record: dict[str, Any], clients: Clients) -> None:
     """Measure the parts that are asked for, into `record`."""
     engines = {name: SkimEngine.from_pretrained(folder, precision=args.precision) for name, folder in folders.items()}
-    command = command_line("serving")
-    about = {"texts": len(texts), "seconds": args.seconds, "command": command, **circumstances()}
+    command = records.command()
+    about = {"texts": len(texts), "seconds": args.seconds, "command": command, "cores": len(os.sched_getaffinity(0))}
     with _server(args, folders) as (process, url):
         urls = {name: f"{url}/models/{name}/predict" for name in folders}
         if "busy" in args.parts:

@@ -52,8 +52,8 @@ def _fastest(record: dict[str, Any], ways: tuple[str, ...]) -> str:
 
 
 def speeds(records: Records) -> str:
-    """Texts a second of every contender at every batch size, and in brackets the speed over dense ONNX Runtime in float32. Answers are those
-    of the record with the most texts."""
+    """Texts a second of every contender at every batch size, and in brackets the speed over dense ONNX Runtime in float32.
+    Answers are those of the record with the most texts."""
     judged = max(records, key=lambda record: record["examples"])
     rows = [["contender", *(f"batch {record['batch_size']}" for record in records), f"{judged['examples']:,} answers", "changed"]]
     for name, entry in judged["contenders"].items():
@@ -251,10 +251,11 @@ def quickstart(records: Records) -> str:
     (record,) = records
     (examples,) = record["examples"].values()
     points = [f"{100 * point['value']:.1f} % at {point['flops_vs_unpadded']:.1f}x" for point in record["curve"]]
+    shown = ", ".join(points[:-1])
     return (
         f"On two CPU cores it trains two models in {record['seconds'] / 60:.1f} minutes. Of {examples:,} held-out reviews the dense one "
-        f"answers {100 * record['dense']['value']:.1f} %\nrightly. One skimming checkpoint answers {', '.join(points[:-1])} and {points[-1]} "
-        "fewer FLOPs, padding not counted.\n"
+        f"answers {100 * record['dense']['value']:.1f} %\nrightly. One skimming checkpoint answers {shown} and {points[-1]}"
+        " fewer FLOPs, padding not counted.\n"
     )
 
 

@@ -13,7 +13,7 @@ from backbones import tiny
 from training import runs
 
 from tools import topology
-from tools.__main__ import main as tools_main
+from tools.aot import main as tools_main
 from tools.roofline import CHIPS
 from transkimmer_jax.errors import ConfigError
 
@@ -37,7 +37,7 @@ WHOLE = ("--config.model.intermediate_size=none", "--config.model.num_hidden_lay
 
 def arguments(checkpoint, *more, name="v5e:2x2"):
     config = str(runs.TRAIN_PY.parent / "configs" / "glue_sst2.py")
-    return ["aot", "--topology", name, "--config", config, f"--config.model.pretrained={checkpoint}", *WHOLE, *more]
+    return ["--topology", name, "--config", config, f"--config.model.pretrained={checkpoint}", *WHOLE, *more]
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:", "v5e:4", "v5e:4x4x4", "v5e:0x4", "v5e:4*4", "v5p:2x2", "v99:2x2", ":2x2"])
@@ -101,7 +101,7 @@ def compiled(tmp_path, monkeypatch, write):
         path = runs.TRAIN_PY.parent / "configs" / f"{config}.py"
         sizes = ["--batch-per-chip", "2", "--length", "24", "--batch-tokens", "96", "--json", "records.json", *WHOLE]
         with jax.numpy_dtype_promotion("standard"):
-            tools_main(["aot", "--topology", "v5e:1x1", "--config", str(path), *sizes, *settings, *more])
+            tools_main(["--topology", "v5e:1x1", "--config", str(path), *sizes, *settings, *more])
         found = json.loads(pathlib.Path("records.json").read_text(encoding="utf-8"))
         assert {record["head"] for record in found} == {head}
         return found
@@ -145,7 +145,7 @@ def records(checkpoint, libtpu, tmp_path_factory):
     for number, more in enumerate([("--keep", "0.5,0.3"), ("--programs", "train", "--config.mesh.fsdp=4")]):
         file = tmp_path_factory.mktemp("records") / f"{number}.json"
         command = arguments(checkpoint, "--config.model.compute_dtype=bfloat16", "--json", str(file), *more)
-        done = subprocess.run([sys.executable, "-m", "transkimmer_jax", *command], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
+        done = subprocess.run([sys.executable, "-m", "tools.aot", *command], capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
         assert done.returncode == 0, done.stderr
         assert "collectives take" in done.stdout
         found.append({record["program"]: record for record in json.loads(file.read_text())})
@@ -161,7 +161,7 @@ def records(checkpoint, libtpu, tmp_path_factory):
     ],
 )
 def test_slices_that_do_not_fit(libtpu, checkpoint, name, more, message):
-    command = [sys.executable, "-m", "transkimmer_jax", *arguments(checkpoint, *more, name=name)]
+    command = [sys.executable, "-m", "tools.aot", *arguments(checkpoint, *more, name=name)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=runs.TRAIN_PY.parent)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"error: {message}"), done.stderr
 

@@ -10,7 +10,6 @@ import pytest
 from training import runs
 
 from tools import row
-from tools.record import explained
 from transkimmer_jax import cli
 from transkimmer_jax.config import DataConfig, TrainConfig, override
 from transkimmer_jax.errors import ConfigError
@@ -46,8 +45,8 @@ def workdirs(tokenizer_folder, tmp_path_factory, quickly_built_programs):
 
 def made(workdirs, tmp_path, *arguments):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["tools/row.py", *map(str, arguments), "--output", str(tmp_path)])
-        row.main()
+        patch.setattr("sys.argv", ["tools/row.py", *map(str, arguments)])
+        row.main([*map(str, arguments), "--output", str(tmp_path)])
     (path,) = tmp_path.glob("*.json")
     return path.name, json.loads(path.read_text(encoding="utf-8"))
 
