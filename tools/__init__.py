@@ -7,8 +7,6 @@ python -m tools.row         the record of a recipe at all its budgets, beside it
 python -m tools.embedders   embedders and their students: quality and clock
 python -m tools.rerankers   cross-encoders and their students
 python -m tools.serving     a server beside its engine
-python -m tools.shapes      student shapes of one budget, by clock
-python -m tools.train_step  a training step against dense and against PyTorch
 python -m tools.processes   time and memory from a cold start
 python -m tools.guarantee   how often a guaranteed budget holds
 python -m tools.unlabelled  texts without labels, from the data at hand

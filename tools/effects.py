@@ -21,7 +21,7 @@ def effects(comparisons: list[dict[str, Any]]) -> str:
     judged = []
     for comparison in comparisons:
         pairs = [tuple(records.read([f"ablations/{name}.json" for name in pair])) for pair in comparison["pairs"]]
-        gains = {measure: gain(pairs, measure) for measure in _COLUMNS if all(measure in one for pair in pairs for one in pair)}
+        gains = {measure: gain(measured, measure) for measure in _COLUMNS if (measured := _measured(pairs, measure))}
         sure = significance(gains)
         verdict = 0 if abs(sure) < _BEYOND else int(math.copysign(1, sure))
         cells = [_cell(*gains[measure]) if measure in gains else "" for measure in _COLUMNS]
@@ -29,6 +29,11 @@ def effects(comparisons: list[dict[str, Any]]) -> str:
         judged.append((-verdict, -abs(sure), [comparison["what"], task, *cells, str(len(pairs)), _VERDICTS[verdict]]))
     rows = [row for *_, row in sorted(judged, key=lambda entry: entry[:2])]
     return tabulate(rows, ["change", "task", *_COLUMNS.values(), "runs", "verdict"], tablefmt="github", disable_numparse=True) + "\n"
+
+
+def _measured(pairs: list[tuple[dict[str, Any], ...]], measure: str) -> list[tuple[dict[str, Any], ...]]:
+    """The pairs whose records both have a measure: older ones lack the unseen texts."""
+    return [pair for pair in pairs if all(measure in record for record in pair)]
 
 
 def gain(pairs: list[tuple[dict[str, Any], ...]], measure: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""`python -m tools load` counts what there is to count."""
+"""`python -m tools.load` counts what there is to count."""
 
 import contextlib
 import http.server
@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from serving.served import TEXTS, Served, served_model, serving
-from tools.__main__ import main as tools_main
+from tools.load import main as tools_main
 
 from tools import traffic as loading
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
@@ -20,7 +20,7 @@ def load(write, capsys):
 
     def call(server, *arguments, texts=TEXTS):
         path = write("texts.jsonl", [{"text": text, "other": "good"} for text in texts])
-        command = ["load", "--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)]
+        command = ["--url", server.url, "--input", str(path), "--seconds", "0.5", "--warm-up", "0.1", *map(str, arguments)]
         told = ""
         try:
             tools_main(command)

@@ -212,7 +212,7 @@ def test_texts_without_labels(workdirs, tmp_path, capsys):
 )
 def test_refusals(workdirs, tmp_path, arguments, says):
     paths = [str(workdirs / word) if word[0].isalpha() else word for word in arguments]
-    with pytest.raises(SystemExit, match=says), explained():
+    with pytest.raises(ConfigError, match=says):
         made(workdirs, tmp_path, *paths)
 
 
