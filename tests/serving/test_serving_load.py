@@ -7,9 +7,9 @@ import threading
 
 import pytest
 from serving.served import TEXTS, Served, served_model, serving
-from tools.load import main as tools_main
 
 from tools import traffic as loading
+from tools.load import main as tools_main
 from transkimmer_jax.errors import ConfigError, DataError, InferenceError
 from transkimmer_jax.serving.limits import Limits
 
