@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory):
 
 
 # Whatever a recipe leaves out of the encoder that it is for.
-WHOLE = ("--config.model.intermediate_size=none", "--config.model.num_hidden_layers=none")
+WHOLE = ("--config.model.intermediate_size=none", "--config.model.layers=none")
 
 
 def arguments(checkpoint, *more, name="v5e:2x2"):
