@@ -91,16 +91,33 @@ def shapes(records: Records) -> str:
     """Speed of each student shape over the dense model at one budget, a column a task, runtime and batch size."""
     shown = [(record, way, batch) for record in records for way, batches in record["shapes"][0]["times_dense"].items() for batch in batches]
     tasks = [f"{curves.TASKS.get(record['task'], record['task'])}, {way}, batch {batch}" for record, way, batch in shown]
-    rows = [["layers", "neurons", *tasks]]
+    rows = [["layers", "neurons", "tokens kept", *tasks]]
     for place, shape in enumerate(records[0]["shapes"]):
         times = [record["shapes"][place]["times_dense"][way][batch] for record, way, batch in shown]
-        rows.append([str(shape["layers"]), str(shape["neurons"]), *(f"{value:.2f}x" for value in times)])
+        kept = sorted({round(100 * record["shapes"][place]["kept_tokens"]) for record in records})
+        shares = "-".join(map(str, dict.fromkeys([kept[0], kept[-1]]))) + "%"
+        rows.append([str(shape["layers"]), str(shape["neurons"]), shares, *(f"{value:.2f}x" for value in times)])
     told = "; ".join(sorted({
         f"{record['budget']:.1%} of the FLOPs of {record['layers_dense']} layers of H={record['hidden_size']} with "
         f"{record['neurons_dense']} neurons; {record['cores']} cores, {record['cpu']}; medians of {record['rounds']} rounds"
         for record in records
     }))  # fmt: skip
     return _block(rows, f"{told}.", (record["command"] for record in records))
+
+
+def single(records: Records) -> str:
+    """Old records of one budget, a row each."""
+    rows = [["task", "backbone", "first layers", "dense", "lost", "FLOPs vs unpadded", "vs padded", "clock, float32", "seed"]]
+    rows += [
+        [
+            curves.TASKS.get(record["task"], record["task"]), record["backbone"], str(record.get("layers") or ""),
+            f"{100 * record['dense_value']:.1f}", f"{100 * (record['dense_value'] - record['value']):.1f}",
+            f"{record['flops_vs_unpadded']:.2f}x", f"{record['flops_vs_padded']:.2f}x", f"{record['clock_vs_unpadded']:.2f}x",
+            str(record["seed"]),
+        ]
+        for record in records
+    ]  # fmt: skip
+    return table(rows) + "\n"
 
 
 def _dense(record: dict[str, Any], precision: str) -> dict[str, Any]:
@@ -262,7 +279,8 @@ def quickstart(records: Records) -> str:
 VIEWS: dict[str, Callable[[Records], str]] = {
     view.__name__: view
     for view in (
-        speeds, leads, shapes, embedders, embedder_headline, embedder_variants, reranking, guarantees, serving, quickstart, effects.effects,
+        speeds, leads, shapes, single, embedders, embedder_headline, embedder_variants, reranking, guarantees, serving, quickstart,
+        effects.effects,
     )
 }  # fmt: skip
 ROWS: dict[str, Callable[[list[records.Row]], str]] = {
