@@ -206,7 +206,7 @@ def _warm_up(workload: Workload, engine: SkimEngine, batch_size: int) -> None:
     """Calibrate an engine of compiled programs, and run the stream until all programs that it needs are there."""
     if engine.arch.skim is not None:
         if workload.calibration is not None:
-            engine.runtime.expect(workload.calibration)
+            engine.runtime.set_calibration(workload.calibration)
         else:
             engine.calibrate(workload.sample())
     for _ in range(_PASSES):

@@ -65,7 +65,7 @@ def test_without_libtpu(monkeypatch, checkpoint):
         (("--keep", "50,40,30"), r"--keep needs falling numbers in \(0, 1\], as 0.9,0.5,0.2, not 50,40,30"),
         (("--keep", "few"), "--keep must be numbers with commas between, or 'all', not 'few'"),
         (("--calibration", "."), "--calibration .: there is no skim_calibration.json"),
-        (("--somewhere", "x"), "unknown flag '--somewhere'"),
+        (("--somewhere", "x"), "unknown argument '--somewhere'"),
     ],
 )
 def test_unusable_flags(checkpoint, more, message):
