@@ -26,14 +26,13 @@ from tools.contenders import ALL, WAYS, Contender, chosen
 from tools.libraries import DenseModel
 from transkimmer_jax.checkpoints import config_file, sentence_transformers
 from transkimmer_jax.checkpoints.locations import resolve
-from transkimmer_jax.cli import labelled
 from transkimmer_jax.config import DataConfig
 from transkimmer_jax.data import pipeline, sources
 from transkimmer_jax.data.batches import EvaluationBatches, TokenizedExamples, effective_buckets
 from transkimmer_jax.data.examples import Examples, subsample
 from transkimmer_jax.data.tasks import get_task
 from transkimmer_jax.errors import CheckpointError, ConfigError
-from transkimmer_jax.evaluation import masked
+from transkimmer_jax.evaluation import labelled, masked
 from transkimmer_jax.evaluation.clock import Rounds, calls, interleaved, samples
 from transkimmer_jax.evaluation.metrics import score_logits
 from transkimmer_jax.inference.calibration import Calibration
