@@ -91,7 +91,7 @@ class ModelConfig:
     def _check(self) -> "ModelConfig":
         size = self.intermediate_size
         if size is not None and size >= 1 and size % 1:
-            raise ValueError(f"intermediate_size={size}: a number of neurons, or a share below 1")
+            raise ValueError(f"model.intermediate_size={size}: a number of neurons, or a share below 1")
         return self
 
     @property

@@ -29,7 +29,7 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
     if problem["type"] == "missing":
         return f"{name} is missing"
     message = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
-    if problem["type"] == "value_error" and not isinstance(problem["input"], str | int | float | list | tuple | None):
+    if problem["type"] == "value_error" and f"{name}." in message:
         return message  # of several fields, which it names
     message = message[:1].lower() + message[1:] if message.startswith("Input") else message
     return f"{name}={shown(problem['input'])}: {message}" if name else message
