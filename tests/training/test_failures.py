@@ -80,7 +80,7 @@ def test_fields_that_cannot_be_meant(refusal, arguments, message):
 def test_an_unknown_argument(refusal, config, tmp_path, capsys):
     config_file = runs.write_config(tmp_path / "task.py", config)
     assert console.run(runs.train_main(), ["--config", str(config_file), "--steps=5"]) == 2
-    assert capsys.readouterr().err == "error: unknown flag '--steps'; did you mean '--config.train.steps'?\n"
+    assert capsys.readouterr().err == "error: No such option: --steps Did you mean --config.train.steps?\n"
 
 
 def begin(config, workdir):
